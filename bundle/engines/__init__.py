@@ -1,0 +1,1 @@
+"""Engines: what runs a command in an image. One interface, three implementations."""

@@ -1,0 +1,76 @@
+"""Every error that the host side raises on purpose, and the exit code each one maps to.
+
+'Verification failed' (the bytes are there and they are wrong) and 'could not verify' (the bytes, a tool or a
+machine are missing) are different types with different exit codes, and neither is ever raised for the other.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_NOT_REPRODUCED = 1
+EXIT_USAGE = 2
+EXIT_VERIFICATION_FAILED = 3
+EXIT_COULD_NOT = 4
+
+
+class BundleError(Exception):
+    """Base class: one line that says what is wrong and where, then what to do next.
+
+    Args:
+        message: what happened, to which file or step, and why; one line.
+        hint: what a person should do next; one or more lines, may be empty.
+        detail: longer evidence (a log's tail, a list of files), shown below the message.
+    """
+
+    exit_code = EXIT_COULD_NOT
+
+    def __init__(self, message: str, *, hint: str = "", detail: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+
+    def diagnostics(self) -> str:
+        """The whole text for a terminal: message, detail indented, then the hint."""
+        parts = [f"error: {self.message}"]
+        if self.detail:
+            parts.append("\n".join("  " + line for line in self.detail.rstrip().splitlines()))
+        if self.hint:
+            parts.append("\n".join("-> " + line for line in self.hint.rstrip().splitlines()))
+        return "\n".join(parts)
+
+
+class UsageError(BundleError):
+    """The command line, a configuration file or an option's value is wrong."""
+
+    exit_code = EXIT_USAGE
+
+
+class VerificationFailed(BundleError):
+    """Bytes were present and do not match their digest, signature or declared content."""
+
+    exit_code = EXIT_VERIFICATION_FAILED
+
+
+class NonDeterministicResult(VerificationFailed):
+    """The same fingerprint gave different bytes twice."""
+
+
+class CouldNotVerify(BundleError):
+    """Something needed for a verification is missing; nothing is known to be wrong."""
+
+
+class CouldNotRun(BundleError):
+    """A step could not be carried out: a missing file, tool, engine, disk space, permission."""
+
+
+class FetchError(CouldNotRun):
+    """No source delivered a locked file."""
+
+
+class EngineUnavailable(CouldNotRun):
+    """An engine is absent, half there, too old, remote, or forbidden by the kernel."""
+
+
+class StageFailed(CouldNotRun):
+    """A stage's container ended with an error, ran out of time or memory, or wrote something it must not."""
