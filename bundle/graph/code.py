@@ -1,0 +1,85 @@
+"""The code of a stage: its import closure inside stages/, digested and copied, so that a run never reads a live tree."""
+
+from __future__ import annotations
+
+import ast
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.errors import UsageError
+from bundle.files import canonical_json, remove_tree, sha256_bytes
+
+
+@dataclass(frozen=True)
+class StageCode:
+    """The files of one stage's import closure: {path: content}, and their digest."""
+
+    files: dict[str, bytes]
+    digest: str
+
+
+def _imported(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 1:
+            module = f"stages.{node.module}" if node.module else "stages"
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "stages"}
+
+
+def read_code(root: Path, stage: str) -> StageCode:
+    """Read the stage's module and every module of stages/ that it imports, directly or not.
+
+    Raises:
+        UsageError: there is no such stage, or a module of its closure is not Python.
+    """
+    files: dict[str, bytes] = {}
+    pending = ["stages", f"stages.{stage}"]
+    while pending:
+        module = pending.pop()
+        path = "stages/__init__.py" if module == "stages" else module.replace(".", "/") + ".py"
+        if path in files:
+            continue
+        try:
+            data = (root / path).read_bytes()
+        except FileNotFoundError:
+            if module == f"stages.{stage}":
+                raise UsageError(f"there is no stage {stage!r}", hint="stages: see `invoke --list`") from None
+            continue  # `from stages._x import name`: a name, not a module
+        try:
+            pending.extend(_imported(ast.parse(data, path)))
+        except SyntaxError as error:
+            raise UsageError(f"{path} is not valid Python: {error}") from None
+        files[path] = data
+    digest = sha256_bytes(canonical_json([[path, sha256_bytes(files[path])] for path in sorted(files)]))
+    return StageCode(files, digest)
+
+
+def snapshot(code: StageCode, folder: Path) -> Path:
+    """Write the closure below `folder`/DIGEST, once; returns that folder, which is mounted read-only."""
+    target = folder / code.digest
+    if target.is_dir():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".code.", dir=folder))
+    try:
+        for path, data in code.files.items():
+            file = temporary / "root" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+            with open(file, "rb") as stream:
+                os.fsync(stream.fileno())
+        try:
+            os.rename(temporary / "root", target)
+        except OSError:
+            if not target.is_dir():  # another run was first with the same bytes
+                raise
+    finally:
+        remove_tree(temporary)
+    return target
