@@ -1,0 +1,71 @@
+"""Phone and word labels: TIMIT's .PHN and .WRD files, the folding of phones, and lists of `ID SYMBOL...` lines."""
+
+from stages._stage import StageError
+
+DROPPED = ""
+
+
+def read_lines(path):
+    """The lines of a small UTF-8 text file, blank ones left out, or StageError."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return [line.strip() for line in stream if line.strip()]
+    except (OSError, ValueError) as error:
+        raise StageError("cannot read {}: {}".format(path, error))
+
+
+def read_speakers(path):
+    """Speaker names of a list, upper case. Blank lines are nothing (in the reference, one matches every speaker)."""
+    speakers = [line.upper() for line in read_lines(path)]
+    if len(set(speakers)) != len(speakers) or any(len(line.split()) != 1 for line in speakers):
+        raise StageError("{}: one speaker a line, each once, is needed".format(path))
+    return frozenset(speakers)
+
+
+def read_phone_map(path):
+    """The folding 60 -> 39 of a tab-separated `60 48 39` map: {phone: phone of 39, or DROPPED where it has none}."""
+    folding = {}
+    for line in read_lines(path):
+        fields = line.split("\t")
+        if len(fields) not in (1, 3) or fields[0] in folding:
+            raise StageError("{}: not a line `60 TAB 48 TAB 39`, or a phone twice: {!r}".format(path, line))
+        folding[fields[0]] = fields[2] if len(fields) == 3 else DROPPED
+    return folding
+
+
+def third_column(data, name):
+    """The labels of a .PHN or .WRD file (`START END LABEL` lines, in samples); StageError naming the file."""
+    try:
+        rows = [line.split() for line in data.decode("utf-8").splitlines() if line.strip()]
+        times = [(int(row[0]), int(row[1])) for row in rows]
+    except (ValueError, IndexError):
+        raise StageError("{}: not lines of `START END LABEL`".format(name), "Copy it again.")
+    if any(len(row) != 3 for row in rows) or any(start < 0 or end < start for start, end in times):
+        raise StageError("{}: not lines of `START END LABEL`, with times in order".format(name), "Copy it again.")
+    return [row[2] for row in rows]
+
+
+def fold(phones, folding, name):
+    """Phones of 60 folded to 39, those without a target left out; StageError for an unknown one."""
+    unknown = sorted({phone for phone in phones if phone not in folding})
+    if unknown:
+        raise StageError("{}: unknown phone {}".format(name, ", ".join(map(repr, unknown))), "TIMIT's 61 are known.")
+    folded = [folding[phone] for phone in phones]
+    return [phone for phone in folded if phone != DROPPED]
+
+
+def read_table(path):
+    """`ID SYMBOL...` lines as a list of (id, [symbols]) in the file's order; StageError where an id stands twice."""
+    table = [(words[0], words[1:]) for words in (line.split() for line in read_lines(path))]
+    if len({utterance for utterance, _ in table}) != len(table):
+        raise StageError("{}: an utterance stands there twice".format(path))
+    return table
+
+
+def units_in_order(phone_lists):
+    """The distinct phones in the order of first appearance: class ids are this order plus 2 (0 blank, 1 UNK)."""
+    units = {}
+    for phones in phone_lists:
+        for phone in phones:
+            units.setdefault(phone, None)
+    return list(units)
