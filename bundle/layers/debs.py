@@ -27,14 +27,14 @@ Alternatives = Mapping[str, Mapping[str, str]]
 """Per package, the links that its postinst would make through update-alternatives: {link path: target}."""
 
 
-def _ar_members(path: Path, stream: IO[bytes]) -> Iterator[tuple[str, int]]:
+def _ar_members(label: str, stream: IO[bytes]) -> Iterator[tuple[str, int]]:
     """(name, size) of each member, the stream at the start of its content."""
     if stream.read(8) != b"!<arch>\n":
-        raise VerificationFailed(f"{path.name} is not a Debian package (no ar magic)")
+        raise VerificationFailed(f"{label} is not a Debian package (no ar magic)")
     position = 8
     while header := stream.read(_AR_HEADER_BYTES):
         if len(header) < _AR_HEADER_BYTES or header[58:60] != b"`\n":
-            raise VerificationFailed(f"{path.name} is not a Debian package (broken ar header at byte {position})")
+            raise VerificationFailed(f"{label} is not a Debian package (broken ar header at byte {position})")
         size = int(header[48:58])
         position += _AR_HEADER_BYTES
         yield header[:16].decode().strip().rstrip("/"), size
@@ -78,7 +78,7 @@ def _wanted(path: str) -> bool:
     return not path.startswith(_LEFT_OUT)
 
 
-def _add_data(tree: Tree, package: Path, archive: tarfile.TarFile) -> None:
+def _add_data(tree: Tree, label: str, archive: tarfile.TarFile) -> None:
     slices: dict[str, Slice] = {}
     for member in archive:
         path = _merged(clean_path(member.name))
@@ -92,7 +92,7 @@ def _add_data(tree: Tree, package: Path, archive: tarfile.TarFile) -> None:
         elif member.islnk():
             target = _merged(clean_path(member.linkname))
             if target not in slices:
-                raise VerificationFailed(f"{package.name}: {path} is a hard link to {target}, which it does not hold")
+                raise VerificationFailed(f"{label}: {path} is a hard link to {target}, which it does not hold")
             tree.entries[path] = Entry("file", tree.entries[target].mode, slices[target])
         elif member.isreg():
             source = archive.extractfile(member)
@@ -100,10 +100,10 @@ def _add_data(tree: Tree, package: Path, archive: tarfile.TarFile) -> None:
             slices[path] = tree.spool.add(source)
             tree.entries[path] = Entry("file", member.mode & 0o777, slices[path])
         else:
-            raise VerificationFailed(f"{package.name}: {path} is a device or a pipe; a layer holds none")
+            raise VerificationFailed(f"{label}: {path} is a device or a pipe; a layer holds none")
 
 
-def _control(package: Path, archive: tarfile.TarFile) -> tuple[str, str]:
+def _control(label: str, archive: tarfile.TarFile) -> tuple[str, str]:
     """(control stanza, postinst) of a package."""
     texts = {"control": "", "postinst": ""}
     for member in archive:
@@ -113,25 +113,25 @@ def _control(package: Path, archive: tarfile.TarFile) -> tuple[str, str]:
             assert source is not None  # a regular member always has content
             texts[name] = source.read().decode("utf-8", "replace")
     if not texts["control"].startswith("Package: "):
-        raise VerificationFailed(f"{package.name} has no control stanza")
+        raise VerificationFailed(f"{label} has no control stanza")
     return texts["control"].rstrip("\n"), texts["postinst"]
 
 
-def _unpack(tree: Tree, package: Path, alternatives: Alternatives) -> str:
+def _unpack(tree: Tree, package: Path, label: str, alternatives: Alternatives) -> str:
     """Add one package to the tree; returns its stanza for dpkg's status file."""
     stanza = ""
     with open(package, "rb") as stream:
-        for member, size in _ar_members(package, stream):
+        for member, size in _ar_members(label, stream):
             if not member.startswith(("control.tar", "data.tar")):
                 continue
             with tempfile.TemporaryFile() as plain:
                 _expand(stream, size, member, plain)
                 with tarfile.open(fileobj=plain, mode="r:") as archive:
                     if member.startswith("control"):
-                        stanza, postinst = _control(package, archive)
+                        stanza, postinst = _control(label, archive)
                         _check_alternatives(stanza.split("\n", 1)[0][len("Package: ") :], postinst, alternatives)
                     else:
-                        _add_data(tree, package, archive)
+                        _add_data(tree, label, archive)
     return stanza.replace("\n", "\nStatus: install ok unpacked\n", 1) + "\n"
 
 
@@ -167,12 +167,12 @@ def _make_what_scripts_make(tree: Tree) -> None:
         tree.file("etc/ssl/certs/ca-certificates.crt", b"".join(tree.read(p) or b"" for p in certificates))
 
 
-def add_debs(tree: Tree, packages: Iterable[Path], alternatives: Alternatives, status_file: str) -> None:
+def add_debs(tree: Tree, packages: Iterable[tuple[str, Path]], alternatives: Alternatives, status_file: str) -> None:
     """Unpack verified .deb files into `tree`.
 
     Args:
         tree: the layer to be.
-        packages: the files, in any order: they are taken by name.
+        packages: (package name, file), in any order: they are taken by name.
         alternatives: links in place of update-alternatives, per package that calls it.
         status_file: where dpkg's stanzas go, such as 'var/lib/dpkg/status'; a layer over another one uses
             'var/lib/dpkg/status.d/NAME', since a layer cannot append to a file below it.
@@ -185,8 +185,8 @@ def add_debs(tree: Tree, packages: Iterable[Path], alternatives: Alternatives, s
     for top in ("bin", "sbin", "lib", "lib64"):
         tree.symlink(top, f"usr/{top}")
         tree.folder(f"usr/{top}")
-    for package in sorted(packages, key=lambda path: path.name):
-        stanzas.append(_unpack(tree, package, alternatives))
+    for label, package in sorted(packages):
+        stanzas.append(_unpack(tree, package, label, alternatives))
     _make_what_scripts_make(tree)
     for package_name in sorted(alternatives):
         for link, target in sorted(alternatives[package_name].items()):

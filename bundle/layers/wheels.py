@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import zipfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -75,21 +76,23 @@ def _record_digest(data: bytes) -> str:
     return base64.urlsafe_b64encode(bytes.fromhex(sha256_bytes(data))).decode().rstrip("=")
 
 
-def add_wheels(tree: Tree, wheels: Collection[Path], interpreter: str, site_packages: str) -> None:
+def add_wheels(tree: Tree, wheels: Collection[tuple[str, Path]], interpreter: str, site_packages: str) -> None:
     """Install verified wheel files into `tree`.
 
     Args:
         tree: the layer to be.
-        wheels: the files, in any order: they are taken by name.
+        wheels: (wheel file name, file), in any order: they are taken by name. The file itself may have another name.
         interpreter: the path of Python inside the image, for scripts' first lines: '/usr/bin/python3'.
         site_packages: the folder inside the image, 'usr/local/lib/python3.11/dist-packages'.
 
     Raises:
         VerificationFailed: a wheel is not a wheel, or two wheels hold the same file.
     """
-    for wheel in sorted(wheels, key=lambda path: path.name):
+    for filename, path in sorted(wheels):
         destination = _TreeDestination(tree, interpreter, site_packages)
-        with WheelFile.open(wheel) as source:
+        with zipfile.ZipFile(path) as archive:
+            archive.filename = filename  # the cache names files by hash; a wheel's name is part of its meaning
+            source = WheelFile(archive)
             install(source, destination, additional_metadata={"INSTALLER": b"lstm-ctc-bundle\n"})
     for path in [p for p in tree.entries if p.endswith(_IGNORED_SUFFIXES)]:
         del tree.entries[path]

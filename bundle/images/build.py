@@ -1,0 +1,233 @@
+"""Images from locks: layers built in parallel, each once a key, and held to the digests that the repository pins."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bundle.errors import CouldNotRun, VerificationFailed
+from bundle.fetching import Cache
+from bundle.files import canonical_json, pretty_json, sha256_bytes, write_atomic
+from bundle.images.definition import ImageDefinition, LayerDefinition, load_definition
+from bundle.images.oci import compute_image, publish
+from bundle.images.spec import Image, Layer
+from bundle.layers.debs import add_debs
+from bundle.layers.tree import Spool, Tree
+from bundle.layers.wheels import add_wheels
+from bundle.locks import load_deb_lock, load_wheel_lock
+from bundle.paths import Paths
+
+INTERPRETER = "/usr/bin/python3"
+BASE_ENV = {
+    "HOME": "/tmp/home",  # noqa: S108 - inside the container, fresh and private
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+    "TZ": "UTC",
+}
+_BUILDER_FILES = ("debs.py", "tree.py", "wheels.py")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LayerRecipe:
+    """All that a layer's bytes depend on."""
+
+    definition: LayerDefinition
+    image: ImageDefinition
+    architecture: str
+    lock: Any
+
+    @property
+    def name(self) -> str:
+        return f"{self.definition.kind}:{self.definition.lock}"
+
+    def key(self) -> str:
+        """Digest of everything that the layer's bytes depend on, the builder's own code included."""
+        packages = {file.name for file in self.lock.files}
+        code = Path(__file__).parent.parent / "layers"
+        return sha256_bytes(
+            canonical_json(
+                {
+                    "kind": self.definition.kind,
+                    "name": self.name,
+                    "architecture": self.architecture,
+                    "lock": self.lock.digest,
+                    "python": self.image.python if self.definition.kind == "wheels" else "",
+                    "alternatives": {k: dict(v) for k, v in self.image.alternatives.items() if k in packages},
+                    "builder": [sha256_bytes((code / name).read_bytes()) for name in _BUILDER_FILES],
+                    "installer": version("installer") if self.definition.kind == "wheels" else "",
+                }
+            )
+        )
+
+
+def _recipes(paths: Paths, image: ImageDefinition, architecture: str) -> list[LayerRecipe]:
+    recipes = []
+    for layer in image.layers:
+        load = load_deb_lock if layer.kind == "debs" else load_wheel_lock
+        recipes.append(LayerRecipe(layer, image, architecture, load(paths.root, layer.lock, architecture)))
+    return recipes
+
+
+def files_needed(paths: Paths, names: Iterable[str], architectures: Iterable[str]) -> dict[str, Any]:
+    """Every locked file that building these images needs and no built layer stands for, by sha256."""
+    needed: dict[str, Any] = {}
+    for architecture in architectures:
+        for name in names:
+            for recipe in _recipes(paths, load_definition(paths.docker, name), architecture):
+                if _known_layer(paths, recipe) is None:
+                    needed.update({file.sha256: file for file in recipe.lock.files})
+    return needed
+
+
+def _known_layer(paths: Paths, recipe: LayerRecipe) -> Layer | None:
+    """The layer if it was built before and its blob is whole in size; its digest is checked by an audit."""
+    try:
+        entry = json.loads((paths.layer_index / f"{recipe.key()}.json").read_bytes())
+        blob = paths.blobs / entry["diff_id"][7:]
+        if blob.stat().st_size == entry["size_bytes"]:
+            return _layer(paths, recipe, entry["diff_id"], entry["size_bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _layer(paths: Paths, recipe: LayerRecipe, diff_id: str, size_bytes: int) -> Layer:
+    return Layer(
+        name=recipe.name,
+        kind=recipe.definition.kind,
+        diff_id=diff_id,
+        size_bytes=size_bytes,
+        path=paths.blobs / diff_id[7:],
+        made_from=f"sha256:{recipe.lock.digest}",
+    )
+
+
+def _build_layer(paths: Paths, recipe: LayerRecipe, cache: Cache) -> Layer:
+    files = []
+    for file in recipe.lock.files:
+        path = cache.path(file.sha256)
+        if path is None:
+            raise CouldNotRun(
+                f"layer {recipe.name} ({recipe.architecture}) needs {file.name}, which is not fetched",
+                hint="run `invoke fetch` on a machine with a network, or put the file into data/sources",
+            )
+        files.append((file, path))
+    spool = Spool(paths.temporary)
+    try:
+        tree = Tree(spool)
+        if recipe.definition.kind == "debs":
+            packages = {file.name for file, _ in files}
+            alternatives = {k: v for k, v in recipe.image.alternatives.items() if k in packages}
+            add_debs(tree, [(file.name, path) for file, path in files], alternatives, _status_file(recipe))
+        else:
+            named = [(file.filename, path) for file, path in files]
+            add_wheels(tree, named, INTERPRETER, recipe.image.site_packages)
+        diff_id, size_bytes = tree.write(paths.blobs)
+    except OSError as error:
+        raise CouldNotRun(
+            f"cannot build layer {recipe.name}: {error}", hint="check free space and permissions of artifacts/"
+        ) from error
+    finally:
+        spool.close()
+    entry = {"name": recipe.name, "diff_id": diff_id, "size_bytes": size_bytes, "architecture": recipe.architecture}
+    write_atomic(paths.layer_index / f"{recipe.key()}.json", pretty_json(entry))
+    return _layer(paths, recipe, diff_id, size_bytes)
+
+
+def _status_file(recipe: LayerRecipe) -> str:
+    """The first layer holds dpkg's status; a later one cannot append to it and has a file of its own."""
+    first = recipe.image.layers[0] == recipe.definition
+    return "var/lib/dpkg/status" if first else f"var/lib/dpkg/status.d/{recipe.definition.lock}"
+
+
+def load_pins(paths: Paths) -> dict[str, Any]:
+    """The digests that the repository pins: {'layers': {ARCH: {NAME: diff ID}}, 'images': {ARCH: {NAME: ID}}}."""
+    try:
+        pins: dict[str, Any] = json.loads((paths.conf / "locks" / "images.json").read_bytes())
+    except FileNotFoundError:
+        return {"layers": {}, "images": {}}
+    return pins
+
+
+def _check_pin(kind: str, architecture: str, name: str, found: str, pins: dict[str, Any]) -> None:
+    pinned = pins[kind].get(architecture, {}).get(name)
+    if pinned is not None and pinned != found:
+        raise VerificationFailed(
+            f"{kind[:-1]} {name} ({architecture}) came out as {found}, but conf/locks/images.json pins {pinned}",
+            hint="the same locks must give the same bytes: if a lock, an image.toml or the builder was changed on "
+            "purpose, write the new digests with `invoke images.pin`; if not, this build is not the one that was "
+            "published: please report it",
+        )
+
+
+def build_images(
+    paths: Paths, names: Sequence[str], architecture: str, say: Say, *, check_pins: bool = True
+) -> dict[str, Image]:
+    """Build what is missing of some images, for one architecture, without network.
+
+    Args:
+        paths: of the checkout.
+        names: images, such as ['base', 'runtime'].
+        architecture: 'amd64' or 'arm64'; no layer kind here needs that architecture to run.
+        say: is told of each layer that is built.
+        check_pins: hold the digests to conf/locks/images.json.
+
+    Returns:
+        The images by name, published in the OCI layout.
+
+    Raises:
+        CouldNotRun: a locked file is not fetched, or there is no space.
+        VerificationFailed: a file is not what its lock says, or a digest is not the pinned one.
+    """
+    cache = Cache(paths.root)
+    definitions = {name: load_definition(paths.docker, name) for name in names}
+    recipes = {name: _recipes(paths, definition, architecture) for name, definition in definitions.items()}
+    unique = {recipe.key(): recipe for group in recipes.values() for recipe in group}
+    pins = load_pins(paths) if check_pins else {"layers": {}, "images": {}}
+    layers = {key: _known_layer(paths, recipe) for key, recipe in unique.items()}
+    missing = [key for key, layer in layers.items() if layer is None]
+
+    def build(key: str) -> Layer:
+        recipe = unique[key]
+        layer = _build_layer(paths, recipe, cache)
+        _check_pin("layers", architecture, recipe.name, layer.diff_id, pins)
+        say(f"built layer {recipe.name} ({architecture}, {layer.size_bytes / 1e6:.0f} MB) {layer.diff_id[:19]}")
+        return layer
+
+    if missing:
+        with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool:
+            layers.update(zip(missing, pool.map(build, missing)))
+    images = {}
+    for name, definition in definitions.items():
+        chosen = [layers[recipe.key()] for recipe in recipes[name]]
+        env = {**BASE_ENV, **definition.env} if definition.python else dict(definition.env)
+        image = compute_image(
+            name, architecture, [c for c in chosen if c], env, definition.python, definition.description
+        )
+        _check_pin("images", architecture, name, image.config_digest, pins)
+        publish(paths, image)
+        images[name] = image
+    return images
+
+
+def write_pins(paths: Paths, built: dict[str, dict[str, Image]]) -> Path:
+    """Write conf/locks/images.json from images just built, by architecture and name."""
+    pins: dict[str, Any] = {"layers": {}, "images": {}}
+    for architecture, images in built.items():
+        pins["images"][architecture] = {name: image.config_digest for name, image in images.items()}
+        pins["layers"][architecture] = {
+            layer.name: layer.diff_id for image in images.values() for layer in image.layers
+        }
+    target = paths.conf / "locks" / "images.json"
+    write_atomic(target, pretty_json(pins))
+    return target

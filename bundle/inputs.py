@@ -1,0 +1,119 @@
+"""What the user supplies and what stands in for it: data set and checkpoint, found, named, and held to their hash."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.errors import UsageError, VerificationFailed
+from bundle.files import pretty_json, write_atomic
+from bundle.graph.digests import StatCache
+from bundle.paths import Paths
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEMO = "demo"
+_DATA_PLACES = ("data.zip", "TIMIT", "timit", "TRAIN", "train")
+_CHECKPOINT_PLACES = ("checkpoint/ctc_fbank_cnn/ctc_best_model.pth", "checkpoint/ctc_best_model.pth", "ctc_best_model.pth")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a run. `kind` is 'demo' or 'user'; `trust` says what its hash was held against."""
+
+    path: Path
+    kind: str
+    sha256: str
+    trust: str
+
+
+def find_data(paths: Paths, option: str) -> Path | None:
+    """The data set that was asked for: None stands for the demo corpus.
+
+    Args:
+        paths: of the checkout.
+        option: a folder or zip; 'demo'; or '' to take what lies in data/, else the demo.
+
+    Raises:
+        UsageError: the path is not there.
+    """
+    if option == DEMO:
+        return None
+    if option:
+        path = Path(option).expanduser().absolute()
+        if not path.exists():
+            raise UsageError(
+                f"--data {option}: there is no such file or folder",
+                hint="give TIMIT's folder (with TRAIN and TEST in it), data.zip, or the word demo",
+            )
+        return path
+    for name in _DATA_PLACES:
+        path = paths.data / name
+        if path.exists():
+            return paths.data if name in ("TRAIN", "train") else path
+    return None
+
+
+def find_checkpoint(paths: Paths, option: str, cache: StatCache) -> Checkpoint:
+    """The weights that were asked for: a path; 'demo'; or '' to take what lies in data/, else the demo's.
+
+    Raises:
+        UsageError: the path is not there.
+        VerificationFailed: the demo's file is not the pinned one, or the user's is not the one seen first.
+    """
+    user: Path | None = None
+    if option and option != DEMO:
+        user = Path(option).expanduser().absolute()
+        if not user.is_file():
+            raise UsageError(f"--checkpoint {option}: there is no such file", hint="give a .pth file, or the word demo")
+    elif not option:
+        user = next((p for p in (paths.data / place for place in _CHECKPOINT_PLACES) if p.is_file()), None)
+    return _demo_checkpoint(paths, cache) if user is None else _user_checkpoint(paths, user, cache)
+
+
+def demo_checkpoint_path(paths: Paths) -> Path:
+    """Where the demo's weights lie."""
+    return paths.data / "demo" / "checkpoint.pth"
+
+
+def _demo_checkpoint(paths: Paths, cache: StatCache) -> Checkpoint:
+    path = demo_checkpoint_path(paths)
+    if not path.is_file():
+        raise VerificationFailed(
+            "the demo checkpoint data/demo/checkpoint.pth is missing from the checkout", hint="check it out again"
+        )
+    with open(paths.conf / "demo.toml", "rb") as stream:
+        pinned = tomllib.load(stream)["checkpoint"]["sha256"]
+    found = cache.sha256(path).sha256
+    if found != pinned:
+        raise VerificationFailed(
+            f"data/demo/checkpoint.pth has sha256 {found}, but conf/demo.toml pins {pinned}",
+            hint="check the file out again; after training anew, `invoke demo.train` writes both",
+        )
+    return Checkpoint(path, DEMO, found, "pinned in conf/demo.toml")
+
+
+def _user_checkpoint(paths: Paths, path: Path, cache: StatCache) -> Checkpoint:
+    """No hash of the published checkpoint is published: the first one seen is recorded and held to afterwards."""
+    found = cache.sha256(path).sha256
+    lock = paths.data / "user.lock.json"
+    try:
+        known = json.loads(lock.read_bytes()) if lock.exists() else {}
+    except ValueError as error:
+        raise UsageError(f"data/user.lock.json is not valid JSON: {error}", hint="mend or remove it") from error
+    seen = known.get("checkpoint", {}).get(path.name)
+    if seen is None:
+        known.setdefault("checkpoint", {})[path.name] = found
+        write_atomic(lock, pretty_json(known))
+        return Checkpoint(path, "user", found, "trusted on first use: recorded now in data/user.lock.json")
+    if seen != found:
+        raise VerificationFailed(
+            f"{path} has sha256 {found}, but the one seen first had {seen} (data/user.lock.json)",
+            hint=f"if the file was replaced on purpose, remove {path.name} from data/user.lock.json",
+        )
+    return Checkpoint(path, "user", found, "trusted on first use: equal to the one in data/user.lock.json")

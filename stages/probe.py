@@ -1,0 +1,60 @@
+"""What is really in an image: interpreter, C library, wheels and Debian packages with their versions.
+
+Writes `probe.json`: {"python", "implementation", "glibc", "wheels": {name: version}, "debs": {name: version}}.
+The report's toolchain table is filled from it, so that a version shown is one found and not one intended.
+"""
+
+import glob
+import os
+import platform
+import sys
+
+from stages import _stage
+
+
+def _glibc():
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION").split()[-1]
+    except (AttributeError, OSError, ValueError):
+        return "unknown"
+
+
+def _wheels():
+    found = {}
+    for folder in sys.path:
+        for path in glob.glob(os.path.join(folder, "*.dist-info")):
+            name, _, version = os.path.basename(path)[: -len(".dist-info")].partition("-")
+            found[name.lower().replace("_", "-")] = version
+    return found
+
+
+def _debs():
+    found = {}
+    for path in ["/var/lib/dpkg/status"] + sorted(glob.glob("/var/lib/dpkg/status.d/*")):
+        if not os.path.isfile(path):
+            continue
+        name = ""
+        with open(path, encoding="utf-8") as stream:
+            for line in stream:
+                if line.startswith("Package: "):
+                    name = line[len("Package: ") :].strip()
+                elif line.startswith("Version: "):
+                    found[name] = line[len("Version: ") :].strip()
+    return found
+
+
+def main(arguments):
+    """Command line: --out DIR --obs DIR."""
+    options = _stage.parser(__doc__).parse_args(arguments)
+    result = {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "glibc": _glibc(),
+        "wheels": _wheels(),
+        "debs": _debs(),
+    }
+    _stage.write_json(os.path.join(options.out, "probe.json"), result)
+
+
+if __name__ == "__main__":
+    _stage.run(main)
