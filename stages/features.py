@@ -1,0 +1,185 @@
+"""Kaldi's filter-bank features of all splits, normalised by the mean and variance of train (global CMVN).
+
+The features are those of compute-fbank-feats, dither included (kaldi-native-fbank, with Kaldi's noise added before
+it); the statistics pass through Kaldi's text form, as in the reference, and are read back for apply-cmvn's formula.
+One utterance at a time is held in memory; a split's archive is written raw and normalised in place.
+"""
+
+import collections
+import concurrent.futures
+import os
+
+import numpy
+
+from stages import _audio, _dither, _fbank, _kaldi_io
+from stages._labels import read_lines
+from stages._source import open_source
+from stages._stage import Progress, StageError, atomic_file, parser, run, write_json
+
+SPLITS = ("train", "dev", "test")
+CMVN = "global_fbank_cmvn.txt"
+IMPLEMENTATION = "kaldi-native-fbank"
+_MIN_VARIANCE = 1e-20  # Kaldi's floor
+_MAX_WORKERS = 4
+
+Row = collections.namedtuple("Row", "utterance path container rate_hz num_samples")
+
+
+def main(arguments):
+    options = parser(__doc__)
+    options.add_argument("--data", required=True, metavar="PATH", help="what the corpus was read from")
+    options.add_argument("--corpus", required=True, metavar="DIR", help="the corpus stage's results")
+    options.add_argument("--conf", required=True, metavar="DIR", help="holds fbank.conf")
+    options.add_argument(
+        "--dither-draw-order",
+        choices=_dither.DRAW_ORDERS,
+        default=_dither.U1_FIRST,
+        help="which uniform of a noise sample is drawn first; a matter of the compiler that Kaldi was built with",
+    )
+    options = options.parse_args(arguments)
+
+    fbank_options = _fbank.read_options(os.path.join(options.conf, "fbank.conf"))
+    rows = {split: read_audio_index(os.path.join(options.corpus, split, "audio.tsv")) for split in SPLITS}
+    if not rows["train"]:
+        raise StageError("{}: train is empty, so there are no statistics".format(options.corpus))
+    raw_features = RawFeatures(options.data, fbank_options, options.dither_draw_order)
+
+    frames = {}
+    norm = None
+    for split in SPLITS:  # train first: its statistics normalise all
+        os.mkdir(os.path.join(options.out, split))
+        path = os.path.join(options.out, split, "fbank.ark")
+        with atomic_file(path, "w+b") as stream:
+            progress = Progress("features " + split, len(rows[split]))
+            offsets, stats = write_raw(stream, raw_features.of_split(rows[split]), progress)
+            if split == "train":
+                cmvn_path = os.path.join(options.out, CMVN)
+                with atomic_file(cmvn_path, "w") as text:
+                    _kaldi_io.write_text_matrix(text, stats.astype(numpy.float32))
+                norm = normalisation(_kaldi_io.read_text_matrix(cmvn_path))
+            frames[split] = normalise(stream, offsets, norm)
+        with atomic_file(os.path.join(options.out, split, "fbank.scp"), "w") as index:
+            index.writelines("{} {}/fbank.ark:{}\n".format(key, split, offset) for key, offset in offsets)
+
+    write_json(
+        os.path.join(options.out, "summary.json"),
+        {
+            "dither_draw_order": options.dither_draw_order,
+            "frames": frames,
+            "implementation": IMPLEMENTATION,
+            "options": fbank_options,
+        },
+    )
+
+
+class RawFeatures:
+    """Features before normalisation, a split at a time: the seam for an implementation by Kaldi's own programs."""
+
+    def __init__(self, data, options, draw_order):
+        self._options = options
+        self._data = data
+        self._filter_bank = _fbank.FilterBank(options, draw_order)
+
+    def of_split(self, rows):
+        """Yield (utterance id, (num_frames, num_features) float32) in the order of `rows`.
+
+        Threads share the work (NumPy and the library leave the interpreter free for most of it). What they make does
+        not depend on their number: an utterance's noise follows from the frames before it, counted here.
+        """
+        seeds = _dither.SeedStream()  # each split is a process of its own in the reference
+        source = open_source(self._data)
+        workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
+        pending = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            for row in rows:
+                # Read here, in order: an archive has one position. At most a few waves wait at a time.
+                samples = self._read(source, row)
+                task = pool.submit(self._filter_bank.compute, samples, seeds.take(self._num_frames(row)))
+                pending.append((row.utterance, task))
+                if len(pending) > workers:
+                    yield self._finished(*pending.popleft())
+            while pending:
+                yield self._finished(*pending.popleft())
+
+    def _num_frames(self, row):
+        return _fbank.num_frames(row.num_samples, self._options)
+
+    def _read(self, source, row):
+        name = "{}: {}".format(row.utterance, row.path)
+        if row.rate_hz != self._options["sample-frequency"]:
+            raise StageError("{}: {} Hz, not {:g}".format(name, row.rate_hz, self._options["sample-frequency"]))
+        if not self._num_frames(row):
+            raise StageError("{}: {} samples hold no frame".format(name, row.num_samples))
+        data = source.read(row.path)
+        wave = _audio.parse(data, name)
+        if (wave.container, wave.rate_hz, wave.num_samples) != (row.container, row.rate_hz, row.num_samples):
+            raise StageError("{}: not the wave that the corpus stage saw".format(name), "Run the corpus stage again.")
+        return _audio.samples(data, wave)
+
+    @staticmethod
+    def _finished(utterance, task):
+        features = task.result()
+        if not numpy.isfinite(features).all():
+            raise StageError("{}: its features are not finite".format(utterance), "Is the wave digital silence?")
+        return utterance, features
+
+
+def read_audio_index(path):
+    """The rows of an audio.tsv."""
+    rows = []
+    for line in read_lines(path):
+        try:
+            utterance, name, container, rate_hz, num_samples = line.split("\t")
+            rows.append(Row(utterance, name, container, int(rate_hz), int(num_samples)))
+        except ValueError:
+            raise StageError("{}: not a line of an audio index: {!r}".format(path, line))
+    return rows
+
+
+def write_raw(stream, features, progress):
+    """Write an archive; returns ([(id, offset)], statistics (2, dimensions + 1) float64 as Kaldi's AccCmvnStats).
+
+    Row 0 holds sums and, last, the number of frames; row 1 sums of squares and 0. Products are float32 and sums
+    float64, added frame by frame in order, as in Kaldi.
+    """
+    offsets = []
+    stats = None
+    for utterance, matrix in features:
+        offsets.append((utterance, _kaldi_io.write_matrix(stream, utterance, matrix)))
+        if stats is None:
+            stats = numpy.zeros((2, matrix.shape[1] + 1))
+        stats[0, :-1] = _add_in_order(stats[0, :-1], matrix)
+        stats[1, :-1] = _add_in_order(stats[1, :-1], matrix * matrix)
+        stats[0, -1] += matrix.shape[0]
+        progress.advance()
+    return offsets, stats
+
+
+def _add_in_order(start, rows):
+    # Along the first of two axes NumPy adds row after row; it never sums in pairs there.
+    return numpy.add.reduce(numpy.vstack([start[numpy.newaxis], rows.astype(numpy.float64)]), axis=0)
+
+
+def normalisation(stats):
+    """(scale, offset), each (num_features,) float32, of apply-cmvn --norm-vars=true: f * 1/sigma + -mu/sigma."""
+    mean = stats[0, :-1] / stats[0, -1]
+    variance = numpy.maximum(stats[1, :-1] / stats[0, -1] - mean * mean, _MIN_VARIANCE)
+    scale = 1.0 / numpy.sqrt(variance)
+    return scale.astype(numpy.float32), (-(mean * scale)).astype(numpy.float32)
+
+
+def normalise(stream, offsets, norm):
+    """Normalise every matrix of an open archive in place; returns the number of frames."""
+    scale, offset = norm
+    frames = 0
+    for utterance, position in offsets:
+        stream.seek(position)
+        matrix = _kaldi_io.read_matrix(stream, utterance)
+        stream.seek(position - len(utterance.encode("utf-8")) - 1)
+        _kaldi_io.write_matrix(stream, utterance, matrix * scale + offset)
+        frames += matrix.shape[0]
+    return frames
+
+
+if __name__ == "__main__":
+    run(main)
