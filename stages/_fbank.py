@@ -10,6 +10,7 @@ from stages import _dither
 from stages._labels import read_lines
 from stages._stage import StageError
 
+_BLOCK_FRAMES = 256  # bounds the memory of an utterance of any length
 _BOOLEANS = {"true": True, "t": True, "1": True, "": True, "false": False, "f": False, "0": False}
 
 
@@ -89,11 +90,19 @@ class FilterBank:
         self._noise = _dither.Noise(self._length, draw_order)
         self._online = kaldi_native_fbank.OnlineFbank
         self._native = _native_options(kaldi_native_fbank.FbankOptions(), options)
+        self._num_features = options["num-mel-bins"] + options["use-energy"]
 
     def compute(self, samples, seeds):
         """(num_frames, num_mel_bins + energy) float32 from int16 samples and one dither seed a frame (uint32)."""
+        features = numpy.empty((len(seeds), self._num_features), numpy.float32)
+        for start in range(0, len(seeds), _BLOCK_FRAMES):
+            stop = start + _BLOCK_FRAMES
+            self._block(samples[start * self._shift :], seeds[start:stop], features[start:stop])
+        return features
+
+    def _block(self, samples, seeds, features):
         starts = numpy.arange(len(seeds)) * self._shift
-        frames = samples.astype(numpy.float32)[starts[:, numpy.newaxis] + numpy.arange(self._length)]
+        frames = samples[starts[:, numpy.newaxis] + numpy.arange(self._length)].astype(numpy.float32)
         if self._options["dither"] != 0.0:
             frames += self._noise.draw(seeds) * numpy.float32(self._options["dither"])
         # Each frame has noise of its own, so overlapping frames no longer share samples: they are laid end to end,
@@ -103,10 +112,8 @@ class FilterBank:
         extractor.input_finished()
         if extractor.num_frames_ready != len(seeds):
             raise RuntimeError("{} frames in place of {}".format(extractor.num_frames_ready, len(seeds)))
-        features = numpy.empty((len(seeds), extractor.dim), numpy.float32)
         for index in range(len(seeds)):
-            features[index] = extractor.get_frame(index)
-        return features
+            features[index] = extractor.get_frame(index)  # copied: the buffer is the extractor's
 
 
 def _native_options(native, options):

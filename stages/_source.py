@@ -8,6 +8,7 @@ elsewhere (links, '..', absolute names) or exhaust the machine (bombs) is refuse
 import os
 import re
 import stat
+import struct
 import zipfile
 import zlib
 
@@ -21,6 +22,8 @@ MAX_DEPTH = 16  # folders in folders; TIMIT has three
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _DRIVE = re.compile("^[A-Za-z]:")
+# What zipfile may raise for a broken archive (NotImplementedError, for an unknown method, is a RuntimeError).
+_BROKEN_ZIP = (OSError, EOFError, ValueError, RuntimeError, OverflowError, struct.error, zipfile.BadZipFile, zlib.error)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -55,11 +58,12 @@ def refuse_collisions(names, where):
     """Refuse two names that are one on a case-insensitive file system: which of them is meant cannot be known."""
     seen = {}
     for name in names:
-        other = seen.setdefault(name.lower(), name)
-        if other is not name:
+        if name.lower() in seen:
             raise StageError(
-                "{}: {!r} and {!r} are the same name, but for case".format(where, other, name), "Remove one of them."
+                "{}: {!r} and {!r} are one name, but for case".format(where, seen[name.lower()], name),
+                "Remove one of them.",
             )
+        seen[name.lower()] = name
 
 
 class FolderSource:
@@ -82,7 +86,7 @@ class FolderSource:
         return names
 
     def read(self, name):
-        """All bytes of one file."""
+        """All bytes of one file. Errors name it without this machine's path: they may end up in a result."""
         check_name(name, self.path)
         path = os.path.join(self.path, name)
         try:
@@ -91,12 +95,12 @@ class FolderSource:
             with open(descriptor, "rb") as stream:
                 facts = os.fstat(stream.fileno())
                 if not stat.S_ISREG(facts.st_mode):
-                    raise StageError("{} is not a plain file".format(path))
+                    raise StageError("{} is not a plain file".format(name))
                 if facts.st_size > MAX_FILE_BYTES:
-                    raise StageError("{} has {} bytes, over {}".format(path, facts.st_size, MAX_FILE_BYTES))
+                    raise StageError("{} has {} bytes, over {}".format(name, facts.st_size, MAX_FILE_BYTES))
                 return stream.read(MAX_FILE_BYTES)
         except OSError as error:
-            raise StageError("cannot read {}: {}".format(path, error.strerror or error))
+            raise StageError("cannot read {}: {}".format(name, error.strerror or error))
 
     def _entries(self, folder):
         try:
@@ -144,7 +148,7 @@ class ZipSource:
         self.path = path
         try:
             self._archive = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        except _BROKEN_ZIP as error:
             raise StageError("cannot read {} as a zip archive: {}".format(path, error), "Fetch or pack it again.")
         members = self._archive.infolist()
         self._check_sizes(members)
@@ -170,13 +174,13 @@ class ZipSource:
     def read(self, name):
         """All bytes of one member; its check sum is verified."""
         if name not in self._members:
-            raise StageError("{} holds no {}".format(self.path, name))
+            raise StageError("cannot read {}: the archive holds no such file".format(name))
         try:
             data = self._archive.read(self._members[name])
-        except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise StageError("cannot read {} in {}: {}".format(name, self.path, error))
+        except _BROKEN_ZIP as error:
+            raise StageError("cannot read {}: {}".format(name, error))
         if len(data) != self._members[name].file_size:
-            raise StageError("cannot read {} in {}: it is cut short".format(name, self.path))
+            raise StageError("cannot read {}: it is cut short".format(name))
         return data
 
     def _check_sizes(self, members):

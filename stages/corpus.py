@@ -68,8 +68,8 @@ def main(arguments):
     folding = _labels.read_phone_map(os.path.join(options.conf, "phones.60-48-39.map"))
     timit = read_json(os.path.join(options.conf, "counts.json"))
 
-    in_train = group_files(source.files(prefix + train), source.path)
-    in_test = group_files(source.files(prefix + test), source.path)
+    in_train = group_files(source, prefix + train)
+    in_test = group_files(source, prefix + test)
     chosen = {"train": in_train}
     for split in ("dev", "test"):
         chosen[split] = [found for found in in_test if found.speaker in wanted[split]]
@@ -113,23 +113,27 @@ def main(arguments):
     )
 
 
-def group_files(names, where):
-    """Utterances (`Found`, sorted by id) among the names below TRAIN or TEST; those with SA sentences left out."""
+def group_files(source, top):
+    """Utterances (`Found`, sorted by id) below `top`, TRAIN's or TEST's name; those with SA sentences left out."""
+    names = source.files(top)
     utterances = {}
     by_lower_case = {name.lower(): name for name in names}
     for name in names:
         folder, _, base = name.rpartition("/")
         match = _WAVE.fullmatch(base) or _LABELS.fullmatch(base)
-        if not match or match.group(1).upper().startswith("SA") or folder.count("/") < 1:
+        if not match or match.group(1).upper().startswith("SA") or folder == top:
             continue
         speaker = folder.rpartition("/")[2].upper()
         found = Found(speaker, folder, match.group(1))
         if not _NAME.fullmatch(speaker) or not _NAME.fullmatch(found.stem.upper()):
-            raise StageError("{}: {!r} is no name that TIMIT would give".format(where, name), "Rename or remove it.")
+            raise StageError(
+                "{}: {!r} is no name that TIMIT would give".format(source.path, name), "Rename or remove it."
+            )
         other = utterances.setdefault(found.identifier, found)
         if other.folder != folder:
             raise StageError(
-                "{}: {} lies in {} and in {}".format(where, found.identifier, other.folder, folder), "Remove one."
+                "{}: {} lies in {} and in {}".format(source.path, found.identifier, other.folder, folder),
+                "Remove one.",
             )
     for found in utterances.values():
         stem = (found.folder + "/" + found.stem).lower()

@@ -77,7 +77,7 @@ class RawFeatures:
 
     def __init__(self, data, options, draw_order):
         self._options = options
-        self._data = data
+        self._source = open_source(data)
         self._filter_bank = _fbank.FilterBank(options, draw_order)
 
     def of_split(self, rows):
@@ -87,13 +87,12 @@ class RawFeatures:
         not depend on their number: an utterance's noise follows from the frames before it, counted here.
         """
         seeds = _dither.SeedStream()  # each split is a process of its own in the reference
-        source = open_source(self._data)
         workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
         pending = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             for row in rows:
                 # Read here, in order: an archive has one position. At most a few waves wait at a time.
-                samples = self._read(source, row)
+                samples = self._read(row)
                 task = pool.submit(self._filter_bank.compute, samples, seeds.take(self._num_frames(row)))
                 pending.append((row.utterance, task))
                 if len(pending) > workers:
@@ -104,13 +103,13 @@ class RawFeatures:
     def _num_frames(self, row):
         return _fbank.num_frames(row.num_samples, self._options)
 
-    def _read(self, source, row):
+    def _read(self, row):
         name = "{}: {}".format(row.utterance, row.path)
         if row.rate_hz != self._options["sample-frequency"]:
             raise StageError("{}: {} Hz, not {:g}".format(name, row.rate_hz, self._options["sample-frequency"]))
         if not self._num_frames(row):
             raise StageError("{}: {} samples hold no frame".format(name, row.num_samples))
-        data = source.read(row.path)
+        data = self._source.read(row.path)
         wave = _audio.parse(data, name)
         if (wave.container, wave.rate_hz, wave.num_samples) != (row.container, row.rate_hz, row.num_samples):
             raise StageError("{}: not the wave that the corpus stage saw".format(name), "Run the corpus stage again.")
@@ -120,7 +119,7 @@ class RawFeatures:
     def _finished(utterance, task):
         features = task.result()
         if not numpy.isfinite(features).all():
-            raise StageError("{}: its features are not finite".format(utterance), "Is the wave digital silence?")
+            raise StageError("{}: its features are not finite".format(utterance))
         return utterance, features
 
 
