@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 DEMO = "demo"
-_DATA_PLACES = ("data.zip", "TIMIT", "timit", "TRAIN", "train")
+_DATA_PLACES = ("data.zip", "TIMIT", "timit")
 _CHECKPOINT_PLACES = ("checkpoint/ctc_fbank_cnn/ctc_best_model.pth", "checkpoint/ctc_best_model.pth", "ctc_best_model.pth")
 
 
@@ -55,7 +55,13 @@ def find_data(paths: Paths, option: str) -> Path | None:
     for name in _DATA_PLACES:
         path = paths.data / name
         if path.exists():
-            return paths.data if name in ("TRAIN", "train") else path
+            return path
+    for name in ("TRAIN", "train"):
+        if (paths.data / name).exists():
+            raise UsageError(
+                f"data/{name} lies beside other things in data/",
+                hint="make a folder data/TIMIT and move TRAIN and TEST into it (or give their folder with --data)",
+            )
     return None
 
 

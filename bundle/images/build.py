@@ -210,14 +210,40 @@ def build_images(
     images = {}
     for name, definition in definitions.items():
         chosen = [layers[recipe.key()] for recipe in recipes[name]]
-        env = {**BASE_ENV, **definition.env} if definition.python else dict(definition.env)
-        image = compute_image(
-            name, architecture, [c for c in chosen if c], env, definition.python, definition.description
-        )
+        image = _compute(definition, architecture, [layer for layer in chosen if layer])
         _check_pin("images", architecture, name, image.config_digest, pins)
         publish(paths, image)
         images[name] = image
     return images
+
+
+def known_images(paths: Paths, names: Iterable[str], architecture: str) -> dict[str, Image]:
+    """Those of the images whose layers are all built, without building or publishing anything."""
+    images = {}
+    for name in names:
+        definition = load_definition(paths.docker, name)
+        layers = [_known_layer(paths, recipe) for recipe in _recipes(paths, definition, architecture)]
+        if all(layers):
+            images[name] = _compute(definition, architecture, [layer for layer in layers if layer])
+    return images
+
+
+def describe_missing(paths: Paths, names: Iterable[str], architecture: str) -> list[str]:
+    """What a build of these images would first have to do, a line a layer."""
+    lines = []
+    for name in names:
+        for recipe in _recipes(paths, load_definition(paths.docker, name), architecture):
+            if _known_layer(paths, recipe) is None:
+                size_mb = sum(file.size_bytes for file in recipe.lock.files) / 1e6
+                line = f"layer {recipe.name:<16} build from {len(recipe.lock.files)} locked files, {size_mb:.0f} MB"
+                if line not in lines:
+                    lines.append(line)
+    return lines
+
+
+def _compute(definition: ImageDefinition, architecture: str, layers: Sequence[Layer]) -> Image:
+    env = {**BASE_ENV, **definition.env} if definition.python else dict(definition.env)
+    return compute_image(definition.name, architecture, layers, env, definition.python, definition.description)
 
 
 def write_pins(paths: Paths, built: dict[str, dict[str, Image]]) -> Path:

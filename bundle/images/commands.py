@@ -1,0 +1,89 @@
+"""What `invoke images…` and `invoke fetch` do: all images of one or both architectures at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bundle import host
+from bundle.errors import UsageError
+from bundle.files import atomic_writer
+from bundle.images.build import Say, build_images, describe_missing, files_needed, known_images, write_pins
+from bundle.images.definition import image_names, load_definition
+from bundle.images.oci import docker_archive_stream
+from bundle.paths import Paths
+
+_ARCHITECTURES = ("amd64", "arm64")
+
+
+def architectures(option: str) -> list[str]:
+    """'' (this machine's), 'amd64', 'arm64', or both with a comma.
+
+    Raises:
+        UsageError: anything else.
+    """
+    names = [word.strip() for word in option.split(",")] if option else [host.architecture()]
+    for name in names:
+        if name not in _ARCHITECTURES:
+            raise UsageError(f"--arch {name!r} is not known", hint="amd64, arm64, or amd64,arm64")
+    return names
+
+
+def fetch_for_images(paths: Paths, arch: str, say: Say) -> None:
+    """Bring every locked file that the images of these architectures are made from."""
+    from bundle.fetching import fetch_files
+
+    needed = files_needed(paths, image_names(paths.docker), architectures(arch))
+    if not needed:
+        say("nothing to fetch: every layer is built")
+        return
+    fetch_files(paths.root, needed.values())
+
+
+def build_all(paths: Paths, arch: str, say: Say) -> None:
+    """Build every image of these architectures into artifacts/oci."""
+    for architecture in architectures(arch):
+        for name, image in build_images(paths, image_names(paths.docker), architecture, say).items():
+            say(f"{name:<10} {architecture} {image.config_digest}")
+
+
+def pin_all(paths: Paths, say: Say) -> Path:
+    """Build both architectures, and write what came out as what must come out."""
+    names = image_names(paths.docker)
+    built = {arch: build_images(paths, names, arch, say, check_pins=False) for arch in _ARCHITECTURES}
+    return write_pins(paths, built)
+
+
+def save_all(paths: Paths, arch: str, target: Path, say: Say) -> None:
+    """Write the images of one architecture as one archive that Docker, Podman and skopeo read."""
+    chosen = architectures(arch)
+    if len(chosen) != 1:
+        raise UsageError("an archive holds one architecture", hint="give --arch amd64 or --arch arm64")
+    images = build_images(paths, image_names(paths.docker), chosen[0], say)
+    with atomic_writer(target) as stream:
+        for chunk in docker_archive_stream(list(images.values())):
+            stream.write(chunk)
+    say(f"wrote {target}")
+
+
+def describe_images(paths: Paths, arch: str) -> str:
+    """A text that shows each image's layers, sizes, IDs and what they were made from."""
+    lines = []
+    names = image_names(paths.docker)
+    for architecture in architectures(arch):
+        known = known_images(paths, names, architecture)
+        for name in names:
+            definition = load_definition(paths.docker, name)
+            lines.append(f"{name} ({architecture}): {definition.description}")
+            if name not in known:
+                lines.append("  not built yet")
+                continue
+            image = known[name]
+            lines.append(f"  image ID         {image.config_digest}")
+            lines.append(f"  manifest digest  {image.manifest_digest}")
+            lines.append("  stages           " + (", ".join(definition.stages) or "-"))
+            for layer in image.layers:
+                lines.append(f"  layer {layer.name:<16} {layer.size_bytes / 1e6:8.1f} MB  {layer.diff_id}")
+                lines.append(f"        made from lock     {layer.made_from}")
+        missing = describe_missing(paths, names, architecture)
+        lines += [f"to build: {line}" for line in missing]
+    return "\n".join(lines)

@@ -1,0 +1,314 @@
+"""`invoke reproduce`: from what a person asked to a record, a verdict and a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bundle import host, inputs, record, toolchain
+from bundle.console import Console
+from bundle.engines.base import Engine
+from bundle.errors import CouldNotRun, UsageError
+from bundle.files import pretty_json, write_atomic
+from bundle.graph.digests import StatCache
+from bundle.graph.keys import Keys, difference
+from bundle.graph.pipeline import Node, Output, Request, StageDefinition, build_graph, closure
+from bundle.graph.runner import Done, Runner
+from bundle.graph.store import Result, Store, fingerprint_of
+from bundle.images.spec import Image
+from bundle.paths import Paths
+
+PORTABLE = "portable"
+Say = Callable[[str], None]
+SANDBOX_IMAGE = "sandbox"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of a run, parsed; `engine` is 'auto' or an engine's name."""
+
+    request: Request
+    data_option: str = ""
+    checkpoint_option: str = ""
+    engine: str = "auto"
+    toolchain: str = "auto"
+    force: bool = False
+    fetch: bool = True
+
+
+class Phases:
+    """Where the time went, second by second, for the report."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+        self.items: list[dict[str, Any]] = []
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.items.append({"name": name, "seconds": round(time.monotonic() - began_s, 3)})
+
+    def total_s(self) -> float:
+        return round(time.monotonic() - self._began_s, 3)
+
+
+@dataclass
+class Session:
+    """What every command that runs stages needs, made step by step and only as far as needed."""
+
+    paths: Paths
+    console: Console
+    phases: Phases = field(default_factory=Phases)
+
+    def __post_init__(self) -> None:
+        self.architecture = host.architecture()
+        self.cache = StatCache(self.paths.artifacts / "digests.sqlite")
+        self.store = Store(self.paths.store, self.paths.temporary, self.cache)
+
+    def images(self, names: Collection[str], *, fetch: bool) -> dict[str, Image]:
+        """The images, fetched and built as far as they are missing."""
+        from bundle.images.build import build_images, files_needed
+
+        wanted = sorted(names)
+        with self.phases.phase("fetch"):
+            needed = files_needed(self.paths, wanted, [self.architecture])
+            if needed and fetch:
+                from bundle.fetching import fetch_files
+
+                fetch_files(self.paths.root, needed.values())
+        with self.phases.phase("build layers"):
+            return build_images(self.paths, wanted, self.architecture, self.console.say)
+
+    def keys(self, images: Mapping[str, Image]) -> Keys:
+        return Keys(self.paths.root, images, host.machine(), self.cache)
+
+    def engine(self, name: str) -> Engine:
+        from bundle.engines.select import choose
+
+        with self.phases.phase("choose engine"):
+            return choose(name, self.paths, self.console.say)
+
+    def runner(self, engine: Engine, keys: Keys) -> Runner:
+        return Runner(
+            engine=engine,
+            keys=keys,
+            store=self.store,
+            code_folder=self.paths.artifacts / "code",
+            log_folder=self.paths.artifacts / "logs",
+            watcher=self.console,
+            cores=len(os.sched_getaffinity(0)),
+        )
+
+
+def _check_request(options: Options) -> None:
+    if options.request.device != "cpu":
+        raise UsageError(
+            f"--device {options.request.device} is not available in this version",
+            hint="the portable toolchain runs on the CPU: leave --device out, or say --device cpu",
+        )
+    if options.toolchain not in ("auto", PORTABLE):
+        raise UsageError(
+            f"--toolchain {options.toolchain} is not available in this version",
+            hint="`portable` lists every deviation from the published compatibility table in the report",
+        )
+    if options.request.decode not in ("Greedy", "Beam"):
+        raise UsageError(f"--decode {options.request.decode!r} is not known", hint="Greedy or Beam")
+    if options.request.split not in ("dev", "test"):
+        raise UsageError(f"--split {options.request.split!r} is not known", hint="dev (the published set) or test")
+    if options.request.loop < 1:
+        raise UsageError("--loop must be at least 1")
+
+
+def probe_nodes(images: Collection[str]) -> dict[str, Node]:
+    """A probe of each image: what is really in it."""
+    return {
+        f"probe:{name}": Node(f"probe:{name}", StageDefinition("probe", name), {}) for name in sorted(images)
+    }  # fmt: skip
+
+
+def resolve(options: Options, paths: Paths, cache: StatCache) -> tuple[Request, inputs.Checkpoint]:
+    """The request with the user's data and checkpoint found, or the demo's."""
+    _check_request(options)
+    checkpoint = inputs.find_checkpoint(paths, options.checkpoint_option, cache)
+    data = inputs.find_data(paths, options.data_option)
+    request = replace(options.request, data=data, checkpoint=checkpoint.path)
+    return request, checkpoint
+
+
+def graph_of(request: Request, paths: Paths) -> dict[str, Node]:
+    """The whole graph of a request, probes included."""
+    nodes = build_graph(request, paths.conf, inputs.demo_checkpoint_path(paths))
+    return {**nodes, **probe_nodes({node.stage.image for node in nodes.values()})}
+
+
+def plan(options: Options, paths: Paths, console: Console) -> list[str]:
+    """What would run and why, a line a step; runs nothing and writes nothing but locks of what was looked at."""
+    session = Session(paths, console)
+    request, _ = resolve(options, paths, session.cache)
+    nodes = graph_of(request, paths)
+    from bundle.images.build import describe_missing, known_images
+
+    names = sorted({node.stage.image for node in nodes.values()})
+    images = known_images(paths, names, session.architecture)
+    lines = describe_missing(paths, names, session.architecture)
+    keys = session.keys(images)
+    results: dict[str, Result] = {}
+    for key, node in nodes.items():
+        lines.append(f"{key:<16} {_plan_of(node, keys, session.store, results, options.force)}")
+    return lines
+
+
+def _plan_of(node: Node, keys: Keys, store: Store, results: dict[str, Result], force: bool) -> str:
+    if node.stage.image not in keys.images:
+        return f"run: image {node.stage.image} is not built yet"
+    waiting = sorted({s.node for s in node.inputs.values() if isinstance(s, Output) and s.node not in results})
+    if waiting:
+        return "run unless its inputs come out as before: after " + ", ".join(waiting)
+    key = keys.key(node, results)
+    stored = store.load(fingerprint_of(key))
+    if stored is not None:
+        results[node.key] = stored
+        if not force:
+            return "stored"
+        return "run again: --force (its result must come out the same)"
+    last = store.folder / "last" / f"{node.key}.json"
+    if not last.exists():
+        return "run: never run before"
+    old = store.path(last.read_text(encoding="ascii")) / "result.json"
+    if not old.exists():
+        return "run: its last result was removed"
+    return "run: " + ", ".join(difference(json.loads(old.read_bytes())["key"], key))
+
+
+def run_stages(options: Options, stage: str, paths: Paths, console: Console) -> list[Path]:
+    """Run one stage, for every batch size asked for, with all that it needs; returns the out/ folders."""
+    session = Session(paths, console)
+    request, _ = resolve(options, paths, session.cache)
+    if stage == "demo_corpus":
+        request = replace(request, data=None)
+    if stage == "lm":
+        request = replace(request, decode="Beam")
+    nodes = graph_of(request, paths)
+    targets = [key for key, node in nodes.items() if node.stage.name == stage]
+    needed = closure(nodes, targets)
+    done, _, _ = _execute(session, options, needed, set(targets) if options.force else set())
+    return [done[key].result.out for key in targets]
+
+
+def collect_garbage(paths: Paths, say: Say) -> None:
+    """Remove stored results that no run refers to: the runs in artifacts/runs are the roots."""
+    roots: set[str] = set()
+    for path in sorted(paths.runs.glob("*/record.json")):
+        try:
+            roots |= {stage["fingerprint"] for stage in json.loads(path.read_bytes())["stages"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise CouldNotRun(
+                f"{path} cannot be read, so what it refers to is unknown: {error}", hint="remove that run's folder"
+            ) from error
+    removed = Store(paths.store, paths.temporary, StatCache(None)).collect_garbage(roots)
+    say(f"{len(removed)} results removed, {len(roots)} kept for the runs in artifacts/runs")
+
+
+def _execute(
+    session: Session, options: Options, nodes: Mapping[str, Node], force: Collection[str]
+) -> tuple[dict[str, Done], Engine, dict[str, Image]]:
+    engine = session.engine(options.engine)
+    names = {node.stage.image for node in nodes.values()}
+    if engine.name == "sandbox":
+        names.add(SANDBOX_IMAGE)
+    images = session.images(names, fetch=options.fetch)
+    session.store.clean_up()
+    keys = session.keys(images)
+    with session.phases.phase("stages"):
+        done = session.runner(engine, keys).run(nodes, force)
+    return done, engine, images
+
+
+def _engine_part(engine: Engine, done: Mapping[str, Done]) -> dict[str, Any]:
+    limits: dict[str, str] = {}
+    for item in done.values():
+        limits.update(item.result.observations.get("limits", {}))
+    return {"name": engine.name, "facts": engine.facts(), "limits": limits}
+
+
+def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any]:
+    """Run everything that was asked, and write record and reports into a new folder of artifacts/runs.
+
+    Returns:
+        The record, its verdict included.
+    """
+    from bundle import published, verdict
+    from bundle.report import write_report
+
+    session = Session(paths, console)
+    started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    request, checkpoint = resolve(options, paths, session.cache)
+    nodes = graph_of(request, paths)
+    force = set(nodes) if options.force else set()
+    done, engine, images = _execute(session, options, nodes, force)
+    used = {name: images[name] for name in sorted({node.stage.image for node in nodes.values()})}
+    probes = {
+        name: json.loads((done[f"probe:{name}"].result.out / "probe.json").read_bytes()) for name in used
+    }  # fmt: skip
+    corpus = json.loads((done["corpus"].result.out / "summary.json").read_bytes())
+    data_kind = "demo" if request.data is None else ("timit" if corpus["timit"]["matches"] else "user")
+    fingerprint = done["corpus"].result.key["inputs"]["data"]
+    parts = record.Parts(
+        request=request,
+        toolchain_name=PORTABLE,
+        data_kind=data_kind,
+        data_fingerprint=fingerprint,
+        checkpoint=checkpoint,
+        images=used,
+        toolchain=toolchain.compare(toolchain.load_components(paths.conf), probes, {}),
+        engine=_engine_part(engine, done),
+        host=host.facts(),
+        observations={
+            "started_at": started_at,
+            "wall_s": session.phases.total_s(),
+            "phases": session.phases.items,
+            "steps": [
+                {"key": k, "started_s": round(d.started_s, 3), "wall_s": round(d.seconds, 3), "cached": d.cached}
+                for k, d in done.items()
+            ],
+        },
+    )
+    document = record.make_record(parts, done)
+    document["verdict"] = verdict.verdict(document, published.load_published(paths.conf / "published.toml"))
+    folder = _new_run_folder(paths, started_at)
+    write_atomic(folder / "record.json", pretty_json(document))
+    write_report(document, folder)
+    _point_latest(paths, folder)
+    return document
+
+
+def _new_run_folder(paths: Paths, started_at: str) -> Path:
+    paths.runs.mkdir(parents=True, exist_ok=True)
+    name = started_at.replace(":", "").replace("-", "")
+    number = 0
+    while True:
+        folder = paths.runs / (name if number == 0 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _point_latest(paths: Paths, folder: Path) -> None:
+    temporary = paths.runs / f".latest.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder.name)
+    os.replace(temporary, paths.runs / "latest")
+
+
