@@ -1,0 +1,77 @@
+"""A Witten-Bell bigram of the train labels, as an ARPA file: the language model that Beam decoding needs.
+
+The reference's training recipe makes it with IRSTLM's defaults (build-lm.sh -n 2, then compile-lm to text); this is
+the same estimate, in the same numbers, without IRSTLM.
+"""
+
+import collections
+import math
+import os
+
+from stages import _arpa
+from stages._stage import StageError, parser, run
+
+# IRSTLM pads the start of its input with <s>, so that its counts hold this many (<s>, <s>), whatever the text.
+START_PADDING = 2
+
+
+def estimate(sentences):
+    """Witten-Bell, interpolated, as IRSTLM computes it.
+
+    With c for counts, N(h) for how often h is followed by anything and T(h) by how many different words:
+    P(w | h) = c(h, w) / (N(h) + T(h)) + backoff(h) * P(w), with backoff(h) = T(h) / (N(h) + T(h)).
+    P(w) = (c(w) + 1) / D and P(<unk>) = (T + 1) / D, with T different words, <s> counted once, and
+    D = sum of c(w) + T + (T + 1).
+
+    Args:
+        sentences: lists of words, without <s> and </s>.
+
+    Returns:
+        _arpa.Bigram. </s> and <unk> have the back-off weight 1: nothing follows them.
+    """
+    follows = collections.defaultdict(collections.Counter)
+    counts = collections.Counter()
+    for sentence in sentences:
+        words = [_arpa.START] + list(sentence) + [_arpa.END]
+        counts.update(words[1:])
+        for before, word in zip(words, words[1:]):
+            follows[before][word] += 1
+    counts[_arpa.START] = 1
+    follows[_arpa.START][_arpa.START] = START_PADDING
+
+    types = len(counts)
+    denominator = sum(counts.values()) + types + types + 1
+    probability = {word: (count + 1) / denominator for word, count in counts.items()}
+    probability[_arpa.UNKNOWN] = (types + 1) / denominator
+
+    unigrams, bigrams = {}, {}
+    for word in probability:
+        total, kinds = sum(follows[word].values()), len(follows[word])
+        backoff = kinds / (total + kinds) if kinds else 1.0
+        unigrams[word] = (math.log10(probability[word]), math.log10(backoff))
+        for following, count in follows[word].items():
+            seen = count / (total + kinds) + backoff * probability[following]
+            bigrams[word, following] = math.log10(seen)
+    return _arpa.Bigram(unigrams, bigrams)
+
+
+def main(arguments):
+    options = parser(__doc__)
+    options.add_argument("--corpus", required=True, metavar="DIR", help="result folder of the stage corpus")
+    parsed = options.parse_args(arguments)
+    path = os.path.join(parsed.corpus, "train", "phn_text")
+    try:
+        with open(path, encoding="utf-8") as stream:
+            sentences = [fields[1:] for fields in (line.split() for line in stream) if fields]
+    except (OSError, ValueError) as error:
+        raise StageError("cannot read the train labels {}: {}".format(path, error))
+    if not any(sentences):
+        raise StageError("{} holds no phone: no language model can be estimated".format(path))
+    reserved = sorted({_arpa.START, _arpa.END, _arpa.UNKNOWN} & {phone for sentence in sentences for phone in sentence})
+    if reserved:
+        raise StageError("{} uses {} as a phone, which ARPA reserves".format(path, ", ".join(reserved)))
+    _arpa.write(os.path.join(parsed.out, "lm_phone_bg.arpa"), estimate(sentences))
+
+
+if __name__ == "__main__":
+    run(main)

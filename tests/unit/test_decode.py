@@ -1,0 +1,118 @@
+"""Greedy and beam decoding, against the reference's outputs and against a plain, slow beam search."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stages import _arpa, _decode
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+UNITS = (GOLDEN / "data/units").read_text().split()
+EXPECTED = json.loads((GOLDEN / "score/expected.json").read_text())
+NAMES = _decode.symbols(UNITS)
+
+
+def output_frames():
+    """Utterance -> frames that count, from the headers of golden's features."""
+    data = (GOLDEN / "data/dev/fbank.ark").read_bytes()
+    lengths, at = {}, 0
+    while at < len(data):
+        end = data.index(b" ", at)
+        header = re.match(rb"\0BFM \x04(....)\x04(....)", data[end + 1 : end + 16], re.DOTALL)
+        rows, columns = (int.from_bytes(part, "little") for part in header.groups())
+        stacked = (rows + 1) // 2
+        lengths[data[at:end].decode()] = (stacked + stacked % 2) // 2
+        at = end + 16 + 4 * rows * columns
+    return lengths
+
+
+def posteriors():
+    frames = output_frames()
+    with np.load(GOLDEN / "score/posteriors.npz") as arrays:
+        return [p[: frames[u]] for u, p in zip(arrays["utt"], arrays["logprobs"])]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+def test_greedy_decodes_as_the_reference(batch_size):
+    for logprobs, text in zip(posteriors(), EXPECTED[f"Greedy/bs{batch_size}"]["decoded"]):
+        assert "".join(" " + NAMES[k] for k in _decode.greedy(logprobs)) == text
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+def test_beam_decodes_as_the_reference(batch_size):
+    following, ending = _arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")).tables(UNITS, 0.1)
+    for logprobs, text in zip(posteriors(), EXPECTED[f"Beam/bs{batch_size}"]["decoded"]):
+        result = _decode.beam(logprobs, following, ending, 10)
+        assert " ".join(NAMES[k] for k in result.labels) == text
+        assert not result.empty_survived and not result.underflowed
+
+
+def test_greedy_keeps_a_label_repeated_after_a_blank():
+    logprobs = np.log(np.eye(3)[[0, 2, 2, 0, 2, 1, 1]] * 0.9 + 0.03)
+    assert _decode.greedy(logprobs) == [2, 2, 1]
+
+
+def test_greedy_of_no_frames_is_empty():
+    assert _decode.greedy(np.zeros((0, 5))) == []
+
+
+def slow_beam(probabilities, following, ending, width):
+    """The search as REFERENCE words it, one labelling at a time, in linear probabilities."""
+    beams = {(): (1.0, 0.0, 1.0)}  # labelling -> paths that end in blank, in a label, all
+    best = lambda found: sorted(found, key=lambda y: -found[y][2])[:width]  # noqa: E731
+    for t, frame in enumerate(probabilities):
+        if float(1 - frame[0]) < 0.1:
+            continue
+        found = {}
+
+        def add(labels, blank, label, found=found):
+            old = found.get(labels, (0.0, 0.0, 0.0))
+            found[labels] = (old[0] + blank, old[1] + label, old[2] + blank + label)
+
+        for y in best(beams):
+            blank, label, total = beams[y]
+            add(y, total * frame[0], label * frame[y[-1]] if y else 0.0)
+            for k in range(1, len(frame)):
+                source = blank if y and y[-1] == k and probabilities[t - 1][0] < 0.9 else total
+                add(y + (k,), 0.0, source * frame[k] * math.exp(following[y[-1] if y else 0, k]))
+        beams = found
+    scores = {
+        y: (math.log(beams[y][2]) + ending[y[-1] if y else 0]) / max(len(y), 1) for y in best(beams) if beams[y][2] > 0
+    }
+    return max(scores.values()), scores
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.integers(1, 12), st.integers(3, 5), st.integers(1, 6))
+def test_beam_finds_what_a_slow_search_finds(seed, frames, classes, width):
+    random = np.random.RandomState(seed)
+    raw = random.gamma(0.3, size=(frames, classes)) + 1e-6
+    raw[:, 0] *= random.choice([0.5, 5.0, 50.0])
+    probabilities = (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
+    following = np.log(random.dirichlet(np.ones(classes), size=classes)) * 0.1
+    ending = np.log(random.uniform(0.01, 1, classes)) * 0.1
+    result = _decode.beam(np.log(probabilities.astype(np.float64)), following, ending, width)
+    best, scores = slow_beam(probabilities.astype(np.float64), following, ending, width)
+    assert scores[tuple(result.labels)] == pytest.approx(best, rel=1e-5)
+
+
+def test_beam_of_silence_is_empty_and_says_that_the_reference_would_fail():
+    logprobs = np.log(np.tile([0.95, 0.03, 0.02], (5, 1)))
+    result = _decode.beam(logprobs, np.zeros((3, 3)), np.zeros(3), 4)
+    assert (result.labels, result.empty_survived) == ([], True)
+
+
+def test_beam_survives_a_probability_that_underflows_to_zero():
+    logprobs = np.array([[-1.0, -0.5, -200.0], [-2.0, -200.0, -0.1]])
+    result = _decode.beam(logprobs, np.zeros((3, 3)), np.zeros(3), 2)
+    assert result.underflowed and result.labels == [1, 2]
+
+
+def test_beam_skips_nearly_blank_frames_even_when_they_underflow():
+    logprobs = np.array([[-1.0, -0.5, -2.0], [-0.01, -200.0, -5.0]])
+    assert not _decode.beam(logprobs, np.zeros((3, 3)), np.zeros(3), 2).underflowed

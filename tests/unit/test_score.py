@@ -1,0 +1,218 @@
+"""The stage score on golden's posteriors: both protocols, counts, intervals, refusals."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stages import _edits, score
+from stages._stage import StageError
+
+from tests.unit.test_decode import EXPECTED, GOLDEN, output_frames
+
+PHONES = ["aa", "sil", "k", "UNK"]
+
+
+def make_inputs(folder, batch_size):
+    """infer's and batches' folders for golden's ten dev utterances."""
+    with np.load(GOLDEN / "score/posteriors.npz") as arrays:
+        names, logprobs = [str(u) for u in arrays["utt"]], arrays["logprobs"]
+    frames = output_frames()
+    whole = len(names) // batch_size
+    for at in range(0, len(names), batch_size):
+        batch = np.zeros((195, batch_size, 41), np.float32)
+        part = logprobs[at : at + batch_size]
+        batch[:, : len(part)] = part.transpose(1, 0, 2)
+        target = folder / "outputs" / ("result" if at // batch_size < whole else "tail")
+        target.mkdir(parents=True, exist_ok=True)
+        np.save(target / f"inputs_{at // batch_size}_0.npy", batch)
+    manifest = {
+        "batch_size": batch_size,
+        "split": "dev",
+        "num_batches": whole,
+        "num_tail_batches": int(len(names) % batch_size > 0),
+        "excluded": [],
+        "utterances": [
+            {"id": n, "batch": i // batch_size, "row": i % batch_size, "output_frames": frames[n]}
+            for i, n in enumerate(names)
+        ],
+    }
+    (folder / "batches").mkdir()
+    (folder / "batches/manifest.json").write_text(json.dumps(manifest))
+    return manifest
+
+
+def run_score(folder, batch_size, *more):
+    out = folder / "out"
+    out.mkdir(exist_ok=True)
+    arguments = ["--outputs", folder / "outputs", "--batches", folder / "batches", "--corpus", GOLDEN / "data"]
+    arguments += ["--bs", batch_size, "--out", out, "--obs", out, *more]
+    score.main([str(a) for a in arguments])
+    lines = (out / "utterances.jsonl").read_text().splitlines()
+    return json.loads((out / "score.json").read_text()), [json.loads(line) for line in lines]
+
+
+BEAM = ["--decode", "Beam", "--lm", GOLDEN / "score/lm_phone_bg.arpa"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+@pytest.mark.parametrize("decode", ["Greedy", "Beam"])
+def test_published_protocol_prints_what_the_reference_prints(tmp_path, decode, batch_size):
+    make_inputs(tmp_path, batch_size)
+    result, utterances = run_score(tmp_path, batch_size, *(BEAM if decode == "Beam" else []))
+    expected = EXPECTED[f"{decode}/bs{batch_size}"]
+    published = result["protocols"]["published"]
+    assert [published["cer_printed"]] == expected["cer"]
+    assert [published["wer_printed"]] == expected["wer"]
+    assert published["utterances"] == expected["utterances"]
+    scored = [u for u in utterances if u["in_published"]]
+    assert [u["published"]["hypothesis"] for u in scored] == expected["decoded"]
+    assert [u["reference"] for u in scored] == expected["origin"]
+
+
+def test_complete_protocol_scores_every_utterance_and_is_the_same_for_every_batch_size(tmp_path):
+    results = []
+    for batch_size in (1, 4, 8):
+        folder = tmp_path / str(batch_size)
+        folder.mkdir()
+        make_inputs(folder, batch_size)
+        results.append(run_score(folder, batch_size)[0]["protocols"]["complete"])
+    assert results[0] == results[1] == results[2]
+    assert results[0]["utterances"] == 10
+    assert results[0]["phones"] == 452
+
+
+def test_leading_space_costs_one_character_an_utterance_and_no_phone(tmp_path):
+    make_inputs(tmp_path, 1)
+    _, utterances = run_score(tmp_path, 1)
+    for u in utterances:
+        assert u["published"]["hypothesis"] == " " + u["complete"]["hypothesis"]
+        assert u["published"]["wer_edits"] == u["complete"]["wer_edits"]
+        assert 0 <= u["published"]["cer_edits"] - u["complete"]["cer_edits"] <= 1
+
+
+def test_published_protocol_of_one_batch_scores_nothing_and_says_so(tmp_path):
+    make_inputs(tmp_path, 10)
+    published = run_score(tmp_path, 10)[0]["protocols"]["published"]
+    assert published["utterances"] == 0
+    assert published["cer_percent"] is None and published["interval_95"]["wer_percent"] is None
+
+
+def test_counts_confusions_and_edits_agree(tmp_path):
+    make_inputs(tmp_path, 4)
+    result, utterances = run_score(tmp_path, 4)
+    for protocol in result["protocols"].values():
+        counts = protocol["wer_counts"]
+        assert sum(counts.values()) == protocol["edits"]["wer"]
+        assert sum(c["count"] for c in protocol["confusions"]) == counts["substitutions"]
+        low, high = protocol["interval_95"]["wer_percent"]
+        assert low < protocol["wer_percent"] < high
+    assert sum(u["complete"]["wer_edits"] for u in utterances) == result["protocols"]["complete"]["edits"]["wer"]
+
+
+def test_two_runs_write_the_same_bytes(tmp_path):
+    make_inputs(tmp_path, 4)
+    written = []
+    for _ in range(2):
+        run_score(tmp_path, 4)
+        written.append([(tmp_path / "out" / name).read_bytes() for name in ("score.json", "utterances.jsonl")])
+    assert written[0] == written[1]
+
+
+def test_beam_says_what_the_reference_could_not_have_decoded(tmp_path):
+    make_inputs(tmp_path, 10)
+    path = tmp_path / "outputs/result/inputs_0_0.npy"
+    outputs = np.load(path)
+    outputs[:, 0, 0], outputs[:, 0, 1:] = -0.01, -9
+    outputs[:, 1, 7] = -1000
+    np.save(path, outputs)
+    failures = run_score(tmp_path, 10, *BEAM)[0]["decode"]["reference_would_fail"]
+    assert failures["empty_labelling_survived"]["utterances"] == ["FADG0_SI1009"]
+    assert failures["probability_underflowed_to_zero"]["utterances"] == ["FADG0_SI1457"]
+    assert failures["symbols_missing_in_language_model"]["symbols"] == []
+
+
+def test_outputs_with_nan_are_refused_by_utterance(tmp_path):
+    make_inputs(tmp_path, 4)
+    path = tmp_path / "outputs/tail/inputs_2_0.npy"
+    outputs = np.load(path)
+    outputs[3, 1, 5] = np.nan
+    np.save(path, outputs)
+    with pytest.raises(StageError, match="inputs_2_0.npy: the outputs of FAKS0_SX355 hold NaN"):
+        run_score(tmp_path, 4)
+
+
+def test_padding_may_hold_anything(tmp_path):
+    make_inputs(tmp_path, 4)
+    before = run_score(tmp_path, 4)
+    path = tmp_path / "outputs/tail/inputs_2_0.npy"
+    outputs = np.load(path)
+    outputs[:, 2:] = np.nan
+    np.save(path, outputs)
+    assert run_score(tmp_path, 4) == before
+
+
+@pytest.mark.parametrize("shape", [(195, 4, 40), (195, 1, 41), (390, 4, 41)])
+def test_outputs_of_another_model_or_batch_size_are_refused(tmp_path, shape):
+    make_inputs(tmp_path, 4)
+    np.save(tmp_path / "outputs/result/inputs_1_0.npy", np.zeros(shape, np.float32))
+    with pytest.raises(StageError, match="inputs_1_0.npy holds float32"):
+        run_score(tmp_path, 4)
+
+
+def test_missing_outputs_are_refused_by_name(tmp_path):
+    make_inputs(tmp_path, 4)
+    (tmp_path / "outputs/result/inputs_0_0.npy").unlink()
+    with pytest.raises(StageError, match="inputs_0_0.npy"):
+        run_score(tmp_path, 4)
+
+
+def test_batches_of_another_size_are_refused(tmp_path):
+    make_inputs(tmp_path, 4)
+    with pytest.raises(StageError, match="is of batch size 4, not 8"):
+        run_score(tmp_path, 8)
+
+
+def test_utterance_without_label_is_refused(tmp_path):
+    manifest = make_inputs(tmp_path, 4)
+    manifest["utterances"][2]["id"] = "NOBODY_SX1"
+    (tmp_path / "batches/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StageError, match="NOBODY_SX1"):
+        run_score(tmp_path, 4)
+
+
+def plain_distance(left, right):
+    row = list(range(len(right) + 1))
+    for i, a in enumerate(left, 1):
+        previous, row = row, [i]
+        for j, b in enumerate(right, 1):
+            row.append(min(row[-1] + 1, previous[j] + 1, previous[j - 1] + (a != b)))
+    return row[-1]
+
+
+@given(st.lists(st.sampled_from(PHONES), max_size=12), st.lists(st.sampled_from(PHONES), max_size=12))
+def test_edits_equal_the_textbook_distance(reference, hypothesis):
+    substitutions, insertions, deletions, confusions = _edits.alignment(reference, hypothesis)
+    assert substitutions + insertions + deletions == plain_distance(reference, hypothesis)
+    assert len(reference) - deletions + insertions == len(hypothesis)
+    assert sum(confusions.values()) == substitutions
+    assert all(a != b for a, b in confusions)
+    left, right = " ".join(reference), " ".join(hypothesis)
+    assert _edits.characters(left, right) == plain_distance(left, right)
+
+
+def test_interval_matches_the_normal_approximation_of_a_large_sample():
+    random = np.random.RandomState(1)
+    lengths = random.randint(20, 60, 400)
+    edits = random.binomial(lengths, 0.2)
+    low, high = _edits.interval_95(list(edits), list(lengths))
+    rate = edits.sum() / lengths.sum()
+    spread = math.sqrt(np.mean((edits - rate * lengths) ** 2) / len(edits)) / lengths.mean()
+    assert low == pytest.approx(100 * (rate - 1.96 * spread), abs=0.05)
+    assert high == pytest.approx(100 * (rate + 1.96 * spread), abs=0.05)
+
+
+def test_interval_bytes_are_those_of_the_first_day():
+    assert _edits.interval_95([1, 5, 0, 3, 2], [10, 20, 9, 12, 40]) == [4.62962962962963, 22.972972972972972]
