@@ -1,0 +1,65 @@
+"""Starts child processes from one thread that never ends before this process does.
+
+A parent-death signal is sent when the *thread* that started the child ends, not its process. Jobs are run from
+short-lived threads, so the children are all started by this one.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+
+class _Spawner:
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._requests: queue.SimpleQueue[tuple[Future[subprocess.Popen[bytes]], list[str], dict[str, Any]]]
+        self._requests = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="spawner", daemon=True).start()
+
+    def belongs_here(self) -> bool:
+        """Threads do not survive a fork, so a forked process needs a spawner of its own."""
+        return self._pid == os.getpid()
+
+    def start(self, argv: list[str], options: dict[str, Any]) -> subprocess.Popen[bytes]:
+        answer: Future[subprocess.Popen[bytes]] = Future()
+        self._requests.put((answer, argv, options))
+        return answer.result()
+
+    def _serve(self) -> None:
+        while True:
+            answer, argv, options = self._requests.get()
+            try:
+                answer.set_result(subprocess.Popen(argv, **options))
+            except BaseException as error:  # handed to the thread that asked
+                answer.set_exception(error)
+
+
+_lock = threading.Lock()
+_spawner: _Spawner | None = None
+
+
+def spawn(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    """Start a process with no input and with pipes for its output; it may ask to die with this process.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    global _spawner  # noqa: PLW0603 - one a process is the point
+    with _lock:
+        if _spawner is None or not _spawner.belongs_here():
+            _spawner = _Spawner()
+        spawner = _spawner
+    options: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "pass_fds": tuple(pass_fds),
+        "env": {},
+    }
+    return spawner.start(list(argv), options)
