@@ -1,0 +1,30 @@
+"""HTTP as this machine does it: proxy, certificates and headers of the site file, else of apt and pip."""
+
+from __future__ import annotations
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
+
+from bundle.fetching.site import Whereabouts
+
+_RETRIES = Retry(total=3, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), raise_on_status=False)
+
+
+def http_session(where: Whereabouts, pool_size: int = 8) -> requests.Session:
+    """A session for this machine's sources; the environment's proxies count where no configuration names one."""
+    session = requests.Session()
+    adapter = HTTPAdapter(max_retries=_RETRIES, pool_maxsize=pool_size)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    session.headers.update(where.site.headers)
+    if where.site.proxy:
+        session.proxies.update({"http": where.site.proxy, "https": where.site.proxy})
+    else:
+        session.proxies.update(where.apt.proxies)
+        if where.pip.proxy:
+            session.proxies.setdefault("https", where.pip.proxy)
+    certificates = where.site.ca or where.pip.ca or where.apt.ca
+    if certificates:
+        session.verify = certificates
+    return session

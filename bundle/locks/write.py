@@ -1,0 +1,121 @@
+"""`invoke lock`: from intents to locks, with the machine's own apt and indexes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import requests
+
+from bundle.errors import UsageError
+from bundle.fetching.session import http_session
+from bundle.fetching.site import Whereabouts, whereabouts
+from bundle.files import write_atomic
+from bundle.locks.apt import PrivateApt
+from bundle.locks.intents import DebIntent, WheelIntent, load_deb_intents, load_wheel_intents
+from bundle.locks.model import (
+    Deb,
+    WheelLock,
+    dump_deb_lock,
+    dump_wheel_lock,
+    load_deb_lock,
+    load_wheel_lock,
+    lock_names,
+    lock_path,
+)
+from bundle.locks.wheels import resolve_wheels, uv_compile
+
+Log = Callable[[str], None]
+REQUIREMENTS = ("host", "test")
+
+
+def write_locks(root: Path, names: Sequence[str], log: Log) -> None:
+    """Write locks anew from conf/intents and requirements/*.in.
+
+    The same intents and the same state of mirrors and index give the same files, byte for byte.
+
+    Args:
+        root: the repository.
+        names: 'debs/base', 'wheels/runtime', 'requirements/host', …; none for all.
+        log: called with a line per lock.
+
+    Raises:
+        UsageError: an unknown name.
+        CouldNotRun: apt, uv, a mirror or the index is missing; locks already written stay as they were.
+    """
+    debs, wheels = load_deb_intents(root), load_wheel_intents(root)
+    known = [*(f"debs/{n}" for n in debs), *(f"wheels/{n}" for n in wheels), *(f"requirements/{n}" for n in REQUIREMENTS)]
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise UsageError(f"no intent is called {', '.join(unknown)}", hint="known: " + ", ".join(known))
+    wanted = [name for name in known if not names or name in names]
+    where = whereabouts(root)
+    _write_debs(root, [intent for name, intent in debs.items() if f"debs/{name}" in wanted], debs, where, log)
+    with http_session(where) as session:
+        _write_wheels(root, [intent for name, intent in wheels.items() if f"wheels/{name}" in wanted], where, session, log)
+    for name in REQUIREMENTS:
+        if f"requirements/{name}" in wanted:
+            _write_requirements(root / "requirements", name, where)
+            log(f"requirements/{name}.txt written")
+
+
+def _write_debs(
+    root: Path, wanted: Sequence[DebIntent], known: dict[str, DebIntent], where: Whereabouts, log: Log
+) -> None:
+    apts: dict[tuple[str, str], PrivateApt] = {}
+    with tempfile.TemporaryDirectory(prefix="lock-apt-") as folder:
+        for intent in wanted:
+            for architecture in intent.architectures:
+                key = (intent.suite, architecture)
+                if key not in apts:
+                    log(f"reading {intent.suite} for {architecture}")
+                    apts[key] = PrivateApt(Path(folder) / "-".join(key), root, where, *key)
+                    apts[key].update()
+                debs = _own(apts[key], intent, known)
+                lock, releases = apts[key].lock(intent, debs)
+                for name, data in releases.items():
+                    write_atomic(root / "conf" / "locks" / name, data)
+                write_atomic(lock_path(root, "debs", intent.name, architecture), dump_deb_lock(lock))
+                log(f"{lock.label}: {len(debs)} packages, {sum(d.size_bytes for d in debs) / 1e6:.1f} MB")
+    _drop_unused_releases(root)
+
+
+def _own(apt: PrivateApt, intent: DebIntent, known: dict[str, DebIntent]) -> list[Deb]:
+    """The set's closure, without that of the sets it extends."""
+    inherited: list[str] = []
+    parent = intent.extends
+    while parent:
+        inherited += known[parent].packages
+        parent = known[parent].extends
+    held = {deb.package for deb in apt.closure(inherited)} if inherited else set()
+    return [deb for deb in apt.closure([*inherited, *intent.packages]) if deb.package not in held]
+
+
+def _drop_unused_releases(root: Path) -> None:
+    used = {
+        index.inrelease
+        for name, architecture in lock_names(root, "debs")
+        for index in load_deb_lock(root, name, architecture).indexes
+    }
+    for path in (root / "conf" / "locks" / "inrelease").glob("*.InRelease"):
+        if f"inrelease/{path.name}" not in used:
+            path.unlink()
+
+
+def _write_wheels(
+    root: Path, wanted: Sequence[WheelIntent], where: Whereabouts, session: requests.Session, log: Log
+) -> None:
+    for intent in wanted:
+        for architecture in intent.architectures:
+            base: WheelLock | None = load_wheel_lock(root, intent.extends, architecture) if intent.extends else None
+            lock = resolve_wheels(intent, architecture, base, where, session)
+            write_atomic(lock_path(root, "wheels", intent.name, architecture), dump_wheel_lock(lock))
+            log(f"{lock.label}: {len(lock.wheels)} wheels, {sum(w.size_bytes for w in lock.wheels) / 1e6:.1f} MB")
+
+
+def _write_requirements(folder: Path, name: str, where: Whereabouts) -> None:
+    options = ["--universal", "--generate-hashes", "--no-header", "--no-annotate", "--python-version", "3.9"]
+    text = (folder / f"{name}.in").read_text("utf-8")
+    compiled = uv_compile(options, text, f"requirements/{name}", where, cwd=folder)
+    write_atomic(folder / f"{name}.txt", compiled.encode())
