@@ -52,7 +52,7 @@ class LayerRecipe:
 
     def key(self) -> str:
         """Digest of everything that the layer's bytes depend on, the builder's own code included."""
-        packages = {file.name for file in self.lock.files}
+        packages = {file.project for file in self.lock.files}
         code = Path(__file__).parent.parent / "layers"
         return sha256_bytes(
             canonical_json(
@@ -118,7 +118,7 @@ def _build_layer(paths: Paths, recipe: LayerRecipe, cache: Cache) -> Layer:
         path = cache.path(file.sha256)
         if path is None:
             raise CouldNotRun(
-                f"layer {recipe.name} ({recipe.architecture}) needs {file.name}, which is not fetched",
+                f"layer {recipe.name} ({recipe.architecture}) needs {file.entry}, which is not fetched",
                 hint="run `invoke fetch` on a machine with a network, or put the file into data/sources",
             )
         files.append((file, path))
@@ -126,11 +126,11 @@ def _build_layer(paths: Paths, recipe: LayerRecipe, cache: Cache) -> Layer:
     try:
         tree = Tree(spool)
         if recipe.definition.kind == "debs":
-            packages = {file.name for file, _ in files}
+            packages = {file.project for file, _ in files}
             alternatives = {k: v for k, v in recipe.image.alternatives.items() if k in packages}
-            add_debs(tree, [(file.name, path) for file, path in files], alternatives, _status_file(recipe))
+            add_debs(tree, [(file.project, path) for file, path in files], alternatives, _status_file(recipe))
         else:
-            named = [(file.filename, path) for file, path in files]
+            named = [(file.name, path) for file, path in files]
             add_wheels(tree, named, INTERPRETER, recipe.image.site_packages)
         diff_id, size_bytes = tree.write(paths.blobs)
     except OSError as error:

@@ -136,7 +136,8 @@ def _unpack(tree: Tree, package: Path, label: str, alternatives: Alternatives) -
 
 
 def _check_alternatives(name: str, postinst: str, alternatives: Alternatives) -> None:
-    if "update-alternatives" in postinst and name not in alternatives:
+    called = any("update-alternatives" in line.partition("#")[0] for line in postinst.splitlines())
+    if called and name not in alternatives:
         raise CouldNotRun(
             f"package {name} would make links through update-alternatives, and image.toml has no entry for it",
             hint=f'add a table [alternatives.{name}] with the links it needs ("usr/bin/x" = "/usr/bin/y"), empty if none',

@@ -44,7 +44,8 @@ class _TreeDestination(WheelDestination):
 
     def write_script(self, name: str, module: str, attr: str, section: str) -> RecordEntry:
         script_name, data = Script(name, module, attr, section).generate(self._interpreter, "posix")  # type: ignore[arg-type]
-        return self._put(f"{self._folders['scripts']}/{script_name}", data, executable=True)
+        entry = self._put(f"{self._folders['scripts']}/{script_name}", data, executable=True)
+        return self._with_path(entry, script_name)
 
     def write_file(self, scheme: Scheme, path: str | object, stream: BinaryIO, is_executable: bool) -> RecordEntry:
         relative = clean_path(str(path))
@@ -66,7 +67,8 @@ class _TreeDestination(WheelDestination):
         kept = sorted(
             ((s, r) for s, r in records if not r.path.endswith(_IGNORED_SUFFIXES)), key=lambda item: item[1].path
         )
-        prefixes = {name: ("" if name == scheme else f"/{folder}/") for name, folder in self._folders.items()}
+        home = self._folders[scheme]
+        prefixes = {name: (None if folder == home else f"/{folder}/") for name, folder in self._folders.items()}
         with construct_record_file(kept, lambda name: prefixes[name]) as stream:
             path = f"{self._folders[scheme]}/{clean_path(record_file_path)}"
             self._tree.entries[path] = Entry("file", 0o644, self._tree.spool.add(stream))
