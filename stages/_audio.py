@@ -56,7 +56,7 @@ def _parse_sphere(data, name):
         num_samples, rate_hz = int(fields["sample_count"]), int(fields["sample_rate"])
         order = fields["sample_byte_format"]
     except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise StageError("{}: broken SPHERE header: {}".format(name, error), "Copy it again.")
+        raise StageError("{}: broken SPHERE header: {}".format(name, error), "Copy it again.") from error
     if coding != "pcm" or width_bytes != 2 or channels != 1 or order not in ("01", "10"):
         found = "{}, {} bytes a sample, {} channels, byte order {}".format(coding, width_bytes, channels, order)
         raise StageError("{}: SPHERE samples of another kind: {}".format(name, found), _HINT_FORMAT)

@@ -56,7 +56,7 @@ def read_options(path):
         try:
             options[name] = _OPTIONS[name][0](value.strip())
         except ValueError as error:
-            raise StageError("{}: {!r}: {}".format(path, text, error))
+            raise StageError("{}: {!r}: {}".format(path, text, error)) from error
     if not options["snip-edges"]:
         raise StageError("{}: --snip-edges=false is not implemented".format(path), "The reference snips edges.")
     return options

@@ -43,7 +43,7 @@ def read_archive(path):
     try:
         stream = open(path, "rb")
     except OSError as error:
-        raise StageError("cannot read {}: {}".format(path, error.strerror or error))
+        raise StageError("cannot read {}: {}".format(path, error.strerror or error)) from error
     with stream:
         while True:
             key = _read_key(stream, path)
@@ -68,7 +68,7 @@ def read_text_matrix(path):
         rows = [[float(word) for word in line.split()] for line in text[1:-1].strip().splitlines()]
         return numpy.array(rows, dtype=numpy.float64).reshape(len(rows), len(rows[0]))
     except (OSError, ValueError, IndexError) as error:
-        raise StageError("{}: no Kaldi text matrix: {}".format(path, error))
+        raise StageError("{}: no Kaldi text matrix: {}".format(path, error)) from error
 
 
 def _read_key(stream, path):

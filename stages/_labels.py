@@ -11,7 +11,7 @@ def read_lines(path):
         with open(path, encoding="utf-8") as stream:
             return [line.strip() for line in stream if line.strip()]
     except (OSError, ValueError) as error:
-        raise StageError("cannot read {}: {}".format(path, error))
+        raise StageError("cannot read {}: {}".format(path, error)) from error
 
 
 def read_speakers(path):
@@ -45,7 +45,7 @@ def third_column(data, name):
                 labels.append(label)
         return labels
     except ValueError:
-        raise StageError("{}: not lines of `START END LABEL`".format(name), "Copy it again.")
+        raise StageError("{}: not lines of `START END LABEL`".format(name), "Copy it again.") from None
 
 
 def fold(phones, folding, name):

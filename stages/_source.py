@@ -100,14 +100,16 @@ class FolderSource:
                     raise StageError("{} has {} bytes, over {}".format(name, facts.st_size, MAX_FILE_BYTES))
                 return stream.read(MAX_FILE_BYTES)
         except OSError as error:
-            raise StageError("cannot read {}: {}".format(name, error.strerror or error))
+            raise StageError("cannot read {}: {}".format(name, error.strerror or error)) from error
 
     def _entries(self, folder):
         try:
             with os.scandir(os.path.join(self.path, folder)) as entries:
                 return sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            raise StageError("cannot list {}: {}".format(os.path.join(self.path, folder), error.strerror or error))
+            raise StageError(
+                "cannot list {}: {}".format(os.path.join(self.path, folder), error.strerror or error)
+            ) from error
 
     def _collect(self, folder, depth, names):
         if depth > MAX_DEPTH:
@@ -149,7 +151,9 @@ class ZipSource:
         try:
             self._archive = zipfile.ZipFile(path)
         except _BROKEN_ZIP as error:
-            raise StageError("cannot read {} as a zip archive: {}".format(path, error), "Fetch or pack it again.")
+            raise StageError(
+                "cannot read {} as a zip archive: {}".format(path, error), "Fetch or pack it again."
+            ) from error
         members = self._archive.infolist()
         self._check_sizes(members)
         for member in members:
@@ -178,7 +182,7 @@ class ZipSource:
         try:
             data = self._archive.read(self._members[name])
         except _BROKEN_ZIP as error:
-            raise StageError("cannot read {}: {}".format(name, error))
+            raise StageError("cannot read {}: {}".format(name, error)) from error
         if len(data) != self._members[name].file_size:
             raise StageError("cannot read {}: it is cut short".format(name))
         return data

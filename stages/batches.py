@@ -48,7 +48,7 @@ def main(arguments):
             if not options.skip_bad:
                 raise StageError(
                     "{}: {}".format(utterance, error.message), "Leave such utterances out with --skip-bad."
-                )
+                ) from error
             excluded.append({"utterance": utterance, "reason": error.message})
     writer.finish()
     if not writer.utterances:
@@ -73,31 +73,29 @@ def matched(archive, labels, archive_path, labels_path):
 
     Both are sorted by id, so one pass over the archive is enough.
     """
-    waiting = iter(labels)
-    label = next(waiting, None)
+    _check_sorted("", [utterance for utterance, _ in labels], labels_path)
+    position = 0
     previous = ""
     for utterance, features in archive:
-        if utterance <= previous:
-            raise StageError("{}: {} after {}, not sorted".format(archive_path, utterance, previous))
+        _check_sorted(previous, [utterance], archive_path)
         previous = utterance
-        while label is not None and label[0] < utterance:
-            yield label[0], None, label[1]
-            label = _next_sorted(waiting, label, labels_path)
-        if label is not None and label[0] == utterance:
-            yield utterance, features, label[1]
-            label = _next_sorted(waiting, label, labels_path)
+        while position < len(labels) and labels[position][0] < utterance:
+            yield labels[position][0], None, labels[position][1]
+            position += 1
+        if position < len(labels) and labels[position][0] == utterance:
+            yield utterance, features, labels[position][1]
+            position += 1
         else:
             yield utterance, features, None
-    while label is not None:
-        yield label[0], None, label[1]
-        label = _next_sorted(waiting, label, labels_path)
+    for utterance, phones in labels[position:]:
+        yield utterance, None, phones
 
 
-def _next_sorted(waiting, label, labels_path):
-    following = next(waiting, None)
-    if following is not None and following[0] <= label[0]:
-        raise StageError("{}: {} after {}, not sorted".format(labels_path, following[0], label[0]))
-    return following
+def _check_sorted(previous, utterances, path):
+    for utterance in utterances:
+        if utterance <= previous:
+            raise StageError("{}: {} after {}, not sorted".format(path, utterance, previous))
+        previous = utterance
 
 
 def checked(features, phones):

@@ -90,7 +90,7 @@ def main(arguments):
             except StageError as error:
                 if not options.skip_bad:
                     hint = (error.hint + "\n" if error.hint else "") + "Or leave bad utterances out with --skip-bad."
-                    raise StageError("{}: {}".format(found.identifier, error.message), hint)
+                    raise StageError("{}: {}".format(found.identifier, error.message), hint) from error
                 excluded.append({"utterance": found.identifier, "reason": error.message})
             progress.advance()
         write_split(os.path.join(options.out, split), accepted[split], prefix)

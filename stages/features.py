@@ -131,7 +131,7 @@ def read_audio_index(path):
             utterance, name, container, rate_hz, num_samples = line.split("\t")
             rows.append(Row(utterance, name, container, int(rate_hz), int(num_samples)))
         except ValueError:
-            raise StageError("{}: not a line of an audio index: {!r}".format(path, line))
+            raise StageError("{}: not a line of an audio index: {!r}".format(path, line)) from None
     return rows
 
 

@@ -15,7 +15,9 @@ def listed_digests():
 def found_digests():
     files = (path for path in GOLDEN.rglob("*") if path.is_file())
     named = {path.relative_to(GOLDEN).as_posix(): path for path in files}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in named.items() if name not in NOT_LISTED}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in named.items() if name not in NOT_LISTED
+    }
 
 
 def test_every_golden_byte_is_the_listed_one():

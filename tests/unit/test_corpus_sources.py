@@ -1,0 +1,193 @@
+"""Hostile and broken folders and archives: refused as a whole, by name, with nothing written."""
+
+import os
+import stat
+import struct
+import zipfile
+
+import pytest
+from _speech_cases import CONF, DEV, TRAIN, riff, run_stage, small_corpus, sphere, write_folder, write_zip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages import _audio, _source, corpus
+from stages._stage import StageError
+
+
+def refused(tmp_path, data, message):
+    with pytest.raises(StageError, match=message):
+        run_stage(corpus, tmp_path, "--data", data, "--conf", CONF)
+    assert not list((tmp_path / "stages.corpus.out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "/etc/evil", "TRAIN/../../evil", "C:/evil", "TRAIN\\evil", "TRAIN//evil", "./evil", "TRAIN/a\nb"],
+)
+def test_zip_name_that_leads_elsewhere_is_refused(tmp_path, name):
+    files = dict(small_corpus(), **{name: b"x"})
+    refused(tmp_path, write_zip(tmp_path / "data.zip", files), "the name")
+    assert not (tmp_path.parent / "evil").exists()
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+def test_zip_link_or_device_is_refused(tmp_path, kind):
+    path = write_zip(tmp_path / "data.zip", small_corpus())
+    member = zipfile.ZipInfo("TRAIN/DR1/FABC0/SX8.WAV")
+    member.external_attr = (kind | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(member, "/etc/passwd")
+    refused(tmp_path, path, "symbolic link" if kind == stat.S_IFLNK else "not a plain file")
+
+
+def test_encrypted_zip_member_is_refused(tmp_path):
+    path = write_zip(tmp_path / "data.zip", small_corpus())
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(bytes(data))
+    refused(tmp_path, path, "is encrypted")
+
+
+def test_zip_packed_by_another_method_is_refused(tmp_path):
+    path = tmp_path / "data.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name, data in small_corpus().items():
+            archive.writestr(name, data)
+    refused(tmp_path, path, "packed by method 14")
+
+
+def test_zip_bomb_by_ratio_is_refused(tmp_path):
+    files = small_corpus()
+    for index in range(3):
+        files[f"TRAIN/zeros{index}"] = b"\0" * (30 << 20)
+    refused(tmp_path, write_zip(tmp_path / "data.zip", files), "is refused: .* times")
+
+
+def test_zip_bomb_by_one_members_size_is_refused(tmp_path):
+    path = write_zip(tmp_path / "data.zip", small_corpus())
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, _source.MAX_FILE_BYTES + 1)
+    path.write_bytes(bytes(data))
+    refused(tmp_path, path, "is refused: ")
+
+
+@pytest.mark.parametrize(
+    ("bound", "message"), [("MAX_MEMBERS", "9 members"), ("MAX_TOTAL_BYTES", "27228 bytes unpacked")]
+)
+def test_zip_over_the_bounds_is_refused(tmp_path, monkeypatch, bound, message):
+    monkeypatch.setattr(_source, bound, 8)
+    refused(tmp_path, write_zip(tmp_path / "data.zip", small_corpus()), "is refused: " + message)
+
+
+def test_zip_with_overlapping_members_is_refused(tmp_path):
+    path = write_zip(tmp_path / "data.zip", small_corpus())
+    data = bytearray(path.read_bytes())
+    first = data.index(b"PK\x01\x02")
+    second = data.index(b"PK\x01\x02", first + 4)
+    struct.pack_into("<I", data, second + 42, struct.unpack_from("<I", data, first + 42)[0] + 10)
+    path.write_bytes(bytes(data))
+    refused(tmp_path, path, "overlaps")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", [DEV + ".WAV", DEV + ".wav"])
+def test_zip_with_duplicate_or_case_colliding_names_is_refused(tmp_path, name):
+    path = write_zip(tmp_path / "data.zip", small_corpus())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"x")
+    refused(tmp_path, path, "one name, but for case")
+
+
+def test_folder_with_case_colliding_names_is_refused(tmp_path):
+    files = dict(small_corpus(), **{DEV + ".wav": b"x"})
+    refused(tmp_path, write_folder(tmp_path / "timit", files), "one name, but for case")
+
+
+def test_folder_with_a_linked_wave_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "timit", small_corpus())
+    os.symlink("/etc/passwd", folder / "TRAIN/DR1/FABC0/SX8.WAV")
+    refused(tmp_path, folder, "SX8.WAV is a symbolic link")
+
+
+def test_folder_with_a_linked_folder_is_refused(tmp_path):
+    files = small_corpus()
+    folder = write_folder(tmp_path / "timit", {name: data for name, data in files.items() if name.startswith("TEST")})
+    elsewhere = write_folder(tmp_path / "elsewhere", {name: data for name, data in files.items() if TRAIN in name})
+    os.symlink(elsewhere / "TRAIN", folder / "TRAIN")
+    refused(tmp_path, folder, "TRAIN is a symbolic link")
+
+
+def test_link_put_in_place_of_a_wave_after_the_listing_is_not_followed(tmp_path):
+    folder = write_folder(tmp_path / "timit", small_corpus())
+    source = _source.open_source(str(folder))
+    (folder / (DEV + ".WAV")).unlink()
+    os.symlink("/etc/passwd", folder / (DEV + ".WAV"))
+    with pytest.raises(StageError, match="cannot read"):
+        source.read(DEV + ".WAV")
+
+
+def test_pipe_in_the_folder_is_refused_and_never_waited_for(tmp_path):
+    folder = write_folder(tmp_path / "timit", small_corpus())
+    os.mkfifo(folder / "TRAIN/DR1/FABC0/SX8.WAV")
+    refused(tmp_path, folder, "neither a file nor a folder")
+    with pytest.raises(StageError, match="not a plain file"):
+        _source.open_source(str(folder)).read("TRAIN/DR1/FABC0/SX8.WAV")
+
+
+def test_name_that_is_no_text_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "timit", small_corpus())
+    (folder / "TRAIN" / os.fsdecode(b"a\xff.WAV")).write_bytes(b"x")
+    refused(tmp_path, folder, "not valid text")
+
+
+def test_train_and_test_nowhere_or_in_two_folders_are_refused(tmp_path):
+    files = small_corpus()
+    refused(tmp_path, write_folder(tmp_path / "a", {"x/y/" + k: v for k, v in files.items()}), "no folders TRAIN")
+    twice = {top + name: data for top in ("one/", "two/") for name, data in files.items()}
+    refused(tmp_path, write_folder(tmp_path / "b", twice), "several folders: one/, two/")
+    both = dict(files, **{name.replace("TRAIN", "train"): data for name, data in files.items()})
+    refused(tmp_path, write_folder(tmp_path / "c", both), "both TRAIN and train")
+
+
+def test_absent_data_and_what_is_no_zip_are_refused(tmp_path):
+    refused(tmp_path, tmp_path / "absent", "no speech data")
+    (tmp_path / "data.zip").write_bytes(b"not a zip")
+    refused(tmp_path, tmp_path / "data.zip", "as a zip archive")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """The bytes of a small, whole archive, and a path to write broken ones to."""
+    path = tmp_path_factory.mktemp("fuzz") / "data.zip"
+    write_zip(path, {name: data[:1100] for name, data in small_corpus().items()})
+    return path.read_bytes(), path
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_broken_zip_is_refused_and_never_a_crash(packed, data):
+    original, path = packed
+    broken = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 6))):
+        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(bytes(broken[: data.draw(st.integers(len(broken) - 60, len(broken)))]))
+    try:
+        source = _source.open_source(str(path))
+        for name in source.files("TRAIN") + source.files("TEST"):
+            source.read(name)
+    except StageError:
+        pass
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_broken_wave_is_refused_and_never_a_crash(data):
+    wave = bytearray(sphere(range(500)) if data.draw(st.booleans()) else riff(range(500)))
+    for _ in range(data.draw(st.integers(1, 6))):
+        wave[data.draw(st.integers(0, min(len(wave) - 1, 220)))] = data.draw(st.integers(0, 255))
+    wave = bytes(wave[: data.draw(st.integers(0, len(wave)))])
+    try:
+        parsed = _audio.parse(wave, "x")
+    except StageError:
+        return
+    assert len(_audio.samples(wave, parsed)) == parsed.num_samples

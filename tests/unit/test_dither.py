@@ -1,0 +1,86 @@
+"""Kaldi's dither: held to glibc's own rand and rand_r, drawn here in Kaldi's plain order."""
+
+import ctypes
+import math
+
+import numpy as np
+import pytest
+
+from stages import _dither
+
+FIRST_OF_GLIBC = [1804289383, 846930886, 1681692777, 1714636915, 1957747793]
+
+
+def plain_rand_r(state):
+    """glibc's rand_r, a step at a time: (value, next state)."""
+    result = 0
+    for shift, modulus in ((0, 2048), (10, 1024), (10, 1024)):
+        state = (state * 1103515245 + 12345) % 2**32
+        result = (result << shift) ^ ((state >> 16) % modulus)
+    return result, state
+
+
+def plain_noise(seed, num_samples, draw_order):
+    """Kaldi's RandGauss, sample by sample."""
+    state, values = seed, []
+    for _ in range(num_samples):
+        uniforms = []
+        for _ in range(2):
+            drawn, state = plain_rand_r(state)
+            uniforms.append(np.float32((drawn + 1.0) / (2147483647 + 2.0)))
+        u1, u2 = uniforms if draw_order == "u1-first" else reversed(uniforms)
+        radius = np.float32(math.sqrt(-2 * np.float32(math.log(u1))))
+        values.append(radius * np.float32(math.cos(np.float32(2 * math.pi * float(u2)))))
+    return np.array(values, np.float32)
+
+
+def test_seeds_are_glibcs_rand_from_seed_1_plus_kaldis_offset():
+    assert _dither.SeedStream().take(5).tolist() == [value + 27437 for value in FIRST_OF_GLIBC]
+
+
+def test_seeds_do_not_depend_on_how_many_are_taken_at_once():
+    stream, other = _dither.SeedStream(), _dither.SeedStream()
+    parts = np.concatenate([stream.take(count) for count in (0, 1, 2, 29, 31, 100, 0, 837)])
+    assert parts.dtype == np.uint32
+    np.testing.assert_array_equal(parts, other.take(1000))
+
+
+def test_rand_and_rand_r_of_this_machines_glibc_agree():
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.gnu_get_libc_version.restype = ctypes.c_char_p
+    except (OSError, AttributeError):
+        pytest.skip("no glibc here")
+    libc.srand(1)
+    assert [libc.rand() + 27437 for _ in range(2000)] == _dither.SeedStream().take(2000).tolist()
+    state, ours = ctypes.c_uint(12345), 12345
+    for _ in range(1000):
+        expected, ours = plain_rand_r(ours)
+        assert libc.rand_r(ctypes.byref(state)) == expected
+
+
+@pytest.mark.parametrize("draw_order", _dither.DRAW_ORDERS)
+def test_noise_is_what_kaldi_draws_sample_by_sample(draw_order):
+    seeds = np.array([0, 1, 1804316820, 2147511084], np.uint32)
+    drawn = _dither.Noise(50, draw_order).draw(seeds)
+    assert drawn.dtype == np.float32
+    expected = np.stack([plain_noise(int(seed), 50, draw_order) for seed in seeds])
+    np.testing.assert_allclose(drawn, expected, rtol=0, atol=5e-7)
+
+
+def test_noise_does_not_depend_on_how_frames_are_grouped():
+    noise, seeds = _dither.Noise(400), _dither.SeedStream().take(75)
+    one_by_one = np.concatenate([noise.draw(seeds[index : index + 1]) for index in range(75)])
+    np.testing.assert_array_equal(noise.draw(seeds), one_by_one)
+    assert noise.draw(seeds[:0]).shape == (0, 400)
+
+
+def test_noise_is_of_zero_mean_and_unit_variance():
+    drawn = _dither.Noise(400).draw(_dither.SeedStream().take(500))
+    assert abs(drawn.mean()) < 0.01
+    assert abs(drawn.std() - 1) < 0.01
+
+
+def test_unknown_draw_order_is_an_error():
+    with pytest.raises(ValueError, match="neither"):
+        _dither.Noise(400, "neither")
