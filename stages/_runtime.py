@@ -1,0 +1,70 @@
+"""ONNX Runtime on the CPU, opened the same way by every stage that runs a graph."""
+
+import argparse
+import os
+
+import onnxruntime
+
+from stages import _architecture as architecture
+from stages._stage import StageError
+
+PROVIDER = "CPUExecutionProvider"
+
+
+def available_threads():
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+class Graph:
+    """A loaded ONNX graph: `batch_size` is None where its batch axis is dynamic."""
+
+    def __init__(self, path, threads=None):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = available_threads() if threads is None else threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.use_deterministic_compute = True
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(path, sess_options=options, providers=[PROVIDER])
+        except Exception as error:  # the runtime's exceptions share no public base class
+            raise StageError("ONNX Runtime cannot load {}: {}".format(path, str(error).splitlines()[0]))
+        self._path = path
+        self.threads = options.intra_op_num_threads
+        self.batch_size = self._check()
+
+    def _check(self):
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        names = [value.name for value in inputs], [value.name for value in outputs]
+        if names != ([architecture.INPUT_NAME], [architecture.OUTPUT_NAME]):
+            raise StageError("{} has the inputs and outputs {}, {}".format(self._path, *names))
+        shape = inputs[0].shape
+        batch_size = shape[0] if isinstance(shape[0], int) else None
+        if tuple(shape[1:]) != architecture.input_shape(1)[1:] or inputs[0].type != "tensor(float)":
+            raise StageError("{} takes {} {}, not this model's input".format(self._path, inputs[0].type, shape))
+        return batch_size
+
+    def require_batch_size(self, batch_size):
+        """Refuse a graph that is fixed to another batch size: a throughput figure would silently be wrong."""
+        if self.batch_size not in (None, batch_size):
+            raise StageError(
+                "{} takes batches of {}, not {}".format(self._path, self.batch_size, batch_size),
+                "run the stage convert with --bs {}".format(batch_size),
+            )
+
+    def run(self, rows):
+        """(B, 390, 243) float32 -> (195, B, 41) float32 log-probabilities."""
+        return self._session.run([architecture.OUTPUT_NAME], {architecture.INPUT_NAME: rows})[0]
+
+
+def batch_size_argument(parser):
+    """Add the option --bs, a whole number from 1."""
+    parser.add_argument("--bs", required=True, type=_positive, metavar="B", help="utterances in a batch")
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("not a batch size: " + text)
+    return value

@@ -1,0 +1,143 @@
+"""How far PyTorch, the exported graph and the converted graph agree, on the real batches.
+
+Three pairs: torch_onnx, torch_converted, onnx_converted. PyTorch's and the converted graph's outputs are read from
+their stages; the exported graph is run here. Only rows of real utterances count, never those that fill up a batch.
+With a and b the log-probabilities of a pair, over all N values of all real utterances (195 frames of 41 classes each),
+the pair's first member being a:
+
+max_abs             max |a - b|
+cosine              sum(a b) / sqrt(sum(a a) sum(b b))
+relative_euclidean  sqrt(sum((a - b)^2)) / sqrt(sum(a a))
+kl                  mean over frames of sum over classes of exp(a) (a - b) - exp(a) + exp(b), in nats: the
+                    divergence of Kullback and Leibler, kept from going below 0 by rounding of the probabilities' sum
+rmse                sqrt(sum((a - b)^2) / N)
+mean_relative       mean of |a - b| / max(|a|, 2^-23)
+symbols_changed     frames within the utterances' own lengths whose most probable class differs
+
+The thresholds are the NPU vendor's for comparing tensors; they do not bind max_abs and symbols_changed.
+out/compare.json.
+"""
+
+import os
+
+import numpy
+
+from stages import _bins, _runtime, _stage
+
+FORMULAS = {
+    "max_abs": "max |a - b|",
+    "cosine": "sum(a b) / sqrt(sum(a a) sum(b b))",
+    "relative_euclidean": "sqrt(sum((a - b)^2)) / sqrt(sum(a a))",
+    "kl": "mean over frames of sum over classes of exp(a) (a - b) - exp(a) + exp(b), nats",
+    "rmse": "sqrt(mean((a - b)^2))",
+    "mean_relative": "mean(|a - b| / max(|a|, 2^-23))",
+    "symbols_changed": "frames within each utterance's output length with another argmax",
+}
+MINIMA = {"cosine": 0.99}
+MAXIMA = {"relative_euclidean": 0.05, "kl": 0.005, "rmse": 1.0, "mean_relative": 1.0}
+_SMALLEST = 2.0**-23  # of |a|: float32's step at 1, below which a relative error says nothing
+
+
+class Agreement:
+    """Accumulates the figures of one pair; sums are float64, in the order of the utterances."""
+
+    def __init__(self):
+        self._products = {"ab": 0.0, "aa": 0.0, "bb": 0.0, "squares": 0.0, "kl": 0.0, "relative": 0.0}
+        self._max_abs = 0.0
+        self._values = 0
+        self._frames = 0
+        self._scored_frames = 0
+        self._symbols_changed = 0
+        self._utterances = 0
+
+    def add(self, first, second, output_frames):
+        """One utterance's log-probabilities, (frames, classes) each, of which the first `output_frames` are decoded."""
+        changed = first[:output_frames].argmax(axis=1) != second[:output_frames].argmax(axis=1)
+        self._symbols_changed += int(numpy.count_nonzero(changed))
+        a, b = first.astype(numpy.float64), second.astype(numpy.float64)
+        difference = a - b
+        self._max_abs = max(self._max_abs, float(numpy.abs(difference).max()))
+        for name, values in (
+            ("ab", a * b),
+            ("aa", a * a),
+            ("bb", b * b),
+            ("squares", difference * difference),
+            ("kl", numpy.exp(a) * difference - numpy.exp(a) + numpy.exp(b)),
+            ("relative", numpy.abs(difference) / numpy.maximum(numpy.abs(a), _SMALLEST)),
+        ):
+            self._products[name] += float(values.sum())
+        self._values += a.size
+        self._frames += len(a)
+        self._scored_frames += output_frames
+        self._utterances += 1
+
+    def result(self):
+        """The figures, with whether they keep the thresholds; at least one utterance must have been added."""
+        sums = self._products
+        norms = (sums["aa"] * sums["bb"]) ** 0.5
+        figures = {
+            "max_abs": self._max_abs,
+            # Two tensors of zeros point the same way.
+            "cosine": sums["ab"] / norms if norms > 0 else float(sums["aa"] == sums["bb"]),
+            "relative_euclidean": (sums["squares"] / max(sums["aa"], _SMALLEST**2)) ** 0.5,
+            "kl": sums["kl"] / self._frames,
+            "rmse": (sums["squares"] / self._values) ** 0.5,
+            "mean_relative": sums["relative"] / self._values,
+        }
+        within = all(figures[name] >= limit for name, limit in MINIMA.items())
+        within = within and all(figures[name] <= limit for name, limit in MAXIMA.items())
+        figures.update(
+            {
+                "frames": self._frames,
+                "scored_frames": self._scored_frames,
+                "symbols_changed": self._symbols_changed,
+                "utterances": self._utterances,
+                "within_thresholds": within,
+            }
+        )
+        return figures
+
+
+def main(arguments):
+    parser = _stage.parser(__doc__)
+    parser.add_argument("--reference", required=True, metavar="DIR", help="the reference stage's results")
+    parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
+    parser.add_argument("--outputs", required=True, metavar="DIR", help="the infer stage's results")
+    parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
+    _runtime.batch_size_argument(parser)
+    options = parser.parse_args(arguments)
+    manifest = _bins.read_manifest(options.batches, options.bs)
+    batches = _bins.list_batches(options.batches, manifest)
+    graph = _runtime.Graph(os.path.join(options.onnx, "lstm_ctc.onnx"))
+    graph.require_batch_size(options.bs)
+    rows_of = {}
+    for utterance in manifest["utterances"]:
+        rows_of.setdefault(utterance["batch"], []).append((utterance["row"], utterance["output_frames"]))
+    pairs = {"torch_onnx": Agreement(), "torch_converted": Agreement(), "onnx_converted": Agreement()}
+    progress = _stage.Progress("compare", len(batches))
+    for index, batch in enumerate(batches):
+        outputs = {
+            "torch": _bins.read_output(options.reference, batch, options.bs),
+            "onnx": graph.run(_bins.read_batch(batch, options.bs)),
+            "converted": _bins.read_output(options.outputs, batch, options.bs),
+        }
+        for name, agreement in sorted(pairs.items()):
+            first, second = name.split("_")
+            for row, output_frames in rows_of.get(index, []):
+                agreement.add(outputs[first][:, row], outputs[second][:, row], output_frames)
+        progress.advance()
+    results = {name: agreement.result() for name, agreement in pairs.items()}
+    _stage.write_json(
+        os.path.join(options.out, "compare.json"),
+        dict(
+            results,
+            batch_size=options.bs,
+            formulas=FORMULAS,
+            thresholds={"at_least": MINIMA, "at_most": MAXIMA},
+            within_thresholds=all(result["within_thresholds"] for result in results.values()),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    _stage.run(main)

@@ -1,0 +1,32 @@
+"""PyTorch's own log-probabilities for every batch: what the exported and the converted graph are compared with.
+
+out/result and out/tail: inputs_{i}_0.npy, float32 (195, B, 41), for the same batches as the stage infer.
+"""
+
+import os
+
+import torch
+
+from stages import _bins, _checkpoint, _stage
+
+
+def main(arguments):
+    parser = _stage.parser(__doc__)
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="a .pth file")
+    parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    manifest = _bins.read_manifest(options.batches)
+    batches = _bins.list_batches(options.batches, manifest)
+    model = _checkpoint.load_model(options.checkpoint)
+    _bins.make_output_folders(options.out, batches)
+    progress = _stage.Progress("reference", len(batches))
+    with torch.no_grad():
+        for batch in batches:
+            rows = torch.from_numpy(_bins.read_batch(batch, manifest["batch_size"]))
+            _bins.write_output(options.out, batch, model(rows).numpy())
+            progress.advance()
+
+
+if __name__ == "__main__":
+    _stage.run(main)
