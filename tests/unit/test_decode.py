@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from stages import _arpa, _decode
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stages import _edits, score
 from stages._stage import StageError
-
 from tests.unit.test_decode import EXPECTED, GOLDEN, output_frames
 
 PHONES = ["aa", "sil", "k", "UNK"]

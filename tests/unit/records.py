@@ -1,0 +1,189 @@
+"""A record as a run writes it, made by hand for tests of verdict, schema and report: demo on CPU, or as published."""
+
+import copy
+
+
+def _protocol(utterances, phones, characters, cer_edits, wer_edits):
+    if not utterances:
+        rates = dict.fromkeys(("cer_percent", "wer_percent", "cer_printed", "wer_printed"))
+        interval = {"cer_percent": None, "wer_percent": None, "method": "bootstrap"}
+    else:
+        cer, wer = 100 * cer_edits / characters, 100 * wer_edits / phones
+        rates = {"cer_percent": cer, "wer_percent": wer, "cer_printed": f"{cer:.4f}", "wer_printed": f"{wer:.4f}"}
+        interval = {"cer_percent": [cer - 1, cer + 1], "wer_percent": [wer - 1.5, wer + 1.5], "method": "bootstrap"}
+    return {
+        "utterances": utterances,
+        "phones": phones,
+        "characters": characters,
+        **rates,
+        "edits": {"cer": cer_edits, "wer": wer_edits},
+        "wer_counts": {"substitutions": wer_edits - 2 if wer_edits else 0, "insertions": 1, "deletions": 1},
+        "interval_95": interval,
+        "confusions": [
+            {"reference": "ih", "hypothesis": "ah", "count": 9},
+            {"reference": "<script>alert(1)</script>", "hypothesis": "|a*b_c", "count": 4},
+        ],
+    }
+
+
+def _result(size, utterances, phones, cer_edits, characters, wer_edits, speed):
+    pair = {
+        "max_abs": 1.2e-5,
+        "cosine": 1.0,
+        "relative_euclidean": 1e-6,
+        "kl": 1e-9,
+        "rmse": 2e-6,
+        "mean_relative": 1e-6,
+        "symbols_changed": 0,
+        "utterances": 64,
+    }
+    return {
+        "batch_size": size,
+        "published": _protocol(utterances, phones, characters, cer_edits, wer_edits),
+        "complete": _protocol(64, 2171, 5500, 260, 90),
+        "decode": {"type": "Greedy"},
+        "excluded": [],
+        "throughput_utterances_per_s": speed,
+        "latency_ms": dict.fromkeys(("mean", "median", "min", "max", "p50", "p90", "p99"), 1000 * size / speed),
+        "measured": {"batch_size": size, "loop": 100, "threads": 2, "provider": "CPUExecutionProvider"},
+        "comparison": {
+            "torch_onnx": pair,
+            "torch_converted": pair,
+            "onnx_converted": pair,
+            "thresholds": {"cosine": 0.99},
+            "within_thresholds": True,
+        },
+    }
+
+
+def _digest(letter):
+    return "sha256:" + letter * 64
+
+
+def _stage(name, size, cached=False):
+    return {
+        "key": name if size is None else f"{name}@{size}",
+        "name": name,
+        "batch_size": size,
+        "fingerprint": "f" * 64,
+        "image": _digest("a"),
+        "code": "c" * 64,
+        "argv": ["python3", "-m", f"stages.{name}"],
+        "inputs": {"corpus": {"from": "corpus", "digest": "d" * 64}},
+        "outputs": {"digest": "e" * 64, "files": {"score.json": {"sha256": "1" * 64, "size_bytes": 12}}},
+        "exactness": "exact",
+        "host_bound": False,
+        "cached": cached,
+        "observations": {"wall_s": 1.25, "engine": "sandbox", "limits": {}},
+    }
+
+
+def demo_record():
+    """The demo on a CPU: nothing of it is comparable. B = 64 leaves nothing to the published protocol."""
+    return copy.deepcopy(
+        {
+            "schema": "lstm-ctc-bundle/record",
+            "version": 1,
+            "identity": {"sha256": "9" * 64},
+            "request": {
+                "batch_sizes": [8, 64],
+                "device": "cpu",
+                "toolchain": "portable",
+                "data": "demo",
+                "checkpoint": "demo",
+                "decode": {"type": "Greedy", "beam_width": 10, "lm_alpha": 0.1},
+                "split": "dev",
+                "loop": 100,
+                "skip_bad": False,
+            },
+            "verdict": {"outcome": "not-comparable", "reasons": [], "source": "", "checks": []},
+            "engine": {
+                "name": "sandbox",
+                "facts": {"bubblewrap": "0.8.0"},
+                "limits": {"memory": "not enforced: no delegated cgroup", "network": "enforced"},
+            },
+            "toolchain": [
+                {
+                    "component": "PyTorch",
+                    "required": "1.8.0",
+                    "found": "1.8.0",
+                    "status": "same",
+                    "probe": "wheel:torch in image exporter",
+                    "purpose": "exports ONNX",
+                },
+                {
+                    "component": "chip",
+                    "required": "Ascend310P3",
+                    "found": "",
+                    "status": "absent",
+                    "probe": "host:chip in this host",
+                    "purpose": "runs the OM model",
+                },
+            ],
+            "images": {"base": _digest("a"), "runtime": _digest("b")},
+            "image_manifests": {"base": _digest("a"), "runtime": _digest("b")},
+            "image_layers": {
+                name: [
+                    {
+                        "name": f"debs:{name}",
+                        "kind": "debs",
+                        "diff_id": _digest("3"),
+                        "size_bytes": 123456789,
+                        "made_from": _digest("4"),
+                    }
+                ]
+                for name in ("base", "runtime")
+            },
+            "data": {
+                "kind": "demo",
+                "fingerprint": "5" * 64,
+                "utterances": {"train": 1080, "dev": 64, "test": 48},
+                "phones": {"train": 36000, "dev": 2171, "test": 1600},
+                "timit_counts_match": False,
+                "timit_deviations": ["27 train speakers, TIMIT has 462"],
+                "excluded": [],
+                "note": "The demo corpus: synthetic speech in TIMIT's layout.",
+            },
+            "checkpoint": {"kind": "demo", "sha256": "6" * 64, "trust": "pinned in conf/demo.toml", "note": "Demo."},
+            "results": [
+                _result(8, 56, 1900, 300, 4800, 80, 18.4),
+                _result(64, 0, 0, 0, 0, 0, 20.4),
+            ],
+            "stages": [_stage("corpus", None, True), _stage("score", 8), _stage("score", 64)],
+            "metrics": {
+                "wer_percent": {"formula": "100 * edits / phones", "unit": "%"},
+                "latency_ms": {"formula": "execution time of one batch", "unit": "ms"},
+            },
+            "host": {"os": "Debian GNU/Linux 12", "architecture": "amd64", "cores": 2},
+            "observations": {
+                "started_at": "2026-11-22T18:00:00Z",
+                "wall_s": 93.5,
+                "phases": [{"name": "fetch", "seconds": 20.25}, {"name": "run stages", "seconds": 70.0}],
+                "steps": [
+                    {"key": "corpus", "started_s": 20.5, "wall_s": 2.0, "cached": True},
+                    {"key": "score@8", "started_s": 23.0, "wall_s": 1.25, "cached": False},
+                ],
+            },
+        }
+    )
+
+
+# Lengths of which some whole number of edits prints as published: 2824 of 15021 phones are 18.8003 %.
+PUBLISHED_RUN = {1: (399, 15021, 5421, 40010, 2824, 5.3), 8: (392, 14766, 5300, 39214, 2772, 42.0)}
+
+
+def published_record(sizes=(1, 8)):
+    """A run that is like for like with the table in everything, and holds."""
+    record = demo_record()
+    record["request"].update(batch_sizes=list(sizes), device="npu", toolchain="pinned", data="timit", checkpoint="user")
+    record["data"].update(
+        kind="timit",
+        utterances={"train": 3696, "dev": 400, "test": 192},
+        phones={"train": 140225, "dev": 15057, "test": 7215},
+        timit_counts_match=True,
+        note="",
+    )
+    record["checkpoint"].update(kind="user", trust="trusted on first use", note="")
+    record["toolchain"][1].update(found="Ascend310P3", status="same")
+    record["results"] = [_result(size, *PUBLISHED_RUN[size]) for size in sizes]
+    return record

@@ -1,0 +1,251 @@
+"""The published table, and records held against it."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundle.errors import UsageError
+from bundle.published import CER, METRICS, THROUGHPUT, WER, edits_allowed, load_published
+from bundle.toml import read_toml
+from bundle.verdict import verdict
+from tests.unit.records import demo_record, published_record
+
+CONF = Path(__file__).parents[2] / "conf/published.toml"
+PUBLISHED = load_published(CONF)
+
+
+def judge(record):
+    return verdict(record, PUBLISHED)
+
+
+def check_of(judged, metric, size=8):
+    (check,) = [c for c in judged["checks"] if c["metric"] == metric and c["batch_size"] == size]
+    return check
+
+
+def test_run_like_for_like_and_within_tolerance_is_reproduced():
+    judged = judge(published_record())
+    assert judged["outcome"] == "reproduced"
+    assert len(judged["checks"]) == 6
+    assert all(c["status"] == "reproduced" and not c["reasons"] for c in judged["checks"])
+
+
+@pytest.mark.parametrize(
+    ("metric", "change", "outcome"),
+    [
+        (WER, 0.099, "reproduced"),
+        (WER, -0.099, "reproduced"),
+        (WER, 0.101, "not-reproduced"),
+        (CER, 0.049, "reproduced"),
+        (CER, 0.051, "not-reproduced"),
+        (CER, -0.051, "not-reproduced"),
+        (THROUGHPUT, 42.0914 * 0.049, "reproduced"),
+        (THROUGHPUT, 42.0914 * 0.051, "not-reproduced"),
+        (THROUGHPUT, -42.0914 * 0.051, "not-reproduced"),
+    ],
+)
+def test_tolerance_decides_and_the_reason_names_figure_and_distance(metric, change, outcome):
+    record = published_record(sizes=(8,))
+    result = record["results"][0]
+    where = result if metric == THROUGHPUT else result["published"]
+    where[metric] = float(PUBLISHED.rows[8].printed[metric]) + change
+    judged = judge(record)
+    assert judged["outcome"] == check_of(judged, metric)["status"] == outcome
+    if outcome == "not-reproduced":
+        assert len(judged["reasons"]) == 1
+        assert f"{abs(change):.4f} {'above' if change > 0 else 'below'}" in judged["reasons"][0]
+
+
+def test_demo_on_a_cpu_is_not_comparable_and_every_reason_is_said():
+    judged = judge(demo_record())
+    assert judged["outcome"] == "not-comparable"
+    said = "\n".join(judged["reasons"])
+    for reason in (
+        "device: ran on the CPU",
+        "toolchain: portable",
+        "chip: required Ascend310P3, absent",
+        "data: the demo corpus",
+        "checkpoint: the demo checkpoint",
+        "dev has 64 utterances; TIMIT's has 400",
+        "dev has 2171 phones; TIMIT's has 15057",
+        "batch size 8: 56 utterances scored; the table's figure is of 392",
+        "batch size 64: 0 utterances scored",
+        "batch size 64: nothing was scored",
+    ):
+        assert reason in said
+    assert len(judged["reasons"]) == len(set(judged["reasons"]))
+
+
+def break_device(record):
+    record["request"]["device"] = "cpu"
+
+
+def break_toolchain(record):
+    record["request"]["toolchain"] = "portable"
+
+
+def break_component(record):
+    record["toolchain"][0].update(found="1.13.1", status="deviates")
+
+
+def break_chip(record):
+    del record["toolchain"][1]
+
+
+def break_data(record):
+    record["data"]["kind"] = "user"
+
+
+def break_counts(record):
+    record["data"]["timit_counts_match"] = False
+
+
+def break_checkpoint(record):
+    record["checkpoint"]["kind"] = "demo"
+
+
+def break_split(record):
+    record["request"]["split"] = "test"
+
+
+def break_decoder(record):
+    record["request"]["decode"]["type"] = "Beam"
+
+
+def break_phones(record):
+    record["data"]["phones"]["dev"] = 15056
+
+
+def break_utterances(record):
+    record["results"][0]["published"]["utterances"] = 391
+
+
+def break_scored_phones(record):
+    record["results"][0]["published"]["phones"] += 1
+
+
+def break_scored_characters(record):
+    record["results"][0]["published"]["characters"] += 1
+
+
+def break_loop(record):
+    record["request"]["loop"] = 10
+
+
+@pytest.mark.parametrize(
+    ("break_it", "not_comparable", "reason"),
+    [
+        (break_device, METRICS, "device: ran on the CPU; the table is of the NPU Ascend310P3"),
+        (break_toolchain, METRICS, "toolchain: portable; the table's is pinned"),
+        (break_component, METRICS, "toolchain: PyTorch: required 1.8.0, found 1.13.1"),
+        (break_chip, METRICS, "chip: Ascend310P3 was not identified"),
+        (break_data, (CER, WER), "data: a corpus of the user's, not TIMIT"),
+        (break_counts, (CER, WER), "the counts of speakers and utterances are not TIMIT's"),
+        (break_checkpoint, (CER, WER), "checkpoint: the demo checkpoint"),
+        (break_split, (CER, WER), "split: test"),
+        (break_decoder, (CER, WER), "decoder: Beam"),
+        (break_phones, (CER, WER), "dev has 15056 phones; TIMIT's has 15057"),
+        (break_utterances, (CER, WER), "391 utterances scored; the table's figure is of 392"),
+        (break_scored_phones, (WER,), "the references have 14767 phones, of which no whole number of edits"),
+        (break_scored_characters, (CER,), "the references have 39215 characters"),
+        (break_loop, (THROUGHPUT,), "throughput: averaged over 10 executions"),
+    ],
+)
+def test_one_failing_precondition_is_enough(break_it, not_comparable, reason):
+    record = published_record(sizes=(8,))
+    break_it(record)
+    judged = judge(record)
+    assert judged["outcome"] == "not-comparable"
+    for metric in METRICS:
+        check = check_of(judged, metric)
+        assert check["status"] == ("not-comparable" if metric in not_comparable else "reproduced")
+        assert (reason in "\n".join(check["reasons"])) == (metric in not_comparable)
+
+
+@pytest.mark.parametrize("break_it", [break_device, break_toolchain, break_data, break_checkpoint])
+def test_published_values_do_not_make_a_run_of_something_else_a_reproduction(break_it):
+    record = published_record()
+    break_it(record)
+    for result in record["results"]:
+        row = PUBLISHED.rows[result["batch_size"]]
+        result["published"].update({metric: float(row.printed[metric]) for metric in (CER, WER)})
+    assert judge(record)["outcome"] == "not-comparable"
+
+
+def test_batch_size_outside_the_table_is_not_comparable():
+    record = published_record(sizes=(8,))
+    record["results"][0]["batch_size"] = 7
+    judged = judge(record)
+    assert judged["outcome"] == "not-comparable"
+    assert judged["reasons"] == ["batch size 7 is not in the table"]
+    assert all(c["published"] is None and c["found"] is not None for c in judged["checks"])
+
+
+def test_a_compared_figure_that_fails_outweighs_those_not_comparable():
+    record = published_record(sizes=(8,))
+    break_data(record)
+    record["results"][0][THROUGHPUT] = 20.0
+    judged = judge(record)
+    assert judged["outcome"] == "not-reproduced"
+    assert len(judged["reasons"]) == 1 and "throughput 20.0000" in judged["reasons"][0]
+
+
+def test_driver_of_an_atlas_300i_duo_follows_the_cann_version():
+    record = published_record()
+    row = {"component": "firmware and driver", "required": "22.0.4", "found": "23.0.RC1", "status": "deviates"}
+    record["toolchain"].append(row)
+    assert judge(record)["outcome"] == "not-comparable"
+    record["host"]["card"] = "Atlas 300I Duo"
+    assert judge(record)["outcome"] == "reproduced"
+
+
+def test_run_without_a_result_is_not_comparable():
+    record = published_record()
+    record["results"] = []
+    assert judge(record)["outcome"] == "not-comparable"
+
+
+def test_table_agrees_with_itself():
+    conditions = PUBLISHED.preconditions
+    assert sorted(PUBLISHED.rows) == [1, 4, 8, 16, 32, 64]
+    for size, row in PUBLISHED.rows.items():
+        assert row.utterances == (conditions.utterances - 1) // size * size
+        dropped = conditions.utterances - row.utterances
+        likely = range(conditions.phones - 60 * dropped, conditions.phones - 20 * dropped)
+        assert any(edits_allowed(row.printed[WER], phones) for phones in likely)
+
+
+def test_tolerances_are_no_narrower_than_the_publishers_own_spread():
+    older = read_toml(CONF)["older"]
+    for metric in (CER, WER):
+        spread = abs(float(older[metric]) - float(older[f"sample_run_{metric}"]))
+        assert spread <= PUBLISHED.tolerances[metric].points <= 1.5 * spread
+    for size, printed in older[THROUGHPUT].items():
+        published = float(PUBLISHED.rows[int(size)].printed[THROUGHPUT])
+        assert abs(published / float(printed) - 1) <= 0.0085 < PUBLISHED.tolerances[THROUGHPUT].relative
+
+
+def test_phone_counts_of_one_batch_are_those_known_from_the_table():
+    possible = [n for n in range(15057 - 60, 15057) if edits_allowed("18.8003", n)]
+    assert possible == [15021, 15037]
+    assert edits_allowed("18.8003", 15021) == (2824,) and edits_allowed("18.8003", 15037) == (2827,)
+
+
+@given(st.integers(1, 50000), st.data())
+def test_what_a_score_prints_is_allowed(length, data):
+    edits = data.draw(st.integers(0, length * 2))
+    assert edits in edits_allowed(f"{100 * edits / length:.4f}", length)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"13.5491"', '"13.549"'), ("batch_size = 4\n", ""), ("split =", "spilt ="), ("[source]", "[sauce]")],
+)
+def test_damaged_table_is_refused_by_name(tmp_path, old, new):
+    text = CONF.read_text()
+    assert old in text
+    (tmp_path / "published.toml").write_text(text.replace(old, new))
+    with pytest.raises(UsageError, match="is not a published table"):
+        load_published(tmp_path / "published.toml")
