@@ -140,7 +140,7 @@ def test_outputs_with_nan_are_refused_by_utterance(tmp_path):
     outputs = np.load(path)
     outputs[3, 1, 5] = np.nan
     np.save(path, outputs)
-    with pytest.raises(StageError, match="inputs_2_0.npy: the outputs of FAKS0_SX355 hold NaN"):
+    with pytest.raises(StageError, match=r"inputs_2_0\.npy: the outputs of FAKS0_SX355 hold NaN"):
         run_score(tmp_path, 4)
 
 
@@ -158,14 +158,14 @@ def test_padding_may_hold_anything(tmp_path):
 def test_outputs_of_another_model_or_batch_size_are_refused(tmp_path, shape):
     make_inputs(tmp_path, 4)
     np.save(tmp_path / "outputs/result/inputs_1_0.npy", np.zeros(shape, np.float32))
-    with pytest.raises(StageError, match="inputs_1_0.npy holds float32"):
+    with pytest.raises(StageError, match=r"inputs_1_0\.npy holds float32"):
         run_score(tmp_path, 4)
 
 
 def test_missing_outputs_are_refused_by_name(tmp_path):
     make_inputs(tmp_path, 4)
     (tmp_path / "outputs/result/inputs_0_0.npy").unlink()
-    with pytest.raises(StageError, match="inputs_0_0.npy"):
+    with pytest.raises(StageError, match=r"inputs_0_0\.npy"):
         run_score(tmp_path, 4)
 
 
