@@ -1,6 +1,5 @@
 """What the demo's training reads: stacked features, labels, and the known phone of every output frame."""
 
-import math
 import os
 from typing import List, NamedTuple
 
@@ -107,33 +106,20 @@ def read_split(corpus, features, split, classes, data=None):
     return examples
 
 
-def epoch_batches(lengths, batch_size, seed, epoch):
-    """Indices in batches of similar length, the batches shuffled: a pure function of its arguments.
-
-    Args:
-        lengths: rows of each example.
-
-    Returns:
-        list of (indices (<= batch_size,), extra zero rows to pad the batch with, even).
-    """
-    random = np.random.RandomState((seed * 1000003 + epoch) % 2**32)
-    # A little noise on the lengths, so that an epoch's batches are not the last one's.
-    order = np.argsort(np.asarray(lengths) + random.uniform(-8, 8, len(lengths)), kind="stable")
-    count = math.ceil(len(order) / batch_size)
-    groups = [order[index * batch_size : (index + 1) * batch_size] for index in range(count)]
-    longest = max(lengths)
-    result = []
-    for group in random.permutation(count):
-        room = max(0, min(architecture.ROWS, longest + 60) - max(lengths[index] for index in groups[group]))
-        # Squared: mostly little padding, which costs time, sometimes much, as at inference.
-        extra = int(room * random.uniform() ** 2) // 2 * 2
-        result.append((groups[group], extra))
-    return result
-
-
 def padded(examples, num_rows):
     """(len(examples), num_rows, 243) float32, zero rows after each utterance's own."""
     batch = np.zeros((len(examples), num_rows, architecture.COLUMNS), np.float32)
     for place, example in enumerate(examples):
         batch[place, : len(example.rows)] = example.rows
     return batch
+
+
+def edit_distance(reference, hypothesis):
+    """Unit-cost edits between two lists (the exporter image has no library for it)."""
+    row = list(range(len(hypothesis) + 1))
+    for index, wanted in enumerate(reference):
+        above, row[0] = row[0], index + 1
+        for place, found in enumerate(hypothesis):
+            best = min(above + (wanted != found), row[place] + 1, row[place + 1] + 1)
+            above, row[place + 1] = row[place + 1], best
+    return row[-1]

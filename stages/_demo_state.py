@@ -67,7 +67,7 @@ def load_state(folder, key):
     try:
         content = torch.load(path, map_location="cpu", **options)
         found, state_format, state = content["key"], content["format"], content["state"]
-    except Exception as error:  # a damaged pickle can make PyTorch raise anything
+    except Exception as error:  # noqa: BLE001 - a damaged pickle can make PyTorch raise anything
         raise StageError("{}: cannot be read: {}".format(path, error), "Remove it to train from the start.")
     if state_format != _FORMAT or found != key:
         raise StageError(

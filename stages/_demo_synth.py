@@ -69,7 +69,7 @@ class Utterance(NamedTuple):
 
 def _run(name, command, text):
     try:
-        done = subprocess.run(  # noqa: S603 - our own program, or flite from the image
+        done = subprocess.run(
             command, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENVIRONMENT,
             timeout=_TIMEOUT_S, check=False,
         )  # fmt: skip

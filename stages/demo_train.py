@@ -21,44 +21,18 @@ import torch
 from torch.nn import functional
 
 from stages import _architecture as architecture
-from stages import _demo_data, _demo_state, _stage
+from stages import _demo_data, _demo_recipe, _demo_state, _stage
 from stages._decode import BLANK, greedy
 from stages._model import build_model
 from stages._stage import StageError
 
 _CLIP_NORM = 5.0
-_WARM_UP_STEPS = 60
-_ALIGNED_SHARE = 0.4  # of all steps, over which the weight of the frame cross-entropy goes from 1 to 0
 _SAVE_EVERY_S = 60.0
 _EVALUATED_AT_ONCE = 8
 
 
-class TimeIsUp(StageError):
+class TimeLimitError(StageError):
     """--minutes have passed; the state is saved."""
-
-
-def learning_rate(step, num_steps, peak):
-    """Linear from 0 to `peak` over the first 60 steps (a tenth, in a short training), then a cosine to 0."""
-    warm_up = min(_WARM_UP_STEPS, max(1, num_steps // 10))
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    return peak * 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, num_steps - warm_up)))
-
-
-def alignment_weight(step, num_steps):
-    """Of the frame cross-entropy: 1 at the start, 0 after two fifths of all steps."""
-    return max(0.0, 1.0 - step / (_ALIGNED_SHARE * num_steps))
-
-
-def edit_distance(reference, hypothesis):
-    """Unit-cost edits between two lists (the exporter image has no library for it)."""
-    row = list(range(len(hypothesis) + 1))
-    for index, wanted in enumerate(reference):
-        above, row[0] = row[0], index + 1
-        for place, found in enumerate(hypothesis):
-            best = min(above + (wanted != found), row[place] + 1, row[place + 1] + 1)
-            above, row[place + 1] = row[place + 1], best
-    return row[-1]
 
 
 def phone_errors(model, examples):
@@ -70,7 +44,7 @@ def phone_errors(model, examples):
             group = examples[start : start + _EVALUATED_AT_ONCE]
             logprobs = model(torch.from_numpy(_demo_data.padded(group, architecture.ROWS))).numpy()
             for place, example in enumerate(group):
-                edits += edit_distance(example.labels, greedy(logprobs[: len(example.rows) // 2, place]))
+                edits += _demo_data.edit_distance(example.labels, greedy(logprobs[: len(example.rows) // 2, place]))
                 phones += len(example.labels)
     return edits, phones
 
@@ -164,11 +138,11 @@ class Training:
         self.model.train()
         number = self.epoch * self.steps_an_epoch + self.place
         for parameters in self.optimiser.param_groups:
-            parameters["lr"] = learning_rate(number, self.num_steps, self.options.peak_rate)
+            parameters["lr"] = _demo_recipe.learning_rate(number, self.num_steps, self.options.peak_rate)
         rows = max(len(example.rows) for example in group) + extra_rows
         with _autocast(self.options.precision):
             logprobs = self.model(torch.from_numpy(_demo_data.padded(group, rows)))
-        loss = loss_of(logprobs.float(), group, alignment_weight(number, self.num_steps))
+        loss = loss_of(logprobs.float(), group, _demo_recipe.alignment_weight(number, self.num_steps))
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_NORM)
@@ -208,7 +182,7 @@ def train(training, save):
     """Run what is left of the training; `save()` is called about once a minute and after each epoch.
 
     Raises:
-        TimeIsUp: --minutes have passed; the last thing done was to save.
+        TimeLimitError: --minutes have passed; the last thing done was to save.
     """
     options = training.options
     begin_s = saved_s = time.monotonic()
@@ -216,7 +190,7 @@ def train(training, save):
     progress.advance(training.epoch * training.steps_an_epoch + training.place)
     lengths = [len(example.rows) for example in training.examples]
     while training.epoch < options.epochs:
-        plan = _demo_data.epoch_batches(lengths, options.batch, options.seed, training.epoch)
+        plan = _demo_recipe.epoch_batches(lengths, options.batch, options.seed, training.epoch)
         while training.place < len(plan):
             step_s = time.monotonic()
             indices, extra_rows = plan[training.place]
@@ -227,7 +201,7 @@ def train(training, save):
             progress.advance()
             if options.minutes is not None and now_s - begin_s > options.minutes * 60:
                 save()
-                raise TimeIsUp(
+                raise TimeLimitError(
                     "{:g} minutes have passed in epoch {} of {}".format(
                         options.minutes, training.epoch + 1, options.epochs
                     ),
