@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_CODENAMES = ("stable", "oldstable", "oldoldstable", "testing", "unstable", "sid", "buster", "bullseye", "bookworm")
-_CODENAMES += ("trixie", "forky", "duke")
-_DEBIAN_SUITE = re.compile(rf"({'|'.join(_CODENAMES)})(-updates|-security|-proposed-updates|-backports|/updates)?")
+_ALIASES = ("stable", "oldstable", "oldoldstable", "testing", "unstable", "sid")
+_CODENAMES = ("buster", "bullseye", "bookworm", "trixie", "forky", "duke")
+_DEBIAN_SUITE = re.compile(
+    rf"({'|'.join(_ALIASES + _CODENAMES)})(-updates|-security|-proposed-updates|-backports|/updates)?"
+)
 _SECURITY_SUITE = re.compile(r".*(-security|/updates)")
 _USABLE_SCHEMES = ("http://", "https://", "file:/", "copy:/")
 _CONFIG_LINE = re.compile(r'([^\s"]+) "(.*)";')
@@ -56,7 +58,7 @@ def parse_one_line(text: str) -> list[AptSource]:
 
 def parse_deb822(text: str) -> list[AptSource]:
     """Sources of a .sources file (deb822): every URI with every suite of each enabled stanza of type deb."""
-    found = []
+    found: list[AptSource] = []
     kept = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     for block in re.split(r"\n[ \t]*\n", kept):
         fields: dict[str, str] = {}
@@ -68,7 +70,10 @@ def parse_deb822(text: str) -> list[AptSource]:
             else:
                 key = line.partition(":")[0].strip().lower()
                 fields[key] = line.partition(":")[2].strip()
-        if fields.get("enabled", "yes").lower() in ("no", "false", "0", "off") or "deb" not in fields.get("types", "").split():
+        if (
+            fields.get("enabled", "yes").lower() in ("no", "false", "0", "off")
+            or "deb" not in fields.get("types", "").split()
+        ):
             continue
         components = tuple(fields.get("components", "").split())
         for uri in fields.get("uris", "").split():

@@ -80,9 +80,7 @@ def pip_client() -> PipClient:
 
 def _python(*argv: str) -> str | None:
     try:
-        done = subprocess.run(
-            [sys.executable, *argv], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
+        done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -60,6 +60,19 @@ def project_links(session: requests.Session, index_url: str, project: str) -> li
             return []
         response.raise_for_status()
         page = ProjectPage.from_response(response, name)
+    return _links(page)
+
+
+def page_links(response: requests.Response, project: str) -> list[Link]:
+    """The files that any page of links names.
+
+    Raises:
+        ValueError: it is no page of links.
+    """
+    return _links(ProjectPage.from_response(response, project))
+
+
+def _links(page: ProjectPage) -> list[Link]:
     links = []
     for package in page.packages:
         sha256 = package.digests.get("sha256", "")

@@ -69,8 +69,10 @@ class PrivateApt:
                 "no mirror of debian and debian-security is known on this machine",
                 hint="name them in conf/site.toml, see conf/site.example.toml",
             )
-        self._sources = {"debian": (mirrors[0], (suite, f"{suite}-updates"))}
-        self._sources["debian-security"] = (security[0], (f"{suite}-security",))
+        self._sources: dict[str, tuple[str, tuple[str, ...]]] = {
+            "debian": (mirrors[0], (suite, f"{suite}-updates")),
+            "debian-security": (security[0], (f"{suite}-security",)),
+        }
 
     def update(self) -> None:
         """Fetch the lists; apt verifies their signatures, and so do we.
@@ -150,13 +152,15 @@ class PrivateApt:
                 size_bytes=int(size),
                 stanza=stanza,
             )
-        raise VerificationFailed(f"apt names {decoded.rpartition('/')[2]}, which no signed index of {self._suite} lists")
+        raise VerificationFailed(
+            f"apt names {decoded.rpartition('/')[2]}, which no signed index of {self._suite} lists"
+        )
 
     def _read(self, archive: str, suite: str) -> _Suite:
         lists = self._folder / "state" / "lists"
         stem = f"_dists_{suite}_"
-        releases = [path for path in lists.glob(f"*{stem}InRelease")]
-        packages = [path for path in lists.glob(f"*{stem}main_binary-{self._architecture}_Packages")]
+        releases = list(lists.glob(f"*{stem}InRelease"))
+        packages = list(lists.glob(f"*{stem}main_binary-{self._architecture}_Packages"))
         if len(releases) != 1 or len(packages) != 1:
             raise CouldNotRun(
                 f"the mirror has no signed index of {suite} for {self._architecture}",

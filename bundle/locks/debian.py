@@ -52,7 +52,7 @@ def parse_release(text: str) -> Release:
 def stanzas(text: str) -> Iterator[tuple[str, ...]]:
     """The stanzas of a Packages file, each as its verbatim lines."""
     for block in text.split("\n\n"):
-        lines = tuple(line for line in block.split("\n") if line)
+        lines = tuple(filter(None, block.split("\n")))
         if lines:
             yield lines
 
@@ -170,8 +170,10 @@ def _verify_stanzas(lock: DebLock, index: Index, debs: list[Deb], data: bytes) -
     except (lzma.LZMAError, UnicodeDecodeError) as error:
         raise VerificationFailed(f"{lock.label}: the index of {index.suite} cannot be read: {error}") from error
     missing = {deb.stanza: deb for deb in debs}
+    names = {f"Package: {deb.package}" for deb in debs}
     for stanza in stanzas(text):
-        missing.pop(kept_lines(stanza), None)
+        if not names.isdisjoint(stanza):
+            missing.pop(kept_lines(stanza), None)
     for deb in missing.values():
         raise VerificationFailed(
             f"{lock.label}: the signed index of {index.suite} does not hold the lines of {deb.package} {deb.version}",

@@ -60,7 +60,6 @@ def load_wheel_intents(root: Path) -> dict[str, WheelIntent]:
     }
 
 
-
 def _load(path: Path, keys: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     content = read_toml(path)
     architectures = content.get("architectures", [])

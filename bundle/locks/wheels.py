@@ -157,7 +157,9 @@ def _compile(
     return parse_compiled(text)
 
 
-def uv_compile(options: Sequence[str], requirements: str, label: str, where: Whereabouts, cwd: Path | None = None) -> str:
+def uv_compile(
+    options: Sequence[str], requirements: str, label: str, where: Whereabouts, cwd: Path | None = None
+) -> str:
     """`uv pip compile` against the machine's own indexes.
 
     Args:
@@ -186,7 +188,13 @@ def uv_compile(options: Sequence[str], requirements: str, label: str, where: Whe
     environment.update({"SSL_CERT_FILE": certificates} if certificates else {})
     environment.update({"ALL_PROXY": proxy} if proxy else {})
     done = subprocess.run(
-        command, input=requirements, capture_output=True, text=True, env=environment, cwd=cwd, timeout=_TIMEOUT_S,
+        command,
+        input=requirements,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cwd,
+        timeout=_TIMEOUT_S,
         check=False,
     )
     if done.returncode != 0:

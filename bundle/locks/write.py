@@ -37,7 +37,7 @@ def write_locks(root: Path, names: Sequence[str], log: Log) -> None:
 
     Args:
         root: the repository.
-        names: 'debs/base', 'wheels/runtime', 'requirements/host', …; none for all.
+        names: 'debs/base', 'wheels/runtime', 'requirements/host', …, or 'base' for both of a name; none for all.
         log: called with a line per lock.
 
     Raises:
@@ -45,15 +45,22 @@ def write_locks(root: Path, names: Sequence[str], log: Log) -> None:
         CouldNotRun: apt, uv, a mirror or the index is missing; locks already written stay as they were.
     """
     debs, wheels = load_deb_intents(root), load_wheel_intents(root)
-    known = [*(f"debs/{n}" for n in debs), *(f"wheels/{n}" for n in wheels), *(f"requirements/{n}" for n in REQUIREMENTS)]
-    unknown = sorted(set(names) - set(known))
+    known = [
+        *(f"debs/{n}" for n in debs),
+        *(f"wheels/{n}" for n in wheels),
+        *(f"requirements/{n}" for n in REQUIREMENTS),
+    ]
+    tails = {name.partition("/")[2] for name in known}
+    unknown = sorted(set(names) - set(known) - tails)
     if unknown:
         raise UsageError(f"no intent is called {', '.join(unknown)}", hint="known: " + ", ".join(known))
-    wanted = [name for name in known if not names or name in names]
+    wanted = [name for name in known if not names or name in names or name.partition("/")[2] in names]
     where = whereabouts(root)
     _write_debs(root, [intent for name, intent in debs.items() if f"debs/{name}" in wanted], debs, where, log)
     with http_session(where) as session:
-        _write_wheels(root, [intent for name, intent in wheels.items() if f"wheels/{name}" in wanted], where, session, log)
+        _write_wheels(
+            root, [intent for name, intent in wheels.items() if f"wheels/{name}" in wanted], where, session, log
+        )
     for name in REQUIREMENTS:
         if f"requirements/{name}" in wanted:
             _write_requirements(root / "requirements", name, where)
