@@ -1,16 +1,20 @@
 """The demo training's pure parts: schedule, batches, alignment, and what it refuses to read."""
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pytest
+from _demo_cases import Tree
 from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from stages import _architecture as architecture
-from stages import _demo_data, _demo_recipe, _kaldi_io
+from stages import _demo_data, _demo_recipe
 from stages._stage import StageError
 
-PHONES = [f"p{index}" for index in range(39)]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @given(st.integers(1, 5000))
@@ -48,7 +52,7 @@ def test_epochs_differ_and_repeat():
 
 def test_frames_know_the_phone_at_their_middle():
     # Output frame 0 stands for feature frames 0 to 2: its middle is at sample 160 + 200.
-    assert list(_demo_data.frame_classes([360, 1001, 1640], [5, 6, 7], 4)) == [6, 7, 7, 7]
+    assert list(_demo_data.frame_classes([360, 1001, 1640], [5, 6, 7], 4)) == [6, 6, 7, 7]
     assert list(_demo_data.frame_classes([361, 1000, 1641], [5, 6, 7], 4)) == [5, 7, 7, 7]
 
 
@@ -58,39 +62,6 @@ def test_edit_distance_is_rapidfuzzs(reference, hypothesis):
 
 
 # Reading
-
-
-class Tree:
-    """The results of the corpus and features stages, and a corpus with phone times, for utterances of one split."""
-
-    def __init__(self, root, split="train"):
-        self.corpus, self.features, self.data = (root / name for name in ("corpus", "features", "data"))
-        self._split = split
-        for folder in (self.corpus / split, self.features / split, self.data):
-            folder.mkdir(parents=True)
-        (self.corpus / "units").write_text("".join(phone + "\n" for phone in PHONES), encoding="ascii")
-
-    def write(self, utterances, columns=81):
-        """utterances: {id: (frames, phones)}."""
-        random = np.random.RandomState(3)
-        with open(self.features / self._split / "fbank.ark", "wb") as stream:
-            for name, (frames, _) in utterances.items():
-                _kaldi_io.write_matrix(stream, name, random.uniform(-1, 1, (frames, columns)).astype(np.float32))
-        lines, rows = [], []
-        for name, (frames, phones) in utterances.items():
-            lines.append(" ".join([name] + phones) + "\n")
-            rows.append(f"{name}\t{name}.WAV\tsphere\t16000\t{160 * frames + 240}\n")
-            ends = [160 * frames * (index + 1) // len(phones) for index in range(len(phones))]
-            times = "".join(f"0 {end} {phone}\n" for end, phone in zip(ends, phones))
-            (self.data / (name + ".PHN")).write_text(times, encoding="ascii")
-        (self.corpus / self._split / "phn_text").write_text("".join(lines), encoding="ascii")
-        (self.corpus / self._split / "audio.tsv").write_text("".join(rows), encoding="ascii")
-        return self
-
-    def read(self, with_times=True):
-        classes = _demo_data.read_units(str(self.corpus))
-        data = str(self.data) if with_times else None
-        return _demo_data.read_split(str(self.corpus), str(self.features), self._split, classes, data)
 
 
 @pytest.fixture
@@ -145,3 +116,9 @@ def test_rows_are_padded_with_zeros(tree):
     batch = _demo_data.padded(examples, 390)
     assert batch.shape == (1, 390, 243) and batch.dtype == np.float32
     assert (batch[0, :20] == examples[0].rows).all() and not batch[0, 20:].any()
+
+
+def test_demo_checkpoint_of_the_repository_is_the_pinned_one():
+    data = (ROOT / "data" / "demo" / "checkpoint.pth").read_bytes()
+    assert len(data) <= 36000000
+    assert f'sha256 = "{hashlib.sha256(data).hexdigest()}"' in (ROOT / "conf" / "demo.toml").read_text("utf-8")
