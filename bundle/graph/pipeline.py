@@ -162,8 +162,6 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
     def add(stage: str, inputs: Mapping[str, Source | Output], batch_size: int | None = None, **more: str) -> None:
         key = stage if batch_size is None else f"{stage}@{batch_size}"
         parameters = {name.replace("_", "-"): value for name, value in more.items()}
-        if batch_size is not None:
-            parameters["bs"] = str(batch_size)
         nodes[key] = Node(key, STAGES[stage], inputs, parameters, batch_size)
 
     data: Source | Output
@@ -183,19 +181,21 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
         add("lm", {"corpus": corpus})
     for size in request.batch_sizes:
         batches = Output(f"batches@{size}")
-        add("batches", {"corpus": corpus, "features": features}, size, split=request.split, **skip)
-        add("convert", {"onnx": Output("export")}, size)
-        add("infer", {"model": Output(f"convert@{size}"), "batches": batches}, size)
+        bs = str(size)
+        add("batches", {"corpus": corpus, "features": features}, size, bs=bs, split=request.split, **skip)
+        add("convert", {"onnx": Output("export")}, size, bs=bs)
+        add("infer", {"model": Output(f"convert@{size}"), "batches": batches}, size, bs=bs)
         language_model = {"lm": Output("lm")} if request.decode == "Beam" else {}
         outputs = Output(f"infer@{size}")
-        add("score", {"outputs": outputs, "batches": batches, "corpus": corpus, **language_model}, size, **scoring)
-        add("measure", {"model": Output(f"convert@{size}")}, size, loop=str(request.loop))
+        add("score", {"outputs": outputs, "batches": batches, "corpus": corpus, **language_model}, size, bs=bs, **scoring)
+        add("measure", {"model": Output(f"convert@{size}")}, size, bs=bs, loop=str(request.loop))
         add("reference", {"checkpoint": checkpoint, "batches": batches}, size)
         add(
             "compare",
             {"reference": Output(f"reference@{size}"), "onnx": Output("export"), "outputs": outputs,
              "batches": batches},
             size,
+            bs=bs,
         )  # fmt: skip
     return nodes
 

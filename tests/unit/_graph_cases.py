@@ -1,0 +1,95 @@
+"""A tiny graph, an engine that computes in this process, and images that hold nothing: for the runner's tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from bundle.engines.base import Job, OnLine, Outcome
+from bundle.graph.digests import StatCache
+from bundle.graph.keys import Keys, Machine
+from bundle.graph.pipeline import Node, Output, Source, StageDefinition
+from bundle.graph.runner import Runner
+from bundle.graph.store import Store
+from bundle.images.spec import Image
+
+MACHINE = Machine(instruction_set="amd64 test", identity="this machine")
+
+
+def image(name: str = "base", config_digest: str = "sha256:" + "1" * 64) -> Image:
+    return Image(name, "amd64", (), b"{}", config_digest, b"{}", "sha256:" + "2" * 64, {}, "3.11")
+
+
+class FakeEngine:
+    """Runs a Python function in place of a container.
+
+    `behave(job, out, obs, on_line)` returns the exit code.
+    """
+
+    name = "fake"
+
+    def __init__(self, behave: Callable[[Job, Path, Path, OnLine], int]) -> None:
+        self.behave = behave
+        self.ran: list[str] = []
+        self.prepared: list[str] = []
+        self._lock = threading.Lock()
+
+    def prepare(self, image: Image) -> None:
+        self.prepared.append(image.name)
+
+    def run(self, job: Job, on_line: OnLine) -> Outcome:
+        with self._lock:
+            self.ran.append(job.name)
+        places = {mount.target: mount.source for mount in job.mounts}
+        code = self.behave(job, places["/run/out"], places["/run/obs"], on_line)
+        return Outcome(code, False, 0.01, {"network": "enforced"})
+
+    def facts(self) -> dict[str, str]:
+        return {}
+
+
+class SilentWatcher:
+    def started(self, key: str) -> None: ...
+
+    def progress(self, key: str, done: int, total: int, what: str) -> None: ...
+
+    def finished(self, key: str, seconds: float, cached: bool) -> None: ...
+
+    def failed(self, key: str) -> None: ...
+
+
+class Bench:
+    """A checkout with two stages, `first` and `second`, and everything around them."""
+
+    def __init__(self, root: Path, behave: Callable[[Job, Path, Path, OnLine], int]) -> None:
+        self.root = root
+        self.stages = root / "stages"
+        self.stages.mkdir()
+        (self.stages / "__init__.py").write_text("")
+        (self.stages / "_shared.py").write_text("X = 1\n")
+        (self.stages / "first.py").write_text("from stages import _shared\n")
+        (self.stages / "second.py").write_text("import json\n")
+        self.data = root / "data"
+        self.data.mkdir()
+        (self.data / "wave").write_bytes(b"speech")
+        self.engine = FakeEngine(behave)
+        self.images = {"base": image()}
+        self.machine = MACHINE
+
+    def nodes(self, **definition: object) -> dict[str, Node]:
+        first = Node("first", StageDefinition("first", "base", **definition), {"data": Source("data", self.data)})
+        second = Node("second", StageDefinition("second", "base"), {"before": Output("first")}, {"bs": "8"})
+        return {"first": first, "second": second}
+
+    def store(self) -> Store:
+        cache = StatCache(self.root / "artifacts" / "digests.sqlite")
+        return Store(self.root / "artifacts" / "store", self.root / "artifacts" / "tmp", cache)
+
+    def runner(self) -> Runner:
+        cache = StatCache(self.root / "artifacts" / "digests.sqlite")
+        keys = Keys(self.root, self.images, self.machine, cache)
+        artifacts = self.root / "artifacts"
+        return Runner(
+            self.engine, keys, self.store(), artifacts / "code", artifacts / "logs", SilentWatcher(), cores=2
+        )

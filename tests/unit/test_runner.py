@@ -1,0 +1,198 @@
+"""The runner: equal work is not done twice, an edit reruns what it reaches, a failure loses nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bundle.engines.base import Outcome
+from bundle.errors import NonDeterministicResult, StageFailed
+from bundle.graph.code import read_code
+from bundle.graph.keys import Machine, difference
+from tests.unit._graph_cases import Bench, image
+
+
+def write_name(job, out: Path, obs: Path, on_line) -> int:
+    (out / "result").write_bytes(job.name.encode())
+    (obs / "time").write_text("now")
+    on_line("stderr", '@progress {"done": 1, "total": 1, "what": "x"}')
+    return 0
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, write_name)
+
+
+def test_every_node_runs_once_and_the_second_run_runs_none(bench: Bench):
+    done = bench.runner().run(bench.nodes())
+    assert bench.engine.ran == ["first", "second"]
+    assert [item.cached for item in done.values()] == [False, False]
+    again = bench.runner().run(bench.nodes())
+    assert bench.engine.ran == ["first", "second"]
+    assert [item.cached for item in again.values()] == [True, True]
+    assert bench.engine.prepared == ["base"]
+
+
+def test_an_edit_of_a_module_reruns_the_stages_that_import_it_and_no_more(bench: Bench):
+    bench.runner().run(bench.nodes())
+    (bench.stages / "_shared.py").write_text("X = 2\n")
+    bench.runner().run(bench.nodes())
+    # `second` is not run: `first` gave the same bytes, and `second` depends on content.
+    assert bench.engine.ran == ["first", "second", "first"]
+
+
+def test_other_data_reruns_what_reads_it(bench: Bench):
+    bench.runner().run(bench.nodes())
+    (bench.data / "wave").write_bytes(b"Speech")
+    bench.runner().run(bench.nodes())
+    assert bench.engine.ran == ["first", "second", "first"]
+
+
+def test_another_image_reruns_everything_made_in_it(bench: Bench):
+    bench.runner().run(bench.nodes())
+    bench.images["base"] = image(config_digest="sha256:" + "9" * 64)
+    bench.runner().run(bench.nodes())
+    assert bench.engine.ran == ["first", "second", "first", "second"]
+
+
+def test_a_parameter_reruns_the_stage_that_takes_it(bench: Bench):
+    bench.runner().run(bench.nodes())
+    nodes = bench.nodes()
+    nodes["second"] = replace(nodes["second"], parameters={"bs": "16"})
+    bench.runner().run(nodes)
+    assert bench.engine.ran == ["first", "second", "second"]
+
+
+def test_a_speed_is_never_taken_from_another_machine(bench: Bench):
+    nodes = bench.nodes(host_bound=True)
+    bench.runner().run(nodes)
+    bench.machine = Machine("amd64 test", "another machine")
+    bench.runner().run(nodes)
+    assert bench.engine.ran.count("first") == 2
+
+
+def test_a_forced_node_runs_again_and_must_agree(bench: Bench):
+    bench.runner().run(bench.nodes())
+    done = bench.runner().run(bench.nodes(), force={"first"})
+    assert bench.engine.ran == ["first", "second", "first"]
+    assert not done["first"].cached
+
+
+def test_a_forced_node_that_gives_other_bytes_is_reported(bench: Bench):
+    bench.runner().run(bench.nodes())
+    bench.engine.behave = lambda job, out, obs, on_line: (out / "result").write_bytes(b"other") and 0
+    with pytest.raises(NonDeterministicResult):
+        bench.runner().run(bench.nodes(), force={"first"})
+
+
+def test_a_refused_input_is_shown_with_the_stage_s_own_words(bench: Bench):
+    def refuse(job, out, obs, on_line):
+        on_line("stderr", "hint: mend the file")
+        on_line("stderr", "error: utterance FADG0_SX52: the wave is truncated")
+        return 3
+
+    bench.engine.behave = refuse
+    with pytest.raises(StageFailed) as caught:
+        bench.runner().run(bench.nodes())
+    assert caught.value.message == "stage first: utterance FADG0_SX52: the wave is truncated"
+    assert caught.value.hint == "mend the file"
+    assert bench.engine.ran == ["first"]
+    assert list(bench.store().entries()) == []
+    log = (bench.root / "artifacts" / "logs" / "first.log").read_text()
+    assert "the wave is truncated" in log
+
+
+def test_a_crash_shows_the_log_s_end_and_where_the_log_is(bench: Bench):
+    def crash(job, out, obs, on_line):
+        for line in ("Traceback (most recent call last):", "ZeroDivisionError"):
+            on_line("stderr", line)
+        return 1
+
+    bench.engine.behave = crash
+    with pytest.raises(StageFailed, match="exit code 1") as caught:
+        bench.runner().run(bench.nodes())
+    assert "ZeroDivisionError" in caught.value.detail
+    assert "first.log" in caught.value.detail
+
+
+def test_an_engine_that_dies_leaves_nothing_half_written(bench: Bench):
+    def die(job, out, obs, on_line):
+        (out / "half").write_bytes(b"x")
+        raise ConnectionError("the daemon went away")
+
+    bench.engine.behave = die
+    with pytest.raises(ConnectionError):
+        bench.runner().run(bench.nodes())
+    assert list(bench.store().entries()) == []
+    assert list((bench.root / "artifacts" / "tmp").iterdir()) == []
+
+
+def test_a_stage_over_its_time_is_said_to_be(bench: Bench, monkeypatch):
+    monkeypatch.setattr(bench.engine, "run", lambda job, on_line: Outcome(137, True, 9.0, {}))
+    with pytest.raises(StageFailed, match="longer than its limit"):
+        bench.runner().run(bench.nodes())
+
+
+def test_independent_nodes_run_at_the_same_time_and_whole_machine_nodes_alone(tmp_path: Path):
+    together = threading.Barrier(2, timeout=20)
+
+    def meet(job, out, obs, on_line):
+        together.wait()
+        return write_name(job, out, obs, on_line)
+
+    bench = Bench(tmp_path, meet)
+    first = bench.nodes()["first"]
+    nodes = {"first": first, "twin": replace(first, key="twin", parameters={"x": "1"})}
+    bench.runner().run(nodes)
+    assert sorted(bench.engine.ran) == ["first", "twin"]
+
+    running, most = set(), []
+
+    def alone(job, out, obs, on_line):
+        running.add(job.name)
+        most.append(len(running))
+        running.discard(job.name)
+        return write_name(job, out, obs, on_line)
+
+    (tmp_path / "alone").mkdir()
+    bench = Bench(tmp_path / "alone", alone)
+    first = bench.nodes(whole_machine=True)["first"]
+    bench.runner().run({"first": first, "twin": replace(first, key="twin", parameters={"x": "1"})})
+    assert most == [1, 1]
+
+
+def test_the_key_names_what_changed(bench: Bench):
+    old = {"image": "a", "code": "b", "argv": ["x"], "inputs": {"data": "1", "conf": "2"}}
+    new = {"image": "z", "code": "b", "argv": ["y"], "inputs": {"data": "1", "conf": "3"}}
+    assert difference(old, new) == ["image changed", "parameters changed", "input conf changed"]
+
+
+def test_the_code_digest_covers_exactly_the_import_closure(bench: Bench):
+    assert sorted(read_code(bench.root, "first").files) == ["stages/__init__.py", "stages/_shared.py", "stages/first.py"]
+    assert sorted(read_code(bench.root, "second").files) == ["stages/__init__.py", "stages/second.py"]
+
+
+def test_a_stage_runs_from_a_snapshot_and_not_from_the_live_tree(bench: Bench):
+    seen = []
+
+    def look(job, out, obs, on_line):
+        (bench.stages / "first.py").write_text("raise SystemExit\n")
+        code = next(mount.source for mount in job.mounts if mount.target == "/run/code")
+        seen.append((code / "stages" / "first.py").read_text())
+        return write_name(job, out, obs, on_line)
+
+    bench.engine.behave = look
+    bench.runner().run({"first": bench.nodes()["first"]})
+    assert seen == ["from stages import _shared\n"]
+
+
+def test_the_stored_key_is_the_whole_account(bench: Bench):
+    done = bench.runner().run(bench.nodes())
+    document = json.loads((done["second"].result.folder / "result.json").read_bytes())
+    assert document["key"]["argv"][:3] == ["/usr/bin/python3", "-m", "stages.second"]
+    assert document["key"]["inputs"] == {"before": done["first"].result.output_digest}

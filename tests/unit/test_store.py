@@ -1,0 +1,201 @@
+"""The store: atomic, never overwritten, trusting nothing that a stage wrote or that lay around."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from bundle.errors import NonDeterministicResult, VerificationFailed
+from bundle.graph.digests import FileDigest, StatCache, digest_folder, digest_of_files
+from bundle.graph.store import Store, Workspace, fingerprint_of
+
+KEY = {"stage": "features", "image": "sha256:00"}
+FINGERPRINT = fingerprint_of(KEY)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", tmp_path / "tmp", StatCache(tmp_path / "cache.sqlite"))
+
+
+def written(store: Store, content: bytes = b"frames", observation: bytes = b"1 s") -> Workspace:
+    work = store.workspace()
+    (work.result / "out" / "sub").mkdir()
+    (work.result / "out" / "sub" / "fbank.ark").write_bytes(content)
+    (work.result / "obs" / "time").write_bytes(observation)
+    return work
+
+
+def publish(store: Store, work: Workspace, replace: bool = False):
+    try:
+        return store.publish(FINGERPRINT, KEY, work, {"wall_s": 1.0}, replace=replace)
+    finally:
+        work.close()
+
+
+def test_a_published_result_is_found_again_with_its_digests(store: Store):
+    published = publish(store, written(store))
+    found = Store(store.folder, store.folder.parent / "tmp", StatCache(None)).load(FINGERPRINT)
+    assert found is not None
+    assert found.output_digest == published.output_digest
+    assert list(found.outputs) == ["sub/fbank.ark"]
+    assert (found.out / "sub" / "fbank.ark").read_bytes() == b"frames"
+
+
+def test_observations_are_kept_but_no_digest_includes_them(tmp_path: Path, store: Store):
+    other = Store(tmp_path / "other", tmp_path / "tmp", StatCache(None))
+    one = publish(store, written(store, observation=b"1 s"))
+    two = publish(other, written(other, observation=b"2 s"))
+    assert one.output_digest == two.output_digest
+    assert (two.obs / "time").read_bytes() == b"2 s"
+
+
+def test_nothing_is_left_in_the_temporary_folder_after_publishing(tmp_path: Path, store: Store):
+    publish(store, written(store))
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_outputs_are_write_protected(store: Store):
+    result = publish(store, written(store))
+    assert (result.out / "sub" / "fbank.ark").stat().st_mode & 0o222 == 0
+
+
+@pytest.mark.parametrize("damage", ["changed", "removed", "truncated"])
+def test_a_damaged_result_is_moved_aside_and_not_used(store: Store, damage: str):
+    result = publish(store, written(store))
+    file = result.out / "sub" / "fbank.ark"
+    file.chmod(0o644)
+    if damage == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(b"frameS" if damage == "changed" else b"fra")
+    assert store.load(FINGERPRINT) is None
+    assert not result.folder.exists()
+    assert len(list((store.folder / "damaged").iterdir())) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": {}}'])
+def test_a_broken_result_json_is_moved_aside(store: Store, text: str):
+    result = publish(store, written(store))
+    (result.folder / "result.json").chmod(0o644)
+    (result.folder / "result.json").write_text(text)
+    assert store.load(FINGERPRINT) is None
+    assert not result.folder.exists()
+
+
+def test_a_result_under_another_key_s_fingerprint_is_not_believed(store: Store):
+    result = publish(store, written(store))
+    other = store.path("f" * 64)
+    other.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(result.folder, other)
+    assert store.load("f" * 64) is None
+
+
+def test_the_loser_of_a_race_with_equal_bytes_takes_the_winner_s_result(store: Store):
+    first, second = written(store), written(store)
+    one, two = publish(store, first), publish(store, second)
+    assert one.folder == two.folder
+    assert one.output_digest == two.output_digest
+
+
+def test_other_bytes_for_the_same_fingerprint_are_an_error_and_both_are_kept(store: Store):
+    publish(store, written(store, b"frames"))
+    with pytest.raises(NonDeterministicResult) as caught:
+        publish(store, written(store, b"Frames"))
+    assert "sub/fbank.ark" in caught.value.detail
+    found = store.load(FINGERPRINT)
+    assert found is not None
+    assert (found.out / "sub" / "fbank.ark").read_bytes() == b"frames"
+    kept = list((store.folder / "conflicts").glob("*/entry/out/sub/fbank.ark"))
+    assert [path.read_bytes() for path in kept] == [b"Frames"]
+
+
+def test_a_forced_run_with_equal_outputs_brings_its_own_observations(store: Store):
+    publish(store, written(store, observation=b"1 s"))
+    result = publish(store, written(store, observation=b"2 s"), replace=True)
+    assert (result.obs / "time").read_bytes() == b"2 s"
+
+
+def _symlink(folder: Path) -> None:
+    (folder / "link").symlink_to("/etc/passwd")
+
+
+def _folder_link(folder: Path) -> None:
+    (folder / "link").symlink_to("/etc", target_is_directory=True)
+
+
+def _pipe(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+
+
+def _socket(folder: Path) -> None:
+    here = os.getcwd()
+    os.chdir(folder)  # the path of a socket is short
+    try:
+        socket.socket(socket.AF_UNIX).bind("socket")
+    finally:
+        os.chdir(here)
+
+
+def _setuid(folder: Path) -> None:
+    (folder / "program").write_bytes(b"#!/bin/sh")
+    (folder / "program").chmod(0o4755)
+
+
+@pytest.mark.parametrize("place", ["out", "obs"])
+@pytest.mark.parametrize("hostile", [_symlink, _folder_link, _pipe, _socket, _setuid])
+def test_what_a_hostile_stage_leaves_is_refused_and_not_stored(store: Store, hostile, place: str):
+    work = written(store)
+    hostile(work.result / place)
+    with pytest.raises(VerificationFailed):
+        publish(store, work)
+    assert store.load(FINGERPRINT) is None
+    assert list(store.entries()) == []
+
+
+def test_workspaces_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path: Path, store: Store):
+    alive = store.workspace()
+    dead = tmp_path / "tmp" / "work.dead"
+    (dead / "result" / "out").mkdir(parents=True)
+    store.clean_up()
+    assert not dead.exists()
+    assert alive.result.is_dir()
+    alive.close()
+
+
+def test_garbage_collection_keeps_what_runs_refer_to(store: Store):
+    publish(store, written(store))
+    assert store.collect_garbage({FINGERPRINT}) == []
+    assert store.collect_garbage(set()) == [FINGERPRINT]
+    assert store.load(FINGERPRINT) is None
+
+
+def test_a_folder_s_digest_depends_on_names_contents_and_sizes_alone():
+    one = {"b": FileDigest("0" * 64, 1), "a": FileDigest("1" * 64, 2)}
+    assert digest_of_files(one) == digest_of_files(dict(reversed(list(one.items()))))
+    assert digest_of_files(one) != digest_of_files({**one, "c": FileDigest("2" * 64, 0)})
+    assert digest_of_files(one) != digest_of_files({"b": one["a"], "a": one["b"]})
+
+
+def test_the_stat_cache_sees_a_change_and_survives_being_broken(tmp_path: Path):
+    file = tmp_path / "file"
+    file.write_bytes(b"one")
+    database = tmp_path / "cache.sqlite"
+    before = StatCache(database).sha256(file)
+    file.write_bytes(b"two")
+    assert StatCache(database).sha256(file) != before
+    database.write_bytes(b"not a database" * 1000)
+    for name in ("cache.sqlite-wal", "cache.sqlite-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    assert StatCache(database).sha256(file).size_bytes == 3
+
+
+def test_many_files_give_the_same_digests_as_one_by_one(tmp_path: Path):
+    for number in range(100):
+        (tmp_path / f"{number}").write_bytes(bytes([number]))
+    found = digest_folder(tmp_path, StatCache(None), "a folder")
+    assert list(found) == sorted(found)
+    assert len({digest.sha256 for digest in found.values()}) == 100
