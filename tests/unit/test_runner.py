@@ -13,7 +13,7 @@ from bundle.engines.base import Outcome
 from bundle.errors import NonDeterministicResult, StageFailed
 from bundle.graph.code import read_code
 from bundle.graph.keys import Machine, difference
-from tests.unit._graph_cases import Bench, image
+from _graph_cases import Bench, image
 
 
 def write_name(job, out: Path, obs: Path, on_line) -> int:
