@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bundle import host, inputs, record, toolchain
 from bundle.console import Console
@@ -21,12 +21,15 @@ from bundle.graph.keys import Keys, difference
 from bundle.graph.pipeline import Node, Output, Request, StageDefinition, build_graph, closure
 from bundle.graph.runner import Done, Runner
 from bundle.graph.store import Result, Store, fingerprint_of
+from bundle.images.rootfs import SANDBOX_IMAGE
 from bundle.images.spec import Image
 from bundle.paths import Paths
 
+if TYPE_CHECKING:
+    from bundle.engines.select import Choice
+
 PORTABLE = "portable"
 Say = Callable[[str], None]
-SANDBOX_IMAGE = "sandbox"
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,16 @@ class Session:
     def keys(self, images: Mapping[str, Image]) -> Keys:
         return Keys(self.paths.root, images, host.machine(), self.cache)
 
-    def engine(self, name: str) -> Engine:
-        from bundle.engines.select import choose
+    def engine(self, name: str, *, fetch: bool) -> Choice:
+        """The engine asked for; what the sandbox itself is made of is brought first, for it may be the one."""
+        from bundle.engines.select import AUTO, choose
 
+        if name in (AUTO, SANDBOX_IMAGE):
+            self.images([SANDBOX_IMAGE], fetch=fetch)
         with self.phases.phase("choose engine"):
-            return choose(name, self.paths, self.console.say)
+            choice = choose(name, self.paths)
+        self.console.say(choice.sentence())
+        return choice
 
     def runner(self, engine: Engine, keys: Keys) -> Runner:
         return Runner(
@@ -220,24 +228,26 @@ def collect_garbage(paths: Paths, say: Say) -> None:
 
 def _execute(
     session: Session, options: Options, nodes: Mapping[str, Node], force: Collection[str]
-) -> tuple[dict[str, Done], Engine, dict[str, Image]]:
-    engine = session.engine(options.engine)
-    names = {node.stage.image for node in nodes.values()}
-    if engine.name == "sandbox":
-        names.add(SANDBOX_IMAGE)
-    images = session.images(names, fetch=options.fetch)
+) -> tuple[dict[str, Done], Choice, dict[str, Image]]:
+    choice = session.engine(options.engine, fetch=options.fetch)
+    images = session.images({node.stage.image for node in nodes.values()}, fetch=options.fetch)
     session.store.clean_up()
-    keys = session.keys(images)
     with session.phases.phase("stages"):
-        done = session.runner(engine, keys).run(nodes, force)
-    return done, engine, images
+        done = session.runner(choice.engine, session.keys(images)).run(nodes, force)
+    return done, choice, images
 
 
-def _engine_part(engine: Engine, done: Mapping[str, Done]) -> dict[str, Any]:
+def _engine_part(choice: Choice, done: Mapping[str, Done]) -> dict[str, Any]:
+    """The engine of this run; the limits are those under which the stored results were made."""
     limits: dict[str, str] = {}
     for item in done.values():
         limits.update(item.result.observations.get("limits", {}))
-    return {"name": engine.name, "facts": engine.facts(), "limits": limits}
+    return {
+        "name": choice.engine.name,
+        "facts": dict(choice.availability.facts),
+        "limits": limits,
+        "passed_over": [{"name": other.name, "reason": other.reason} for other in choice.passed_over],
+    }
 
 
 def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any]:
@@ -254,7 +264,7 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
     request, checkpoint = resolve(options, paths, session.cache)
     nodes = graph_of(request, paths)
     force = set(nodes) if options.force else set()
-    done, engine, images = _execute(session, options, nodes, force)
+    done, choice, images = _execute(session, options, nodes, force)
     used = {name: images[name] for name in sorted({node.stage.image for node in nodes.values()})}
     probes = {
         name: json.loads((done[f"probe:{name}"].result.out / "probe.json").read_bytes()) for name in used
@@ -270,7 +280,7 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
         checkpoint=checkpoint,
         images=used,
         toolchain=toolchain.compare(toolchain.load_components(paths.conf), probes, {}),
-        engine=_engine_part(engine, done),
+        engine=_engine_part(choice, done),
         host=host.facts(),
         observations={
             "started_at": started_at,

@@ -20,7 +20,7 @@ from bundle.images.spec import Image, Layer
 from bundle.layers.debs import add_debs
 from bundle.layers.tree import Spool, Tree
 from bundle.layers.wheels import add_wheels
-from bundle.locks import load_deb_lock, load_wheel_lock
+from bundle.locks.model import load_deb_lock, load_wheel_lock
 from bundle.paths import Paths
 
 INTERPRETER = "/usr/bin/python3"
@@ -115,7 +115,7 @@ def _layer(paths: Paths, recipe: LayerRecipe, diff_id: str, size_bytes: int) -> 
 def _build_layer(paths: Paths, recipe: LayerRecipe, cache: Cache) -> Layer:
     files = []
     for file in recipe.lock.files:
-        path = cache.path(file.sha256)
+        path = cache.path(file.sha256) if cache.holds(file.sha256) else None
         if path is None:
             raise CouldNotRun(
                 f"layer {recipe.name} ({recipe.architecture}) needs {file.entry}, which is not fetched",

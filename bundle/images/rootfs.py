@@ -13,11 +13,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bundle import host
 from bundle.errors import CouldNotRun, VerificationFailed
 from bundle.files import remove_tree, sha256_bytes
+from bundle.images.build import build_images
 from bundle.images.spec import Image, Layer
 from bundle.layers.tree import clean_path
 from bundle.paths import Paths
+
+SANDBOX_IMAGE = "sandbox"
 
 
 def chain_id(layers: Sequence[Layer]) -> str:
@@ -36,6 +40,16 @@ def ensure_rootfs(paths: Paths, image: Image) -> Path:
         CouldNotRun: no space, or the file system does not take what a layer holds.
     """
     return _ensure(paths, image.layers)
+
+
+def ensure_sandbox_tools(paths: Paths) -> Path:
+    """The unpacked layer that the embedded engine itself comes from, for this machine's architecture.
+
+    Raises:
+        CouldNotRun: its locked files are not fetched.
+    """
+    image = build_images(paths, [SANDBOX_IMAGE], host.architecture(), lambda _: None)[SANDBOX_IMAGE]
+    return ensure_rootfs(paths, image)
 
 
 def _ensure(paths: Paths, layers: Sequence[Layer]) -> Path:
