@@ -1,0 +1,109 @@
+"""The pieces a report is made of, and how numbers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+NAMES = {"cer_percent": "CER", "wer_percent": "WER", "throughput_utterances_per_s": "throughput"}
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Bullet:
+    """A line of a list, with what it concerns."""
+
+    text: str
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell. `full` is the long form of a shortened digest; `tone` is 'good', 'bad', 'open' or nothing."""
+
+    text: str
+    full: str = ""
+    tone: str = ""
+
+    def __str__(self) -> str:
+        return self.full or self.text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns whose name starts with '#' hold numbers, and are set to the right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+    @property
+    def headers(self) -> list[str]:
+        return [name.lstrip("#") for name in self.columns]
+
+    @property
+    def numeric(self) -> list[bool]:
+        return [name.startswith("#") for name in self.columns]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with sentences, a list, plots by name, and tables. `folded` ones open on demand where they can."""
+
+    title: str
+    sentences: Sequence[str] = ()
+    bullets: Sequence[Bullet] = ()
+    plots: Sequence[str] = ()
+    tables: Sequence[Table] = field(default_factory=tuple)
+    folded: bool = False
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """A table of cells or of anything that str() makes one of."""
+    cells = [[value if isinstance(value, Cell) else Cell(str(value)) for value in row] for row in rows]
+    return Table(columns, cells)
+
+
+def digest(value: str) -> Cell:
+    """A digest, short to look at and whole where there is room."""
+    return Cell(value.partition(":")[2][:12] or value[:12], full=value)
+
+
+def status(value: str) -> Cell:
+    """A status in words, coloured where there is colour; the word alone says it."""
+    tones = {"reproduced": "good", "same": "good", "not-reproduced": "bad", "deviates": "bad"}
+    return Cell(value.replace("-", " "), tone=tones.get(value, "open"))
+
+
+def mark(record: Mapping[str, Any]) -> str:
+    """What every number of a demo carries."""
+    return " (demo)" if "demo" in (record["data"]["kind"], record["checkpoint"]["kind"]) else ""
+
+
+def number(value: float | None, decimals: int, suffix: str = "") -> str:
+    """A number with its unit and mark; a missing one says so."""
+    return NONE if value is None else f"{value:.{decimals}f}{suffix}"
+
+
+def interval(bounds: Sequence[float] | None, suffix: str = "") -> str:
+    """Low and high, two decimals."""
+    return NONE if bounds is None else f"{bounds[0]:.2f} to {bounds[1]:.2f}{suffix}"
+
+
+def size(count_bytes: int) -> str:
+    """Bytes in decimal units."""
+    if count_bytes < 1000:
+        return f"{count_bytes} B"
+    return f"{count_bytes / 1e3:.1f} kB" if count_bytes < 10**6 else f"{count_bytes / 1e6:.1f} MB"
+
+
+def claims_of(checks: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> str:
+    """Which figures these checks are of, in a few words."""
+    everything = record["verdict"]["checks"]
+    metrics = list(dict.fromkeys(check["metric"] for check in checks))
+    of_metrics = [check for check in everything if check["metric"] in metrics]
+    what = "every figure" if len(metrics) == len(NAMES) else " and ".join(NAMES[metric] for metric in metrics)
+    if len(of_metrics) == len(checks):
+        return what
+    sizes = list(dict.fromkeys(str(check["batch_size"]) for check in checks))
+    return f"{what} at batch size {', '.join(sizes)}"
