@@ -40,7 +40,7 @@ def _mounts(mountinfo: str) -> list[tuple[str, str, str, set[str]]]:
     found = []
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
-        fields, (kind, _, options) = left.split(), (right.split() + ["", "", ""])[:3]
+        fields, (kind, _, options) = left.split(), [*right.split(), "", "", ""][:3]
         if kind in ("cgroup", "cgroup2"):
             found.append((kind, fields[3], fields[4], set(options.split(","))))
     return found

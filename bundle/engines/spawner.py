@@ -10,7 +10,7 @@ import os
 import queue
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -36,7 +36,7 @@ class _Spawner:
             answer, argv, options = self._requests.get()
             try:
                 answer.set_result(subprocess.Popen(argv, **options))
-            except BaseException as error:  # handed to the thread that asked
+            except (OSError, ValueError, subprocess.SubprocessError) as error:
                 answer.set_exception(error)
 
 
@@ -44,13 +44,20 @@ _lock = threading.Lock()
 _spawner: _Spawner | None = None
 
 
-def spawn(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+def spawn(
+    argv: Sequence[str], *, pass_fds: Sequence[int] = (), env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start a process with no input and with pipes for its output; it may ask to die with this process.
+
+    Args:
+        argv: the command line.
+        pass_fds: descriptors that it inherits beside its three streams.
+        env: its whole environment; empty by default.
 
     Raises:
         OSError: it cannot be started.
     """
-    global _spawner  # noqa: PLW0603 - one a process is the point
+    global _spawner
     with _lock:
         if _spawner is None or not _spawner.belongs_here():
             _spawner = _Spawner()
@@ -60,6 +67,6 @@ def spawn(argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> subprocess.Po
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
         "pass_fds": tuple(pass_fds),
-        "env": {},
+        "env": dict(env or {}),
     }
     return spawner.start(list(argv), options)

@@ -1,0 +1,134 @@
+"""Podman through its own API socket, or through a private one that we start and end.
+
+The private service listens in a folder of ours and dies with this process; containers are ended by their watchdog.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from docker.types import Ulimit
+
+from bundle.engines.docker_engine import ArchiveStream, DockerEngine, Habits
+from bundle.engines.endpoint import Endpoint, on_hybrid_host
+from bundle.engines.spawner import spawn
+from bundle.errors import EngineUnavailable
+
+_START_TIMEOUT_S = 30.0
+_HINT = "install Podman 4 or later, or use `--engine sandbox`"
+
+# The service is to end with us, even when we are killed: it asks for a death signal before it becomes podman.
+_DIE_WITH_PARENT = (
+    "import ctypes, os, signal, sys\n"
+    "ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"
+    "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
+    "os.execvp(sys.argv[2], sys.argv[2:])\n"
+)
+
+
+def usual_sockets(environ: Mapping[str, str]) -> list[Path]:
+    """Where Podman's own service listens, if the user or the system runs one."""
+    if os.getuid() == 0:
+        return [Path("/run/podman/podman.sock")]
+    return [Path(environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}"), "podman/podman.sock")]
+
+
+class Service:
+    """`podman system service` on a private socket."""
+
+    def __init__(self, podman: str, environ: Mapping[str, str]) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="lstm-ctc-podman-"))  # short: a socket's path has 107 bytes
+        self.url = f"unix://{self._folder}/podman.sock"
+        runtime = ["--runtime", "runc"] if on_hybrid_host() and shutil.which("runc") else []
+        argv = [podman, *runtime, "system", "service", "--time=0", self.url]
+        self._process = spawn(
+            [sys.executable, "-I", "-c", _DIE_WITH_PARENT, str(os.getpid()), *argv], env=dict(environ)
+        )
+        self._said: list[bytes] = []
+        for stream in (self._process.stdout, self._process.stderr):
+            threading.Thread(target=self._drain, args=(stream,), daemon=True).start()
+        atexit.register(self.stop)
+
+    def _drain(self, stream: object) -> None:
+        for line in stream:  # type: ignore[attr-defined]
+            self._said = [*self._said[-9:], line]
+
+    def wait_until_listening(self) -> None:
+        """Raises: EngineUnavailable with what podman said, when it ends or does not listen in time."""
+        give_up_s = time.monotonic() + _START_TIMEOUT_S
+        while not (self._folder / "podman.sock").exists():
+            if self._process.poll() is not None or time.monotonic() > give_up_s:
+                self.stop()
+                said = b"".join(self._said).decode("utf-8", "replace").strip()
+                raise EngineUnavailable(
+                    f"`podman system service` did not start: {said or 'it said nothing'}", hint=_HINT
+                )
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End the service and remove its folder. Idempotent."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except Exception:  # noqa: BLE001 - whatever happened, it must not outlive us
+                self._process.kill()
+                self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def podman_habits() -> Habits:
+    """Without root, Podman maps the caller to itself only when asked.
+
+    Its default limit of processes can exceed what this host grants, and then no container starts. Podman lowers its
+    own to kernel.pid_max, so that or our own limit is named instead: it bounds nothing that was not bounded before.
+    """
+    pid_max = int(Path("/proc/sys/kernel/pid_max").read_text())
+    own = resource.getrlimit(resource.RLIMIT_NPROC)
+    soft, hard = (pid_max if limit == resource.RLIM_INFINITY else min(limit, pid_max) for limit in own)
+    return Habits(
+        "podman",
+        "Podman",
+        {} if os.getuid() == 0 else {"userns_mode": "keep-id"},
+        (Ulimit(name="nproc", soft=soft, hard=hard),),
+    )
+
+
+class PodmanEngine(DockerEngine):
+    """See `DockerEngine`; starts a service when none answers."""
+
+    def __init__(self, archive: ArchiveStream, scratch: Path, environ: Mapping[str, str]) -> None:
+        self._service: Service | None = None
+        super().__init__(self._find_endpoint(environ), archive, scratch, podman_habits())
+
+    def _find_endpoint(self, environ: Mapping[str, str]) -> Endpoint:
+        given = environ.get("CONTAINER_HOST")
+        if given:
+            return Endpoint(given, "Podman")
+        podman = shutil.which("podman", path=environ.get("PATH"))
+        for path in usual_sockets(environ):
+            endpoint = Endpoint(f"unix://{path}", "Podman")
+            with contextlib.suppress(EngineUnavailable), contextlib.closing(endpoint.connect(10)) as api:
+                crun = str(api.info().get("DefaultRuntime", "")).endswith("crun")
+                if podman is None or not (crun and on_hybrid_host()):
+                    return endpoint
+        if podman is None:
+            raise EngineUnavailable("Podman is not installed, and no socket of it answers", hint=_HINT)
+        self._service = Service(podman, environ)
+        self._service.wait_until_listening()
+        return Endpoint(self._service.url, "Podman")
+
+    def close(self) -> None:
+        """End the service, if we started one."""
+        if self._service is not None:
+            self._service.stop()
