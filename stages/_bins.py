@@ -101,7 +101,7 @@ def make_output_folders(out, batches):
 def write_output(out, batch, values):
     """Save one batch's log-probabilities (195, B, 41) float32 as .npy, and return its path."""
     if not numpy.isfinite(values).all():
-        raise StageError("{}: the model's output is not finite".format(batch.source), "check the features and the model")
+        raise StageError("{}: the model's output is not finite".format(batch.source), "check its features")
     path = os.path.join(out, batch.folder, batch.output)
     with atomic_file(path) as stream:
         numpy.save(stream, numpy.ascontiguousarray(values, dtype="<f4"), allow_pickle=False)

@@ -26,7 +26,7 @@ def _read_state(path):
         raise StageError("cannot read the checkpoint {}: {}".format(path, error.strerror), _HINT)
     try:
         package = _pickled_tensors.read(data)
-    except _pickled_tensors.UnreadableCheckpoint as error:
+    except _pickled_tensors.CheckpointError as error:
         raise StageError("{} is refused: {}".format(path, error).replace("\n", " "), _HINT)
     state = package.get("state_dict") if isinstance(package, dict) else None
     if not isinstance(state, dict):

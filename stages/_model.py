@@ -57,9 +57,7 @@ class AcousticModel(nn.Module):
         self.rnns = nn.ModuleList(
             [RecurrentLayer(width, hidden, normalise=index > 0) for index, width in enumerate(widths)]
         )
-        self.fc = nn.Sequential(
-            nn.BatchNorm1d(2 * hidden), nn.Linear(2 * hidden, architecture.CLASSES, bias=False)
-        )
+        self.fc = nn.Sequential(nn.BatchNorm1d(2 * hidden), nn.Linear(2 * hidden, architecture.CLASSES, bias=False))
         self._dropout = dropout
 
     def forward(self, x):

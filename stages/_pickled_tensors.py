@@ -40,7 +40,7 @@ _INERT_NAMES = (
 _TORCH_DTYPES = ("float16", "float32", "float64", "int32", "int64")
 
 
-class UnreadableCheckpoint(Exception):
+class CheckpointError(Exception):
     """The file is damaged, of another kind, or asks for something other than tensors; one line says what."""
 
 
@@ -75,11 +75,11 @@ def _rebuild_tensor(storage, offset, size, stride, *_rest):
     """A view of a flat storage, as `torch._utils._rebuild_tensor_v2`, its bounds checked. Strides in elements."""
     numbers = (offset,) + tuple(size) + tuple(stride)
     if any(type(number) is not int or number < 0 for number in numbers) or len(size) != len(stride):
-        raise UnreadableCheckpoint("a tensor has the offset, sizes and strides {}, {}, {}".format(offset, size, stride))
+        raise CheckpointError("a tensor has the offset, sizes and strides {}, {}, {}".format(offset, size, stride))
     empty = 0 in size
     last = offset + sum((length - 1) * step for length, step in zip(size, stride))
     if not isinstance(storage, numpy.ndarray) or (not empty and last >= storage.size):
-        raise UnreadableCheckpoint("a tensor of shape {} reaches beyond its storage".format(tuple(size)))
+        raise CheckpointError("a tensor of shape {} reaches beyond its storage".format(tuple(size)))
     if empty:
         return numpy.empty(size, storage.dtype)
     width = storage.dtype.itemsize
@@ -117,17 +117,17 @@ class _Unpickler(pickle.Unpickler):
         inside = any(module == package or module.startswith(package + ".") for package in _INERT_PACKAGES)
         if inside or key in _INERT_NAMES or (module == "torch" and name in _TORCH_DTYPES):
             return Inert
-        raise UnreadableCheckpoint(
-            "it asks for {}.{}, which a checkpoint of this model has no use for; it was not run".format(module, name)
+        raise CheckpointError(
+            "it asks for {}.{}, which a checkpoint of this model has no use for; it was not run".format(*key)
         )
 
     def persistent_load(self, pid):
         if isinstance(pid, tuple) and len(pid) >= 2 and pid[0] == "module":
             return pid[1]  # a module's class, with its source text
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
-            raise UnreadableCheckpoint("it refers to something that is not a tensor's storage")
+            raise CheckpointError("it refers to something that is not a tensor's storage")
         if type(pid[4]) is not int or pid[4] < 0:
-            raise UnreadableCheckpoint("a storage has {!r} values".format(pid[4]))
+            raise CheckpointError("a storage has {!r} values".format(pid[4]))
         return self._storage_of(pid[1].dtype, str(pid[2]), pid[4], pid[5] if len(pid) > 5 else None)
 
 
@@ -136,40 +136,40 @@ def _unpickle(stream, storage_of):
 
 
 def _no_storage(*_arguments):
-    raise UnreadableCheckpoint("a storage stands where none belongs")
+    raise CheckpointError("a storage stands where none belongs")
 
 
 def _read_zip(data):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {member.filename: member for member in archive.infolist()}
         if any(name.endswith("/constants.pkl") for name in members):
-            raise UnreadableCheckpoint("it is a TorchScript program, not a checkpoint")
+            raise CheckpointError("it is a TorchScript program, not a checkpoint")
         for name, member in members.items():
             if member.compress_type != zipfile.ZIP_STORED or member.file_size > len(data):
                 # PyTorch stores its members; a compressed one could grow without end.
-                raise UnreadableCheckpoint("its member {} is compressed".format(name))
+                raise CheckpointError("its member {} is compressed".format(name))
         roots = [name[: -len("data.pkl")] for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(roots) != 1:
-            raise UnreadableCheckpoint("it is a zip file, but not one that PyTorch wrote (no data.pkl)")
+            raise CheckpointError("it is a zip file, but not one that PyTorch wrote (no data.pkl)")
         order = roots[0] + "byteorder"
         if order in members and archive.read(order) != b"little":
-            raise UnreadableCheckpoint("it was written on a big-endian machine")
+            raise CheckpointError("it was written on a big-endian machine")
         storages = {}
 
         def storage_of(dtype, key, count, _view):
             if key not in storages:
                 name = roots[0] + "data/" + key
                 if name not in members:
-                    raise UnreadableCheckpoint("its member {} is missing".format(name))
+                    raise CheckpointError("its member {} is missing".format(name))
                 if members[name].file_size != count * dtype.itemsize:
-                    raise UnreadableCheckpoint(
+                    raise CheckpointError(
                         "its member {} has {} bytes, not {}".format(
                             name, members[name].file_size, count * dtype.itemsize
                         )
                     )
                 storages[key] = numpy.frombuffer(archive.read(name), dtype=dtype)
             if storages[key].dtype != dtype:
-                raise UnreadableCheckpoint("storage {} is used with two types".format(key))
+                raise CheckpointError("storage {} is used with two types".format(key))
             return storages[key]
 
         return _unpickle(io.BytesIO(archive.read(roots[0] + "data.pkl")), storage_of)
@@ -178,16 +178,16 @@ def _read_zip(data):
 def _read_legacy(data):
     stream = io.BytesIO(data)
     if _unpickle(stream, _no_storage) != _LEGACY_MAGIC or _unpickle(stream, _no_storage) != _LEGACY_PROTOCOL:
-        raise UnreadableCheckpoint("it is a pickle, but not one that PyTorch wrote")
+        raise CheckpointError("it is a pickle, but not one that PyTorch wrote")
     system = _unpickle(stream, _no_storage)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise UnreadableCheckpoint("it was written on a big-endian machine")
+        raise CheckpointError("it was written on a big-endian machine")
     storages = {}
 
     def storage_of(dtype, key, count, view):
         if key not in storages:
             if count * dtype.itemsize > len(data):
-                raise UnreadableCheckpoint("storage {} would be larger than the file".format(key))
+                raise CheckpointError("storage {} would be larger than the file".format(key))
             storages[key] = numpy.zeros(count, dtype)
         if view is None:
             return storages[key]
@@ -197,13 +197,13 @@ def _read_legacy(data):
     package = _unpickle(stream, storage_of)
     keys = _unpickle(stream, _no_storage)
     if not isinstance(keys, list) or sorted(str(key) for key in keys) != sorted(storages):
-        raise UnreadableCheckpoint("its list of storages does not fit its tensors")
+        raise CheckpointError("its list of storages does not fit its tensors")
     for key in keys:
         storage = storages[str(key)]
         header = stream.read(8)
         content = stream.read(storage.nbytes)
         if len(header) < 8 or struct.unpack("<q", header)[0] != storage.size or len(content) < storage.nbytes:
-            raise UnreadableCheckpoint("it ends before its last tensor, or storage {} has another size".format(key))
+            raise CheckpointError("it ends before its last tensor, or storage {} has another size".format(key))
         storage[:] = numpy.frombuffer(content, storage.dtype)
     return package
 
@@ -212,17 +212,17 @@ def read(data):
     """What `torch.load` would return for the file's bytes, its tensors as NumPy arrays, all else plain or `Inert`.
 
     Raises:
-        UnreadableCheckpoint: damaged, truncated, of another kind, or asking for code.
+        CheckpointError: damaged, truncated, of another kind, or asking for code.
     """
     if sys.byteorder != "little":
-        raise UnreadableCheckpoint("this machine is big-endian, which no supported image is")
+        raise CheckpointError("this machine is big-endian, which no supported image is")
     try:
         if data.startswith(b"PK\x03\x04"):
             return _read_zip(data)
         if data.startswith(b"\x80"):
             return _read_legacy(data)
-    except UnreadableCheckpoint:
+    except CheckpointError:
         raise
-    except Exception as error:  # a damaged pickle or archive raises anything
-        raise UnreadableCheckpoint("it is damaged or truncated ({}: {})".format(type(error).__name__, error))
-    raise UnreadableCheckpoint("it is not a PyTorch checkpoint: it starts with {!r}".format(data[:8]))
+    except Exception as error:  # noqa: BLE001 - a damaged pickle or archive raises anything
+        raise CheckpointError("it is damaged or truncated ({}: {})".format(type(error).__name__, error))
+    raise CheckpointError("it is not a PyTorch checkpoint: it starts with {!r}".format(data[:8]))

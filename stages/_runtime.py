@@ -28,7 +28,7 @@ class Graph:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(path, sess_options=options, providers=[PROVIDER])
-        except Exception as error:  # the runtime's exceptions share no public base class
+        except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no public base class
             raise StageError("ONNX Runtime cannot load {}: {}".format(path, str(error).splitlines()[0]))
         self._path = path
         self.threads = options.intra_op_num_threads

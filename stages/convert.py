@@ -32,7 +32,7 @@ def _load(path):
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except Exception as error:  # a damaged file makes protobuf or the checker raise anything
+    except Exception as error:  # noqa: BLE001 - a damaged file makes protobuf or the checker raise anything
         raise _stage.StageError("{} is not a valid ONNX model: {}".format(path, str(error).splitlines()[0]))
     return model
 
@@ -62,9 +62,7 @@ class _Source:
             raise _stage.StageError("{}: {} is not a constant".format(self._path, name), "run the stage export")
         value = numpy_helper.to_array(self._constants[name]).astype(numpy.float64)
         if value.shape != shape:
-            raise _stage.StageError(
-                "{}: constant {} has shape {}, not {}".format(self._path, name, value.shape, shape)
-            )
+            raise _stage.StageError("{}: constant {} has shape {}, not {}".format(self._path, name, value.shape, shape))
         return value
 
     def convolution(self, index):
@@ -230,9 +228,7 @@ def main(arguments):
         stream.write(data)
     progress.advance()
     difference = verify(plain_path, fused_path, options.bs)
-    _stage.write_json(
-        os.path.join(options.obs, "verification.json"), {"max_abs_difference": difference, "seed": SEED}
-    )
+    _stage.write_json(os.path.join(options.obs, "verification.json"), {"max_abs_difference": difference, "seed": SEED})
     _stage.write_json(
         os.path.join(options.out, "summary.json"),
         {

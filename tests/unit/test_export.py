@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from _model_cases import golden_weights  # noqa: E402
+
 from stages import export  # noqa: E402
 
 pytestmark = pytest.mark.skipif(

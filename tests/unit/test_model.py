@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from _model_cases import golden_shapes, golden_weights, parity
+
 from stages import _architecture as architecture
 
 PARITY = 2e-5

@@ -1,0 +1,137 @@
+"""The agreement figures against their formulas written out, and the thresholds."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from _model_cases import write_batches, write_stand_in
+
+from stages import compare
+from stages._stage import StageError
+
+
+def _logprobs(seed, frames=195):
+    logits = np.random.RandomState(seed).standard_normal((frames, 41)) * 3
+    return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
+def _result(first, second, output_frames=195):
+    agreement = compare.Agreement()
+    agreement.add(first, second, output_frames)
+    return agreement.result()
+
+
+def test_equal_outputs_agree_in_full():
+    result = _result(_logprobs(1), _logprobs(1))
+    assert result["cosine"] == pytest.approx(1.0, abs=1e-12)
+    assert [result[name] for name in ("max_abs", "relative_euclidean", "kl", "rmse", "mean_relative")] == [0.0] * 5
+    assert result["symbols_changed"] == 0
+    assert result["within_thresholds"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_utterances_pool_to_the_formulas_over_all_of_them(seed, lengths):
+    agreement = compare.Agreement()
+    firsts = [_logprobs(seed % 2**31 + n, length) for n, length in enumerate(lengths)]
+    seconds = [_logprobs(seed % 2**31 + 50 + n, length) for n, length in enumerate(lengths)]
+    for first, second in zip(firsts, seconds):
+        agreement.add(first, second, len(first))
+    a, b = (np.vstack(parts).astype(np.float64) for parts in (firsts, seconds))
+    result = agreement.result()
+    assert result["max_abs"] == np.abs(a - b).max()
+    assert result["cosine"] == pytest.approx((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+    assert result["relative_euclidean"] == pytest.approx(np.linalg.norm(a - b) / np.linalg.norm(a))
+    assert result["rmse"] == pytest.approx(np.sqrt(np.mean((a - b) ** 2)))
+    assert result["mean_relative"] == pytest.approx(np.mean(np.abs(a - b) / np.abs(a)))
+    p, q = np.exp(a), np.exp(b)
+    assert result["kl"] == pytest.approx(np.mean((p * np.log(p / q)).sum(axis=1)), abs=1e-5)
+    assert result["symbols_changed"] == int((a.argmax(axis=1) != b.argmax(axis=1)).sum())
+    assert result["utterances"] == len(lengths)
+
+
+def test_a_symbol_that_changes_counts_within_the_utterance_only():
+    first = _logprobs(3)
+    second = first.copy()
+    second[[10, 150], (first[[10, 150]].argmax(axis=1) + 1) % 41] = 0.0
+    assert _result(first, second, output_frames=100)["symbols_changed"] == 1
+    assert _result(first, second)["symbols_changed"] == 2
+
+
+def test_an_output_beyond_the_thresholds_is_told():
+    assert not _result(_logprobs(1), _logprobs(2))["within_thresholds"]
+    slightly = _logprobs(1) * np.float32(1.06)
+    result = _result(_logprobs(1), slightly)
+    assert result["cosine"] > 0.99
+    assert result["relative_euclidean"] == pytest.approx(0.06, rel=1e-3)
+    assert not result["within_thresholds"]
+
+
+@pytest.fixture
+def case(tmp_path):
+    """Three utterances in batches of two; the fourth row only fills the tail up. All three outputs are equal."""
+    values = np.zeros((2, 2, 390, 243), np.float32)
+    values[:, :, :195, :41] = np.stack([_logprobs(seed) for seed in range(4)]).reshape(2, 2, 195, 41)
+    utterances = [
+        {"id": f"u{index}", "batch": index // 2, "row": index % 2, "stacked_frames": 200, "output_frames": 100}
+        for index in range(3)
+    ]
+    write_batches(tmp_path / "batches", values, 1, 1, utterances)
+    for name in ("onnx", "out", "obs"):
+        (tmp_path / name).mkdir()
+    write_stand_in(tmp_path / "onnx" / "lstm_ctc.onnx", 2)
+    for name in ("reference", "outputs"):
+        for folder, index in (("result", 0), ("tail", 1)):
+            (tmp_path / name / folder).mkdir(parents=True)
+            output = values[index, :, :195, :41].transpose(1, 0, 2)
+            np.save(str(tmp_path / name / folder / f"inputs_{index}_0.npy"), np.ascontiguousarray(output))
+    return tmp_path
+
+
+def _compare(folder):
+    names = ("reference", "onnx", "outputs", "batches", "out", "obs")
+    compare.main([part for name in names for part in ("--" + name, str(folder / name))] + ["--bs", "2"])
+    return json.loads((folder / "out" / "compare.json").read_text(encoding="utf-8"))
+
+
+def _change(path, frame, row, value):
+    output = np.load(str(path))
+    output[frame, row] = value
+    np.save(str(path), output)
+
+
+def test_the_stage_compares_every_utterance_and_states_its_formulas(case):
+    result = _compare(case)
+    for pair in ("torch_onnx", "torch_converted", "onnx_converted"):
+        assert (result[pair]["utterances"], result[pair]["frames"], result[pair]["scored_frames"]) == (3, 585, 300)
+        assert result[pair]["max_abs"] == 0.0
+    assert result["within_thresholds"]
+    assert set(result["formulas"]) <= set(result["torch_onnx"])
+    assert result["thresholds"]["at_most"]["kl"] == 0.005
+
+
+def test_a_change_in_one_output_shows_in_its_two_pairs_only(case):
+    _change(case / "outputs" / "tail" / "inputs_1_0.npy", 50, 0, np.linspace(-9, -1, 41))
+    result = _compare(case)
+    assert result["torch_onnx"]["max_abs"] == 0.0
+    assert result["torch_converted"]["max_abs"] > 0.0
+    assert result["torch_converted"]["max_abs"] == result["onnx_converted"]["max_abs"]
+
+
+def test_rows_that_fill_a_batch_do_not_count(case):
+    _change(case / "outputs" / "tail" / "inputs_1_0.npy", slice(None), 1, -1.0)
+    assert _compare(case)["torch_converted"]["max_abs"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["reference", "outputs"])
+def test_a_missing_output_is_refused_by_name(case, name):
+    (case / name / "tail" / "inputs_1_0.npy").unlink()
+    with pytest.raises(StageError, match=name + r".tail.inputs_1_0\.npy"):
+        _compare(case)
+    assert list((case / "out").iterdir()) == []

@@ -1,0 +1,110 @@
+"""The graph for ONNX Runtime: what it holds, that it computes the same, and what is refused."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from _model_cases import golden_weights, parity, write_plain_onnx  # noqa: E402
+
+from stages import _runtime, convert  # noqa: E402
+from stages._stage import StageError  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    write_plain_onnx(folder / "lstm_ctc.onnx", golden_weights())
+    return folder
+
+
+def _convert(export, folder, batch_size):
+    for name in ("out", "obs"):
+        (folder / name).mkdir(parents=True)
+    convert.main(
+        ["--onnx", str(export), "--bs", str(batch_size), "--out", str(folder / "out"), "--obs", str(folder / "obs")]
+    )
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def converted(export, tmp_path_factory):
+    return _convert(export, tmp_path_factory.mktemp("converted"), 2)
+
+
+def test_both_graphs_equal_the_reference(export, converted):
+    rows, expected = parity()
+    for path in (export / "lstm_ctc.onnx", converted / "model.onnx"):
+        output = _runtime.Graph(str(path)).run(rows)
+        assert np.abs(output - expected).max() <= 2e-5
+
+
+def test_a_layer_is_one_bidirectional_lstm_and_no_batchnorm_is_left(converted):
+    graph = onnx.load(str(converted / "model.onnx")).graph
+    kinds = collections.Counter(node.op_type for node in graph.node)
+    assert len(graph.node) == 22
+    assert kinds["LSTM"] == 4
+    assert kinds["BatchNormalization"] == 0
+
+
+def test_the_batch_size_is_fixed(converted):
+    graph = _runtime.Graph(str(converted / "model.onnx"))
+    assert graph.batch_size == 2
+    with pytest.raises(StageError, match="batches of 2, not 4"):
+        graph.require_batch_size(4)
+
+
+def test_converting_twice_gives_the_same_bytes_and_no_observation_in_them(export, converted, tmp_path):
+    again = _convert(export, tmp_path, 2)
+    assert sorted(path.name for path in again.iterdir()) == ["model.onnx", "summary.json"]
+    for path in again.iterdir():
+        assert path.read_bytes() == (converted / path.name).read_bytes()
+    summary = json.loads((again / "summary.json").read_text())
+    assert (summary["batch_size"], summary["nodes"]) == (2, 22)
+    assert json.loads((tmp_path / "obs" / "verification.json").read_text())["max_abs_difference"] <= 5e-5
+
+
+def test_the_converted_bytes_are_the_same_on_any_thread_count(converted):
+    rows, _ = parity()
+    outputs = [_runtime.Graph(str(converted / "model.onnx"), threads).run(rows) for threads in (1, 2)]
+    assert outputs[0].tobytes() == outputs[1].tobytes()
+
+
+def test_a_conversion_that_computes_something_else_is_refused(export, tmp_path, monkeypatch):
+    original = convert._Source.normalisation
+    monkeypatch.setattr(
+        convert._Source, "normalisation", lambda self, index: [value * 1.01 for value in original(self, index)]
+    )
+    with pytest.raises(StageError, match="differs from it by"):
+        _convert(export, tmp_path, 1)
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_another_model_is_refused(tmp_path):
+    node = onnx.helper.make_node("Relu", ["actual_input_1"], ["output1"])
+    value = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 390, 243])
+        for name in ("actual_input_1", "output1")
+    ]
+    onnx.save(
+        onnx.helper.make_model(onnx.helper.make_graph([node], "other", value[:1], value[1:])),
+        str(tmp_path / "lstm_ctc.onnx"),
+    )
+    with pytest.raises(StageError, match="not an export of this model"):
+        _convert(tmp_path, tmp_path / "run", 1)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x08\x06garbage"])
+def test_a_damaged_export_is_refused(tmp_path, data):
+    (tmp_path / "lstm_ctc.onnx").write_bytes(data)
+    with pytest.raises(StageError, match=r"lstm_ctc\.onnx"):
+        _convert(tmp_path, tmp_path / "run", 1)
+
+
+def test_an_absent_export_is_refused(tmp_path):
+    with pytest.raises(StageError, match=r"lstm_ctc\.onnx"):
+        _convert(tmp_path, tmp_path / "run", 1)
