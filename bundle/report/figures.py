@@ -10,7 +10,7 @@ from bundle.verdict import NOT_COMPARABLE
 
 TOP_CONFUSIONS = 15
 _PROTOCOLS = ("complete", "published")
-_LATENCIES = ("mean", "median", "min", "max", "p50", "p90", "p99")
+_LATENCIES = ("mean", "median", "p90", "p99", "min", "max")
 _PAIRS = {
     "torch_onnx": "PyTorch and ONNX",
     "torch_converted": "PyTorch and the converted model",
@@ -51,7 +51,9 @@ def _against_table(record: Mapping[str, Any]) -> Section:
         if check.get("tolerance_reason")
     )
     columns = ["#B", "metric", "unit", "#published", "#found", "#difference", "tolerance", "status"]
-    return Section("The published table", [*sentences, *reasons], plots=["errors"], tables=[table(columns, rows)])
+    return Section(
+        "The published table", sentences, plots=["errors"], tables=[table(columns, rows)], notes=list(reasons)
+    )
 
 
 def _error_rates(record: Mapping[str, Any]) -> Section:
@@ -67,15 +69,13 @@ def _error_rates(record: Mapping[str, Any]) -> Section:
                     result["batch_size"],
                     found["utterances"],
                     found["phones"],
-                    number(found["wer_percent"], 4, f" %{demo}"),
-                    interval(found["interval_95"]["wer_percent"], f" %{demo}"),
-                    number(found["cer_percent"], 4, f" %{demo}"),
-                    interval(found["interval_95"]["cer_percent"], f" %{demo}"),
+                    _rate(found, "wer_percent", demo),
+                    _rate(found, "cer_percent", demo),
                     f"{found['edits']['wer']} = {counts['substitutions']} + {counts['insertions']} + "
                     f"{counts['deletions']}{demo}",
                 ]
             )
-    columns = ["protocol", "#B", "#utterances", "#phones", "#WER", "#95 % of WER", "#CER", "#95 % of CER", "#S + I + D"]
+    columns = ["protocol", "#B", "#utterances", "#phones", "#WER, 95 % interval", "#CER, 95 % interval", "#S + I + D"]
     methods = dict.fromkeys(result["complete"]["interval_95"]["method"] for result in record["results"])
     sentences = [
         "The complete protocol scores every utterance, with clean strings: quote its figures. The published protocol "
@@ -94,6 +94,13 @@ def _error_rates(record: Mapping[str, Any]) -> Section:
         sentences.append(f"{len(excluded)} exclusions, listed below: these utterances are in no figure.")
         tables.append(table(["#B", "excluded utterance", "reason"], excluded))
     return Section("Error rates", sentences, tables=tables)
+
+
+def _rate(found: Mapping[str, Any], metric: str, demo: str) -> str:
+    """A rate with its interval, as in '4.1456 % [2.65 to 5.65]'."""
+    if found[metric] is None:
+        return number(None, 4)
+    return f"{number(found[metric], 4, ' %')} [{interval(found['interval_95'][metric])}]{demo}"
 
 
 def _reference_failures(record: Mapping[str, Any]) -> list[str]:
@@ -147,11 +154,9 @@ def _agreement(record: Mapping[str, Any]) -> Section | None:
             )
     if not rows:
         return None
-    columns = ["#B", "pair", "#max abs", "#cosine", "#relative Euclidean", "#KL", "#RMSE", "#symbols changed"]
-    sentence = "The same real inputs through each form of the network; the thresholds are the chip vendor's."
-    return Section(
-        "Numeric agreement", [sentence], tables=[table([*columns, "#utterances", "within thresholds"], rows)]
-    )
+    columns = ["#B", "pair", "#max abs", "#cosine", "#rel. Euclidean", "#KL", "#RMSE", "#symbols changed"]
+    sentence = "The same real inputs through each form of the network; the limits are the chip vendor's."
+    return Section("Numeric agreement", [sentence], tables=[table([*columns, "#utterances", "within limits"], rows)])
 
 
 def _confusions(record: Mapping[str, Any]) -> Section | None:

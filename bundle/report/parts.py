@@ -48,13 +48,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with sentences, a list, plots by name, and tables. `folded` ones open on demand where they can."""
+    """A heading with sentences, a list, plots by name, tables, and notes below. `folded` tables open on demand."""
 
     title: str
     sentences: Sequence[str] = ()
     bullets: Sequence[Bullet] = ()
     plots: Sequence[str] = ()
     tables: Sequence[Table] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
     folded: bool = False
 
 

@@ -17,7 +17,9 @@ def _protocol(utterances, phones, characters, cer_edits, wer_edits):
         "characters": characters,
         **rates,
         "edits": {"cer": cer_edits, "wer": wer_edits},
-        "wer_counts": {"substitutions": wer_edits - 2 if wer_edits else 0, "insertions": 1, "deletions": 1},
+        "wer_counts": {"substitutions": wer_edits - 2, "insertions": 1, "deletions": 1}
+        if wer_edits
+        else dict.fromkeys(("substitutions", "insertions", "deletions"), 0),
         "interval_95": interval,
         "confusions": [
             {"reference": "ih", "hypothesis": "ah", "count": 9},

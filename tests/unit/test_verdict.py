@@ -72,7 +72,6 @@ def test_demo_on_a_cpu_is_not_comparable_and_every_reason_is_said():
         "dev has 2171 phones; TIMIT's has 15057",
         "batch size 8: 56 utterances scored; the table's figure is of 392",
         "batch size 64: 0 utterances scored",
-        "batch size 64: nothing was scored",
     ):
         assert reason in said
     assert len(judged["reasons"]) == len(set(judged["reasons"]))

@@ -1,0 +1,255 @@
+"""Reports: what they must say, that they say it of the record alone, and that nothing of a record becomes markup."""
+
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundle.published import load_published
+from bundle.report import terminal_summary, write_report
+from bundle.report.markdown import escape
+from bundle.report.plots import draw
+from bundle.report.writer import render_html, render_markdown
+from bundle.verdict import verdict
+from tests.unit.records import demo_record, published_record
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = load_published(ROOT / "conf/published.toml")
+SCHEMA = json.loads((ROOT / "bundle/record.schema.json").read_text())
+RENDERERS = [terminal_summary, render_markdown, render_html]
+FILES = [render_markdown, render_html]
+
+
+def judged(record):
+    return {**record, "verdict": verdict(record, PUBLISHED)}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced, and gathers the text that a reader sees."""
+
+    VOID = ("meta",)
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.words, self.attributes, self.tags = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def plain(render, record):
+    """What a reader reads, without the escapes."""
+    text = render(record)
+    if render is render_html:
+        return Page(text).text
+    return " ".join(re.sub(r"\\([\\`*_{}\[\]<>#|~!&$])", r"\1", text).split())
+
+
+@pytest.mark.parametrize("render", RENDERERS)
+@pytest.mark.parametrize("make", [demo_record, published_record])
+def test_same_record_gives_the_same_bytes_and_is_not_changed(render, make):
+    record = judged(make())
+    before = copy.deepcopy(record)
+    reordered = json.loads(json.dumps(record, sort_keys=True))
+    assert render(record) == render(copy.deepcopy(record))
+    assert record == before
+    assert render(reordered) == render(json.loads(json.dumps(reordered)))
+
+
+@pytest.mark.parametrize("render", RENDERERS)
+def test_every_reason_for_not_comparing_is_said_before_any_figure(render):
+    record = judged(demo_record())
+    text = plain(render, record)
+    first_figure = text.index("4.1456")
+    assert "Not comparable with the published table" in text
+    for reason in record["verdict"]["reasons"]:
+        assert text.index(reason) < first_figure
+
+
+@pytest.mark.parametrize("render", RENDERERS)
+def test_what_was_compared_is_said_claim_by_claim(render):
+    text = plain(render, judged(published_record()))
+    assert "Reproduced: every published figure" in text
+    assert "throughput at batch size 8: reproduced" in text
+    assert "Not comparable" not in text
+
+
+@pytest.mark.parametrize("render", RENDERERS)
+def test_a_figure_outside_its_tolerance_is_named_at_the_top(render):
+    record = published_record()
+    record["results"][1]["throughput_utterances_per_s"] = 20.0
+    text = plain(render, judged(record))
+    assert "Not reproduced" in text
+    assert "batch size 8: throughput 20.0000 utterances/s, published 42.0914: 22.0914 below" in text
+
+
+@pytest.mark.parametrize("render", RENDERERS)
+def test_every_number_of_a_demo_is_called_one(render):
+    text = plain(render, judged(demo_record()))
+    assert "This is a demo" in text
+    found = ["4.2105", "4.1456", "6.2500", "4.7273", "18.4000", "20.4000", "434.78", "3137.25"]
+    for figure in found:
+        places = [m.end() for m in re.finditer(re.escape(figure), text)]
+        assert places
+        for place in places:
+            after = text[place : place + 30]
+            # A plot's label names the series, which is called a demo, before the number.
+            assert "(demo)" in after or "(demo)" in text[place - 60 : place], text[place - 60 : place + 30]
+
+
+@pytest.mark.parametrize("render", RENDERERS)
+def test_a_real_run_is_never_called_a_demo(render):
+    assert "demo" not in plain(render, judged(published_record())).lower()
+
+
+@pytest.mark.parametrize("render", FILES)
+def test_toolchain_images_stages_and_formulas_are_all_there(render):
+    record = judged(demo_record())
+    text = plain(render, record)
+    for row in record["toolchain"]:
+        assert row["component"] in text and row["required"] in text and row["probe"] in text
+    for metric in record["metrics"].values():
+        assert metric["formula"] in text and metric["unit"] in text
+    whole = render(record)
+    digests = [*record["images"].values(), record["identity"]["sha256"], record["data"]["fingerprint"]]
+    digests += [stage[key] for stage in record["stages"] for key in ("fingerprint", "image")]
+    digests += [stage["outputs"]["digest"] for stage in record["stages"]]
+    digests += [layer["diff_id"] for layers in record["image_layers"].values() for layer in layers]
+    for digest in digests:
+        assert digest in whole
+    assert "not enforced: no delegated cgroup" in text
+    assert "2.71 to 5.71" in text
+
+
+def test_page_is_one_file_that_asks_for_nothing():
+    page = Page(render_html(judged(demo_record())))
+    assert not {"script", "link", "img", "iframe", "object", "embed"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name in ("src", "href", "xlink:href") or name.startswith("on")]
+    assert not re.search(r"url\(|@import|https?://", render_html(judged(demo_record())))
+    assert page.tags.count("svg") == 4
+
+
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)> | `x` [a](javascript:b)'
+
+
+def poison(value):
+    """The record with every free text hostile."""
+    if isinstance(value, dict):
+        return {key: poison(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [poison(inner) for inner in value]
+    return value + HOSTILE if isinstance(value, str) else value
+
+
+def poisoned_record():
+    record = judged(demo_record())
+    outcome, checks = record["verdict"]["outcome"], record["verdict"]["checks"]
+    bad = poison(record)
+    bad["verdict"]["outcome"] = outcome
+    for check, good in zip(bad["verdict"]["checks"], checks):
+        check.update(status=good["status"], metric=good["metric"])
+    return bad
+
+
+def test_no_text_of_a_record_becomes_html():
+    page = Page(render_html(poisoned_record()))
+    assert not {"script", "img"} & set(page.tags)
+    assert "<script>alert(1)</script>" in page.text
+
+
+def test_no_text_of_a_record_becomes_markdown():
+    text = render_markdown(poisoned_record())
+    assert not re.search(r"(?<!\\)<script|(?<!\\)<img|(?<!\\)\[a", text)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    widths = {len(re.findall(r"(?<!\\)\|", row)) for row in rows if "PyTorch" in row and "wheel" in row}
+    assert widths == {6}
+
+
+@given(st.text())
+def test_escaped_markdown_keeps_its_words_on_one_line(text):
+    escaped = escape(text)
+    assert "\n" not in escaped
+    assert not re.search(r"(?<!\\)(?:\\\\)*[|<`*_]", escaped)
+
+
+def keep_required(value, schema):
+    """Only what the schema requires of an object."""
+    if "$ref" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+    if isinstance(value, dict) and "properties" in schema:
+        return {key: keep_required(value[key], schema["properties"][key]) for key in schema["required"]}
+    if isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):
+        return {key: keep_required(inner, schema["additionalProperties"]) for key, inner in value.items()}
+    if isinstance(value, list) and "items" in schema:
+        return [keep_required(inner, schema["items"]) for inner in value]
+    return value
+
+
+@pytest.mark.parametrize("render", RENDERERS)
+def test_record_with_only_what_its_schema_requires_can_be_reported(render):
+    record = keep_required(judged(demo_record()), SCHEMA)
+    assert "comparison" not in record["results"][0]
+    assert "Not comparable" in plain(render, record)
+
+
+@pytest.mark.parametrize("render", RENDERERS)
+def test_run_without_results_can_be_reported(render):
+    record = demo_record()
+    record["results"] = []
+    assert "Not comparable" in plain(render, judged(record))
+
+
+def test_plot_shows_the_published_table_beside_the_run():
+    plot = str(draw(judged(demo_record()))["errors"])
+    assert plot.count("<circle") == 2 + 2  # B = 8 and its two legend marks; B = 64 scored nothing
+    assert plot.count("<rect") == 12 + 2
+    assert "WER % published, B = 16: 18.8313 %" in plot
+
+
+def test_files_are_written_beside_the_record_and_replace_older_ones(tmp_path):
+    record = judged(demo_record())
+    (tmp_path / "report.md").write_text("old")
+    write_report(record, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.md"]
+    assert (tmp_path / "report.md").read_text() == render_markdown(record)
+    assert (tmp_path / "report.html").read_text() == render_html(record)
+
+
+def test_excluded_utterances_and_what_the_reference_could_not_do_are_said():
+    record = demo_record()
+    record["results"][0]["excluded"] = [{"utterance": "FADG0_SI1", "reason": "over 780 frames"}]
+    record["results"][0]["decode"] = {
+        "type": "Beam",
+        "reference_would_fail": {"empty_labelling_survived": {"utterances": ["FAKS0_SX2"], "handled": "it counts"}},
+    }
+    text = plain(render_markdown, judged(record))
+    assert "FADG0_SI1 | over 780 frames" in text
+    assert (
+        "the reference would have stopped with an error (empty labelling survived: FAKS0_SX2); here it counts" in text
+    )
