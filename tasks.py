@@ -10,6 +10,22 @@ _RUN_OPTIONS = ("data", "checkpoint", "engine", "toolchain", "device", "decode",
                 "loop", "skip-bad", "force", "offline")  # fmt: skip
 
 
+_STAGES = {
+    "batches": "Stack frames into the model's input files",
+    "compare": "Compare PyTorch, ONNX and the converted model",
+    "convert": "Make the graph for ONNX Runtime",
+    "corpus": "List a corpus: utterances, labels, units, waves",
+    "demo_corpus": "Make demo speech in TIMIT's layout",
+    "export": "Check the checkpoint, export it to ONNX",
+    "features": "Kaldi's filter banks, normalised",
+    "infer": "Run the model over the batches",
+    "lm": "Estimate the bigram that Beam uses",
+    "measure": "Time pure inference",
+    "reference": "Run the checkpoint in PyTorch",
+    "score": "Decode and score by both protocols",
+}
+
+
 def _options(bs, force=False, engine="auto", toolchain="auto", offline=False, data="", checkpoint="", **request):
     from bundle.graph.pipeline import Request, parse_batch_sizes
     from bundle.reproduce import Options
@@ -32,13 +48,16 @@ def _here():
     return Paths.of_checkout(), Console()
 
 
-@task(help=help_for("bs", *_RUN_OPTIONS, "plan"))
+@task(help=help_for("bs", *_RUN_OPTIONS, "plan"), auto_shortflags=False)
 @reporting
 def reproduce(
     c, bs="8", data="", checkpoint="", engine="auto", toolchain="auto", device="cpu", decode="Greedy", beam_width=10,
     lm_alpha=0.1, split="dev", loop=100, skip_bad=False, force=False, offline=False, plan=False,
 ):  # fmt: skip
-    """Run everything, from speech to verdict, and write the report into artifacts/runs/latest."""
+    """Run everything, from speech to verdict and report.
+
+    What is stored already is not run again. The record and the reports are written into artifacts/runs/latest.
+    """
     from bundle import reproduce as run
     from bundle.report import terminal_summary
 
@@ -73,14 +92,20 @@ def _stage_task(name):
         for folder in run_stages(options, name, paths, console):
             print(folder)
 
-    run_one.__doc__ = f"Run stage {name} with all that it needs; the last line is its result folder."
+    run_one.__doc__ = (
+        f"{_STAGES.get(name, 'Run stage ' + name)}.\n\nRuns stage {name} with all that it needs, as far as that is not "
+        "stored; the last line (one a batch size) is its result folder."
+    )
     return run_one
 
 
 @task(help=help_for("engine"))
 @reporting
 def doctor(c, engine="auto"):
-    """Look at this machine, its engines, data and sources: ok, missing or deviating, and what to do."""
+    """Say what this machine has and lacks, and what to do.
+
+    Looks at the machine, its engines, data, checkpoint, sources and disk space: ok, missing or deviates.
+    """
     from bundle.doctor import examine
 
     paths, _ = _here()
@@ -90,7 +115,7 @@ def doctor(c, engine="auto"):
 @task(help=help_for("arch"))
 @reporting
 def fetch(c, arch=""):
-    """Bring and verify every locked file that the images need (needs a network)."""
+    """Fetch and verify what the images need (network)."""
     from bundle.images.commands import fetch_for_images
 
     paths, console = _here()
@@ -100,7 +125,7 @@ def fetch(c, arch=""):
 @task(help=help_for("arch"), default=True)
 @reporting
 def images_list(c, arch=""):
-    """Show images: layers, sizes, IDs, and what they were made from."""
+    """Show images: layers, sizes, IDs, origins."""
     from bundle.images.commands import describe_images
 
     print(describe_images(_here()[0], arch))
@@ -109,7 +134,10 @@ def images_list(c, arch=""):
 @task(help=help_for("arch"))
 @reporting
 def images_build(c, arch=""):
-    """Build all images from fetched files, without a network, into artifacts/oci."""
+    """Build all images from fetched files, offline.
+
+    They are written into artifacts/oci, an OCI layout that also holds manifest.json.
+    """
     from bundle.images.commands import build_all
 
     paths, console = _here()
@@ -119,7 +147,10 @@ def images_build(c, arch=""):
 @task
 @reporting
 def images_pin(c):
-    """Build both architectures and write their digests into conf/locks/images.json."""
+    """Build both architectures and write down their IDs.
+
+    conf/locks/images.json then says what every later build must come out as.
+    """
     from bundle.images.commands import pin_all
 
     paths, console = _here()
@@ -129,7 +160,10 @@ def images_pin(c):
 @task(help={"to": "the file to write", **help_for("arch")})
 @reporting
 def images_save(c, to, arch=""):
-    """Write all images of one architecture as one archive, for docker load, podman load and skopeo."""
+    """Write all images as one archive file.
+
+    It holds one architecture, and docker load, podman load and skopeo read it.
+    """
     from pathlib import Path
 
     from bundle.images.commands import save_all
@@ -141,7 +175,7 @@ def images_save(c, to, arch=""):
 @task(help={"sets": "names of sets, separated by commas; left out: all"}, default=True)
 @reporting
 def lock_write(c, sets=""):
-    """Resolve the intents of conf/intents into locks (needs a network and apt)."""
+    """Resolve conf/intents into locks (network, apt)."""
     from bundle.locks import write_locks
 
     paths, console = _here()
@@ -151,7 +185,10 @@ def lock_write(c, sets=""):
 @task
 @reporting
 def lock_verify(c):
-    """Prove every .deb's hash by Debian's own key: key, InRelease, package index, lock."""
+    """Prove every .deb's hash by Debian's own key.
+
+    The chain: key, signed InRelease, package index, lock.
+    """
     from bundle.locks import verify_chain
 
     paths, console = _here()
@@ -161,7 +198,7 @@ def lock_verify(c):
 @task
 @reporting
 def store_gc(c):
-    """Remove stored results that no run in artifacts/runs refers to."""
+    """Remove stored results that no run refers to."""
     from bundle.reproduce import collect_garbage
 
     paths, console = _here()
@@ -171,7 +208,10 @@ def store_gc(c):
 @task(help={"epochs": "how often the training goes through the corpus", **help_for("engine")})
 @reporting
 def demo_train(c, epochs=0, engine="auto"):
-    """Train the demo checkpoint anew in its container (half an hour or more; goes on where it was killed)."""
+    """Train the demo checkpoint anew (half an hour or more).
+
+    Runs in its container, and goes on where it was killed.
+    """
     from bundle.demo import train
 
     paths, console = _here()
@@ -186,7 +226,10 @@ def demo_train(c, epochs=0, engine="auto"):
 )
 @reporting
 def test(c, unit=False, keep=""):
-    """Run the checks and tests: style, types, Python 3.7 for the stages, unit, golden, integration."""
+    """Check style and types, run unit and integration tests.
+
+    The stages are also held to Python 3.7. Exit code 1 when anything fails.
+    """
     from bundle.checks import run_tests
 
     run_tests(_here()[0], unit_only=unit, expression=keep)
@@ -215,3 +258,8 @@ def _namespace():
 
 
 ns = _namespace()
+
+if __name__ == "__main__":
+    from bundle.main import main
+
+    main()
