@@ -72,7 +72,9 @@ def _os_release() -> str:
 
 def _selinux() -> str:
     try:
-        return "enforcing" if Path("/sys/fs/selinux/enforce").read_text(encoding="ascii").strip() == "1" else "permissive"
+        return (
+            "enforcing" if Path("/sys/fs/selinux/enforce").read_text(encoding="ascii").strip() == "1" else "permissive"
+        )
     except OSError:
         return "absent"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +10,15 @@ from bundle.errors import UsageError, VerificationFailed
 from bundle.files import pretty_json, write_atomic
 from bundle.graph.digests import StatCache
 from bundle.paths import Paths
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from bundle.toml import read_toml
 
 DEMO = "demo"
 _DATA_PLACES = ("data.zip", "TIMIT", "timit")
-_CHECKPOINT_PLACES = ("checkpoint/ctc_fbank_cnn/ctc_best_model.pth", "checkpoint/ctc_best_model.pth", "ctc_best_model.pth")
+_CHECKPOINT_PLACES = (
+    "checkpoint/ctc_fbank_cnn/ctc_best_model.pth",
+    "checkpoint/ctc_best_model.pth",
+    "ctc_best_model.pth",
+)
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,7 @@ def _demo_checkpoint(paths: Paths, cache: StatCache) -> Checkpoint:
         raise VerificationFailed(
             "the demo checkpoint data/demo/checkpoint.pth is missing from the checkout", hint="check it out again"
         )
-    with open(paths.conf / "demo.toml", "rb") as stream:
-        pinned = tomllib.load(stream)["checkpoint"]["sha256"]
+    pinned = read_toml(paths.conf / "demo.toml")["checkpoint"]["sha256"]
     found = cache.sha256(path).sha256
     if found != pinned:
         raise VerificationFailed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from bundle import host, inputs, record, toolchain
 from bundle.console import Console
 from bundle.engines.base import Engine
 from bundle.errors import CouldNotRun, UsageError
-from bundle.files import pretty_json, write_atomic
+from bundle.files import pretty_json, remove_tree, write_atomic
 from bundle.graph.digests import StatCache
 from bundle.graph.keys import Keys, difference
 from bundle.graph.pipeline import Node, Output, Request, StageDefinition, build_graph, closure
@@ -74,7 +75,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.architecture = host.architecture()
-        self.cache = StatCache(self.paths.artifacts / "digests.sqlite")
+        self.cache = StatCache(self.paths.results / "digests.sqlite")
         self.store = Store(self.paths.store, self.paths.temporary, self.cache)
 
     def images(self, names: Collection[str], *, fetch: bool) -> dict[str, Image]:
@@ -110,8 +111,8 @@ class Session:
             engine=engine,
             keys=keys,
             store=self.store,
-            code_folder=self.paths.artifacts / "code",
-            log_folder=self.paths.artifacts / "logs",
+            code_folder=self.paths.code,
+            log_folder=self.paths.logs,
             watcher=self.console,
             cores=len(os.sched_getaffinity(0)),
         )
@@ -257,7 +258,6 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
         The record, its verdict included.
     """
     from bundle import published, verdict
-    from bundle.report import write_report
 
     session = Session(paths, console)
     started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -294,25 +294,36 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
     )
     document = record.make_record(parts, done)
     document["verdict"] = verdict.verdict(document, published.load_published(paths.conf / "published.toml"))
-    folder = _new_run_folder(paths, started_at)
-    write_atomic(folder / "record.json", pretty_json(document))
-    write_report(document, folder)
-    _point_latest(paths, folder)
+    _write_run(paths, started_at, document)
     return document
 
 
-def _new_run_folder(paths: Paths, started_at: str) -> Path:
+def _write_run(paths: Paths, started_at: str, document: Mapping[str, Any]) -> None:
+    """Write record and reports into a new folder of runs/, which appears whole, and point `latest` at it."""
+    from bundle.report import write_report
+
     paths.runs.mkdir(parents=True, exist_ok=True)
-    name = started_at.replace(":", "").replace("-", "")
-    number = 0
-    while True:
-        folder = paths.runs / (name if number == 0 else f"{name}-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+    work = Path(tempfile.mkdtemp(prefix=".new.", dir=paths.runs))
+    try:
+        folder = work / "run"
+        folder.mkdir()
+        write_atomic(folder / "record.json", pretty_json(document))
+        write_report(document, folder)
+        name = started_at.replace(":", "").replace("-", "")
+        target = paths.runs / name
+        number = 0
+        while True:
+            try:
+                os.rename(folder, target)
+                break
+            except OSError:
+                if not target.exists():
+                    raise
+                number += 1  # another run ended within the same second
+                target = paths.runs / f"{name}-{number}"
+    finally:
+        remove_tree(work)
+    _point_latest(paths, target)
 
 
 def _point_latest(paths: Paths, folder: Path) -> None:
@@ -320,5 +331,3 @@ def _point_latest(paths: Paths, folder: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(folder.name)
     os.replace(temporary, paths.runs / "latest")
-
-

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bundle.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from bundle.toml import read_toml
 
 SAME = "same"
 DEVIATES = "deviates"
@@ -40,10 +35,9 @@ def load_components(conf: Path) -> tuple[Component, ...]:
         UsageError: the file is not valid.
     """
     try:
-        with open(conf / "compatibility.toml", "rb") as stream:
-            return tuple(Component(**row) for row in tomllib.load(stream)["component"])
-    except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"conf/compatibility.toml cannot be read: {error}") from error
+        return tuple(Component(**row) for row in read_toml(conf / "compatibility.toml")["component"])
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"conf/compatibility.toml is not a list of components: {error}") from error
 
 
 def _look_up(component: Component, probe: Mapping[str, Any]) -> str:
@@ -69,7 +63,8 @@ def compare(
     """
     rows = []
     for component in components:
-        probe = {"host": host} if component.image == "host" else probes.get(component.image, {})
+        nothing: Mapping[str, Any] = {}
+        probe = {"host": host} if component.image == "host" else probes.get(component.image, nothing)
         version = _look_up(component, probe)
         if not version:
             found, status = "", ABSENT

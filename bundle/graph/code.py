@@ -1,4 +1,4 @@
-"""The code of a stage: its import closure inside stages/, digested and copied, so that a run never reads a live tree."""
+"""The code of a stage: its import closure in stages/, digested and copied, so that a run never reads a live tree."""
 
 from __future__ import annotations
 

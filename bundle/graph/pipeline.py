@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Union
 
 from bundle.errors import UsageError
 
@@ -69,6 +70,10 @@ class Output:
     below: str = ""
 
 
+Inputs = Mapping[str, Union[Source, Output]]
+NONE: Mapping[str, str] = {}
+
+
 @dataclass(frozen=True)
 class Node:
     """One stage to run: its inputs by option name, its parameters by option name.
@@ -78,7 +83,7 @@ class Node:
 
     key: str
     stage: StageDefinition
-    inputs: Mapping[str, Source | Output]
+    inputs: Inputs
     parameters: Mapping[str, str] = field(default_factory=dict)
     batch_size: int | None = None
 
@@ -159,10 +164,9 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
     """
     nodes: dict[str, Node] = {}
 
-    def add(stage: str, inputs: Mapping[str, Source | Output], batch_size: int | None = None, **more: str) -> None:
-        key = stage if batch_size is None else f"{stage}@{batch_size}"
-        parameters = {name.replace("_", "-"): value for name, value in more.items()}
-        nodes[key] = Node(key, STAGES[stage], inputs, parameters, batch_size)
+    def add(stage: str, inputs: Inputs, parameters: Mapping[str, str] = NONE, size: int | None = None) -> None:
+        key = stage if size is None else f"{stage}@{size}"
+        nodes[key] = Node(key, STAGES[stage], inputs, parameters, size)
 
     data: Source | Output
     if request.data is None:
@@ -173,30 +177,26 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
     corpus, features = Output("corpus"), Output("features")
     checkpoint = Source("checkpoint", request.checkpoint or demo_checkpoint)
     skip = _flags(request, "skip-bad")
-    add("corpus", {"data": data, "conf": Source("conf/timit", conf / "timit")}, **skip)
+    add("corpus", {"data": data, "conf": Source("conf/timit", conf / "timit")}, skip)
     add("export", {"checkpoint": checkpoint})
     add("features", {"data": data, "corpus": corpus, "conf": Source("conf/features", conf / "features")})
-    scoring = _flags(request, "decode", "beam")
     if request.decode == "Beam":
         add("lm", {"corpus": corpus})
     for size in request.batch_sizes:
-        batches = Output(f"batches@{size}")
-        bs = str(size)
-        add("batches", {"corpus": corpus, "features": features}, size, bs=bs, split=request.split, **skip)
-        add("convert", {"onnx": Output("export")}, size, bs=bs)
-        add("infer", {"model": Output(f"convert@{size}"), "batches": batches}, size, bs=bs)
-        language_model = {"lm": Output("lm")} if request.decode == "Beam" else {}
-        outputs = Output(f"infer@{size}")
-        add("score", {"outputs": outputs, "batches": batches, "corpus": corpus, **language_model}, size, bs=bs, **scoring)
-        add("measure", {"model": Output(f"convert@{size}")}, size, bs=bs, loop=str(request.loop))
-        add("reference", {"checkpoint": checkpoint, "batches": batches}, size)
-        add(
-            "compare",
-            {"reference": Output(f"reference@{size}"), "onnx": Output("export"), "outputs": outputs,
-             "batches": batches},
-            size,
-            bs=bs,
-        )  # fmt: skip
+        bs = {"bs": str(size)}
+        batches, outputs = Output(f"batches@{size}"), Output(f"infer@{size}")
+        model = {"model": Output(f"convert@{size}")}
+        add("batches", {"corpus": corpus, "features": features}, {**bs, **skip, "split": request.split}, size)
+        add("convert", {"onnx": Output("export")}, bs, size)
+        add("infer", {**model, "batches": batches}, bs, size)
+        scored: Inputs = {"outputs": outputs, "batches": batches, "corpus": corpus}
+        if request.decode == "Beam":
+            scored = {**scored, "lm": Output("lm")}
+        add("score", scored, {**bs, **_flags(request, "decode", "beam")}, size)
+        add("measure", model, {**bs, "loop": str(request.loop)}, size)
+        add("reference", {"checkpoint": checkpoint, "batches": batches}, size=size)
+        three = {"reference": Output(f"reference@{size}"), "onnx": Output("export"), "outputs": outputs}
+        add("compare", {**three, "batches": batches}, bs, size)
     return nodes
 
 

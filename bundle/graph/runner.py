@@ -57,7 +57,14 @@ class Runner:
     """
 
     def __init__(
-        self, engine: Engine, keys: Keys, store: Store, code_folder: Path, log_folder: Path, watcher: Watcher, cores: int
+        self,
+        engine: Engine,
+        keys: Keys,
+        store: Store,
+        code_folder: Path,
+        log_folder: Path,
+        watcher: Watcher,
+        cores: int,
     ) -> None:
         self._engine = engine
         self._keys = keys

@@ -1,8 +1,8 @@
 """Results by fingerprint: written to a temporary folder, synced, and renamed; never half there, never overwritten.
 
-    store/AB/ABCD…/result.json   the key, the digests of outputs and observations
-    store/AB/ABCD…/out, obs      what the stage wrote
-    store/locks/ABCD….lock       held by whoever is making that result
+store/AB/ABCD…/result.json   the key, the digests of outputs and observations
+store/AB/ABCD…/out, obs      what the stage wrote
+store/locks/ABCD….lock       held by whoever is making that result
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def _write_protect(folder: Path) -> None:
         for name in folders:
             path = os.path.join(parent, name)
             if not os.path.islink(path):
-                os.chmod(path, 0o755)
+                os.chmod(path, 0o755)  # noqa: S103 - results are read by containers of other users
         for name in names:
             path = os.path.join(parent, name)
             if stat.S_ISREG(os.lstat(path).st_mode) and not os.lstat(path).st_mode & (stat.S_ISUID | stat.S_ISGID):

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bundle.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from bundle.toml import read_toml
 
 _KEYS = {"description", "python", "extends", "stages", "layers", "alternatives", "env"}
 _LAYER_KINDS = ("debs", "wheels")
@@ -46,14 +41,10 @@ class ImageDefinition:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as stream:
-            document = tomllib.load(stream)
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.parent.name for p in path.parent.parent.glob("*/image.toml")))
-        raise UsageError(f"there is no image {path.parent.name!r}", hint=f"images: {known}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path.parent.name}/image.toml is not valid TOML: {error}") from None
+    if not path.exists():
+        known = ", ".join(image_names(path.parent.parent))
+        raise UsageError(f"there is no image {path.parent.name!r}", hint=f"images: {known}")
+    document = read_toml(path)
     surplus = sorted(set(document) - _KEYS)
     if surplus:
         raise UsageError(f"{path.parent.name}/image.toml has unknown keys: {', '.join(surplus)}")

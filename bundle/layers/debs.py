@@ -140,7 +140,7 @@ def _check_alternatives(name: str, postinst: str, alternatives: Alternatives) ->
     if called and name not in alternatives:
         raise CouldNotRun(
             f"package {name} would make links through update-alternatives, and image.toml has no entry for it",
-            hint=f'add a table [alternatives.{name}] with the links it needs ("usr/bin/x" = "/usr/bin/y"), empty if none',
+            hint=f'add a table [alternatives.{name}] with the links ("usr/bin/x" = "/usr/bin/y") that are needed, or none',
         )
 
 
@@ -193,5 +193,3 @@ def add_debs(tree: Tree, packages: Iterable[tuple[str, Path]], alternatives: Alt
         for link, target in sorted(alternatives[package_name].items()):
             tree.symlink(clean_path(link), target)
     tree.file(status_file, "\n".join(sorted(stanzas)).encode())
-
-

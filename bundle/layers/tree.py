@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 from bundle.errors import VerificationFailed
 from bundle.files import fsync_folder
@@ -151,7 +151,7 @@ class Tree:
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 tee = _HashingWriter(stream)
-                with tarfile.open(fileobj=tee, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+                with tarfile.open(fileobj=cast(BinaryIO, tee), mode="w|", format=tarfile.PAX_FORMAT) as archive:
                     for info, entry in self._members():
                         source = self.spool.open(entry.content) if entry.content is not None else None
                         archive.addfile(info, source)

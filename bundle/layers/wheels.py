@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import warnings
 import zipfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -95,6 +96,8 @@ def add_wheels(tree: Tree, wheels: Collection[tuple[str, Path]], interpreter: st
         with zipfile.ZipFile(path) as archive:
             archive.filename = filename  # the cache names files by hash; a wheel's name is part of its meaning
             source = WheelFile(archive)
-            install(source, destination, additional_metadata={"INSTALLER": b"lstm-ctc-bundle\n"})
-    for path in [p for p in tree.entries if p.endswith(_IGNORED_SUFFIXES)]:
-        del tree.entries[path]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # of .pyc files in a wheel, which a layer never holds
+                install(source, destination, additional_metadata={"INSTALLER": b"lstm-ctc-bundle\n"})
+    for compiled in [name for name in tree.entries if name.endswith(_IGNORED_SUFFIXES)]:
+        del tree.entries[compiled]

@@ -90,6 +90,4 @@ class Bench:
         cache = StatCache(self.root / "artifacts" / "digests.sqlite")
         keys = Keys(self.root, self.images, self.machine, cache)
         artifacts = self.root / "artifacts"
-        return Runner(
-            self.engine, keys, self.store(), artifacts / "code", artifacts / "logs", SilentWatcher(), cores=2
-        )
+        return Runner(self.engine, keys, self.store(), artifacts / "code", artifacts / "logs", SilentWatcher(), cores=2)

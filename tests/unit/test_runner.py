@@ -173,7 +173,11 @@ def test_the_key_names_what_changed(bench: Bench):
 
 
 def test_the_code_digest_covers_exactly_the_import_closure(bench: Bench):
-    assert sorted(read_code(bench.root, "first").files) == ["stages/__init__.py", "stages/_shared.py", "stages/first.py"]
+    assert sorted(read_code(bench.root, "first").files) == [
+        "stages/__init__.py",
+        "stages/_shared.py",
+        "stages/first.py",
+    ]
     assert sorted(read_code(bench.root, "second").files) == ["stages/__init__.py", "stages/second.py"]
 
 
