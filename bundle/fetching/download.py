@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import threading
@@ -10,18 +9,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import requests
 
 from bundle.errors import BundleError, CouldNotRun, FetchError, VerificationFailed
 from bundle.fetching.cache import Cache, cache_error
 from bundle.fetching.sources import Location, NotOfferedError, Source, redacted
+from bundle.files import sha256_file
 from bundle.locks.model import LockedFile
 from bundle.progress import Progress
 
 _THREADS = 8
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 64 * 1024  # also what a cut connection may cost
 _TIMEOUT_S = (15.0, 60.0)
 _CUTS_TOLERATED = 5
 _SPACE_MARGIN_BYTES = 64 * 1024 * 1024
@@ -98,13 +98,26 @@ def _check_space(missing: Sequence[LockedFile], cache: Cache) -> None:
         free_bytes = shutil.disk_usage(cache.folder).free
     except OSError as error:
         raise cache_error(error, cache.folder) from error
-    begun = sum(cache.part(file.sha256).stat().st_size for file in missing if cache.part(file.sha256).is_file())
+    begun = sum(_size_of(cache.part(file.sha256)) for file in missing)
     needed_bytes = sum(file.size_bytes for file in missing) - begun + _SPACE_MARGIN_BYTES
     if free_bytes < needed_bytes:
         raise CouldNotRun(
             f"{needed_bytes / 1e6:.0f} MB are needed in {cache.folder}, {free_bytes / 1e6:.0f} MB are free",
             hint="free some space, or put the checkout on a larger disk",
         )
+
+
+class _Meter:
+    """Tells progress how much of one file is there; what was told is taken back when bytes are given up."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._told_bytes = 0
+
+    def at(self, size_bytes: int) -> None:
+        """The file has `size_bytes` now."""
+        self._progress.advance(size_bytes - self._told_bytes)
+        self._told_bytes = size_bytes
 
 
 class _Fetch:
@@ -122,31 +135,34 @@ class _Fetch:
         """Bring one file, or raise why not."""
         if self.stop.is_set():
             return
+        meter = _Meter(self._progress)
         with self._cache.exclusive(file.sha256):
-            if self._cache.holds(file.sha256):  # another process was faster
-                self._progress.advance(file.size_bytes)
-            else:
-                self._from_any(file)
+            if not self._cache.holds(file.sha256):  # else another process was faster
+                self._from_any(file, meter)
+            meter.at(file.size_bytes)
             self._progress.file_done()
 
-    def _from_any(self, file: LockedFile) -> None:
+    def _from_any(self, file: LockedFile, meter: _Meter) -> None:
         attempts = _Attempts()
         for source in self._sources:
             try:
                 for location in source.locate(file):
-                    if self._from(file, location, source.label, attempts):
+                    if self._from(file, location, source.label, attempts, meter):
                         return
             except NotOfferedError as reason:
                 attempts.failed.append(f"{source.label}: {reason}")
         raise _exhausted(file, attempts)
 
-    def _from(self, file: LockedFile, location: Location, label: str, attempts: _Attempts) -> bool:
+    def _from(self, file: LockedFile, location: Location, label: str, attempts: _Attempts, meter: _Meter) -> bool:
         part = self._cache.part(file.sha256)
         try:
+            part.parent.mkdir(parents=True, exist_ok=True)
             if location.path is not None:
-                self._copy(file, location.path, part)
+                self._forget(part)
+                self._write(file, part, 0, _chunks_of(location.path), meter)
+                self._check(file, part)
             else:
-                self._download(file, location.url, part)
+                self._download(file, location.url, part, meter)
             self._cache.accept(file.sha256)
             return True
         except _UnavailableError as reason:
@@ -158,113 +174,88 @@ class _Fetch:
         except OSError as error:
             self._forget(part)
             raise cache_error(error, self._cache.folder) from error
+        meter.at(0)
+        if _size_of(part) == 0:
+            self._forget(part)
         return False
 
-    def _copy(self, file: LockedFile, source: Path, part: Path) -> None:
-        self._forget(part)
-        self._write(file, part, 0, _chunks_of(source))
-        self._check(file, part)
-
-    def _download(self, file: LockedFile, url: str, part: Path) -> None:
+    def _download(self, file: LockedFile, url: str, part: Path, meter: _Meter) -> None:
         """Download, going on where a connection was cut; once more from the start if an old part proves wrong."""
-        resumed = part.is_file() and part.stat().st_size > 0
-        self._receive(file, url, part)
+        resumed = _size_of(part) > 0
+        self._receive(file, url, part, meter)
         try:
             self._check(file, part)
         except _WrongBytesError:
             if not resumed:
                 raise
-            self._receive(file, url, part)
+            self._receive(file, url, part, meter)
             self._check(file, part)
 
-    def _receive(self, file: LockedFile, url: str, part: Path) -> None:
-        host = url.split("/")[2]
-        if host in self._dead:
-            raise _UnavailableError(self._dead[host])
-        counted = 0  # bytes of this part that progress was told
+    def _receive(self, file: LockedFile, url: str, part: Path, meter: _Meter) -> None:
+        """Request what is missing until it is there; a connection that is cut after some bytes is taken up again."""
+        host = urlsplit(url).netloc
         cuts = 0
-        while True:
-            have = part.stat().st_size if part.is_file() else 0
-            if have > file.size_bytes:
-                self._forget(part)
-                have = 0
-            self._progress.advance(have - counted)
-            counted = have
-            if have == file.size_bytes:
-                return
+        while _size_of(part) < file.size_bytes:
+            if host in self._dead:
+                raise _UnavailableError(self._dead[host])
+            have = _size_of(part)
             try:
-                counted += self._request(file, url, part, have)
+                self._request(file, url, part, have, meter)
                 return
             except requests.RequestException as error:
-                arrived = (part.stat().st_size if part.is_file() else 0) - have
-                if arrived > 0:
-                    counted += arrived
-                if isinstance(error, requests.ConnectionError) and arrived <= 0 and have == 0:
-                    self._dead[host] = f"{type(error).__name__}: {redacted(str(error))}"
-                cuts = 0 if arrived > 0 else cuts + 1
-                if arrived <= 0 or cuts > _CUTS_TOLERATED:
-                    self._progress.advance(-counted)
-                    raise _UnavailableError(f"{type(error).__name__}: {redacted(str(error))}") from error
+                reason = f"{type(error).__name__}: {redacted(str(error))}"
+                cuts += 1
+                if _size_of(part) == have == 0 and isinstance(error, requests.ConnectionError):
+                    self._dead[host] = reason
+                if _size_of(part) <= have or cuts > _CUTS_TOLERATED:
+                    raise _UnavailableError(reason) from error
 
-    def _request(self, file: LockedFile, url: str, part: Path, have: int) -> int:
-        """One request for what is missing; returns how many bytes the part has grown (less than 0: begun anew)."""
-        headers = {"Accept-Encoding": "identity"}
+    def _request(self, file: LockedFile, url: str, part: Path, have: int, meter: _Meter) -> None:
+        headers = {"Accept-Encoding": "identity"}  # what is hashed is the file, not a spelling of it
         if have:
             headers["Range"] = f"bytes={have}-"
         with self._session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
             if response.status_code >= 400:
                 if response.status_code == 416:
                     self._forget(part)
-                self._progress.advance(-have)
                 raise _UnavailableError(f"HTTP {response.status_code} {response.reason or ''}".rstrip())
-            goes_on = have > 0 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
             offset = have if response.status_code == 206 and goes_on else 0
-            self._progress.advance(offset - have)
-            return offset - have + self._write(file, part, offset, response.iter_content(_CHUNK_BYTES))
+            self._write(file, part, offset, response.iter_content(_CHUNK_BYTES), meter)
 
-    def _write(self, file: LockedFile, part: Path, offset: int, chunks: Iterator[bytes]) -> int:
-        """Write chunks at `offset`, no more than the lock's size and one byte; returns how many bytes."""
-        part.parent.mkdir(parents=True, exist_ok=True)
+    def _write(self, file: LockedFile, part: Path, offset: int, chunks: Iterator[bytes], meter: _Meter) -> None:
+        """Write chunks from `offset` on; one byte more than the lock says is enough to know that it is too long."""
         with open(part, "r+b" if offset else "wb") as stream:
             stream.seek(offset)
             stream.truncate()
-            written = self._pour(stream, chunks, file.size_bytes + 1 - offset)
+            for chunk in chunks:
+                if self.stop.is_set():
+                    raise _UnavailableError("stopped, as another file failed")
+                stream.write(chunk[: file.size_bytes + 1 - stream.tell()])
+                meter.at(min(stream.tell(), file.size_bytes))
+                if stream.tell() > file.size_bytes:
+                    break
             stream.flush()
             os.fsync(stream.fileno())
-        return written
-
-    def _pour(self, stream: BinaryIO, chunks: Iterator[bytes], limit_bytes: int) -> int:
-        written = 0
-        for chunk in chunks:
-            if self.stop.is_set():
-                raise _UnavailableError("stopped, as another file failed")
-            stream.write(chunk[: limit_bytes - written])
-            arrived = min(len(chunk), limit_bytes - written)
-            written += arrived
-            self._progress.advance(arrived)
-            if written >= limit_bytes:
-                break
-        return written
 
     def _check(self, file: LockedFile, part: Path) -> None:
-        size_bytes = part.stat().st_size
-        digest = hashlib.sha256()
-        with open(part, "rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-        if (size_bytes, digest.hexdigest()) == (file.size_bytes, file.sha256):
+        size_bytes, digest = _size_of(part), sha256_file(part)
+        if (size_bytes, digest) == (file.size_bytes, file.sha256):
             return
         self._forget(part)
-        self._progress.advance(-size_bytes)
         if size_bytes < file.size_bytes:
             raise _WrongBytesError(f"truncated: {size_bytes} bytes of {file.size_bytes}")
         if size_bytes > file.size_bytes:
             raise _WrongBytesError(f"too long: more than the {file.size_bytes} bytes of the lock")
-        raise _WrongBytesError(f"expected sha256 {file.sha256}, found {digest.hexdigest()}")
+        raise _WrongBytesError(f"expected sha256 {file.sha256}, found {digest}")
 
     @staticmethod
     def _forget(part: Path) -> None:
         part.unlink(missing_ok=True)
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _chunks_of(path: Path) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from urllib3.util.retry import Retry
 
 from bundle.fetching.site import Whereabouts
 
-_RETRIES = Retry(total=3, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), raise_on_status=False)
+_RETRIES = Retry(total=3, connect=1, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), raise_on_status=False)
 
 
 def http_session(where: Whereabouts, pool_size: int = 8) -> requests.Session:

@@ -119,17 +119,12 @@ class IndexSource:
         self._session = session
         self._lock = threading.Lock()
         self._pages: dict[str, list[Link]] = {}
+        self._gone = ""
 
     def locate(self, file: LockedFile) -> Sequence[Location]:
         if file.kind != "wheel":
             raise NotOfferedError(f"holds no {file.kind}")
-        with self._lock:
-            if file.project not in self._pages:
-                try:
-                    self._pages[file.project] = self._read(file.project)
-                except (requests.RequestException, OSError, ValueError) as error:
-                    raise NotOfferedError(f"did not answer: {redacted(str(error))}") from error
-            links = self._pages[file.project]
+        links = self._page(file.project)
         named = [link for link in links if link.filename == file.name]
         if not named:
             raise NotOfferedError(f"does not list {file.name}" if links else f"does not know {file.project}")
@@ -137,6 +132,19 @@ class IndexSource:
         if not right:
             raise NotOfferedError(f"lists {file.name} with another hash, {named[0].sha256}")
         return [_location(link.url) for link in right]
+
+    def _page(self, project: str) -> list[Link]:
+        with self._lock:
+            if self._gone:  # a host that does not answer would cost its timeout for each project
+                raise NotOfferedError(self._gone)
+            if project not in self._pages:
+                try:
+                    self._pages[project] = self._read(project)
+                except (requests.RequestException, OSError, ValueError) as error:
+                    reason = f"did not answer: {redacted(str(error))}"
+                    self._gone = reason if isinstance(error, requests.ConnectionError) else ""
+                    raise NotOfferedError(reason) from error
+            return self._pages[project]
 
     def _read(self, project: str) -> list[Link]:
         return project_links(self._session, self._url, project)
