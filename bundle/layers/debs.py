@@ -140,7 +140,7 @@ def _check_alternatives(name: str, postinst: str, alternatives: Alternatives) ->
     if called and name not in alternatives:
         raise CouldNotRun(
             f"package {name} would make links through update-alternatives, and image.toml has no entry for it",
-            hint=f'add a table [alternatives.{name}] with the links ("usr/bin/x" = "/usr/bin/y") that are needed, or none',
+            hint=f'add a table [alternatives.{name}] with the links that are needed ("usr/bin/x" = "/usr/bin/y")',
         )
 
 
