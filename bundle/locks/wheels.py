@@ -43,8 +43,9 @@ def supported_tags(python: str, glibc: str, architecture: str) -> list[Tag]:
     major, minor = (int(part) for part in python.split("."))
     platforms = platform_tags(glibc, architecture)
     interpreter = f"cp{major}{minor}"
+    abi = interpreter + ("m" if (major, minor) < (3, 8) else "")
     return [
-        *cpython_tags((major, minor), [interpreter], platforms),
+        *cpython_tags((major, minor), [abi], platforms),
         *compatible_tags((major, minor), interpreter, platforms),
     ]
 

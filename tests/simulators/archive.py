@@ -153,9 +153,7 @@ class Archive:
 
     def _suite(self, archive: str, suite: str, names: list[str]) -> tuple[Index, list[Deb]]:
         debs = []
-        stanzas = [
-            "Package: other\nVersion: 1\nArchitecture: amd64\nFilename: pool/o.deb\nSize: 1\nSHA256: " + "1" * 64
-        ]
+        stanzas = ["Package: other\nVersion: 1\nArchitecture: amd64\nFilename: pool/o.deb\nSize: 1\nSHA256: 11"]
         for name in names:
             data = self.packages[name]
             path = f"pool/main/{name[0]}/{name}/{name}_1.0+b1_amd64.deb"
@@ -168,11 +166,17 @@ class Archive:
             debs.append(Deb(name, "1:1.0+b1", "amd64", suite, path, sha256(data), len(data), kept))
         packed = lzma.compress(("\n\n".join(stanzas) + "\n").encode())
         path = "main/binary-amd64/Packages.xz"
-        text = f"Codename: {suite}\nDate: Thu, 02 Jan 2020 03:04:05 UTC\nSHA256:\n {sha256(packed)} {len(packed):>8} {path}\n"
-        self.releases[suite] = self.sign(text)
+        listing = f"SHA256:\n {sha256(packed)} {len(packed):>8} {path}\n"
+        self.releases[suite] = self.sign(f"Codename: {suite}\nDate: Thu, 02 Jan 2020 03:04:05 UTC\n{listing}")
         self.contents[f"{archive}/dists/{suite}/{path}"] = packed
-        name = f"inrelease/{suite}.InRelease"
-        release = self.releases[suite]
-        return Index(
-            archive, suite, name, sha256(release), (self.fingerprint,), path, sha256(packed), len(packed)
-        ), debs
+        index = Index(
+            archive=archive,
+            suite=suite,
+            inrelease=f"inrelease/{suite}.InRelease",
+            inrelease_sha256=sha256(self.releases[suite]),
+            signed_by=(self.fingerprint,),
+            path=path,
+            sha256=sha256(packed),
+            size_bytes=len(packed),
+        )
+        return index, debs

@@ -149,6 +149,12 @@ def test_the_best_fitting_wheel_is_chosen() -> None:
     assert choose([link(name) for name in names[3:]], "1.0", hashes, tags) is None
 
 
+def test_wheels_of_python_3_7_carry_its_abi_flag() -> None:
+    name = "torch-1.8.0-cp37-cp37m-manylinux2014_aarch64.whl"
+    tags = supported_tags("3.7", "2.36", "arm64")
+    assert choose([link(name)], "1.8.0", frozenset({"a" * 64}), tags).filename == name
+
+
 def test_a_wheel_that_the_resolver_has_not_seen_is_not_chosen() -> None:
     tags = supported_tags("3.11", "2.36", "amd64")
     assert choose([link("p-1.0-py3-none-any.whl", "b" * 64)], "1.0", frozenset({"a" * 64}), tags) is None
