@@ -29,9 +29,9 @@ def verdict(record: Mapping[str, Any], published: Published) -> dict[str, Any]:
         published: the table.
 
     Returns:
-        {"outcome", "reasons": [text], "source", "table": [published rows], "checks": [{"claim", "batch_size",
-        "metric", "published", "found", "difference", "unit", "tolerance", "tolerance_unit", "tolerance_reason",
-        "status", "reasons"}]}.
+        {"outcome", "reasons": [text], "caveats": [text], "source", "table": [published rows], "checks": [{"claim",
+        "batch_size", "metric", "published", "found", "difference", "unit", "tolerance", "tolerance_unit",
+        "tolerance_reason", "status", "reasons"}]}.
     """
     machine = _machine_reasons(record, published)
     accuracy = _accuracy_reasons(record, published)
@@ -47,10 +47,22 @@ def verdict(record: Mapping[str, Any], published: Published) -> dict[str, Any]:
     return {
         "outcome": outcome,
         "reasons": _summary(outcome, checks),
+        "caveats": _caveats(record),
         "source": published.title,
         "table": [_table_row(row) for _, row in sorted(published.rows.items())],
         "checks": checks,
     }
+
+
+def _caveats(record: Mapping[str, Any]) -> list[str]:
+    """What no comparison can rule out."""
+    checkpoint = record["checkpoint"]
+    if checkpoint["kind"] == "demo":
+        return []
+    return [
+        f"no hash of the published checkpoint is published: that sha256 {checkpoint['sha256']} is it, is trusted "
+        f"({checkpoint.get('trust') or 'not checked'})"
+    ]
 
 
 def _table_row(row: Row) -> dict[str, Any]:

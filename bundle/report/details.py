@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bundle.report.parts import Section, digest, number, size, status, table
+from bundle.report.parts import Bullet, Section, digest, number, size, status, table
 
 
 def sections(record: Mapping[str, Any]) -> list[Section]:
@@ -46,12 +46,12 @@ def _inputs(record: Mapping[str, Any]) -> Section:
             f"{checkpoint.get('trust', '')}. {checkpoint.get('note', '')}",
         ],
     ]
-    deviations = [f"Not as TIMIT: {text}." for text in data.get("timit_deviations", [])]
+    deviations = [Bullet(f"not as TIMIT: {text}") for text in data.get("timit_deviations", [])]
     excluded = [[entry["utterance"], entry["reason"]] for entry in data.get("excluded", [])]
     tables = [table(["input", "kind", "sha256", "what is known of it"], rows)]
     if excluded:
         tables.append(table(["excluded utterance", "reason"], excluded))
-    return Section("Inputs", deviations, tables=tables)
+    return Section("Inputs", bullets=deviations, tables=tables)
 
 
 def _engine(record: Mapping[str, Any]) -> Section:
@@ -128,6 +128,19 @@ def _times(record: Mapping[str, Any]) -> Section:
     return Section("Time", plots=["times"], tables=[table(["phase", "#seconds"], rows)])
 
 
+_AGREEMENT_UNITS = {"kl": "nats", "max_abs": "nats", "rmse": "nats", "symbols_changed": "frames"}
+
+
 def _metrics(record: Mapping[str, Any]) -> Section:
+    """The record's formulas, and those that the stage compare states beside its figures."""
     rows = [[name, entry["unit"], entry["formula"]] for name, entry in sorted(record["metrics"].items())]
+    agreement: dict[str, str] = {}
+    for result in record["results"]:
+        agreement.update(result.get("comparison", {}).get("formulas", {}))
+    rows += [
+        [f"agreement: {name}", _AGREEMENT_UNITS.get(name, "1"), formula] for name, formula in sorted(agreement.items())
+    ]
+    intervals = dict.fromkeys(result["complete"]["interval_95"]["method"] for result in record["results"])
+    rows += [["95 % interval", "%", method] for method in intervals]
+    rows.append(["S + I + D", "phones", "substitutions, insertions and deletions of a shortest alignment"])
     return Section("Metrics", tables=[table(["metric", "unit", "formula"], rows)])

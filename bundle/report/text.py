@@ -27,6 +27,8 @@ def terminal_summary(record: Mapping[str, Any]) -> str:
     bullets = not_comparable(record)
     if bullets:
         lines += ["", "Not comparable, and why:", *_listed([f"{b.text} ({b.about})" for b in bullets])]
+    if record["verdict"].get("caveats"):
+        lines += ["", "Not to be ruled out:", *_listed(record["verdict"]["caveats"])]
     lines += ["", *_figures(record, demo), "", *_closing(record)]
     return "\n".join(lines)
 

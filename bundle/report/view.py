@@ -102,7 +102,8 @@ def _verdict(record: Mapping[str, Any]) -> Section:
     bullets = not_comparable(record)
     if bullets:
         sentences.append("Not comparable, and why:")
-    return Section("What was compared, and what was not", sentences=sentences, bullets=bullets)
+    notes = [f"Not to be ruled out: {caveat}." for caveat in judged.get("caveats", [])]
+    return Section("What was compared, and what was not", sentences=sentences, bullets=bullets, notes=notes)
 
 
 def _joined(items: Iterable[str]) -> str:

@@ -1,41 +1,16 @@
 """Greedy and beam decoding, against the reference's outputs and against a plain, slow beam search."""
 
-import json
 import math
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from _score_cases import EXPECTED, GOLDEN, UNITS, posteriors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages import _arpa, _decode
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-UNITS = (GOLDEN / "data/units").read_text().split()
-EXPECTED = json.loads((GOLDEN / "score/expected.json").read_text())
 NAMES = _decode.symbols(UNITS)
-
-
-def output_frames():
-    """Utterance -> frames that count, from the headers of golden's features."""
-    data = (GOLDEN / "data/dev/fbank.ark").read_bytes()
-    lengths, at = {}, 0
-    while at < len(data):
-        end = data.index(b" ", at)
-        header = re.match(rb"\0BFM \x04(....)\x04(....)", data[end + 1 : end + 16], re.DOTALL)
-        rows, columns = (int.from_bytes(part, "little") for part in header.groups())
-        stacked = (rows + 1) // 2
-        lengths[data[at:end].decode()] = (stacked + stacked % 2) // 2
-        at = end + 16 + 4 * rows * columns
-    return lengths
-
-
-def posteriors():
-    frames = output_frames()
-    with np.load(GOLDEN / "score/posteriors.npz") as arrays:
-        return [p[: frames[u]] for u, p in zip(arrays["utt"], arrays["logprobs"])]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
@@ -80,7 +55,7 @@ def slow_beam(probabilities, following, ending, width):
             add(y, total * frame[0], label * frame[y[-1]] if y else 0.0)
             for k in range(1, len(frame)):
                 source = blank if y and y[-1] == k and probabilities[t - 1][0] < 0.9 else total
-                add(y + (k,), 0.0, source * frame[k] * math.exp(following[y[-1] if y else 0, k]))
+                add((*y, k), 0.0, source * frame[k] * math.exp(following[y[-1] if y else 0, k]))
         beams = found
     scores = {
         y: (math.log(beams[y][2]) + ending[y[-1] if y else 0]) / max(len(y), 1) for y in best(beams) if beams[y][2] > 0

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from _record_cases import demo_record, published_record
 
 from bundle.published import load_published
 from bundle.verdict import verdict
-from tests.unit.records import demo_record, published_record
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "bundle/record.schema.json").read_text())

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from _record_cases import demo_record, published_record
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from bundle.report.markdown import escape
 from bundle.report.plots import draw
 from bundle.report.writer import render_html, render_markdown
 from bundle.verdict import verdict
-from tests.unit.records import demo_record, published_record
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = load_published(ROOT / "conf/published.toml")
@@ -97,6 +97,7 @@ def test_what_was_compared_is_said_claim_by_claim(render):
     text = plain(render, judged(published_record()))
     assert "Reproduced: every published figure" in text
     assert "throughput at batch size 8: reproduced" in text
+    assert "no hash of the published checkpoint is published" in text
     assert "Not comparable" not in text
 
 

@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from _score_cases import EXPECTED, GOLDEN, output_frames
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import _edits, score
 from stages._stage import StageError
-from tests.unit.test_decode import EXPECTED, GOLDEN, output_frames
 
 PHONES = ["aa", "sil", "k", "UNK"]
 

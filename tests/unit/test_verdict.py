@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from _record_cases import demo_record, published_record
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +11,6 @@ from bundle.errors import UsageError
 from bundle.published import CER, METRICS, THROUGHPUT, WER, edits_allowed, load_published
 from bundle.toml import read_toml
 from bundle.verdict import verdict
-from tests.unit.records import demo_record, published_record
 
 CONF = Path(__file__).parents[2] / "conf/published.toml"
 PUBLISHED = load_published(CONF)
@@ -198,6 +198,13 @@ def test_driver_of_an_atlas_300i_duo_follows_the_cann_version():
     assert judge(record)["outcome"] == "not-comparable"
     record["host"]["card"] = "Atlas 300I Duo"
     assert judge(record)["outcome"] == "reproduced"
+
+
+def test_trust_in_the_checkpoint_is_a_caveat_of_every_comparison():
+    record = published_record()
+    (caveat,) = judge(record)["caveats"]
+    assert record["checkpoint"]["sha256"] in caveat and "trusted on first use" in caveat
+    assert judge(demo_record())["caveats"] == []
 
 
 def test_run_without_a_result_is_not_comparable():
