@@ -32,6 +32,10 @@ def _exit(text: str) -> Exit:
 class Commands(Program):
     """Invoke's program, with wrong use told apart from a result that was not reproduced."""
 
+    def parse_core(self, argv: list[str] | None) -> None:
+        super().parse_core(argv)
+        sys.dont_write_bytecode = False  # Invoke sets it; every start would compile bundle/ anew
+
     def parse_core_args(self) -> None:
         with _wrong_use():
             super().parse_core_args()
