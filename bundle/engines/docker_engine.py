@@ -326,7 +326,17 @@ class DockerEngine:
         for limit, key in (("memory", "MemoryLimit"), ("pids", "PidsLimit")):
             lacking = f"not enforced: {self._habits.title} says that it has no {limit} control group here"
             said[limit] = lacking if info.get(key) is False else "enforced"
+        said["user_namespaces"] = self._user_namespaces()
         return said
+
+    def _user_namespaces(self) -> str:
+        """Docker's seccomp profile keeps a job from making user namespaces; what it could do in one is bounded."""
+        if self.name == "docker" and self._has_option("seccomp"):
+            return "enforced"
+        return (
+            f"not enforced: {self._habits.title} has no seccomp profile here that forbids a job user namespaces of "
+            "its own; its capabilities in them reach nothing outside"
+        )
 
     def _start_and_follow(
         self, api: docker.APIClient, container: str, job: Job, watch: Watch, on_line: OnLine

@@ -10,6 +10,7 @@ import contextlib
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -21,16 +22,19 @@ from docker.types import Ulimit
 
 from bundle.engines.docker_engine import ArchiveStream, DockerEngine, Habits
 from bundle.engines.endpoint import Endpoint, on_hybrid_host
+from bundle.engines.owner import Owner
 from bundle.engines.spawner import spawn
 from bundle.errors import EngineUnavailable
 
 _START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 1.0
+_PREFIX = "lstm-ctc-podman-"
 _HINT = "install Podman 4 or later, or use `--engine sandbox`"
 
 # The service is to end with us, even when we are killed: it asks for a death signal before it becomes podman.
 _DIE_WITH_PARENT = (
     "import ctypes, os, signal, sys\n"
-    "ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"
+    "ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n"
     "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
     "os.execvp(sys.argv[2], sys.argv[2:])\n"
 )
@@ -43,11 +47,22 @@ def usual_sockets(environ: Mapping[str, str]) -> list[Path]:
     return [Path(environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}"), "podman/podman.sock")]
 
 
+def _remove_left_folders(parent: Path) -> None:
+    """Remove the folders of services whose owner was killed."""
+    for note in parent.glob(f"{_PREFIX}*/owner"):
+        with contextlib.suppress(OSError):
+            owner = Owner.from_name(note.read_text())
+            if owner is not None and owner.is_gone():
+                shutil.rmtree(note.parent, ignore_errors=True)
+
+
 class Service:
     """`podman system service` on a private socket."""
 
     def __init__(self, podman: str, environ: Mapping[str, str]) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="lstm-ctc-podman-"))  # short: a socket's path has 107 bytes
+        _remove_left_folders(Path(tempfile.gettempdir()))
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # not in artifacts/: a socket's path has 107 bytes
+        (self._folder / "owner").write_text(Owner.this_process().as_name())
         self.url = f"unix://{self._folder}/podman.sock"
         runtime = ["--runtime", "runc"] if on_hybrid_host() and shutil.which("runc") else []
         argv = [podman, *runtime, "system", "service", "--time=0", self.url]
@@ -80,8 +95,8 @@ class Service:
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(10)
-            except Exception:  # noqa: BLE001 - whatever happened, it must not outlive us
+                self._process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:  # it waits for connections that nobody uses any more
                 self._process.kill()
                 self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -177,7 +177,7 @@ class SandboxEngine:
     def _control_group(
         self, limits: Limits, stack: contextlib.ExitStack
     ) -> tuple[cgroups.Group | None, dict[str, str]]:
-        said = {**CLOSED, "timeout": "enforced"}
+        said = {**CLOSED, "timeout": "enforced", "user_namespaces": "enforced"}
         if isinstance(self._parents, cgroups.Unlimited):
             reason = f"not enforced: {self._parents.reason}"
             return None, {**said, "memory": reason, "pids": reason}
@@ -206,17 +206,17 @@ class SandboxEngine:
             *_through_loader(self._tools()),
             *_CLOSED_ARGS,
             *_ids(),
-            *("--hostname", HOSTNAME, "--block-fd", str(gate_read), "--info-fd", str(info_write)),
+            *("--hostname", HOSTNAME, "--block-fd", str(gate_read.number), "--info-fd", str(info_write.number)),
             *_places(job, root, passwd_fd, group_fd),
             *("--chdir", job.workdir, "--"),
             *command(job, watched=False),
         ]
         started_s = time.monotonic()
-        process = spawn(argv, pass_fds=(passwd_fd, group_fd, gate_read, info_write))
+        process = spawn(argv, pass_fds=(passwd_fd, group_fd, gate_read.number, info_write.number))
         running = _Running(process)
         stack.callback(running.kill)
-        os.close(info_write)
-        init_pid = _read_child_pid(info_read)
+        info_write.close()
+        init_pid = _read_child_pid(info_read.number)
         if init_pid is not None:
             running.watch(init_pid)
             if control is not None:
@@ -226,7 +226,7 @@ class SandboxEngine:
                 except OSError as error:
                     reason = f"not enforced: a process could not be moved into its control group: {error}"
                     limits.update(memory=reason, pids=reason)
-            os.write(gate_write, b"1")
+            os.write(gate_write.number, b"1")
         timed_out = running.pump(started_s + job.limits.timeout_s, on_line)
         exit_code = running.finish()
         wall_s = time.monotonic() - started_s
@@ -341,6 +341,7 @@ def _places(job: Job, root: Path, passwd_fd: int, group_fd: int) -> list[str]:
     """What is where. Later entries lie on top of earlier ones."""
     size = str(job.limits.memory_bytes)
     places = ["--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev"]
+    places += _proc_covered()
     for folder, mode in (("/tmp", "1777"), ("/run", "0755"), ("/sys", "0755")):  # noqa: S108
         places += ["--perms", mode, "--size", size, "--tmpfs", folder]
     # ONNX Runtime and PyTorch count processors here; the rest of /sys stays hidden.
@@ -356,6 +357,24 @@ def _places(job: Job, root: Path, passwd_fd: int, group_fd: int) -> list[str]:
     return places
 
 
+def _proc_covered() -> list[str]:
+    """Read-only and masked parts of /proc, as Docker has them.
+
+    They belong to the real user 0, so when we are root the permission check alone would let a job write them,
+    /proc/sys/kernel/core_pattern among them: no capability is needed for that.
+    """
+    places: list[str] = []
+    for name in ("bus", "fs", "irq", "sys", "sysrq-trigger"):
+        places += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
+    for name in ("acpi", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"):
+        path = f"/proc/{name}"
+        if os.path.isdir(path):
+            places += ["--perms", "0555", "--tmpfs", path, "--remount-ro", path]
+        elif os.path.exists(path):
+            places += ["--ro-bind", "/dev/null", path]
+    return places
+
+
 def _check_targets(job: Job, root: Path) -> None:
     """The root is read-only, so bubblewrap can make no mount point in it."""
     for mount in job.mounts:
@@ -367,25 +386,31 @@ def _check_targets(job: Job, root: Path) -> None:
             )
 
 
-def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
-    ends = os.pipe()
-    for descriptor in ends:
-        stack.callback(_close_quietly, descriptor)
-    return ends
+class _Descriptor:
+    """A file descriptor that is closed once: its number may be another thread's a moment later."""
+
+    def __init__(self, number: int, stack: contextlib.ExitStack) -> None:
+        self.number = number
+        self._open = True
+        stack.callback(self.close)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            os.close(self.number)
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[_Descriptor, _Descriptor]:
+    read_end, write_end = os.pipe()
+    return _Descriptor(read_end, stack), _Descriptor(write_end, stack)
 
 
 def _pipe_with(data: bytes, stack: contextlib.ExitStack) -> int:
     """A pipe that already holds `data` (far less than a pipe takes) and then ends."""
-    read_end, write_end = os.pipe()
-    stack.callback(_close_quietly, read_end)
-    with os.fdopen(write_end, "wb") as stream:
-        stream.write(data)
-    return read_end
-
-
-def _close_quietly(descriptor: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(descriptor)
+    read_end, write_end = _pipe(stack)
+    os.write(write_end.number, data)
+    write_end.close()
+    return read_end.number
 
 
 def _read_child_pid(descriptor: int) -> int | None:

@@ -1,0 +1,19 @@
+"""What integration tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration import _trial
+
+
+@pytest.fixture(scope="session")
+def trial_image():
+    """Made once, before threads ask for it."""
+    return _trial.image()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_trial_left_behind():
+    yield
+    _trial.clean_up()
