@@ -1,42 +1,13 @@
-"""The training's memory on disk (the state), and the checkpoint that it ends with."""
+"""The training's memory on disk: all that a training which was stopped needs to go on."""
 
-import io
 import os
-import zipfile
 
 import torch
 
-from stages import _architecture as architecture
 from stages._stage import StageError, atomic_file
 
 _STATE_FILE = "training.state"
 _FORMAT = 1
-MAX_CHECKPOINT_BYTES = 36000000
-
-# The parameters beside the weights, as a checkpoint of the reference carries them, in plain types: class names are
-# strings, so that nothing but tensors and builtins is in the pickle.
-_RNN_PARAM = {
-    "rnn_input_size": architecture.COLUMNS,
-    "rnn_hidden_size": architecture.HIDDEN,
-    "rnn_layers": architecture.LAYERS,
-    "rnn_type": "nn.LSTM",
-    "bidirectional": True,
-    "batch_norm": True,
-}
-_CNN_PARAM = {
-    "batch_norm": True,
-    "activate_function": "nn.ReLU",
-    "layer": [
-        [(1, architecture.CHANNELS), (3, 3), (1, 2), (1, 1), None],
-        [(architecture.CHANNELS, architecture.CHANNELS), (3, 3), (2, 2), (1, 1), None],
-    ],
-}
-
-
-def _bytes_of(value):
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
 
 
 def save_state(folder, key, state):
@@ -46,9 +17,8 @@ def save_state(folder, key, state):
         key: what the training depends on, as text; `load_state` refuses a state of another key.
         state: tensors, numbers, strings, lists and dicts of them.
     """
-    content = _bytes_of({"format": _FORMAT, "key": key, "state": state})
     with atomic_file(os.path.join(folder, _STATE_FILE)) as stream:
-        stream.write(content)
+        torch.save({"format": _FORMAT, "key": key, "state": state}, stream)
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -75,51 +45,3 @@ def load_state(folder, key):
             "Give the same data and options again, or another --state folder.",
         )
     return state
-
-
-def rounded(state_dict):
-    """A copy of a model's state dict with every weight in float16 (BatchNorm's counters stay int64).
-
-    Raises:
-        StageError: a weight is not finite in float16.
-    """
-    result = {}
-    for name, value in state_dict.items():
-        value = value.detach().clone()
-        if not architecture.is_counter(name):
-            value = value.to(torch.float16)
-            if not bool(torch.isfinite(value).all()):
-                raise StageError("the weight {} does not fit into float16".format(name), "Train again.")
-        result[name] = value
-    return result
-
-
-def write_checkpoint(path, weights, dropout):
-    """Write the reference's checkpoint format: a dict with 'state_dict' and the parameters of the architecture.
-
-    The file is the same bytes for the same weights and PyTorch release: its archive holds no date, and the name
-    inside does not follow the file's.
-
-    Args:
-        weights: what `rounded` returns.
-
-    Raises:
-        StageError: the file would be larger than 36,000,000 bytes.
-    """
-    content = _bytes_of(
-        {
-            "state_dict": weights,
-            "rnn_param": _RNN_PARAM,
-            "cnn_param": _CNN_PARAM,
-            "num_class": architecture.CLASSES,
-            "_drop_out": dropout,
-        }
-    )
-    if len(content) > MAX_CHECKPOINT_BYTES:
-        raise StageError("the checkpoint has {} bytes, over {}".format(len(content), MAX_CHECKPOINT_BYTES))
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        dates = {member.date_time for member in archive.infolist()}
-    if len(dates) != 1:
-        raise StageError("this PyTorch writes dates into its files: {}".format(sorted(dates)), "Use PyTorch 1.8.0.")
-    with atomic_file(path) as stream:
-        stream.write(content)

@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional
 
 from stages import _architecture as architecture
-from stages import _demo_data, _demo_recipe, _demo_state, _stage
+from stages import _demo_checkpoint, _demo_data, _demo_recipe, _demo_state, _stage
 from stages._decode import BLANK, greedy
 from stages._model import build_model
 from stages._stage import StageError
@@ -154,7 +154,7 @@ class Training:
 
     def finish_epoch(self):
         """Score the dev set with the weights as they would be stored; keep them if no epoch was better."""
-        weights = _demo_state.rounded(self.model.state_dict())
+        weights = _demo_checkpoint.rounded(self.model.state_dict())
         edits, phones = phone_errors(model_with(weights), self.dev)
         self.epoch += 1
         self.place = 0
@@ -287,7 +287,7 @@ def main(arguments):
     for split, part in (("dev", dev), ("test", test)):
         edits, phones = phone_errors(model, part)
         rates[split] = {"edits": edits, "phones": phones, "per_percent": round(100.0 * edits / phones, 4)}
-    _demo_state.write_checkpoint(os.path.join(options.out, "checkpoint.pth"), weights, options.dropout)
+    _demo_checkpoint.write_checkpoint(os.path.join(options.out, "checkpoint.pth"), weights, options.dropout)
     summary = {"best_epoch": training.best["epoch"], "epochs": options.epochs, "rates": rates}
     _stage.write_json(os.path.join(options.out, "summary.json"), summary)
     _stage.write_json(
