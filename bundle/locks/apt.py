@@ -39,7 +39,7 @@ class _Suite:
     index_size_bytes: int
     index_sha256: str
     date: datetime
-    by_file: Mapping[tuple[str, str], tuple[str, ...]]
+    by_sha256: Mapping[str, tuple[str, ...]]
 
 
 class PrivateApt:
@@ -137,9 +137,8 @@ class PrivateApt:
     def _deb(self, uri: str, _name: str, size: str, sha256: str) -> Deb:
         decoded = unquote(uri)
         for suite in self._suites:
-            base = self._sources[suite.archive][0]
-            stanza = suite.by_file.get((decoded[len(unquote(base)) + 1 :], sha256))
-            if stanza is None or not decoded.startswith(unquote(base) + "/"):
+            stanza = suite.by_sha256.get(sha256)
+            if stanza is None or not decoded.endswith("/" + fields_of(stanza)["Filename"]):
                 continue
             fields = fields_of(stanza)
             return Deb(
@@ -175,12 +174,10 @@ class PrivateApt:
         plain = release.sha256[index_path[: -len(".xz")]]
         if (len(text), sha256_bytes(text)) != plain:
             raise VerificationFailed(f"the Packages of {suite} is not the one that its InRelease lists")
-        by_file = {}
-        for stanza in map(kept_lines, stanzas(text.decode("utf-8"))):
-            fields = fields_of(stanza)
-            by_file[fields["Filename"], fields["SHA256"]] = stanza
+        kept = map(kept_lines, stanzas(text.decode("utf-8")))
+        by_sha256 = {fields_of(stanza)["SHA256"]: stanza for stanza in kept}
         date = parsedate_to_datetime(release.fields["Date"].replace("UTC", "+0000"))
-        return _Suite(archive, suite, inrelease, signed.signers, index_path, size, digest, date, by_file)
+        return _Suite(archive, suite, inrelease, signed.signers, index_path, size, digest, date, by_sha256)
 
     def _apt_get(self, *argv: str) -> str:
         tool = shutil.which("apt-get")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import requests
 
-from bundle.errors import UsageError
+from bundle.errors import CouldNotRun, UsageError
 from bundle.fetching.session import http_session
 from bundle.fetching.site import Whereabouts, whereabouts
 from bundle.files import write_atomic
@@ -79,7 +79,7 @@ def _write_debs(
                     log(f"reading {intent.suite} for {architecture}")
                     apts[key] = PrivateApt(Path(folder) / "-".join(key), root, where, *key)
                     apts[key].update()
-                debs = _own(apts[key], intent, known)
+                debs = _own(root, apts[key], intent, known, architecture)
                 lock, releases = apts[key].lock(intent, debs)
                 for name, data in releases.items():
                     write_atomic(root / "conf" / "locks" / name, data)
@@ -88,14 +88,23 @@ def _write_debs(
     _drop_unused_releases(root)
 
 
-def _own(apt: PrivateApt, intent: DebIntent, known: dict[str, DebIntent]) -> list[Deb]:
-    """The set's closure, without that of the sets it extends."""
+def _own(root: Path, apt: PrivateApt, intent: DebIntent, known: dict[str, DebIntent], architecture: str) -> list[Deb]:
+    """The set's closure, without the packages of the sets that it extends, which must be locked as they are now."""
     inherited: list[str] = []
+    locked: set[str] = set()
     parent = intent.extends
     while parent:
         inherited += known[parent].packages
+        locked |= {deb.sha256 for deb in load_deb_lock(root, parent, architecture).debs}
         parent = known[parent].extends
-    held = {deb.package for deb in apt.closure(inherited)} if inherited else set()
+    held = {deb.package: deb for deb in apt.closure(inherited)} if inherited else {}
+    moved = sorted(f"{deb.package} {deb.version}" for deb in held.values() if deb.sha256 not in locked)
+    if moved:
+        raise CouldNotRun(
+            f"debs/{intent.name}.{architecture}: the mirror has moved since debs/{intent.extends} was locked",
+            detail="\n".join(moved),
+            hint=f"write debs/{intent.extends} again as well",
+        )
     return [deb for deb in apt.closure([*inherited, *intent.packages]) if deb.package not in held]
 
 

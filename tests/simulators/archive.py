@@ -136,6 +136,7 @@ class Archive:
         names = sorted(packages)
         halves = (("debian", "made", names[:1]), ("debian-security", "made-security", names[1:]))
         parts = [self._suite(*half) for half in halves]
+        self._suite("debian", "made-updates", [])
         debs = sorted((deb for part in parts for deb in part[1]), key=lambda deb: deb.package)
         self.lock = DebLock("set", "amd64", "made", "", self.snapshot, tuple(part[0] for part in parts), tuple(debs))
 
@@ -153,7 +154,7 @@ class Archive:
 
     def _suite(self, archive: str, suite: str, names: list[str]) -> tuple[Index, list[Deb]]:
         debs = []
-        stanzas = ["Package: other\nVersion: 1\nArchitecture: amd64\nFilename: pool/o.deb\nSize: 1\nSHA256: 11"]
+        stanzas = [f"Package: other\nVersion: 1\nArchitecture: amd64\nFilename: o.deb\nSize: 1\nSHA256: {'1' * 64}"]
         for name in names:
             data = self.packages[name]
             path = f"pool/main/{name[0]}/{name}/{name}_1.0+b1_amd64.deb"
@@ -164,11 +165,15 @@ class Archive:
             stanzas.append("\n".join([*kept[:3], "Description: made", " of nothing", *kept[3:]]))
             self.contents[f"{archive}/{path}"] = data
             debs.append(Deb(name, "1:1.0+b1", "amd64", suite, path, sha256(data), len(data), kept))
-        packed = lzma.compress(("\n\n".join(stanzas) + "\n").encode())
+        plain = ("\n\n".join(stanzas) + "\n").encode()
+        packed = lzma.compress(plain)
         path = "main/binary-amd64/Packages.xz"
-        listing = f"SHA256:\n {sha256(packed)} {len(packed):>8} {path}\n"
-        self.releases[suite] = self.sign(f"Codename: {suite}\nDate: Thu, 02 Jan 2020 03:04:05 UTC\n{listing}")
+        listing = f"SHA256:\n {sha256(packed)} {len(packed):>8} {path}\n {sha256(plain)} {len(plain):>8} {path[:-3]}\n"
+        head = f"Codename: {suite}\nArchitectures: amd64\nComponents: main\nDate: Thu, 02 Jan 2020 03:04:05 UTC\n"
+        self.releases[suite] = self.sign(head + listing)
         self.contents[f"{archive}/dists/{suite}/{path}"] = packed
+        self.contents[f"{archive}/dists/{suite}/{path[:-3]}"] = plain
+        self.contents[f"{archive}/dists/{suite}/InRelease"] = self.releases[suite]
         index = Index(
             archive=archive,
             suite=suite,

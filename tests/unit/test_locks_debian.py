@@ -41,7 +41,9 @@ class Repository:
         self.release.parent.mkdir(parents=True)
         for suite, data in self.archive.releases.items():
             (self.release.parent / f"{suite}.InRelease").write_bytes(data)
-        self.indexes = {sha256(data): data for path, data in self.archive.contents.items() if "Packages" in path}
+        self.indexes = {
+            sha256(data): data for path, data in self.archive.contents.items() if path.endswith("Packages.xz")
+        }
 
     def verify(self, lock: DebLock | None = None):
         return verify_debian_chain(self.root, lock or self.lock, lambda file: self.indexes[file.sha256])
