@@ -70,11 +70,33 @@ def test_beam_finds_what_a_slow_search_finds(seed, frames, classes, width):
     raw = random.gamma(0.3, size=(frames, classes)) + 1e-6
     raw[:, 0] *= random.choice([0.5, 5.0, 50.0])
     probabilities = (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
-    following = np.log(random.dirichlet(np.ones(classes), size=classes)) * 0.1
-    ending = np.log(random.uniform(0.01, 1, classes)) * 0.1
+    alpha = random.choice([0.1, 1.0])
+    following = np.log(random.dirichlet(np.ones(classes), size=classes)) * alpha
+    ending = np.log(random.uniform(0.001, 1, classes)) * alpha
     result = _decode.beam(np.log(probabilities.astype(np.float64)), following, ending, width)
     best, scores = slow_beam(probabilities.astype(np.float64), following, ending, width)
     assert scores[tuple(result.labels)] == pytest.approx(best, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("blank_before", "labels"),
+    [(0.60, [1]), (0.89, [1]), (0.905, [1, 1])],
+)
+def test_beam_repeats_a_label_without_a_blank_path_only_after_a_frame_nearly_all_blank(blank_before, labels):
+    # The frame before is searched up to 0.9 of blank, and skipped above; a bonus makes the repetition win if it may.
+    frames = np.array([[0.05, 0.9, 0.05], [blank_before, 0.999 - blank_before, 0.001], [0.05, 0.9, 0.05]])
+    following = np.zeros((3, 3))
+    following[1, 1] = 3.0
+    following[:, 2] = -9.0
+    start = 1 if blank_before < 0.9 else 0
+    assert _decode.beam(np.log(frames[start:]), following, np.zeros(3), 3).labels == labels
+
+
+def test_beam_adds_the_end_of_the_sentence_before_dividing_by_the_length():
+    # [1]: (log 0.6 - 1.2) / 1 = -1.71; [1, 2]: (log 0.4 - 2) / 2 = -1.46. Divided first it would be -2.46, and lose.
+    frames = np.log([[1e-9, 1 - 2e-9, 1e-9], [0.6, 1e-9, 0.4 - 1e-9]])
+    ending = np.array([0.0, -1.2, -2.0])
+    assert _decode.beam(frames, np.zeros((3, 3)), ending, 3).labels == [1, 2]
 
 
 def test_beam_of_silence_is_empty_and_says_that_the_reference_would_fail():

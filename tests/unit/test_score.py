@@ -215,4 +215,6 @@ def test_interval_matches_the_normal_approximation_of_a_large_sample():
 
 
 def test_interval_bytes_are_those_of_the_first_day():
-    assert _edits.interval_95([1, 5, 0, 3, 2], [10, 20, 9, 12, 40]) == [4.62962962962963, 22.972972972972972]
+    lengths = [20 + 7 * i % 31 for i in range(60)]
+    edits = [i * i % 11 for i in range(60)]
+    assert _edits.interval_95(edits, lengths) == [9.307875894988067, 13.698630136986301]
