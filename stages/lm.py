@@ -9,6 +9,7 @@ import math
 import os
 
 from stages import _arpa
+from stages._labels import read_lines
 from stages._stage import StageError, parser, run
 
 # IRSTLM pads the start of its input with <s>, so that its counts hold this many (<s>, <s>), whatever the text.
@@ -60,11 +61,7 @@ def main(arguments):
     options.add_argument("--corpus", required=True, metavar="DIR", help="result folder of the stage corpus")
     parsed = options.parse_args(arguments)
     path = os.path.join(parsed.corpus, "train", "phn_text")
-    try:
-        with open(path, encoding="utf-8") as stream:
-            sentences = [fields[1:] for fields in (line.split() for line in stream) if fields]
-    except (OSError, ValueError) as error:
-        raise StageError("cannot read the train labels {}: {}".format(path, error))
+    sentences = [line.split()[1:] for line in read_lines(path)]
     if not any(sentences):
         raise StageError("{} holds no phone: no language model can be estimated".format(path))
     reserved = sorted({_arpa.START, _arpa.END, _arpa.UNKNOWN} & {phone for sentence in sentences for phone in sentence})

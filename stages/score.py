@@ -15,8 +15,9 @@ import os
 
 import numpy as np
 
-from stages import _arpa, _decode, _edits
-from stages._stage import Progress, StageError, atomic_file, parser, read_json, run, write_json
+from stages import _arpa, _bins, _decode, _edits
+from stages._labels import read_lines
+from stages._stage import Progress, StageError, atomic_file, parser, run, write_json
 
 FRAMES = 195
 PUBLISHED, COMPLETE = "published", "complete"
@@ -24,13 +25,17 @@ PUBLISHED, COMPLETE = "published", "complete"
 
 def main(arguments):
     options = _options(arguments)
-    manifest = _manifest(options.batches, options.bs)
-    units = _lines(os.path.join(options.corpus, "units"))
+    manifest = _bins.read_manifest(options.batches, options.bs)
+    if not manifest["utterances"]:
+        raise StageError(
+            "{} lists no utterance: nothing to score".format(os.path.join(options.batches, "manifest.json"))
+        )
+    units = read_lines(os.path.join(options.corpus, "units"))
     labels = _labels(os.path.join(options.corpus, manifest["split"], "phn_text"))
     decoder = _decoder(options, units)
     scores = list(_score_all(options, manifest, labels, decoder, len(units) + _decode.FIRST_UNIT))
 
-    num_published = (len(scores) - 1) // options.bs * options.bs if scores else 0
+    num_published = (len(scores) - 1) // options.bs * options.bs
     for position, score in enumerate(scores):
         score["in_published"] = position < num_published
     protocols = {
@@ -213,19 +218,6 @@ def _summary(scores, protocol):
     }
 
 
-def _manifest(folder, batch_size):
-    path = os.path.join(folder, "manifest.json")
-    manifest = read_json(path)
-    if manifest["batch_size"] != batch_size:
-        raise StageError(
-            "{} is of batch size {}, not {}".format(path, manifest["batch_size"], batch_size),
-            "Give --bs the size that the batches were made with.",
-        )
-    if not manifest["utterances"]:
-        raise StageError("{} lists no utterance: nothing to score".format(path))
-    return manifest
-
-
 def _outputs(path, batch_size, classes):
     """One batch's outputs, (195, batch_size, classes) floating point."""
     try:
@@ -241,17 +233,9 @@ def _outputs(path, batch_size, classes):
     return outputs
 
 
-def _lines(path):
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read().split("\n")[:-1]
-    except (OSError, ValueError) as error:
-        raise StageError("cannot read {}: {}".format(path, error))
-
-
 def _labels(path):
     """Utterance id -> list of phones."""
-    return {fields[0]: fields[1:] for fields in (line.split() for line in _lines(path)) if fields}
+    return {fields[0]: fields[1:] for fields in (line.split() for line in read_lines(path))}
 
 
 if __name__ == "__main__":

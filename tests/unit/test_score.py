@@ -31,6 +31,8 @@ def make_inputs(folder, batch_size):
     manifest = {
         "batch_size": batch_size,
         "split": "dev",
+        "rows": 390,
+        "columns": 243,
         "num_batches": whole,
         "num_tail_batches": int(len(names) % batch_size > 0),
         "excluded": [],
@@ -171,8 +173,15 @@ def test_missing_outputs_are_refused_by_name(tmp_path):
 
 def test_batches_of_another_size_are_refused(tmp_path):
     make_inputs(tmp_path, 4)
-    with pytest.raises(StageError, match="is of batch size 4, not 8"):
+    with pytest.raises(StageError, match="was made for batches of 4, not 8"):
         run_score(tmp_path, 8)
+
+
+def test_batches_without_an_utterance_are_refused(tmp_path):
+    manifest = make_inputs(tmp_path, 4)
+    (tmp_path / "batches/manifest.json").write_text(json.dumps({**manifest, "utterances": []}))
+    with pytest.raises(StageError, match="lists no utterance"):
+        run_score(tmp_path, 4)
 
 
 def test_utterance_without_label_is_refused(tmp_path):
