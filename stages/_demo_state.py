@@ -32,10 +32,8 @@ def load_state(folder, key):
     path = os.path.join(folder, _STATE_FILE)
     if not os.path.exists(path):
         return None
-    # Our own file of a run before; later releases would refuse the generator's state by default.
-    options = {} if torch.__version__.startswith("1.") else {"weights_only": False}
     try:
-        content = torch.load(path, map_location="cpu", **options)
+        content = torch.load(path, map_location="cpu")
         found, state_format, state = content["key"], content["format"], content["state"]
     except Exception as error:  # noqa: BLE001 - a damaged pickle can make PyTorch raise anything
         raise StageError("{}: cannot be read: {}".format(path, error), "Remove it to train from the start.")

@@ -129,7 +129,8 @@ class Training:
         torch.set_rng_state(state["random"])
 
     def note_environment(self):
-        environment = {"torch": torch.__version__, "precision": self.options.precision}
+        # As a plain string: a state must open in a release that lacks the class of torch.__version__.
+        environment = {"torch": str(torch.__version__), "precision": self.options.precision}
         if self.epoch < self.options.epochs and environment not in self.environments:
             self.environments.append(environment)
 
@@ -294,7 +295,7 @@ def main(arguments):
         os.path.join(options.obs, "training.json"),
         {
             "course": training.course,
-            "scored_with_torch": torch.__version__,
+            "scored_with_torch": str(torch.__version__),
             "threads": options.threads,
             "trained_with": training.environments,
             "training_s": round(training.seconds, 1),
