@@ -5,8 +5,6 @@ out/result and out/tail: inputs_{i}_0.npy, float32 (195, B, 41), for the same ba
 
 import os
 
-import torch
-
 from stages import _bins, _checkpoint, _stage
 
 
@@ -15,6 +13,11 @@ def main(arguments):
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="a .pth file")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
     options = parser.parse_args(arguments)
+    # Threads that wait must sleep: spinning ones make this stage several times slower on a busy machine. OpenMP reads
+    # this when PyTorch is loaded, hence the import here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import torch
+
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     manifest = _bins.read_manifest(options.batches)
     batches = _bins.list_batches(options.batches, manifest)
