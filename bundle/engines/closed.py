@@ -71,7 +71,12 @@ def check_job(job: Job) -> None:
     seen: set[str] = set()
     for mount in job.mounts:
         target = mount.target
-        if not posixpath.isabs(target) or posixpath.normpath(target) != target or target in _OURS:
+        if (
+            not target.startswith("/")
+            or target.startswith("//")
+            or posixpath.normpath(target) != target
+            or target in _OURS
+        ):
             raise CouldNotRun(
                 f"{job.name}: nothing can be mounted at {target!r}",
                 hint="a mount's target is an absolute path below /run, or one that the image holds",

@@ -356,6 +356,7 @@ class DockerEngine:
             exit_code = watch.exit_code(started_s + job.limits.timeout_s)
         finally:
             timer.cancel()
+            timer.join()  # the events may tell of the end before the kill that caused it has returned
             connection.close()
         for splitter in splitters.values():
             splitter.close()

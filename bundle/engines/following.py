@@ -119,11 +119,11 @@ class Killer:
         self.fired = False
 
     def fire(self) -> None:
-        """Kill. `fired` says afterwards that it was this that ended the job."""
+        """Kill. When this has returned, `fired` says whether it was this that ended the job."""
         try:
             with contextlib.closing(self._endpoint.connect(_REQUEST_TIMEOUT_S)) as api:
                 api.kill(self._container)
-                self.fired = True
+            self.fired = True
         except APIError as error:
             if error.status_code not in (404, 409):  # else it had just ended by itself
                 self._hang_up()

@@ -1,0 +1,243 @@
+"""The Docker engine against an API in memory: what it asks for, what it refuses to believe, what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from _engine_cases import CONFIG, DIFF, IMAGE, INFO, MANIFEST, VERSION, FakeDaemon, FakeEndpoint, api_error
+
+from bundle.engines.base import Job, Limits, Mount
+from bundle.engines.docker_engine import DockerEngine
+from bundle.engines.endpoint import Endpoint, docker_endpoint, why_not
+from bundle.engines.owner import Owner
+from bundle.errors import CouldNotRun, EngineUnavailable, VerificationFailed
+from bundle.files import canonical_json, sha256_bytes
+
+
+@pytest.fixture
+def daemon():
+    return FakeDaemon()
+
+
+@pytest.fixture
+def engine(daemon, tmp_path):
+    made = DockerEngine(FakeEndpoint(daemon), lambda images: iter([b"archive"]), tmp_path)
+    made._tried = True
+    return made
+
+
+def run(engine, **more):
+    lines = []
+    outcome = engine.run(Job(IMAGE, ("true",), **more), lambda stream, line: lines.append((stream, line)))
+    return outcome, lines
+
+
+@pytest.mark.parametrize("reported", [CONFIG, MANIFEST])
+def test_an_image_is_loaded_once_and_started_by_the_id_that_the_engine_reported(daemon, engine, reported):
+    daemon.loaded_as = {"Id": reported, "RootFS": {"Layers": [DIFF]}}
+    run(engine)
+    run(engine)
+    assert daemon.loads == 1
+    assert [container.config["Image"] for container in daemon.created] == [reported, reported]
+
+
+def test_an_image_that_is_there_is_not_loaded(daemon, engine):
+    daemon.images[CONFIG] = daemon.loaded_as
+    run(engine)
+    assert daemon.loads == 0
+
+
+def test_podmans_id_without_prefix_is_the_same_id(daemon, engine):
+    daemon.images[CONFIG] = {"Id": CONFIG[7:], "RootFS": {"Layers": [DIFF]}}
+    daemon.images[CONFIG[7:]] = daemon.images[CONFIG]
+    run(engine)
+    assert daemon.created[0].config["Image"] == CONFIG[7:]
+
+
+def test_other_layers_under_our_id_are_a_failed_verification(daemon, engine):
+    daemon.images[CONFIG] = {"Id": CONFIG, "RootFS": {"Layers": ["sha256:" + "2" * 64]}}
+    with pytest.raises(VerificationFailed, match="something else"):
+        run(engine)
+    assert daemon.created == []
+
+
+def test_an_engine_that_gives_a_loaded_image_another_id_is_not_believed(daemon, engine):
+    daemon.images[CONFIG] = {"Id": "sha256:" + "e" * 64, "RootFS": {"Layers": [DIFF]}}
+    with pytest.raises(VerificationFailed):
+        run(engine)
+
+
+def test_an_engine_that_loads_nothing_could_not_run(daemon, engine):
+    daemon.loaded_as = None
+    with pytest.raises(CouldNotRun, match="did not load image base") as caught:
+        run(engine)
+    assert "Loaded" in caught.value.detail
+
+
+def test_an_image_removed_behind_our_back_is_loaded_again(daemon, engine):
+    run(engine)
+    daemon.images.clear()
+    run(engine)
+    assert daemon.loads == 2
+
+
+def test_every_container_is_closed(daemon, engine, tmp_path):
+    (tmp_path / "in").mkdir()
+    mounts = (Mount(tmp_path / "in", "/run/in"), Mount(tmp_path, "/run/out", writable=True))
+    run(engine, mounts=mounts, limits=Limits(memory_bytes=1 << 30, pids=7))
+    config = daemon.created[0].config
+    host = config["host_config"]
+    assert host["network_mode"] == "none"
+    assert host["read_only"] is True
+    assert host["cap_drop"] == ["ALL"]
+    assert host["security_opt"] == ["no-new-privileges"]
+    assert host["init"] is True
+    assert host["auto_remove"] is True
+    assert (host["mem_limit"], host["memswap_limit"], host["pids_limit"]) == (1 << 30, 1 << 30, 7)
+    assert sorted(host["tmpfs"]) == ["/run", "/tmp"]
+    modes = {mount["Target"]: mount["ReadOnly"] for mount in host["mounts"]}
+    assert modes == {"/etc/passwd": True, "/etc/group": True, "/run/in": True, "/run/out": False}
+    assert host["devices"] == []
+    assert config["stdin_open"] is True
+    assert Owner.from_labels(config["labels"]) == Owner.this_process()
+    assert config["environment"]["IMAGE"] == "yes"
+
+
+def test_under_selinux_labels_are_switched_off_and_nothing_is_relabelled(daemon, engine):
+    daemon.info["SecurityOptions"] = ["name=seccomp,profile=default", "name=selinux"]
+    run(engine)
+    assert daemon.created[0].config["host_config"]["security_opt"] == ["no-new-privileges", "label=disable"]
+
+
+def test_in_rootless_docker_user_0_inside_is_the_caller_outside(daemon, engine):
+    daemon.info["SecurityOptions"] = ["name=rootless"]
+    run(engine)
+    assert daemon.created[0].config["user"] == "0:0"
+
+
+def test_lines_arrive_apart_and_the_exit_code_comes_from_the_events(daemon, engine):
+    def job(container):
+        container.say(1, b"one\ntw")
+        container.say(2, b"error\n")
+        container.say(1, b"o\nrest")
+        container.end(3)
+
+    daemon.job = job
+    outcome, lines = run(engine)
+    assert outcome.exit_code == 3
+    assert not outcome.timed_out
+    assert [line for stream, line in lines if stream == "stdout"] == ["one", "two", "rest"]
+    assert ("stderr", "error") in lines
+
+
+def test_a_job_out_of_memory_is_told_apart(daemon, engine):
+    daemon.job = lambda container: container.end(137, out_of_memory=True)
+    outcome, _ = run(engine)
+    assert (outcome.exit_code, outcome.out_of_memory, outcome.timed_out) == (137, True, False)
+
+
+def test_a_job_that_never_ends_is_killed_and_removed(daemon, engine):
+    daemon.job = lambda container: None
+    outcome, _ = run(engine, limits=Limits(timeout_s=0.05))
+    assert (outcome.exit_code, outcome.timed_out) == (137, True)
+    assert daemon.removed == ["0"]
+
+
+def test_a_container_that_cannot_be_started_is_removed_and_explained(daemon, engine):
+    def job(container):
+        raise api_error(500, "exec format error")
+
+    daemon.job = job
+    with pytest.raises(CouldNotRun, match="exec format error"):
+        run(engine)
+    assert daemon.removed == ["0"]
+
+
+def test_an_engine_that_vanishes_in_mid_job_is_an_error_and_not_an_outcome(daemon, engine):
+    def job(container):
+        daemon.events.put(None)
+        container.theirs.close()
+
+    daemon.job = job
+    with pytest.raises(CouldNotRun, match="did not say how the container ended"):
+        run(engine)
+
+
+def test_a_limit_that_the_engine_lacks_is_not_called_enforced(daemon, engine):
+    daemon.info["MemoryLimit"] = False
+    outcome, _ = run(engine)
+    assert outcome.limits["memory"].startswith("not enforced: ")
+    assert outcome.limits["pids"] == "enforced"
+
+
+def test_only_containers_whose_owner_is_certainly_gone_are_reaped(daemon, engine):
+    here = Owner.this_process()
+    gone = dataclasses.replace(here, start_ticks="1")
+    foreign = dataclasses.replace(gone, uid=str(int(here.uid) + 1))
+    elsewhere = dataclasses.replace(gone, pid_namespace="1")
+    before_reboot = dataclasses.replace(here, boot="another")
+    owners = {"gone": gone, "here": here, "foreign": foreign, "elsewhere": elsewhere, "boot": before_reboot}
+    daemon.containers = [{"Id": name, "Labels": owner.labels()} for name, owner in owners.items()]
+    daemon.containers.append({"Id": "not ours", "Labels": {}})
+    assert engine.reap() == ["boot", "gone"]
+    assert sorted(daemon.removed) == ["boot", "gone"]
+
+
+@pytest.mark.parametrize(
+    ("version", "info", "reason"),
+    [
+        ({}, {"OperatingSystem": "Docker Desktop"}, "virtual machine"),
+        ({}, {"OSType": "windows"}, "windows"),
+        ({}, {"Architecture": "s390x"}, "another machine"),
+        ({"Version": "20.10.5+dfsg1"}, {}, "clone3"),
+        ({"Version": "19.03.15"}, {}, "clone3"),
+        ({"Components": [{"Name": "Podman Engine"}]}, {}, "Podman answers"),
+    ],
+)
+def test_an_engine_is_refused_with_its_reason(version, info, reason):
+    refusal = why_not("docker", {**VERSION, **version}, {**INFO, **info})
+    assert refusal is not None
+    assert reason in refusal.reason
+    assert refusal.hint
+
+
+@pytest.mark.parametrize("version", ["20.10.10", "20.10.24+dfsg1", "28.2.2", "29.0.0-rc.1"])
+def test_a_docker_that_knows_clone3_is_taken(version):
+    assert why_not("docker", {**VERSION, "Version": version}, INFO) is None
+
+
+def test_an_old_docker_without_seccomp_is_taken():
+    assert why_not("docker", {**VERSION, "Version": "19.03.1"}, {**INFO, "SecurityOptions": []}) is None
+
+
+@pytest.mark.parametrize("url", ["tcp://192.0.2.1:2375", "ssh://user@host", "http://127.0.0.1:2375"])
+def test_an_address_that_may_be_another_machine_is_refused(url):
+    with pytest.raises(EngineUnavailable, match="another machine") as caught:
+        Endpoint(url, "Docker").connect(1)
+    assert "DOCKER_HOST" in caught.value.hint
+
+
+def test_no_socket_a_file_and_a_dead_socket_have_each_their_reason(tmp_path):
+    import socket
+
+    with pytest.raises(EngineUnavailable, match="not running, or not installed"):
+        Endpoint(f"unix://{tmp_path}/absent", "Docker").connect(1)
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineUnavailable, match="is not a socket"):
+        Endpoint(f"unix://{tmp_path}/file", "Docker").connect(1)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead"))
+    with pytest.raises(EngineUnavailable, match="installed but not running"):
+        Endpoint(f"unix://{tmp_path}/dead", "Docker").connect(1)
+
+
+def test_the_docker_commands_context_and_host_are_honoured(tmp_path):
+    assert docker_endpoint({"DOCKER_HOST": "tcp://x:1"}, tmp_path).url == "tcp://x:1"
+    folder = tmp_path / ".docker"
+    meta = folder / "contexts" / "meta" / sha256_bytes(b"desktop-linux")
+    meta.mkdir(parents=True)
+    (meta / "meta.json").write_bytes(canonical_json({"Endpoints": {"docker": {"Host": "unix:///vm.sock"}}}))
+    (folder / "config.json").write_bytes(canonical_json({"currentContext": "desktop-linux"}))
+    assert docker_endpoint({}, tmp_path).url == "unix:///vm.sock"
+    assert docker_endpoint({"DOCKER_CONTEXT": "default"}, tmp_path).url.endswith("docker.sock")
