@@ -1,0 +1,207 @@
+"""The main job in real containers: engines agree, nothing runs twice, killed runs lose nothing, two do no harm."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+from _runs import QUICK, ROOT, command, environment, output_digests, processes_using, record, reproduce, run
+
+from bundle.engines.select import probe_all
+from bundle.graph.store import fingerprint_of
+from bundle.paths import Paths
+from bundle.record import identity_of
+
+pytestmark = pytest.mark.integration
+KILLS = 50
+
+
+@pytest.fixture(scope="module")
+def usable() -> set[str]:
+    return {found.name for found in probe_all(Paths.of_checkout({})) if found.usable}
+
+
+@pytest.fixture(scope="module")
+def sandbox_results(tmp_path_factory) -> Path:
+    results = tmp_path_factory.mktemp("sandbox")
+    reproduce(results, "--engine", "sandbox")
+    return results
+
+
+def test_the_record_fits_its_schema_and_accounts_for_itself(sandbox_results: Path):
+    document = record(sandbox_results)
+    jsonschema.validate(document, json.loads((ROOT / "bundle" / "record.schema.json").read_bytes()))
+    assert document["identity"] == identity_of(document)
+    for stage in document["stages"]:
+        stored = Paths(ROOT, sandbox_results).store / stage["fingerprint"][:2] / stage["fingerprint"] / "result.json"
+        assert fingerprint_of(json.loads(stored.read_bytes())["key"]) == stage["fingerprint"]
+
+
+def test_nothing_is_called_reproduced_on_a_cpu_with_a_demo_checkpoint(sandbox_results: Path):
+    document = record(sandbox_results)
+    assert document["verdict"]["outcome"] == "not-comparable"
+    reasons = "\n".join(document["verdict"]["reasons"])
+    for word in ("CPU", "portable", "demo"):
+        assert word in reasons
+    assert document["engine"]["name"] == "sandbox"
+
+
+def test_the_report_stands_alone(sandbox_results: Path):
+    html = (Paths(ROOT, sandbox_results).runs / "latest" / "report.html").read_text()
+    assert "<svg" in html
+    for outside in ("src=", "<link", "@import", "url(http"):
+        assert outside not in html
+
+
+def test_a_second_run_runs_no_stage(sandbox_results: Path):
+    first = record(sandbox_results)
+    again = reproduce(sandbox_results, "--engine", "sandbox")
+    assert [stage["key"] for stage in again["stages"] if not stage["cached"]] == []
+    assert again["identity"] == first["identity"]
+
+
+def test_a_plan_runs_nothing_and_says_why(sandbox_results: Path, tmp_path: Path):
+    stored = run(sandbox_results, "reproduce", *QUICK, "--plan")
+    assert stored.returncode == 0, stored.stderr
+    assert all(line.endswith("stored") for line in stored.stdout.splitlines() if not line.startswith("layer"))
+    fresh = run(tmp_path, "reproduce", *QUICK, "--plan")
+    assert "corpus           run: never run before" in fresh.stdout
+    assert "score@8          run unless its inputs come out as before" in fresh.stdout
+    assert not Paths(ROOT, tmp_path).runs.exists()
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_another_engine_gives_the_sandbox_s_bytes(engine: str, usable: set[str], sandbox_results: Path, tmp_path: Path):
+    if engine not in usable:
+        pytest.skip(f"{engine} cannot be used on this machine")
+    document = reproduce(tmp_path, "--engine", engine)
+    assert document["engine"]["name"] == engine
+    assert output_digests(document) == output_digests(record(sandbox_results))
+    assert document["identity"] == record(sandbox_results)["identity"]
+
+
+def test_one_stage_runs_with_what_it_needs_and_prints_its_folder(tmp_path: Path):
+    done = run(tmp_path, "stage.batches", *QUICK, "--engine", "sandbox")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.splitlines()[-1])
+    assert sorted(path.name for path in (folder / "bins").iterdir()) == ["inputs_0.bin"]
+
+
+def test_a_forced_run_gives_the_same_bytes(sandbox_results: Path):
+    first = record(sandbox_results)
+    again = reproduce(sandbox_results, "--engine", "sandbox", "--force")
+    assert all(not stage["cached"] for stage in again["stages"])
+    assert again["identity"] == first["identity"]
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_fifty_random_moments_ends_as_one_that_was_not(sandbox_results: Path, tmp_path: Path):
+    """kill -9, again and again; what was finished is kept, nothing stays behind, the identity is the same."""
+    chance = random.Random(20261122)
+    results, rounds = tmp_path / "killed-0", 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            command("reproduce", *QUICK, "--engine", "sandbox"),
+            cwd=ROOT,
+            env=environment(results),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(timeout=chance.uniform(0.1, 5.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        deadline_s = time.monotonic() + 20
+        while processes_using(results) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        assert processes_using(results) == []
+        if Paths(ROOT, results).runs.exists():  # it came to its end: check it, and be killed on from nothing
+            _is_as_undisturbed(results, sandbox_results)
+            rounds += 1
+            results = tmp_path / f"killed-{rounds}"
+    reproduce(results, "--engine", "sandbox")
+    _is_as_undisturbed(results, sandbox_results)
+    assert list((results / "tmp").glob("work.*")) == []
+
+
+def _is_as_undisturbed(results: Path, undisturbed: Path) -> None:
+    if (Paths(ROOT, results).runs / "latest").exists():
+        assert record(results)["identity"] == record(undisturbed)["identity"]
+    assert not (results / "store" / "damaged").exists()
+    assert not (results / "store" / "conflicts").exists()
+
+
+def test_two_runs_at_once_do_not_harm_each_other(sandbox_results: Path, tmp_path: Path):
+    both = [
+        subprocess.Popen(
+            command("reproduce", *QUICK, "--engine", "sandbox"),
+            cwd=ROOT,
+            env=environment(tmp_path),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=900)
+        assert process.returncode == 0, errors
+    runs = [path for path in Paths(ROOT, tmp_path).runs.iterdir() if path.name != "latest"]
+    assert len(runs) == 2
+    identities = [json.loads((path / "record.json").read_bytes())["identity"] for path in runs]
+    assert identities[0] == identities[1] == record(sandbox_results)["identity"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--bs", "0"), 2, "--bs '0' is not a batch size"),
+        (("--bs", "eight"), 2, "--bs 'eight' is not a batch size"),
+        (("--data", "/not/there"), 2, "there is no such file or folder"),
+        (("--checkpoint", "/not/there.pth"), 2, "there is no such file"),
+        (("--device", "npu"), 2, "--device npu"),
+        (("--engine", "lxc"), 2, "there is no engine 'lxc'"),
+        (("--decode", "Best"), 2, "--decode 'Best'"),
+    ],
+)
+def test_wrong_use_is_said_in_one_line_and_exits_with_2(tmp_path: Path, words, code: int, said: str):
+    done = run(tmp_path, "reproduce", *words)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_wave_names_the_utterance_and_skip_bad_counts_it(tmp_path: Path):
+    import shutil
+
+    corpus = tmp_path / "TIMIT"
+    shutil.copytree(ROOT / "tests" / "golden" / "TIMIT", corpus)
+    wave = corpus / "TEST" / "DR4" / "FADG0" / "SX52.WAV"
+    wave.write_bytes(wave.read_bytes()[:2000])
+    words = ("--data", str(corpus), "--checkpoint", "demo", "--loop", "2", "--engine", "sandbox")
+    refused = run(tmp_path / "results", "reproduce", *words)
+    assert refused.returncode == 4
+    assert "FADG0_SX52" in refused.stderr
+    skipped = run(tmp_path / "results", "reproduce", *words, "--skip-bad")
+    assert skipped.returncode == 0, skipped.stderr
+    assert [item["utterance"] for item in record(tmp_path / "results")["data"]["excluded"]] == ["FADG0_SX52"]
+
+
+def test_a_checkpoint_that_runs_code_is_refused_and_runs_none(tmp_path: Path):
+    (tmp_path / "evil.pth").write_bytes(b"cos\nsystem\n(S'touch /run/out/ran; touch /tmp/ran'\ntR.")
+    done = run(
+        tmp_path / "results", "stage.export", "--data", str(ROOT / "tests" / "golden" / "TIMIT"),
+        "--checkpoint", str(tmp_path / "evil.pth"), "--engine", "sandbox",
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "evil" in done.stderr or "checkpoint" in done.stderr
+    assert not Path("/tmp/ran").exists()
