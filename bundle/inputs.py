@@ -77,8 +77,13 @@ def find_checkpoint(paths: Paths, option: str, cache: StatCache) -> Checkpoint:
         if not user.is_file():
             raise UsageError(f"--checkpoint {option}: there is no such file", hint="give a .pth file, or the word demo")
     elif not option:
-        user = next((p for p in (paths.data / place for place in _CHECKPOINT_PLACES) if p.is_file()), None)
+        user = users_checkpoint(paths)
     return _demo_checkpoint(paths, cache) if user is None else _user_checkpoint(paths, user, cache)
+
+
+def users_checkpoint(paths: Paths) -> Path | None:
+    """The checkpoint that lies in data/, or None."""
+    return next((path for path in (paths.data / place for place in _CHECKPOINT_PLACES) if path.is_file()), None)
 
 
 def demo_checkpoint_path(paths: Paths) -> Path:

@@ -1,0 +1,318 @@
+"""`invoke doctor`: what this machine has and lacks for a run, line by line, and what to do; it fetches nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bundle import host, inputs, toolchain
+from bundle.engines.base import Availability
+from bundle.errors import BundleError, UsageError
+from bundle.graph.digests import StatCache
+from bundle.paths import Paths
+
+OK = "ok"
+MISSING = "missing"
+DEVIATES = "deviates"
+_MIN_MEMORY_BYTES = 4 * 1000**3
+_RESULTS_BYTES = 1 * 1000**3  # of a run of the demo with one batch size, twice over
+_UNPACKED_FACTOR = 3.5  # a layer's size by its packages': 2.2 for PyTorch, 3.6 for NumPy and its kin, measured
+_EMULATORS = {"amd64": "qemu-aarch64", "arm64": "qemu-x86_64"}
+_OTHER = {"amd64": "arm64", "arm64": "amd64"}
+_NPU_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
+# What the pinned toolchain takes from the user, as no registry gives it: pattern in data/sources, what it is.
+_PINNED_SOURCES = (
+    ("*ascend-cann-toolkit*6.3.RC1*.run", "CANN 6.3.RC1 toolkit"),
+    ("aclruntime-0.0.2-cp37-cp37m-linux_*.whl", "aclruntime 0.0.2"),
+    ("ais_bench-0.0.2-*.whl", "ais_bench 0.0.2"),
+    ("*kaldi*", "Kaldi's source"),
+    ("Python-3.7.5.*", "Python 3.7.5's source"),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing looked at: its status, what was found, and what to do about it (may be empty).
+
+    `blocks` is set where a run cannot start before that is done.
+    """
+
+    status: str
+    what: str
+    found: str
+    advice: str = ""
+    blocks: bool = False
+
+    def text(self) -> str:
+        """For a terminal: one line, the advice below it."""
+        lines = [f"{self.status:<9} {self.what:<22} {self.found}"]
+        lines += [f"{'':<10}-> {line}" for line in self.advice.splitlines()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class System:
+    """What doctor looks at outside the checkout; `root` is / except in tests."""
+
+    root: Path = Path("/")
+    architecture: Callable[[], str] = host.architecture
+    facts: Callable[[], Mapping[str, str | int]] = host.facts
+    free_bytes: Callable[[Path], int] = field(default=lambda path: shutil.disk_usage(path).free)
+    search: tuple[str, ...] = field(default_factory=lambda: tuple(os.environ.get("PATH", "").split(os.pathsep)))
+
+
+def examine(paths: Paths, engine: str = "auto") -> str:
+    """Look at everything.
+
+    Args:
+        paths: the checkout.
+        engine: the engine that a run would be asked for.
+
+    Returns:
+        The report, a line a thing, and a last line that says whether a run can start.
+
+    Raises:
+        UsageError: there is no engine of that name.
+    """
+    from bundle.engines.select import AUTO, NAMES, probe_all
+
+    if engine not in (AUTO, *NAMES):
+        raise UsageError(f"there is no engine {engine!r}", hint="engines: " + ", ".join((AUTO, *NAMES)))
+    system = System()
+    lines = machine_lines(system)
+    try:
+        lines += engine_lines(probe_all(paths), engine, sandbox_to_come(paths, system))
+    except BundleError as error:
+        lines.append(Line(MISSING, "engines", error.message, error.hint, blocks=True))
+    lines += npu_lines(system, paths.conf)
+    lines += input_lines(paths)
+    lines += source_lines(paths.data / "sources")
+    lines += image_lines(paths, system)
+    return "\n".join([*(line.text() for line in lines), "", conclusion(lines)])
+
+
+def conclusion(lines: list[Line]) -> str:
+    """The last line: whether `invoke reproduce` can start here."""
+    blocking = [line.what for line in lines if line.blocks]
+    if blocking:
+        return f"`invoke reproduce` cannot run here yet: see {', '.join(blocking)} above"
+    others = sum(line.status != OK for line in lines)
+    return "`invoke reproduce` can run here" + (
+        f"; {others} lines above say what is absent or different" if others else ""
+    )
+
+
+def machine_lines(system: System) -> list[Line]:
+    """Operating system, architecture, processor, memory, page size, emulation of the other architecture."""
+    try:
+        architecture = system.architecture()
+    except BundleError as error:
+        return [Line(DEVIATES, "architecture", error.message, error.hint, blocks=True)]
+    facts = system.facts()
+    memory, page = int(facts["memory_bytes"]), int(facts["page_size_bytes"])
+    enough = memory >= _MIN_MEMORY_BYTES
+    lines = [
+        Line(OK, "operating system", f"{facts['os']}, kernel {facts['kernel']}"),
+        Line(OK, "architecture", architecture),
+        Line(OK, "processor", f"{facts['cpu']}, {facts['cores']} cores for this process"),
+        Line(
+            OK if enough else DEVIATES,
+            "memory",
+            f"{memory / 1e9:.1f} GB",
+            ""
+            if enough
+            else f"{_MIN_MEMORY_BYTES / 1e9:.0f} GB are what a run needs: leave out --bs all, close others",
+        ),
+        Line(
+            OK if page == 4096 else DEVIATES,
+            "page size",
+            f"{page} bytes",
+            "" if page == 4096 else "the images were only run with pages of 4096 bytes; please report what you see",
+        ),
+        Line(OK, "Python", str(facts["python"])),
+    ]
+    return [*lines, _emulation_line(system, architecture)]
+
+
+def _emulation_line(system: System, architecture: str) -> Line:
+    name = _EMULATORS[architecture]
+    other = _OTHER[architecture]
+    try:
+        entry = (system.root / "proc/sys/fs/binfmt_misc" / name).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        entry = ""
+    if entry.startswith("enabled"):
+        return Line(OK, "emulation", f"{name} is registered: {other} images can run here")
+    return Line(
+        MISSING,
+        "emulation",
+        f"{name} is not registered",
+        f"only needed to run {other} images here (building them needs none): apt install qemu-user-static",
+    )
+
+
+def sandbox_to_come(paths: Paths, system: System) -> bool:
+    """Whether the embedded sandbox cannot be probed just because a run would first fetch what it is made of."""
+    from bundle.fetching.cache import Cache
+    from bundle.images.build import files_needed
+    from bundle.images.rootfs import SANDBOX_IMAGE
+
+    needed = files_needed(paths, [SANDBOX_IMAGE], [system.architecture()])
+    return any(Cache(paths.root).path(sha256) is None for sha256 in needed)
+
+
+def engine_lines(found: list[Availability], asked: str, to_come: bool = False) -> list[Line]:
+    """Every engine's own probe, then which one a run takes; `to_come` as `sandbox_to_come` says."""
+    lines = []
+    for item in found:
+        if item.usable:
+            lines.append(Line(OK, f"engine {item.name}", item.facts.get("version", "")))
+        elif item.name == "sandbox" and to_come:
+            lines.append(Line(MISSING, "engine sandbox", "not fetched yet, so not tried", "any run fetches it (3 MB)"))
+        else:
+            lines.append(Line(MISSING, f"engine {item.name}", item.reason, item.hint))
+    return [*lines, _taken_line(found, asked, to_come)]
+
+
+def _taken_line(found: list[Availability], asked: str, to_come: bool) -> Line:
+    taken = next((item.name for item in found if item.usable and asked in ("auto", item.name)), "")
+    if taken:
+        return Line(OK, "engine taken", f"{taken} (--engine {asked})")
+    if to_come and asked in ("auto", "sandbox"):
+        return Line(MISSING, "engine taken", "the sandbox, if this kernel lets it run: the first run shows")
+    advice = "do what stands below one of the engines above" if asked == "auto" else "leave out --engine"
+    return Line(MISSING, "engine taken", f"none for --engine {asked}", advice, blocks=True)
+
+
+def npu_lines(system: System, conf: Path) -> list[Line]:
+    """NPU tools, device nodes and driver, held against the compatibility table."""
+    folders = [*system.search, *(str(system.root / name) for name in ("usr/local/sbin", "usr/local/bin"))]
+    tool = next((Path(f) / "npu-smi" for f in folders if f and os.access(Path(f) / "npu-smi", os.X_OK)), None)
+    devices = sorted(path.name for path in (system.root / "dev").glob("davinci[0-9]*"))
+    if tool is None and not devices:
+        advice = "not needed: this version computes on the CPU, and says so in the report"
+        return [Line(MISSING, "NPU", "no npu-smi and no /dev/davinci*", advice)]
+    lines = [
+        Line(OK, "npu-smi", str(tool))
+        if tool
+        else Line(MISSING, "npu-smi", "in neither PATH nor /usr/local/sbin", "install the NPU's driver package"),
+    ]
+    absent = [f"/dev/{name}" for name in _NPU_NODES if not (system.root / "dev" / name).exists()]
+    if not devices:
+        lines.append(Line(MISSING, "NPU devices", "no /dev/davinci*", "see `npu-smi info` and the kernel's log"))
+    elif absent:
+        lines.append(Line(DEVIATES, "NPU devices", f"{', '.join(devices)}, but no {', '.join(absent)}",
+                          "the driver is half there: install it again, then start the machine anew"))  # fmt: skip
+    else:
+        lines.append(Line(OK, "NPU devices", ", ".join(devices)))
+    return [*lines, _driver_line(system, conf)]
+
+
+def _driver_line(system: System, conf: Path) -> Line:
+    rows = toolchain.load_components(conf)
+    required = next(row.required for row in rows if row.source == "host:driver")
+    try:
+        text = (system.root / "usr/local/Ascend/driver/version.info").read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return Line(MISSING, "NPU driver", f"no version.info ({error.strerror})", f"the guide requires {required}")
+    match = re.search(r"^Version\s*=\s*(\S+)", text, re.MULTILINE)
+    version = match.group(1) if match else "unknown"
+    if version == required:
+        return Line(OK, "NPU driver", version)
+    advice = f"the guide requires {required}; an Atlas 300I Duo takes the version of its CANN instead"
+    return Line(DEVIATES, "NPU driver", version, advice)
+
+
+def input_lines(paths: Paths) -> list[Line]:
+    """Data set and checkpoint: the user's, or the demo's in their place."""
+    return [_data_line(paths), _checkpoint_line(paths)]
+
+
+def _data_line(paths: Paths) -> Line:
+    try:
+        data = inputs.find_data(paths, "")
+    except BundleError as error:
+        return Line(DEVIATES, "data", error.message, error.hint, blocks=True)
+    if data is None:
+        return Line(
+            MISSING,
+            "data",
+            "no TIMIT: the demo corpus stands in, and the report says so",
+            "put TIMIT into data/TIMIT (or data/data.zip), or give --data: see data/README.md",
+        )
+    return Line(OK, "data", f"data/{data.name}", "its counts are held against TIMIT's in every run")
+
+
+def _checkpoint_line(paths: Paths) -> Line:
+    user = inputs.users_checkpoint(paths)
+    if user is not None:
+        return Line(OK, "checkpoint", str(user.relative_to(paths.root)))
+    try:
+        inputs.find_checkpoint(paths, inputs.DEMO, StatCache(None))
+    except BundleError as error:
+        present = inputs.demo_checkpoint_path(paths).is_file()
+        return Line(DEVIATES if present else MISSING, "checkpoint", error.message, error.hint, blocks=True)
+    return Line(
+        MISSING,
+        "checkpoint",
+        "no ctc_best_model.pth: the demo's stands in, and the report says so",
+        "put it into data/, or give --checkpoint: see data/README.md",
+    )
+
+
+def source_lines(folder: Path) -> list[Line]:
+    """What the pinned toolchain would take from data/sources."""
+    lacking = [what for pattern, what in _PINNED_SOURCES if not any(folder.glob(pattern))]
+    present = [what for _, what in _PINNED_SOURCES if what not in lacking]
+    if not lacking:
+        return [Line(OK, "data/sources", ", ".join(present))]
+    advice = "not needed: runs use the portable toolchain, and the report lists every deviation"
+    return [Line(MISSING, "data/sources", f"for the pinned toolchain: no {', '.join(lacking)}", advice)]
+
+
+def image_lines(paths: Paths, system: System) -> list[Line]:
+    """Locked files fetched, images built, and the disk space that the rest needs."""
+    from bundle.fetching.cache import Cache
+    from bundle.images.build import files_needed, known_images
+    from bundle.images.definition import image_names
+
+    try:
+        architecture = system.architecture()
+        names = image_names(paths.docker)
+        built = known_images(paths, names, architecture)
+        needed = files_needed(paths, names, [architecture])
+    except BundleError as error:
+        return [Line(DEVIATES, "images", error.message, error.hint, blocks=True)]
+    cache = Cache(paths.root)
+    absent = [file for file in needed.values() if cache.path(file.sha256) is None]
+    lines = []
+    if absent:
+        size = sum(file.size_bytes for file in absent)
+        lines.append(Line(MISSING, "locked files", f"{len(absent)} to fetch, {size / 1e6:.0f} MB",
+                          "`invoke fetch` brings them; `invoke reproduce` does it by itself"))  # fmt: skip
+    else:
+        lines.append(Line(OK, "locked files", "all that is needed is here"))
+    unbuilt = [name for name in names if name not in built]
+    if unbuilt:
+        lines.append(Line(MISSING, "images", f"not built: {', '.join(unbuilt)}",
+                          "`invoke images.build` builds them; `invoke reproduce` does it by itself"))  # fmt: skip
+    else:
+        lines.append(Line(OK, "images", f"{len(names)} built for {architecture}"))
+    to_fetch = sum(file.size_bytes for file in absent)
+    to_build = sum(file.size_bytes for file in needed.values()) * _UNPACKED_FACTOR
+    return [*lines, _disk_line(paths, system, int(to_fetch + 2 * to_build) + _RESULTS_BYTES)]
+
+
+def _disk_line(paths: Paths, system: System, needed_bytes: int) -> Line:
+    """`needed_bytes`: downloads, layers, the same again unpacked, and results."""
+    place = paths.artifacts if paths.artifacts.exists() else paths.root
+    free = system.free_bytes(place)
+    found = f"{free / 1e9:.1f} GB free, about {needed_bytes / 1e9:.1f} GB needed"
+    if free >= needed_bytes:
+        return Line(OK, "disk space", found)
+    advice = f"free some, or make {paths.artifacts} a link to a larger disk"
+    return Line(DEVIATES, "disk space", found, advice, blocks=True)

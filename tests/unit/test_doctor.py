@@ -1,0 +1,210 @@
+"""`invoke doctor`: each line's status, what it says to do, and whether a run is said to be possible."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bundle import doctor
+from bundle.doctor import DEVIATES, MISSING, OK, Line, System
+from bundle.engines.base import Availability
+from bundle.errors import UsageError
+from bundle.files import sha256_bytes
+from bundle.paths import Paths
+
+ROOT = Path(__file__).resolve().parents[2]
+FACTS = {
+    "os": "Some Linux 1", "kernel": "6.1.0", "cpu": "A processor", "cores": 2, "memory_bytes": 8 * 1000**3,
+    "page_size_bytes": 4096, "python": "3.11.2",
+}  # fmt: skip
+DOCKER = Availability("docker", True, facts={"version": "28.0.1"})
+NO_DOCKER = Availability("docker", False, "no socket at /var/run/docker.sock", "start Docker, or use another engine")
+SANDBOX = Availability("sandbox", True, facts={"version": "bubblewrap 0.8.0"})
+NO_SANDBOX = Availability("sandbox", False, "the kernel forbids user namespaces", "sysctl …")
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> System:
+    """A machine whose root folder is empty."""
+    root = tmp_path / "root"
+    (root / "dev").mkdir(parents=True)
+    return System(root, lambda: "amd64", lambda: FACTS, lambda path: 100 * 1000**3, search=(str(tmp_path / "bin"),))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Paths:
+    """A checkout without data, with the repository's conf and images and nothing built."""
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT / "conf", root / "conf")
+    shutil.copytree(ROOT / "docker", root / "docker")
+    (root / "data" / "demo").mkdir(parents=True)
+    (root / "bundle").symlink_to(ROOT / "bundle")
+    return Paths(root)
+
+
+def line(lines: list[Line], what: str) -> Line:
+    return next(item for item in lines if item.what == what)
+
+
+def test_a_good_machine_is_ok_in_every_line_but_emulation(system: System):
+    lines = doctor.machine_lines(system)
+    assert {item.what for item in lines if item.status != OK} == {"emulation"}
+
+
+def test_another_architecture_stops_a_run(system: System):
+    def riscv() -> str:
+        raise UsageError("this machine is riscv64", hint="use another")
+
+    lines = doctor.machine_lines(replace(system, architecture=riscv))
+    assert [(item.status, item.advice) for item in lines] == [(DEVIATES, "use another")]
+    assert "cannot run" in doctor.conclusion(lines)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "what"), [("memory_bytes", 2 * 1000**3, "memory"), ("page_size_bytes", 65536, "page size")]
+)
+def test_little_memory_and_large_pages_deviate_with_advice(system: System, fact: str, value: int, what: str):
+    found = line(doctor.machine_lines(replace(system, facts=lambda: {**FACTS, fact: value})), what)
+    assert found.status == DEVIATES
+    assert found.advice
+    assert not found.blocks
+
+
+def test_registered_emulation_is_seen(system: System):
+    folder = system.root / "proc/sys/fs/binfmt_misc"
+    folder.mkdir(parents=True)
+    (folder / "qemu-aarch64").write_text("enabled\ninterpreter /usr/bin/qemu-aarch64\n", encoding="utf-8")
+    assert line(doctor.machine_lines(system), "emulation").status == OK
+    (folder / "qemu-aarch64").write_text("disabled\n", encoding="utf-8")
+    assert line(doctor.machine_lines(system), "emulation").status == MISSING
+
+
+def test_the_engine_taken_is_the_first_usable_one():
+    lines = doctor.engine_lines([NO_DOCKER, SANDBOX], "auto")
+    assert line(lines, "engine docker").advice == NO_DOCKER.hint
+    assert line(lines, "engine taken").found.startswith("sandbox")
+    assert line(doctor.engine_lines([DOCKER, SANDBOX], "sandbox"), "engine taken").found.startswith("sandbox")
+
+
+def test_an_engine_asked_for_that_does_not_work_stops_a_run():
+    lines = doctor.engine_lines([NO_DOCKER, SANDBOX], "docker")
+    assert line(lines, "engine taken").blocks
+    assert doctor.conclusion(lines) == "`invoke reproduce` cannot run here yet: see engine taken above"
+
+
+def test_no_engine_at_all_stops_a_run_unless_the_sandbox_is_only_not_fetched():
+    assert line(doctor.engine_lines([NO_DOCKER, NO_SANDBOX], "auto"), "engine taken").blocks
+    to_come = doctor.engine_lines([NO_DOCKER, NO_SANDBOX], "auto", to_come=True)
+    assert not line(to_come, "engine taken").blocks
+    assert "3 MB" in line(to_come, "engine sandbox").advice
+
+
+def test_a_machine_without_npu_is_told_that_it_needs_none(system: System):
+    (found,) = doctor.npu_lines(system, ROOT / "conf")
+    assert found.status == MISSING
+    assert "CPU" in found.advice
+
+
+def npu_machine(system: System, version: str, nodes: tuple[str, ...]) -> list[Line]:
+    tool = system.root / "usr/local/sbin/npu-smi"
+    tool.parent.mkdir(parents=True)
+    tool.write_text("#!/bin/sh\n", encoding="utf-8")
+    tool.chmod(0o755)
+    for name in nodes:
+        (system.root / "dev" / name).write_text("", encoding="utf-8")
+    info = system.root / "usr/local/Ascend/driver/version.info"
+    info.parent.mkdir(parents=True)
+    info.write_text(f"Version={version}\nascendhal_version=7\n", encoding="utf-8")
+    return doctor.npu_lines(system, ROOT / "conf")
+
+
+ALL_NODES = ("davinci0", "davinci_manager", "devmm_svm", "hisi_hdc")
+
+
+def test_the_guides_driver_is_ok(system: System):
+    lines = npu_machine(system, "22.0.4", ALL_NODES)
+    assert [item.status for item in lines] == [OK, OK, OK]
+    assert line(lines, "npu-smi").found.endswith("usr/local/sbin/npu-smi")
+
+
+def test_another_driver_deviates_and_names_the_cards_exception(system: System):
+    found = line(npu_machine(system, "23.0.RC1", ALL_NODES), "NPU driver")
+    assert (found.status, found.found) == (DEVIATES, "23.0.RC1")
+    assert "Atlas 300I Duo" in found.advice
+
+
+def test_device_nodes_half_there_are_named(system: System):
+    found = line(npu_machine(system, "22.0.4", ("davinci0", "davinci_manager")), "NPU devices")
+    assert found.status == DEVIATES
+    assert "/dev/devmm_svm, /dev/hisi_hdc" in found.found
+
+
+def with_demo(paths: Paths, content: bytes = b"weights") -> None:
+    (paths.data / "demo" / "checkpoint.pth").write_bytes(content)
+    (paths.conf / "demo.toml").write_text(f'[checkpoint]\nsha256 = "{sha256_bytes(b"weights")}"\n', encoding="utf-8")
+
+
+def test_without_the_users_files_the_demo_stands_in_and_nothing_is_written(checkout: Paths):
+    with_demo(checkout)
+    data, checkpoint = doctor.input_lines(checkout)
+    assert (data.status, checkpoint.status) == (MISSING, MISSING)
+    assert "demo" in data.found
+    assert "demo" in checkpoint.found
+    assert not (checkout.data / "user.lock.json").exists()
+
+
+def test_a_changed_demo_checkpoint_stops_a_run(checkout: Paths):
+    with_demo(checkout, b"other weights")
+    found = line(doctor.input_lines(checkout), "checkpoint")
+    assert (found.status, found.blocks) == (DEVIATES, True)
+
+
+def test_the_users_files_are_found_and_not_recorded(checkout: Paths):
+    (checkout.data / "TIMIT").mkdir()
+    (checkout.data / "ctc_best_model.pth").write_bytes(b"x")
+    data, checkpoint = doctor.input_lines(checkout)
+    assert (data.found, checkpoint.found) == ("data/TIMIT", "data/ctc_best_model.pth")
+    assert not (checkout.data / "user.lock.json").exists()
+
+
+def test_timit_beside_other_things_is_explained(checkout: Paths):
+    (checkout.data / "TRAIN").mkdir()
+    data, _ = doctor.input_lines(checkout)
+    assert (data.status, data.blocks) == (DEVIATES, True)
+    assert "data/TIMIT" in data.advice
+
+
+def test_sources_of_the_pinned_toolchain_are_named_one_by_one(tmp_path: Path):
+    (tmp_path / "ais_bench-0.0.2-py3-none-any.whl").write_bytes(b"")
+    (found,) = doctor.source_lines(tmp_path)
+    assert found.status == MISSING
+    assert "CANN 6.3.RC1" in found.found
+    assert "ais_bench" not in found.found
+
+
+def test_nothing_fetched_nothing_built_and_room_for_it(checkout: Paths, system: System):
+    lines = doctor.image_lines(checkout, system)
+    assert [item.status for item in lines] == [MISSING, MISSING, OK]
+    assert "invoke fetch" in line(lines, "locked files").advice
+    assert doctor.sandbox_to_come(checkout, system)
+
+
+def test_a_full_disk_stops_a_run(checkout: Paths, system: System):
+    found = line(doctor.image_lines(checkout, replace(system, free_bytes=lambda path: 10**9)), "disk space")
+    assert (found.status, found.blocks) == (DEVIATES, True)
+
+
+def test_advice_stands_below_its_line():
+    assert Line(MISSING, "thing", "not here", "do this\nthen that").text().splitlines() == [
+        "missing   thing                  not here",
+        "          -> do this",
+        "          -> then that",
+    ]
+
+
+def test_an_unknown_engine_is_wrong_use(checkout: Paths):
+    with pytest.raises(UsageError, match="no engine 'lxc'"):
+        doctor.examine(checkout, "lxc")
