@@ -23,6 +23,7 @@ from bundle.fetching.apt_sources import (
     read_sources,
 )
 from bundle.fetching.pip_config import PipClient, parse_config_list, pip_client, pip_client_from
+from bundle.fetching.session import http_session
 from bundle.fetching.simple_index import folder_links, project_links
 from bundle.fetching.site import Site, Whereabouts, load_site
 from bundle.fetching.sources import sources_of
@@ -141,6 +142,34 @@ def test_a_slip_in_the_site_file_is_said(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError, match=r"site\.toml"):
         load_site(path)
+
+
+def whereabouts_of(site: Site, apt: AptClient | None = None, pip: PipClient | None = None) -> Whereabouts:
+    return Whereabouts(site, apt or AptClient(), pip or PipClient(), "")
+
+
+def test_the_sites_proxy_and_headers_go_before_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with Server({"http://mirror.invalid/a": b"proxied"}) as proxy:
+        with http_session(whereabouts_of(Site(proxy=proxy.url, headers={"X-Site": "1"}))) as session:
+            assert session.get("http://mirror.invalid/a").content == b"proxied"
+            assert session.headers["X-Site"] == "1"
+        with http_session(whereabouts_of(Site(), AptClient(proxies={"http": proxy.url}))) as session:
+            assert session.get("http://mirror.invalid/a").content == b"proxied"
+    assert proxy.paths() == ["http://mirror.invalid/a"] * 2
+
+
+def test_the_sites_certificates_go_before_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/env.pem")
+    for where, expected in (
+        (whereabouts_of(Site(ca="/site.pem"), pip=PipClient(ca="/pip.pem")), "/site.pem"),
+        (whereabouts_of(Site(), pip=PipClient(ca="/pip.pem")), "/pip.pem"),
+        (whereabouts_of(Site()), "/env.pem"),
+    ):
+        with http_session(where) as session:
+            assert session.merge_environment_settings("https://x.invalid", None, None, None, None)["verify"] == expected
 
 
 def test_sources_are_asked_in_their_order(tmp_path: Path) -> None:
