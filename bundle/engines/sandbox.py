@@ -87,8 +87,6 @@ def explain_refusal(text: str, sysctl: Callable[[str], str]) -> tuple[str, str]:
         return f"this container or kernel forbids new namespaces ({said})", f"{_PLAIN_DOCKER}; {_USE_AN_ENGINE}"
     if "uid map" in text:
         return f"a security module forbids to map this user into a namespace ({said})", _USE_AN_ENGINE[3:]
-    if "Permission denied" in text and "bwrap" in text:
-        return f"programs cannot run from the artifacts folder ({said})", "is it on a file system mounted noexec?"
     return said, _USE_AN_ENGINE[3:]
 
 
@@ -135,6 +133,9 @@ class SandboxEngine:
                 timeout=_PROBE_TIMEOUT_S,
                 check=False,
             )
+        except PermissionError as error:
+            reason = f"programs in the artifacts folder may not be run: {error}"
+            return Availability(self.name, False, reason, f"is it on a file system mounted noexec? {_USE_AN_ENGINE}")
         except (OSError, subprocess.TimeoutExpired) as error:
             return Availability(self.name, False, f"bubblewrap could not be started: {error}", _USE_AN_ENGINE[3:])
         text = done.stdout.decode("utf-8", "replace")
