@@ -178,6 +178,24 @@ def sources_of(root: Path, where: Whereabouts, session: requests.Session) -> lis
     return found
 
 
+def mirror_sources(where: Whereabouts) -> list[Source]:
+    """The mirrors of Debian alone, without the snapshot archive."""
+    site, apt = where.site, where.apt
+    return _mirrors("conf/site.toml", site.mirrors, site.security_mirrors) + _mirrors(
+        "apt", apt.mirrors, apt.security_mirrors
+    )
+
+
+def is_there(location: Location, session: requests.Session) -> bool:
+    """Whether a place has a file, as far as it says without sending it."""
+    if location.path is not None:
+        return location.path.is_file()
+    try:
+        return session.head(location.url, timeout=_TIMEOUT_S, allow_redirects=True).status_code not in (404, 410)
+    except requests.RequestException:
+        return False
+
+
 def redacted(text: str) -> str:
     """A text without the user names and passwords of the addresses in it."""
     return re.sub(r"(?<=://)[^/@\s]*@", "", text)

@@ -53,10 +53,19 @@ class PrivateApt:
         root: the repository.
         where: the mirrors.
         suite: Debian's codename.
+        pockets: some of 'updates' and 'security'.
         architecture: 'amd64' or 'arm64'; need not be this machine's.
     """
 
-    def __init__(self, folder: Path, root: Path, where: Whereabouts, suite: str, architecture: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        root: Path,
+        where: Whereabouts,
+        suite: str,
+        pockets: Sequence[str],
+        architecture: str,
+    ) -> None:
         self._folder = folder
         self._root = root
         self._suite = suite
@@ -64,15 +73,16 @@ class PrivateApt:
         self._suites: tuple[_Suite, ...] = ()
         mirrors = (where.site.mirrors or where.apt.mirrors)[:1]
         security = (where.site.security_mirrors or where.apt.security_mirrors)[:1]
-        if not mirrors or not security:
+        if not mirrors or ("security" in pockets and not security):
             raise CouldNotRun(
                 "no mirror of debian and debian-security is known on this machine",
                 hint="name them in conf/site.toml, see conf/site.example.toml",
             )
         self._sources: dict[str, tuple[str, tuple[str, ...]]] = {
-            "debian": (mirrors[0], (suite, f"{suite}-updates")),
-            "debian-security": (security[0], (f"{suite}-security",)),
+            "debian": (mirrors[0], (suite, *(f"{suite}-{pocket}" for pocket in pockets if pocket != "security")))
         }
+        if "security" in pockets:
+            self._sources["debian-security"] = (security[0], (f"{suite}-security",))
 
     def update(self) -> None:
         """Fetch the lists; apt verifies their signatures, and so do we.

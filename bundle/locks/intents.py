@@ -12,15 +12,17 @@ from bundle.errors import UsageError
 from bundle.locks.model import ARCHITECTURES
 from bundle.toml import read_toml
 
+POCKETS = ("updates", "security")
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
 @dataclass(frozen=True)
 class DebIntent:
-    """A set of Debian packages: what is asked for by name in one suite."""
+    """A set of Debian packages: what is asked for by name in one suite and its pockets ('updates', 'security')."""
 
     name: str
     suite: str
+    pockets: tuple[str, ...]
     extends: str
     packages: tuple[str, ...]
     architectures: tuple[str, ...]
@@ -45,8 +47,10 @@ def load_deb_intents(root: Path) -> dict[str, DebIntent]:
         UsageError: the file is missing or says something that is not an intent.
     """
     return {
-        name: DebIntent(name, table["suite"], table["extends"], table["packages"], table["architectures"])
-        for name, table in _load(root / "conf" / "intents" / "debs.toml", ("suite",)).items()
+        name: DebIntent(
+            name, table["suite"], table["pockets"], table["extends"], table["packages"], table["architectures"]
+        )
+        for name, table in _load(root / "conf" / "intents" / "debs.toml", ("suite",), POCKETS).items()
     }
 
 
@@ -56,11 +60,11 @@ def load_wheel_intents(root: Path) -> dict[str, WheelIntent]:
         name: WheelIntent(
             name, table["python"], table["glibc"], table["extends"], table["packages"], table["architectures"]
         )
-        for name, table in _load(root / "conf" / "intents" / "wheels.toml", ("python", "glibc")).items()
+        for name, table in _load(root / "conf" / "intents" / "wheels.toml", ("python", "glibc"), ()).items()
     }
 
 
-def _load(path: Path, keys: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def _load(path: Path, keys: tuple[str, ...], pockets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     content = read_toml(path)
     architectures = content.get("architectures", [])
     if not architectures or not set(architectures) <= set(ARCHITECTURES):
@@ -72,14 +76,15 @@ def _load(path: Path, keys: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         if not ready:
             raise UsageError(f"{path}: a set extends one that is missing, or itself")
         for name in ready:
-            ordered[name] = _checked(path, name, sets[name], keys, tuple(architectures))
+            ordered[name] = _checked(path, name, sets[name], keys, pockets)
+            ordered[name]["architectures"] = tuple(architectures)
     return ordered
 
 
 def _checked(
-    path: Path, name: str, table: Mapping[str, Any], keys: tuple[str, ...], architectures: tuple[str, ...]
+    path: Path, name: str, table: Mapping[str, Any], keys: tuple[str, ...], pockets: tuple[str, ...]
 ) -> dict[str, Any]:
-    unknown = set(table) - {*keys, "extends", "packages"}
+    unknown = set(table) - {*keys, "extends", "packages", *(("pockets",) if pockets else ())}
     if unknown or not _NAME.fullmatch(name):
         raise UsageError(f"{path}: set {name!r}: unknown {', '.join(sorted(unknown)) or 'spelling of its name'}")
     packages = table.get("packages", [])
@@ -88,9 +93,12 @@ def _checked(
     for key in keys:
         if not isinstance(table.get(key), str):
             raise UsageError(f"{path}: set {name!r} lacks {key}")
+    chosen = tuple(table.get("pockets", pockets))
+    if not set(chosen) <= set(pockets):
+        raise UsageError(f"{path}: set {name!r}: pockets must be some of {', '.join(pockets)}")
     return {
         **{key: table[key] for key in keys},
         "extends": table.get("extends", ""),
         "packages": tuple(packages),
-        "architectures": architectures,
+        "pockets": chosen,
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import requests
@@ -11,11 +13,14 @@ import requests
 from bundle.errors import CouldNotRun, UsageError
 from bundle.fetching.session import http_session
 from bundle.fetching.site import Whereabouts, whereabouts
+from bundle.fetching.sources import NotOfferedError, is_there, mirror_sources
 from bundle.files import write_atomic
 from bundle.locks.apt import PrivateApt
 from bundle.locks.intents import DebIntent, WheelIntent, load_deb_intents, load_wheel_intents
 from bundle.locks.model import (
     Deb,
+    DebLock,
+    LockedFile,
     WheelLock,
     dump_deb_lock,
     dump_wheel_lock,
@@ -56,8 +61,9 @@ def write_locks(root: Path, names: Sequence[str], log: Log) -> None:
         raise UsageError(f"no intent is called {', '.join(unknown)}", hint="known: " + ", ".join(known))
     wanted = [name for name in known if not names or name in names or name.partition("/")[2] in names]
     where = whereabouts(root)
-    _write_debs(root, [intent for name, intent in debs.items() if f"debs/{name}" in wanted], debs, where, log)
     with http_session(where) as session:
+        picked = [intent for name, intent in debs.items() if f"debs/{name}" in wanted]
+        _write_debs(root, picked, debs, where, session, log)
         _write_wheels(
             root, [intent for name, intent in wheels.items() if f"wheels/{name}" in wanted], where, session, log
         )
@@ -68,24 +74,52 @@ def write_locks(root: Path, names: Sequence[str], log: Log) -> None:
 
 
 def _write_debs(
-    root: Path, wanted: Sequence[DebIntent], known: dict[str, DebIntent], where: Whereabouts, log: Log
+    root: Path,
+    wanted: Sequence[DebIntent],
+    known: dict[str, DebIntent],
+    where: Whereabouts,
+    session: requests.Session,
+    log: Log,
 ) -> None:
-    apts: dict[tuple[str, str], PrivateApt] = {}
+    apts: dict[tuple[str, ...], PrivateApt] = {}
     with tempfile.TemporaryDirectory(prefix="lock-apt-") as folder:
         for intent in wanted:
             for architecture in intent.architectures:
-                key = (intent.suite, architecture)
+                key = (intent.suite, *intent.pockets, architecture)
                 if key not in apts:
                     log(f"reading {intent.suite} for {architecture}")
-                    apts[key] = PrivateApt(Path(folder) / "-".join(key), root, where, *key)
+                    place = Path(folder) / "-".join(key)
+                    apts[key] = PrivateApt(place, root, where, intent.suite, intent.pockets, architecture)
                     apts[key].update()
                 debs = _own(root, apts[key], intent, known, architecture)
                 lock, releases = apts[key].lock(intent, debs)
+                _check_there(lock, where, session)
                 for name, data in releases.items():
                     write_atomic(root / "conf" / "locks" / name, data)
                 write_atomic(lock_path(root, "debs", intent.name, architecture), dump_deb_lock(lock))
                 log(f"{lock.label}: {len(debs)} packages, {sum(d.size_bytes for d in debs) / 1e6:.1f} MB")
     _drop_unused_releases(root)
+
+
+def _check_there(lock: DebLock, where: Whereabouts, session: requests.Session) -> None:
+    """A mirror may list what it has dropped; such a lock would serve nobody whose cache is empty."""
+    mirrors = mirror_sources(where)
+
+    def absent(file: LockedFile) -> bool:
+        for mirror in mirrors:
+            with contextlib.suppress(NotOfferedError):
+                if any(is_there(location, session) for location in mirror.locate(file)):
+                    return False
+        return True
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        gone = [file for file, missing in zip(lock.files, pool.map(absent, lock.files)) if missing]
+    if gone:
+        raise CouldNotRun(
+            f"{lock.label}: the mirror lists {len(gone)} packages that it does not have",
+            detail="\n".join(file.path for file in gone),
+            hint="leave the suite's pocket out in conf/intents/debs.toml, or name a complete mirror in conf/site.toml",
+        )
 
 
 def _own(root: Path, apt: PrivateApt, intent: DebIntent, known: dict[str, DebIntent], architecture: str) -> list[Deb]:

@@ -98,6 +98,7 @@ INTENT = 'architectures = ["amd64"]\n[sets.a]\nsuite = "s"\npackages = ["p"]\n'
         (INTENT.replace('"p"', '"-o=x"'), "packages"),
         (INTENT.replace('"p"', ""), "packages"),
         (INTENT.replace('suite = "s"\n', ""), "lacks suite"),
+        (INTENT + 'pockets = ["backports"]\n', "pockets"),
         (INTENT + "sweet = 1\n", "unknown sweet"),
         (INTENT + "[", "not TOML"),
     ],

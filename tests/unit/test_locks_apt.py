@@ -20,7 +20,7 @@ from bundle.locks.write import write_locks
 from tests.simulators.archive import Archive, sha256
 
 needs_apt = pytest.mark.skipif(shutil.which("apt-get") is None, reason="this machine has no apt-get")
-INTENT = DebIntent("set", "made", "", ("alpha", "gamma"), ("amd64",))
+INTENT = DebIntent("set", "made", ("updates", "security"), "", ("alpha", "gamma"), ("amd64",))
 
 
 class Place:
@@ -38,7 +38,7 @@ class Place:
         self.where = Whereabouts(site, AptClient(), PipClient(), "")
 
     def apt(self, name: str = "apt") -> PrivateApt:
-        return PrivateApt(self.root.parent / name, self.root, self.where, "made", "amd64")
+        return PrivateApt(self.root.parent / name, self.root, self.where, "made", INTENT.pockets, "amd64")
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:
@@ -110,6 +110,32 @@ def test_a_set_is_not_locked_upon_an_older_one(place: Place, monkeypatch: pytest
     (locks / "debs" / "base.amd64.json").write_text(old.replace(digest, "0" * 64))
     with pytest.raises(CouldNotRun, match="has moved since debs/base was locked"):
         write_locks(place.root, ["debs/more"], lambda _line: None)
+
+
+@needs_apt
+def test_a_pocket_that_is_left_out_is_not_resolved(place: Place) -> None:
+    apt = PrivateApt(place.root.parent / "apt", place.root, place.where, "made", ("updates",), "amd64")
+    apt.update()
+    assert [deb.suite for deb in apt.closure(["alpha"])] == ["made"]
+    with pytest.raises(CouldNotRun):
+        apt.closure(["gamma"])
+
+
+@needs_apt
+def test_a_package_that_the_mirror_lists_but_does_not_have_is_not_locked(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.root / "conf" / "intents").mkdir(parents=True)
+    (place.root / "conf" / "intents" / "debs.toml").write_text(
+        'architectures = ["amd64"]\n[sets.base]\nsuite = "made"\npackages = ["alpha", "beta"]\n'
+    )
+    (place.root / "conf" / "intents" / "wheels.toml").write_text('architectures = ["amd64"]\n')
+    monkeypatch.setattr("bundle.locks.write.whereabouts", lambda _root: place.where)
+    next(place.mirror.rglob("beta*.deb")).unlink()
+    with pytest.raises(CouldNotRun, match="does not have") as caught:
+        write_locks(place.root, ["debs/base"], lambda _line: None)
+    assert "beta" in caught.value.detail and "alpha" not in caught.value.detail
+    assert not (place.root / "conf" / "locks").exists()
 
 
 def test_a_machine_without_apt_get_says_where_to_lock(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
