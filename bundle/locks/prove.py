@@ -39,6 +39,6 @@ def verify_chain(root: Path, log: Log) -> None:
             raise CouldNotVerify(f"{file.entry} is gone from the cache", hint="run again")
         return path.read_bytes()
 
-    for lock in locks:
+    for lock in sorted(locks, key=lambda lock: (lock.architecture, lock.suite, lock.name)):
         for link in verify_debian_chain(root, lock, read_index):
             log(f"{lock.label}: {link.debs} packages proven by {link.suite}, signed by {', '.join(link.signers)}")
