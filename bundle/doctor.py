@@ -278,11 +278,11 @@ def image_lines(paths: Paths, system: System) -> list[Line]:
     """Locked files fetched, images built, and the disk space that the rest needs."""
     from bundle.fetching.cache import Cache
     from bundle.images.build import files_needed, known_images
-    from bundle.images.definition import image_names
+    from bundle.images.commands import obtainable
 
     try:
         architecture = system.architecture()
-        names = image_names(paths.docker)
+        names = obtainable(paths, architecture, lambda _: None)
         built = known_images(paths, names, architecture)
         needed = files_needed(paths, names, [architecture])
     except BundleError as error:

@@ -1,8 +1,9 @@
 """Kaldi's filter-bank features of all splits, normalised by the mean and variance of train (global CMVN).
 
-The features are those of compute-fbank-feats, dither included (kaldi-native-fbank, with Kaldi's noise added before
-it); the statistics pass through Kaldi's text form, as in the reference, and are read back for apply-cmvn's formula.
-One utterance at a time is held in memory; a split's archive is written raw and normalised in place.
+The features are those of compute-fbank-feats, dither included: made by kaldi-native-fbank with Kaldi's noise added
+before it, or with `--implementation kaldi` by Kaldi's own programs. The statistics pass through Kaldi's text form, as
+in the reference, and are read back for apply-cmvn's formula. One utterance at a time is held in memory; a split's
+archive is written raw and normalised in place.
 """
 
 import collections
@@ -11,21 +12,24 @@ import os
 
 import numpy
 
-from stages import _audio, _dither, _fbank, _kaldi_io
+from stages import _audio, _dither, _fbank, _fbank_kaldi, _kaldi_io
 from stages._labels import read_lines
 from stages._source import open_source
 from stages._stage import Progress, StageError, atomic_file, parser, run, write_json
 
 SPLITS = ("train", "dev", "test")
 CMVN = "global_fbank_cmvn.txt"
-IMPLEMENTATION = "kaldi-native-fbank"
+PORTABLE = "kaldi-native-fbank"
+KALDI = "kaldi"
+_COMPILED_IN = "compiled into Kaldi"
 _MIN_VARIANCE = 1e-20  # Kaldi's floor
 _MAX_WORKERS = 4
 
 Row = collections.namedtuple("Row", "utterance path container rate_hz num_samples")
 
 
-def main(arguments):
+def parse(arguments):
+    """The command line, checked."""
     options = parser(__doc__)
     options.add_argument("--data", required=True, metavar="PATH", help="what the corpus was read from")
     options.add_argument("--corpus", required=True, metavar="DIR", help="the corpus stage's results")
@@ -33,51 +37,111 @@ def main(arguments):
     options.add_argument(
         "--dither-draw-order",
         choices=_dither.DRAW_ORDERS,
-        default=_dither.U1_FIRST,
-        help="which uniform of a noise sample is drawn first; a matter of the compiler that Kaldi was built with",
+        help="which uniform of a noise sample is drawn first: a matter of the compiler that Kaldi was built with "
+        "(default: u1-first, as g++ has it; not with --implementation kaldi)",
+    )
+    options.add_argument(
+        "--implementation",
+        choices=(PORTABLE, KALDI),
+        default=PORTABLE,
+        help="what computes the features (default: kaldi-native-fbank)",
     )
     options = options.parse_args(arguments)
+    if options.implementation == KALDI and options.dither_draw_order:
+        raise StageError("--dither-draw-order is compiled into Kaldi", "Leave it out.")
+    return options
 
+
+def main(arguments):
+    options = parse(arguments)
     fbank_options = _fbank.read_options(os.path.join(options.conf, "fbank.conf"))
     rows = {split: read_audio_index(os.path.join(options.corpus, split, "audio.tsv")) for split in SPLITS}
     if not rows["train"]:
         raise StageError("{}: train is empty, so there are no statistics".format(options.corpus))
-    raw_features = RawFeatures(options.data, fbank_options, options.dither_draw_order)
-
-    frames = {}
-    norm = None
-    for split in SPLITS:  # train first: its statistics normalise all
+    for split in SPLITS:
         os.mkdir(os.path.join(options.out, split))
-        path = os.path.join(options.out, split, "fbank.ark")
-        with atomic_file(path, "w+b") as stream:
-            progress = Progress("features " + split, len(rows[split]))
-            offsets, stats = write_raw(stream, raw_features.of_split(rows[split]), progress)
-            if split == "train":
-                cmvn_path = os.path.join(options.out, CMVN)
-                with atomic_file(cmvn_path, "w") as text:
-                    _kaldi_io.write_text_matrix(text, stats.astype(numpy.float32))
-                norm = normalisation(_kaldi_io.read_text_matrix(cmvn_path))
-            frames[split] = normalise(stream, offsets, norm)
-        with atomic_file(os.path.join(options.out, split, "fbank.scp"), "w") as index:
-            index.writelines("{} {}/fbank.ark:{}\n".format(key, split, offset) for key, offset in offsets)
+    if options.implementation == KALDI:
+        draw_order = _COMPILED_IN
+        frames = make_by_kaldi(options, fbank_options, rows)
+    else:
+        draw_order = options.dither_draw_order or _dither.U1_FIRST
+        frames = make_portable(options.out, RawFeatures(options.data, fbank_options, draw_order), rows)
 
     write_json(
         os.path.join(options.out, "summary.json"),
         {
-            "dither_draw_order": options.dither_draw_order,
+            "dither_draw_order": draw_order,
             "frames": frames,
-            "implementation": IMPLEMENTATION,
+            "implementation": options.implementation,
             "options": fbank_options,
         },
     )
 
 
+def make_portable(out, raw_features, rows):
+    """Write all splits' archives, indexes and the statistics into `out`; returns the frames by split."""
+    frames = {}
+    norm = None
+    for split in SPLITS:  # train first: its statistics normalise all
+        path = os.path.join(out, split, "fbank.ark")
+        with atomic_file(path, "w+b") as stream:
+            progress = Progress("features " + split, len(rows[split]))
+            offsets, stats = write_raw(stream, raw_features.of_split(rows[split]), progress)
+            if split == "train":
+                cmvn_path = os.path.join(out, CMVN)
+                with atomic_file(cmvn_path, "w") as text:
+                    _kaldi_io.write_text_matrix(text, stats.astype(numpy.float32))
+                norm = normalisation(_kaldi_io.read_text_matrix(cmvn_path))
+            frames[split] = normalise(stream, offsets, norm)
+        with atomic_file(os.path.join(out, split, "fbank.scp"), "w") as index:
+            index.writelines("{} {}/fbank.ark:{}\n".format(key, split, offset) for key, offset in offsets)
+    return frames
+
+
+def make_by_kaldi(options, fbank_options, rows):
+    """The same files as `make_portable`, by Kaldi's programs; returns the frames by split."""
+    config = os.path.join(options.conf, "fbank.conf")
+    kaldi = _fbank_kaldi.KaldiFeatures(options.out, options.obs, config, fbank_options)
+    waves = Waves(options.data, fbank_options)
+    frames = {}
+    for split in SPLITS:
+        if not rows[split]:
+            frames[split] = kaldi.empty(split)  # Kaldi's programs end with an error where there is nothing to do
+            continue
+        kaldi.raw(split, rows[split], waves.read, Progress("features " + split, len(rows[split])))
+        if split == "train":
+            kaldi.statistics(split, CMVN)
+        frames[split] = kaldi.normalised(split, rows[split], CMVN)
+    return frames
+
+
+class Waves:
+    """The samples of a corpus's rows."""
+
+    def __init__(self, data, options):
+        self._options = options
+        self._source = open_source(data)
+
+    def read(self, row):
+        """int16 samples (num_samples,); StageError where the wave is not the one of the audio index."""
+        name = "{}: {}".format(row.utterance, row.path)
+        if row.rate_hz != self._options["sample-frequency"]:
+            raise StageError("{}: {} Hz, not {:g}".format(name, row.rate_hz, self._options["sample-frequency"]))
+        if not _fbank.num_frames(row.num_samples, self._options):
+            raise StageError("{}: {} samples hold no frame".format(name, row.num_samples))
+        data = self._source.read(row.path)
+        wave = _audio.parse(data, name)
+        if (wave.container, wave.rate_hz, wave.num_samples) != (row.container, row.rate_hz, row.num_samples):
+            raise StageError("{}: not the wave that the corpus stage saw".format(name), "Run the corpus stage again.")
+        return _audio.samples(data, wave)
+
+
 class RawFeatures:
-    """Features before normalisation, a split at a time: the seam for an implementation by Kaldi's own programs."""
+    """Features before normalisation, a split at a time, by kaldi-native-fbank."""
 
     def __init__(self, data, options, draw_order):
         self._options = options
-        self._source = open_source(data)
+        self._waves = Waves(data, options)
         self._filter_bank = _fbank.FilterBank(options, draw_order)
 
     def of_split(self, rows):
@@ -92,28 +156,15 @@ class RawFeatures:
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             for row in rows:
                 # Read here, in order: an archive has one position. At most a few waves wait at a time.
-                samples = self._read(row)
-                task = pool.submit(self._filter_bank.compute, samples, seeds.take(self._num_frames(row)))
+                samples = self._waves.read(row)
+                task = pool.submit(
+                    self._filter_bank.compute, samples, seeds.take(_fbank.num_frames(row.num_samples, self._options))
+                )
                 pending.append((row.utterance, task))
                 if len(pending) > workers:
                     yield self._finished(*pending.popleft())
             while pending:
                 yield self._finished(*pending.popleft())
-
-    def _num_frames(self, row):
-        return _fbank.num_frames(row.num_samples, self._options)
-
-    def _read(self, row):
-        name = "{}: {}".format(row.utterance, row.path)
-        if row.rate_hz != self._options["sample-frequency"]:
-            raise StageError("{}: {} Hz, not {:g}".format(name, row.rate_hz, self._options["sample-frequency"]))
-        if not self._num_frames(row):
-            raise StageError("{}: {} samples hold no frame".format(name, row.num_samples))
-        data = self._source.read(row.path)
-        wave = _audio.parse(data, name)
-        if (wave.container, wave.rate_hz, wave.num_samples) != (row.container, row.rate_hz, row.num_samples):
-            raise StageError("{}: not the wave that the corpus stage saw".format(name), "Run the corpus stage again.")
-        return _audio.samples(data, wave)
 
     @staticmethod
     def _finished(utterance, task):

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bundle.errors import CouldNotRun, VerificationFailed
+from bundle.errors import CouldNotRun, UsageError, VerificationFailed
 from bundle.fetching import Cache
 from bundle.files import canonical_json, pretty_json, sha256_bytes, write_atomic
-from bundle.images.definition import ImageDefinition, LayerDefinition, load_definition
+from bundle.images.definition import ImageDefinition, LayerDefinition, image_names, load_definition
 from bundle.images.oci import compute_image, publish
 from bundle.images.spec import Image, Layer
+from bundle.layers.built import BuiltLock
 from bundle.layers.debs import add_debs
 from bundle.layers.tree import Spool, Tree
 from bundle.layers.wheels import add_wheels
 from bundle.locks.model import load_deb_lock, load_wheel_lock
 from bundle.paths import Paths
+from bundle.sources import known_source, load_sources
 
 INTERPRETER = "/usr/bin/python3"
 BASE_ENV = {
@@ -33,6 +35,8 @@ BASE_ENV = {
     "TZ": "UTC",
 }
 _BUILDER_FILES = ("debs.py", "tree.py", "wheels.py")
+_BUILT_LAYER_FILES = ("built.py", "tree.py")
+_TRIPLETS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 
 Say = Callable[[str], None]
 
@@ -52,7 +56,7 @@ class LayerRecipe:
 
     def key(self) -> str:
         """Digest of everything that the layer's bytes depend on, the builder's own code included."""
-        packages = {file.project for file in self.lock.files}
+        builders = _BUILT_LAYER_FILES if self.definition.kind == "built" else _BUILDER_FILES
         code = Path(__file__).parent.parent / "layers"
         return sha256_bytes(
             canonical_json(
@@ -62,20 +66,60 @@ class LayerRecipe:
                     "architecture": self.architecture,
                     "lock": self.lock.digest,
                     "python": self.image.python if self.definition.kind == "wheels" else "",
-                    "alternatives": {k: dict(v) for k, v in self.image.alternatives.items() if k in packages},
-                    "builder": [sha256_bytes((code / name).read_bytes()) for name in _BUILDER_FILES],
+                    "alternatives": self.alternatives(),
+                    "builder": [sha256_bytes((code / name).read_bytes()) for name in builders],
                     "installer": version("installer") if self.definition.kind == "wheels" else "",
+                    **self._placement(),
                 }
             )
         )
+
+    def alternatives(self) -> dict[str, dict[str, str]]:
+        """The links for packages of this layer; '{triplet}' in a path is the architecture's library folder."""
+        packages = {file.project for file in self.lock.files}
+        triplet = _TRIPLETS[self.architecture]
+        return {
+            package: {path.replace("{triplet}", triplet): target for path, target in links.items()}
+            for package, links in self.image.alternatives.items()
+            if package in packages
+        }
+
+    def _placement(self) -> dict[str, str]:
+        """Where wheels go, for an image that says so."""
+        usual = self.image.site_packages == f"usr/local/lib/python{self.image.python}/dist-packages"
+        return {} if usual or self.definition.kind != "wheels" else {"site_packages": self.image.site_packages}
 
 
 def _recipes(paths: Paths, image: ImageDefinition, architecture: str) -> list[LayerRecipe]:
     recipes = []
     for layer in image.layers:
-        load = load_deb_lock if layer.kind == "debs" else load_wheel_lock
-        recipes.append(LayerRecipe(layer, image, architecture, load(paths.root, layer.lock, architecture)))
+        lock: Any
+        if layer.kind == "built":
+            lock = _built_lock(paths, layer, architecture)
+        else:
+            load = load_deb_lock if layer.kind == "debs" else load_wheel_lock
+            lock = load(paths.root, layer.lock, architecture)
+        recipes.append(LayerRecipe(layer, image, architecture, lock))
     return recipes
+
+
+def _built_lock(paths: Paths, layer: LayerDefinition, architecture: str) -> BuiltLock:
+    """A compiled layer's recipe, archives and compilers. The compilers' image stands in by what it is made from, so
+    that this digest is known before that image is built."""
+    toolchain = _recipes(paths, load_definition(paths.docker, layer.toolchain), architecture)
+    known = load_sources(paths.conf)
+    script = paths.docker / layer.lock / "build.sh"
+    try:
+        content = script.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"docker/{layer.lock} has no build.sh, which a built layer is made by") from None
+    return BuiltLock(
+        name=layer.lock,
+        architecture=architecture,
+        script=content,
+        sources=tuple(known_source(known, name) for name in layer.sources),
+        toolchain=sha256_bytes(canonical_json([recipe.key() for recipe in toolchain])),
+    )
 
 
 def files_needed(paths: Paths, names: Iterable[str], architectures: Iterable[str]) -> dict[str, Any]:
@@ -86,6 +130,8 @@ def files_needed(paths: Paths, names: Iterable[str], architectures: Iterable[str
             for recipe in _recipes(paths, load_definition(paths.docker, name), architecture):
                 if _known_layer(paths, recipe) is None:
                     needed.update({file.sha256: file for file in recipe.lock.files})
+                    if recipe.definition.kind == "built":
+                        needed.update(files_needed(paths, [recipe.definition.toolchain], [architecture]))
     return needed
 
 
@@ -112,7 +158,7 @@ def _layer(paths: Paths, recipe: LayerRecipe, diff_id: str, size_bytes: int) -> 
     )
 
 
-def _build_layer(paths: Paths, recipe: LayerRecipe, cache: Cache) -> Layer:
+def _build_layer(paths: Paths, recipe: LayerRecipe, cache: Cache, toolchains: Mapping[str, Image], say: Say) -> Layer:
     files = []
     for file in recipe.lock.files:
         path = cache.path(file.sha256) if cache.holds(file.sha256) else None
@@ -125,10 +171,13 @@ def _build_layer(paths: Paths, recipe: LayerRecipe, cache: Cache) -> Layer:
     spool = Spool(paths.temporary)
     try:
         tree = Tree(spool)
-        if recipe.definition.kind == "debs":
-            packages = {file.project for file, _ in files}
-            alternatives = {k: v for k, v in recipe.image.alternatives.items() if k in packages}
-            add_debs(tree, [(file.project, path) for file, path in files], alternatives, _status_file(recipe))
+        if recipe.definition.kind == "built":
+            from bundle.images.compile import compile_layer  # it runs a container, and engines need images
+
+            compile_layer(paths, recipe.lock, toolchains[recipe.definition.toolchain], tree, say)
+        elif recipe.definition.kind == "debs":
+            named = [(file.project, path) for file, path in files]
+            add_debs(tree, named, recipe.alternatives(), _status_file(recipe))
         else:
             named = [(file.name, path) for file, path in files]
             add_wheels(tree, named, INTERPRETER, recipe.image.site_packages)
@@ -178,7 +227,7 @@ def build_images(
     Args:
         paths: of the checkout.
         names: images, such as ['base', 'runtime'].
-        architecture: 'amd64' or 'arm64'; no layer kind here needs that architecture to run.
+        architecture: 'amd64' or 'arm64'; only a built layer needs that architecture to run.
         say: is told of each layer that is built.
         check_pins: hold the digests to conf/locks/images.json.
 
@@ -196,10 +245,12 @@ def build_images(
     pins = load_pins(paths) if check_pins else {"layers": {}, "images": {}}
     layers = {key: _known_layer(paths, recipe) for key, recipe in unique.items()}
     missing = [key for key, layer in layers.items() if layer is None]
+    compilers = sorted({unique[key].definition.toolchain for key in missing} - {""})
+    toolchains = build_images(paths, compilers, architecture, say, check_pins=check_pins) if compilers else {}
 
     def build(key: str) -> Layer:
         recipe = unique[key]
-        layer = _build_layer(paths, recipe, cache)
+        layer = _build_layer(paths, recipe, cache, toolchains, say)
         _check_pin("layers", architecture, recipe.name, layer.diff_id, pins)
         say(f"built layer {recipe.name} ({architecture}, {layer.size_bytes / 1e6:.0f} MB) {layer.diff_id[:19]}")
         return layer
@@ -235,6 +286,10 @@ def describe_missing(paths: Paths, names: Iterable[str], architecture: str) -> l
         for recipe in _recipes(paths, load_definition(paths.docker, name), architecture):
             if _known_layer(paths, recipe) is None:
                 size_mb = sum(file.size_bytes for file in recipe.lock.files) / 1e6
+                if recipe.definition.kind == "built":
+                    lines += describe_missing(paths, [recipe.definition.toolchain], architecture)
+                    lines.append(f"layer {recipe.name:<16} compile in image {recipe.definition.toolchain}")
+                    continue
                 line = f"layer {recipe.name:<16} build from {len(recipe.lock.files)} locked files, {size_mb:.0f} MB"
                 if line not in lines:
                     lines.append(line)
@@ -247,12 +302,23 @@ def _compute(definition: ImageDefinition, architecture: str, layers: Sequence[La
 
 
 def write_pins(paths: Paths, built: dict[str, dict[str, Image]]) -> Path:
-    """Write conf/locks/images.json from images just built, by architecture and name."""
+    """Write conf/locks/images.json from images just built, by architecture and name.
+
+    What is pinned of an optional image that was not built now stays, as long as its definition does.
+    """
+    old = load_pins(paths)
     pins: dict[str, Any] = {"layers": {}, "images": {}}
     for architecture, images in built.items():
-        pins["images"][architecture] = {name: image.config_digest for name, image in images.items()}
+        absent = [load_definition(paths.docker, name) for name in image_names(paths.docker) if name not in images]
+        kept = {image.name for image in absent if image.optional}
+        kept_layers = {f"{layer.kind}:{layer.lock}" for image in absent if image.optional for layer in image.layers}
+        pins["images"][architecture] = {
+            **{name: pin for name, pin in old["images"].get(architecture, {}).items() if name in kept},
+            **{name: image.config_digest for name, image in images.items()},
+        }
         pins["layers"][architecture] = {
-            layer.name: layer.diff_id for image in images.values() for layer in image.layers
+            **{name: pin for name, pin in old["layers"].get(architecture, {}).items() if name in kept_layers},
+            **{layer.name: layer.diff_id for image in images.values() for layer in image.layers},
         }
     target = paths.conf / "locks" / "images.json"
     write_atomic(target, pretty_json(pins))

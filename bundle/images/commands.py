@@ -8,6 +8,7 @@ from bundle import host
 from bundle.errors import UsageError
 from bundle.files import atomic_writer
 from bundle.images.build import Say, build_images, describe_missing, files_needed, known_images, write_pins
+from bundle.images.compile import why_left_out
 from bundle.images.definition import image_names, load_definition
 from bundle.images.oci import docker_archive_stream
 from bundle.paths import Paths
@@ -28,11 +29,30 @@ def architectures(option: str) -> list[str]:
     return names
 
 
+def obtainable(paths: Paths, architecture: str, say: Say) -> list[str]:
+    """The images that can be made here: all but the optional ones that are neither built nor have their sources.
+
+    Args:
+        say: is told of each that is left out, and why.
+    """
+    names = []
+    for name in image_names(paths.docker):
+        definition = load_definition(paths.docker, name)
+        why = why_left_out(paths, definition, architecture) if definition.optional else ""
+        if not why or known_images(paths, [name], architecture):
+            names.append(name)
+        elif definition.built_layers:
+            say(f"left out: image {name} ({architecture}): {why}")
+    return names
+
+
 def fetch_for_images(paths: Paths, arch: str, say: Say) -> None:
     """Bring every locked file that the images of these architectures are made from."""
     from bundle.fetching import fetch_files
 
-    needed = files_needed(paths, image_names(paths.docker), architectures(arch))
+    needed = {}
+    for architecture in architectures(arch):
+        needed.update(files_needed(paths, obtainable(paths, architecture, say), [architecture]))
     if not needed:
         say("nothing to fetch: every layer is built")
         return
@@ -42,14 +62,19 @@ def fetch_for_images(paths: Paths, arch: str, say: Say) -> None:
 def build_all(paths: Paths, arch: str, say: Say) -> None:
     """Build every image of these architectures into artifacts/oci."""
     for architecture in architectures(arch):
-        for name, image in build_images(paths, image_names(paths.docker), architecture, say).items():
+        names = obtainable(paths, architecture, say)
+        for name, image in build_images(paths, names, architecture, say).items():
             say(f"{name:<10} {architecture} {image.config_digest}")
 
 
 def pin_all(paths: Paths, say: Say) -> Path:
-    """Build both architectures, and write what came out as what must come out."""
-    names = image_names(paths.docker)
-    built = {arch: build_images(paths, names, arch, say, check_pins=False) for arch in _ARCHITECTURES}
+    """Build both architectures, and write what came out as what must come out.
+
+    The pins of images that cannot be made here stay as they are.
+    """
+    built = {
+        arch: build_images(paths, obtainable(paths, arch, say), arch, say, check_pins=False) for arch in _ARCHITECTURES
+    }
     return write_pins(paths, built)
 
 
@@ -58,7 +83,7 @@ def save_all(paths: Paths, arch: str, target: Path, say: Say) -> None:
     chosen = architectures(arch)
     if len(chosen) != 1:
         raise UsageError("an archive holds one architecture", hint="give --arch amd64 or --arch arm64")
-    images = build_images(paths, image_names(paths.docker), chosen[0], say)
+    images = build_images(paths, obtainable(paths, chosen[0], say), chosen[0], say)
     with atomic_writer(target) as stream:
         for chunk in docker_archive_stream(list(images.values())):
             stream.write(chunk)
@@ -71,11 +96,13 @@ def describe_images(paths: Paths, arch: str) -> str:
     names = image_names(paths.docker)
     for architecture in architectures(arch):
         known = known_images(paths, names, architecture)
+        wanted = [name for name in obtainable(paths, architecture, lambda _: None) if name not in known]
         for name in names:
             definition = load_definition(paths.docker, name)
             lines.append(f"{name} ({architecture}): {definition.description}")
             if name not in known:
-                lines.append("  not built yet")
+                why = "" if name in wanted else why_left_out(paths, definition, architecture)
+                lines.append(f"  left out: {why}" if why else "  not built yet")
                 continue
             image = known[name]
             lines.append(f"  image ID         {image.config_digest}")
@@ -84,6 +111,6 @@ def describe_images(paths: Paths, arch: str) -> str:
             for layer in image.layers:
                 lines.append(f"  layer {layer.name:<16} {layer.size_bytes / 1e6:8.1f} MB  {layer.diff_id}")
                 lines.append(f"        made from lock     {layer.made_from}")
-        missing = describe_missing(paths, names, architecture)
+        missing = describe_missing(paths, wanted, architecture)
         lines += [f"to build: {line}" for line in missing]
     return "\n".join(lines)

@@ -10,21 +10,34 @@ from typing import Any
 from bundle.errors import UsageError
 from bundle.toml import read_toml
 
-_KEYS = {"description", "python", "extends", "stages", "layers", "alternatives", "env"}
-_LAYER_KINDS = ("debs", "wheels")
+_KEYS = {"description", "python", "extends", "stages", "layers", "alternatives", "env", "optional", "site_packages"}
+_LOCKED_KINDS = ("debs", "wheels")
+_BUILT_KEYS = {"kind", "recipe", "sources", "toolchain"}
 
 
 @dataclass(frozen=True)
 class LayerDefinition:
-    """One layer of an image: its kind and the name of its lock."""
+    """One layer of an image: its kind and the name of its lock; for a built one, of its recipe.
+
+    Attributes:
+        sources: names in conf/sources.toml of what a built layer is compiled from.
+        toolchain: the image that it is compiled in.
+    """
 
     kind: str
     lock: str
+    sources: tuple[str, ...] = ()
+    toolchain: str = ""
 
 
 @dataclass(frozen=True)
 class ImageDefinition:
-    """What image.toml says, with what `extends` brings already in front."""
+    """What image.toml says, with what `extends` brings already in front.
+
+    Attributes:
+        optional: why the image is left out where its sources are not given; '' for one that is always made.
+        site_packages: where wheels go: by default where Debian's Python looks before its own packages.
+    """
 
     name: str
     description: str
@@ -33,11 +46,13 @@ class ImageDefinition:
     stages: tuple[str, ...]
     alternatives: Mapping[str, Mapping[str, str]]
     env: Mapping[str, str] = field(default_factory=dict)
+    optional: str = ""
+    site_packages: str = ""
 
     @property
-    def site_packages(self) -> str:
-        """Where wheels go: Debian's Python looks there before its own packages."""
-        return f"usr/local/lib/python{self.python}/dist-packages"
+    def built_layers(self) -> tuple[LayerDefinition, ...]:
+        """Those of its layers that are compiled."""
+        return tuple(layer for layer in self.layers if layer.kind == "built")
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -63,19 +78,31 @@ def load_definition(docker: Path, name: str) -> ImageDefinition:
     """
     document = _parse(docker / name / "image.toml")
     parent = load_definition(docker, document["extends"]) if "extends" in document else None
-    layers = []
-    for item in document.get("layers", []):
-        if item.get("kind") not in _LAYER_KINDS or set(item) != {"kind", "lock"}:
-            raise UsageError(f"{name}/image.toml: a layer needs exactly kind ({', '.join(_LAYER_KINDS)}) and lock")
-        layers.append(LayerDefinition(item["kind"], item["lock"]))
+    layers = [_layer(name, item) for item in document.get("layers", [])]
+    python = document.get("python", parent.python if parent else "")
+    inherited = parent.site_packages if parent and parent.python == python else ""
     return ImageDefinition(
         name=name,
         description=document.get("description", ""),
-        python=document.get("python", parent.python if parent else ""),
+        python=python,
         layers=(parent.layers if parent else ()) + tuple(layers),
         stages=tuple(document.get("stages", ())),
         alternatives={**(parent.alternatives if parent else {}), **document.get("alternatives", {})},
         env={**(parent.env if parent else {}), **document.get("env", {})},
+        optional=document.get("optional", ""),
+        site_packages=document.get("site_packages") or inherited or f"usr/local/lib/python{python}/dist-packages",
+    )
+
+
+def _layer(image: str, item: Mapping[str, Any]) -> LayerDefinition:
+    kind = item.get("kind")
+    if kind in _LOCKED_KINDS and set(item) == {"kind", "lock"}:
+        return LayerDefinition(str(kind), item["lock"])
+    if kind == "built" and set(item) == _BUILT_KEYS:
+        return LayerDefinition("built", item["recipe"], tuple(item["sources"]), item["toolchain"])
+    raise UsageError(
+        f"{image}/image.toml: a layer needs exactly kind ({', '.join(_LOCKED_KINDS)}) and lock, "
+        f"or kind built and {', '.join(sorted(_BUILT_KEYS - {'kind'}))}"
     )
 
 

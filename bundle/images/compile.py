@@ -1,0 +1,100 @@
+"""Compiling a built layer: its archives verified, its recipe run in the toolchain image on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bundle import host
+from bundle.engines.base import Engine
+from bundle.errors import CouldNotRun, EngineUnavailable
+from bundle.files import remove_tree
+from bundle.images.definition import ImageDefinition
+from bundle.images.spec import Image
+from bundle.layers.built import BuiltLock, add_built, run_recipe
+from bundle.layers.tree import Tree
+from bundle.paths import Paths
+from bundle.sources import copy_verified, how_to_get, missing_sources
+
+_EMULATORS = {"arm64": "qemu-aarch64", "amd64": "qemu-x86_64"}
+_BINFMT = Path("/proc/sys/fs/binfmt_misc")
+
+
+def can_run(architecture: str, binfmt: Path = _BINFMT) -> bool:
+    """Whether this machine runs programs of that architecture, itself or by a registered emulator."""
+    return architecture == host.architecture() or (binfmt / _EMULATORS[architecture]).exists()
+
+
+def why_left_out(paths: Paths, definition: ImageDefinition, architecture: str) -> str:
+    """Why an optional image cannot be built here, for a person; '' when it can.
+
+    Args:
+        paths: of the checkout, whose data/sources is looked into.
+        definition: of the image.
+        architecture: that it shall be built for.
+    """
+    if not definition.built_layers:
+        return definition.optional
+    lacking = missing_sources(paths, tuple(name for layer in definition.built_layers for name in layer.sources))
+    if lacking:
+        return "; ".join([definition.optional, *(how_to_get(source) for source in lacking)])
+    if not can_run(architecture):
+        return f"its compilers are {architecture} programs, which this machine cannot run (no qemu-user registered)"
+    return ""
+
+
+def compile_layer(paths: Paths, lock: BuiltLock, toolchain: Image, tree: Tree, say: Callable[[str], None]) -> None:
+    """Fill `tree` with what the recipe makes.
+
+    Args:
+        paths: of the checkout.
+        lock: recipe and archives.
+        toolchain: the image to compile in.
+        tree: the layer to be.
+        say: told what is being done.
+
+    Raises:
+        CouldNotRun: an archive, an engine or the architecture is missing, or the recipe failed.
+        VerificationFailed: an archive is not the one that conf/sources.toml names.
+    """
+    paths.temporary.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="compile.", dir=paths.temporary))
+    try:
+        archives = {}
+        for source in lock.sources:
+            archives[source.name] = work / source.name
+            copy_verified(paths, source, archives[source.name])
+        out = work / "out"
+        out.mkdir()
+        log = paths.logs / f"build-{lock.name}.{lock.architecture}.log"
+        engine = _engine(paths, toolchain)
+        say(f"compiling layer built:{lock.name} ({lock.architecture}) with {engine.name}; its log: {log}")
+        began_s = time.monotonic()
+        engine.prepare(toolchain)
+        run_recipe(engine, toolchain, lock, archives, out, log)
+        say(f"compiled layer built:{lock.name} in {time.monotonic() - began_s:.0f} s")
+        add_built(tree, out)
+    finally:
+        remove_tree(work)
+
+
+def _engine(paths: Paths, toolchain: Image) -> Engine:
+    """The sandbox, which every machine has; for another architecture an engine that lets the kernel's emulator work."""
+    from bundle.engines.select import AUTO, choose
+
+    if toolchain.architecture == host.architecture():
+        try:
+            return choose("sandbox", paths).engine
+        except EngineUnavailable:
+            return choose(AUTO, paths).engine
+    if not can_run(toolchain.architecture):
+        raise CouldNotRun(
+            f"compiling for {toolchain.architecture} needs a machine of that architecture or an emulator",
+            hint="install qemu-user-static with its binfmt registration, or build on such a machine",
+        )
+    try:
+        return choose("docker", paths).engine
+    except EngineUnavailable:
+        return choose("podman", paths).engine

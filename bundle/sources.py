@@ -1,0 +1,203 @@
+"""Upstream archives that built layers are compiled from: conf/sources.toml, and where their bytes lie."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Optional
+
+from bundle.errors import CouldNotRun, FetchError, UsageError, VerificationFailed
+from bundle.files import sha256_file
+from bundle.paths import Paths
+from bundle.toml import read_toml
+
+_KEYS = {"title", "file", "sha256", "content_sha256", "licence", "page", "urls"}
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class SourceArchive:
+    """One archive of conf/sources.toml. Exactly one of `sha256` and `content_sha256` is given, both hex.
+
+    Attributes:
+        name: its table's name, by which an image.toml asks for it.
+        file: its usual file name.
+        sha256: of the file.
+        content_sha256: of the file once decompressed, where the same tar is found in several packings.
+    """
+
+    name: str
+    title: str
+    file: str
+    licence: str
+    page: str
+    urls: tuple[str, ...]
+    sha256: str = ""
+    content_sha256: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What a built layer's key takes for the archive's content."""
+        return f"content:{self.content_sha256}" if self.content_sha256 else f"file:{self.sha256}"
+
+    def digest_of(self, path: Path) -> str:
+        """The hex digest of `path` that this archive is known by; '' when `path` is not of its packing."""
+        if not self.content_sha256:
+            return sha256_file(path)
+        digest = hashlib.sha256()
+        try:
+            with _decompressed(path) as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+        except (EOFError, lzma.LZMAError, OSError):
+            return ""
+        return digest.hexdigest()
+
+    def accepts(self, path: Path) -> bool:
+        """Whether the file is this archive, by its digest."""
+        return self.digest_of(path) == (self.content_sha256 or self.sha256)
+
+
+def _decompressed(path: Path) -> BinaryIO:
+    opened: Any
+    if path.suffix in (".gz", ".tgz"):
+        opened = gzip.open(path)  # noqa: SIM115 - the caller closes it
+    elif path.suffix == ".xz":
+        opened = lzma.open(path)  # noqa: SIM115
+    elif path.suffix == ".bz2":
+        opened = bz2.open(path)  # noqa: SIM115
+    else:
+        opened = open(path, "rb")  # noqa: SIM115
+    stream: BinaryIO = opened
+    return stream
+
+
+def load_sources(conf: Path) -> dict[str, SourceArchive]:
+    """The archives of conf/sources.toml by name.
+
+    Raises:
+        UsageError: the file says something else.
+    """
+    return {name: _parsed(name, table) for name, table in read_toml(conf / "sources.toml").items()}
+
+
+def _parsed(name: str, table: Any) -> SourceArchive:
+    if not isinstance(table, dict) or set(table) - _KEYS:
+        raise UsageError(f"conf/sources.toml: [{name}] may hold {', '.join(sorted(_KEYS))} and nothing else")
+    if ("sha256" in table) == ("content_sha256" in table):
+        raise UsageError(f"conf/sources.toml: [{name}] needs sha256 or content_sha256, and not both")
+    try:
+        return SourceArchive(name=name, **{**table, "urls": tuple(table["urls"])})
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"conf/sources.toml: [{name}] is not complete: {error}") from None
+
+
+def find_source(paths: Paths, source: SourceArchive) -> Optional[Path]:
+    """The archive in data/sources: by its name, else by its hash. A file found by name is not hashed here."""
+    folder = paths.data / "sources"
+    named = folder / source.file
+    if named.is_file():
+        return named
+    candidates = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
+    return next((path for path in candidates if source.accepts(path)), None)
+
+
+def missing_sources(paths: Paths, names: tuple[str, ...]) -> list[SourceArchive]:
+    """Those of the named archives that are not in data/sources.
+
+    Raises:
+        UsageError: conf/sources.toml does not have one of the names.
+    """
+    known = load_sources(paths.conf)
+    return [source for source in (known_source(known, name) for name in names) if find_source(paths, source) is None]
+
+
+def known_source(known: dict[str, SourceArchive], name: str) -> SourceArchive:
+    """The archive of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in known:
+        raise UsageError(f"conf/sources.toml has no [{name}]", hint="known: " + ", ".join(sorted(known)))
+    return known[name]
+
+
+def how_to_get(source: SourceArchive) -> str:
+    """For a person who lacks the archive."""
+    return f"get {source.file} from {source.page} and put it into data/sources"
+
+
+def copy_verified(paths: Paths, source: SourceArchive, target: Path) -> None:
+    """Copy the archive to `target`, and verify the copy: what a build reads is what was hashed.
+
+    Raises:
+        CouldNotRun: it is not in data/sources.
+        VerificationFailed: the file of that name is another one.
+    """
+    path = find_source(paths, source)
+    if path is None:
+        raise CouldNotRun(f"{source.title} is not in data/sources", hint=how_to_get(source))
+    copy = target.with_name(target.name + path.suffix)  # the suffix says how it is packed
+    shutil.copyfile(path, copy)
+    found = source.digest_of(copy)
+    if found != (source.content_sha256 or source.sha256):
+        copy.unlink()
+        wanted = source.content_sha256 or source.sha256
+        inside = "its content" if source.content_sha256 else "it"
+        raise VerificationFailed(
+            f"data/sources/{path.name} is not {source.title}: {inside} has sha256 {found or '(not readable)'}, "
+            f"and conf/sources.toml says {wanted}",
+            hint=f"remove the file; {how_to_get(source)}",
+        )
+    copy.rename(target)
+
+
+def fetch_source(paths: Paths, source: SourceArchive, open_url: Callable[[str], Iterator[bytes]]) -> Path:
+    """Download an archive into data/sources, where a wrong or broken one never appears.
+
+    Args:
+        paths: of the checkout.
+        source: what is wanted.
+        open_url: gives the chunks of a URL's content; raises OSError.
+
+    Raises:
+        FetchError: no URL gave the right bytes; says for each why.
+    """
+    target = paths.data / "sources" / source.file
+    complaints = []
+    for url in source.urls:
+        with _partial(target) as part:
+            try:
+                with open(part, "wb") as stream:
+                    for chunk in open_url(url):
+                        stream.write(chunk)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            except OSError as error:
+                complaints.append(f"{url}: {error}")
+                continue
+            if not source.accepts(part):
+                complaints.append(f"{url}: it gave a file with another sha256")
+                continue
+            os.replace(part, target)
+            return target
+    raise FetchError(f"cannot fetch {source.title}", detail="\n".join(complaints), hint=how_to_get(source))
+
+
+@contextmanager
+def _partial(target: Path) -> Iterator[Path]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".partial.{target.name}")
+    try:
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
