@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.errors import UsageError, VerificationFailed
+from bundle.errors import CouldNotVerify, UsageError, VerificationFailed
 from bundle.files import pretty_json, write_atomic
 from bundle.graph.digests import StatCache
 from bundle.paths import Paths
@@ -69,6 +69,7 @@ def find_checkpoint(paths: Paths, option: str, cache: StatCache) -> Checkpoint:
 
     Raises:
         UsageError: the path is not there.
+        CouldNotVerify: the demo's file is missing.
         VerificationFailed: the demo's file is not the pinned one, or the user's is not the one seen first.
     """
     user: Path | None = None
@@ -94,7 +95,7 @@ def demo_checkpoint_path(paths: Paths) -> Path:
 def _demo_checkpoint(paths: Paths, cache: StatCache) -> Checkpoint:
     path = demo_checkpoint_path(paths)
     if not path.is_file():
-        raise VerificationFailed(
+        raise CouldNotVerify(
             "the demo checkpoint data/demo/checkpoint.pth is missing from the checkout", hint="check it out again"
         )
     pinned = read_toml(paths.conf / "demo.toml")["checkpoint"]["sha256"]
