@@ -6,10 +6,12 @@ The host's own bubblewrap and libraries are not used: the layer's dynamic loader
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -46,8 +48,14 @@ _PROBE_TIMEOUT_S = 30.0
 _END_TIMEOUT_S = 30.0
 _CLOSED_ARGS = (
     *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
-    *("--die-with-parent", "--new-session", "--clearenv"),
+    *("--die-with-parent", "--clearenv"),
 )
+# Host side. The shell becomes bubblewrap; its child waits until this process closes the pipe on standard input or is
+# gone, and then kills the process group. A death signal alone is lost on a process that asks for it too late.
+_LIFELINE = """exec 3<&0 </dev/null
+{ read -r never <&3; kill -KILL 0; } >/dev/null 2>&1 &
+exec "$@" 3<&-"""
+_FIRST_FD = 10  # below it, descriptors are the shell's: it can name only those with one digit
 
 _PLAIN_DOCKER = (
     "inside Docker, start the outer container with `--security-opt seccomp=unconfined "
@@ -213,8 +221,13 @@ class SandboxEngine:
             *command(job, watched=False),
         ]
         started_s = time.monotonic()
-        process = spawn(argv, pass_fds=(passwd_fd, group_fd, gate_read.number, info_write.number))
-        running = _Running(process)
+        lifeline_read, lifeline_write = _pipe(stack)
+        process = spawn(
+            ["/bin/sh", "-c", _LIFELINE, "sandbox", *argv],
+            pass_fds=(passwd_fd, group_fd, gate_read.number, info_write.number),
+            stdin=lifeline_read.number,
+        )
+        running = _Running(process, lifeline_write)
         stack.callback(running.kill)
         info_write.close()
         init_pid = _read_child_pid(info_read.number)
@@ -243,8 +256,9 @@ class SandboxEngine:
 class _Running:
     """A started bubblewrap: its output, and its end, which is the end of all that ran inside."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], lifeline: _Descriptor) -> None:
         self._process = process
+        self._lifeline = lifeline
         self._init_fd: int | None = None
         self._lock = threading.Lock()
 
@@ -297,11 +311,12 @@ class _Running:
         return 128 - code if code < 0 else code
 
     def kill(self) -> None:
-        """End everything in the sandbox: the outer process's death kills the namespace's init. Idempotent."""
+        """End everything in the sandbox: its process group holds the namespace's init. Idempotent."""
         with self._lock:
             if self._process.poll() is None:
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
+            self._lifeline.close()
             for stream in (self._process.stdout, self._process.stderr):
                 if stream is not None:
                     stream.close()
@@ -402,8 +417,11 @@ class _Descriptor:
 
 
 def _pipe(stack: contextlib.ExitStack) -> tuple[_Descriptor, _Descriptor]:
-    read_end, write_end = os.pipe()
-    return _Descriptor(read_end, stack), _Descriptor(write_end, stack)
+    ends = []
+    for low in os.pipe():
+        ends.append(_Descriptor(fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD), stack))
+        os.close(low)
+    return ends[0], ends[1]
 
 
 def _pipe_with(data: bytes, stack: contextlib.ExitStack) -> int:

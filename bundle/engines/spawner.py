@@ -45,14 +45,21 @@ _spawner: _Spawner | None = None
 
 
 def spawn(
-    argv: Sequence[str], *, pass_fds: Sequence[int] = (), env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start a process with no input and with pipes for its output; it may ask to die with this process.
+    """Start a process with no input, no terminal and pipes for its output; it may ask to die with this process.
+
+    It leads a session and process group of its own.
 
     Args:
         argv: the command line.
         pass_fds: descriptors that it inherits beside its three streams.
         env: its whole environment; empty by default.
+        stdin: a descriptor for its standard input; nothing by default.
 
     Raises:
         OSError: it cannot be started.
@@ -63,10 +70,11 @@ def spawn(
             _spawner = _Spawner()
         spawner = _spawner
     options: dict[str, Any] = {
-        "stdin": subprocess.DEVNULL,
+        "stdin": stdin,
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
         "pass_fds": tuple(pass_fds),
         "env": dict(env or {}),
+        "start_new_session": True,
     }
     return spawner.start(list(argv), options)
