@@ -166,7 +166,7 @@ def test_a_killed_client_takes_its_job_along(name):
 
 
 def test_a_client_killed_at_any_moment_leaves_no_sandbox():
-    """A death signal is lost when the parent dies before it is asked for: about one kill in four hit that moment."""
+    """A death signal is lost when the parent dies before it is asked for, and kills do hit that moment."""
     _trial.engine("sandbox")
     moments = random.Random(20221101)
     mark = f"any-moment-{os.getpid()}"
