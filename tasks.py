@@ -232,7 +232,7 @@ def test(c, unit=False, keep=""):
     """
     from bundle.checks import run_tests
 
-    run_tests(_here()[0], unit_only=unit, expression=keep)
+    run_tests(_here()[0].root, unit_only=unit, expression=keep)
 
 
 def _namespace():

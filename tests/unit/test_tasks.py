@@ -81,6 +81,13 @@ def test_wrong_use_ends_with_2_and_says_what_is_right(arguments: tuple[str, ...]
     assert "Traceback" not in done.stderr
 
 
+def test_the_test_task_reaches_pytest_and_a_name_that_no_test_has_is_wrong_use():
+    done = command("test", "--unit", "--keep", "no_" + "such_test_name")
+    assert done.returncode == 2, done.stderr
+    assert "deselected" in done.stdout
+    assert "no test's name fits" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
