@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.errors import CouldNotVerify, UsageError, VerificationFailed
-from bundle.files import pretty_json, write_atomic
+from bundle.files import pretty_json, sha256_bytes, write_atomic
 from bundle.graph.digests import StatCache
+from bundle.graph.store import Result
 from bundle.paths import Paths
 from bundle.toml import read_toml
 
@@ -127,3 +130,27 @@ def _user_checkpoint(paths: Paths, path: Path, cache: StatCache) -> Checkpoint:
             hint=f"if the file was replaced on purpose, remove {path.name} from data/user.lock.json",
         )
     return Checkpoint(path, "user", found, "trusted on first use: equal to the one in data/user.lock.json")
+
+
+def demo_corpus_digest(result: Result) -> str:
+    """The demo corpus's digest as conf/demo.toml states it: over `SHA256  PATH` lines in byte order of PATH."""
+    ordered = sorted(result.outputs.items(), key=lambda item: os.fsencode(item[0]))
+    return sha256_bytes("".join(f"{file.sha256}  {path}\n" for path, file in ordered).encode())
+
+
+def check_demo_corpus(conf: Path, architecture: str, result: Result) -> str:
+    """Hold a demo corpus to its pinned digest; returns what can be said of it.
+
+    Raises:
+        VerificationFailed: the synthesisers gave other bytes than where it was pinned.
+    """
+    pinned = read_toml(conf / "demo.toml")["corpus"]["sha256"][architecture]
+    found = demo_corpus_digest(result)
+    if not re.fullmatch("[0-9a-f]{64}", pinned):
+        return f"digest {found}; none is pinned for {architecture}"
+    if found != pinned:
+        raise VerificationFailed(
+            f"the demo corpus came out with digest {found}, but conf/demo.toml pins {pinned} for {architecture}",
+            hint="every image and stage is pinned, so this should not happen: please report it with `invoke doctor`",
+        )
+    return f"digest {found}, as pinned in conf/demo.toml"

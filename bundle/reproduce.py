@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bundle.engines.select import Choice
 
 PORTABLE = "portable"
+DEMO_CORPUS = "demo_corpus"
 Say = Callable[[str], None]
 
 
@@ -202,7 +203,7 @@ def run_stages(options: Options, stage: str, paths: Paths, console: Console) -> 
     """Run one stage, for every batch size asked for, with all that it needs; returns the out/ folders."""
     session = Session(paths, console)
     request, _ = resolve(options, paths, session.cache)
-    if stage == "demo_corpus":
+    if stage == DEMO_CORPUS:
         request = replace(request, data=None)
     if stage == "lm":
         request = replace(request, decode="Beam")
@@ -235,6 +236,8 @@ def _execute(
     session.store.clean_up()
     with session.phases.phase("stages"):
         done = session.runner(choice.engine, session.keys(images)).run(nodes, force)
+    if DEMO_CORPUS in done:
+        inputs.check_demo_corpus(session.paths.conf, session.architecture, done[DEMO_CORPUS].result)
     return done, choice, images
 
 

@@ -1,0 +1,107 @@
+"""`invoke demo.train`: makes the demo checkpoint anew, in its container, and pins it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bundle.console import Console
+from bundle.engines.base import Job, Limits, Mount
+from bundle.errors import StageFailed
+from bundle.files import atomic_writer, sha256_file, write_atomic
+from bundle.graph.code import read_code, snapshot
+from bundle.graph.log import StageLog
+from bundle.graph.pipeline import STAGES, Node, Output, Request
+from bundle.graph.store import Result
+from bundle.inputs import check_demo_corpus, demo_checkpoint_path
+from bundle.paths import Paths
+from bundle.reproduce import Session, graph_of
+
+_KEY = "demo_train"
+
+
+def train(paths: Paths, console: Console, engine_name: str, epochs: int) -> None:
+    """Train the demo checkpoint in the exporter image, put it into data/demo and pin it in conf/demo.toml.
+
+    A training that is stopped or killed goes on where it was when the command is given again.
+
+    Raises:
+        StageFailed: the training ended with an error.
+    """
+    session = Session(paths, console)
+    nodes = graph_of(Request(batch_sizes=(8,)), paths)
+    needed = {key: nodes[key] for key in ("demo_corpus", "corpus", "features")}
+    choice = session.engine(engine_name, fetch=True)
+    images = session.images({STAGES[_KEY].image, *(n.stage.image for n in needed.values())}, fetch=True)
+    done = session.runner(choice.engine, session.keys(images)).run(needed)
+    results = {key: item.result for key, item in done.items()}
+    check_demo_corpus(paths.conf, session.architecture, results["demo_corpus"])
+    parameters = {"state": "/run/state"}
+    if epochs:
+        parameters["epochs"] = str(epochs)
+    inputs = {"corpus": Output("corpus"), "features": Output("features"), "data": Output("demo_corpus")}
+    node = Node(_KEY, STAGES[_KEY], inputs, parameters)
+    state = paths.results / "demo-train"
+    state.mkdir(parents=True, exist_ok=True)
+    paths.temporary.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="train.", dir=paths.temporary))
+    try:
+        summary = _run(session, choice.engine, images[node.stage.image], node, results, state, work, console)
+        _keep(paths, work / "out" / "checkpoint.pth", summary, console)
+    finally:
+        shutil.rmtree(work)
+    shutil.rmtree(state)
+
+
+def _run(
+    session: Session, engine: Any, image: Any, node: Node, results: Mapping[str, Result], state: Path, work: Path,
+    console: Console,
+) -> dict[str, Any]:  # fmt: skip
+    engine.prepare(image)
+    for name in ("out", "obs"):
+        (work / name).mkdir()
+    code = snapshot(read_code(session.paths.root, node.stage.name), session.paths.code)
+    mounts = [Mount(code, "/run/code"), Mount(state, "/run/state", writable=True)]
+    mounts += [Mount(results[s.node].out, f"/run/in/{n}") for n, s in node.inputs.items() if isinstance(s, Output)]
+    mounts += [Mount(work / name, f"/run/{name}", writable=True) for name in ("out", "obs")]
+    job = Job(
+        image,
+        node.argv(),
+        tuple(mounts),
+        {"PYTHONPATH": "/run/code"},
+        limits=Limits(timeout_s=node.stage.timeout_s, memory_bytes=node.stage.memory_bytes, pids=1024),
+        name=_KEY,
+    )
+    console.started(_KEY)
+    with StageLog(work / "stage.log", lambda done, total, what: console.progress(_KEY, done, total, what)) as log:
+        outcome = engine.run(job, log.line)
+    if outcome.exit_code != 0:
+        console.failed(_KEY)
+        raise StageFailed(
+            f"the training ended with exit code {outcome.exit_code}: {log.error or 'see its last lines'}",
+            detail="\n".join(log.tail()),
+            hint="\n".join(log.hints) or "the same command goes on where it was",
+        )
+    console.finished(_KEY, outcome.wall_s, cached=False)
+    summary: dict[str, Any] = json.loads((work / "out" / "summary.json").read_bytes())
+    return summary
+
+
+def _keep(paths: Paths, trained: Path, summary: Mapping[str, Any], console: Console) -> None:
+    """Put the checkpoint in its place, then its hash into conf/demo.toml: between the two, a run says what is wrong."""
+    digest = sha256_file(trained)
+    target = demo_checkpoint_path(paths)
+    with open(trained, "rb") as source, atomic_writer(target) as stream:
+        shutil.copyfileobj(source, stream, 1 << 20)
+    conf = paths.conf / "demo.toml"
+    text = conf.read_text(encoding="utf-8")
+    head, section, tail = text.partition("[checkpoint]")
+    pinned = re.sub(r'(?m)^sha256 *= *"[0-9a-f]*"', f'sha256 = "{digest}"', tail, count=1)
+    write_atomic(conf, (head + section + pinned).encode())
+    console.say(f"data/demo/checkpoint.pth: sha256 {digest}")
+    console.say(f"error rates, to be stated in data/demo/README.md: {json.dumps(summary['rates'], sort_keys=True)}")
