@@ -13,7 +13,7 @@ from typing import Any
 from bundle.console import Console
 from bundle.engines.base import Job, Limits, Mount
 from bundle.errors import StageFailed
-from bundle.files import atomic_writer, sha256_file, write_atomic
+from bundle.files import sha256_file, write_atomic
 from bundle.graph.code import read_code, snapshot
 from bundle.graph.log import StageLog
 from bundle.graph.pipeline import STAGES, Node, Output, Request
@@ -96,8 +96,7 @@ def _keep(paths: Paths, trained: Path, summary: Mapping[str, Any], console: Cons
     """Put the checkpoint in its place, then its hash into conf/demo.toml: between the two, a run says what is wrong."""
     digest = sha256_file(trained)
     target = demo_checkpoint_path(paths)
-    with open(trained, "rb") as source, atomic_writer(target) as stream:
-        shutil.copyfileobj(source, stream, 1 << 20)
+    write_atomic(target, trained.read_bytes())
     conf = paths.conf / "demo.toml"
     text = conf.read_text(encoding="utf-8")
     head, section, tail = text.partition("[checkpoint]")
