@@ -1,0 +1,93 @@
+"""A host with an Ascend card, stood in for: a folder with npu-smi, driver files and things named as device nodes are.
+
+Its driver carries the word `simulator`, so that no record made with it can be taken for an NPU's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.npu import Host
+
+_SMI = Path(__file__).parent / "smi"
+_TOOL = """#!/bin/sh
+# Answers as npu-smi does, from outputs that were printed by real ones.
+folder=$(dirname "$0")
+case "$*" in
+    info) cat "$folder/npu-smi.info"; exit "$(cat "$folder/npu-smi.code")" ;;
+    "info -t board -i "*) cat "$folder/npu-smi.board" ;;
+    *) echo "Usage: npu-smi info <watch|proc|-h|-m|-l|-t type> [Options...]"; exit 1 ;;
+esac
+"""
+_BOARD = """        NPU ID                         : 7
+        Product Name                   : {product}
+        Model                          : NA
+        Manufacturer                   : Huawei
+        Serial Number                  : NA
+        Software Version               : {driver}
+        Firmware Version               : 1.84.15.1.230
+        Chip Count                     : 1
+        Faulty Chip Count              : 0
+"""
+_DRIVER = """Version={driver}
+ascendhal_version=4.0.0
+aicpu_version=1.0
+tdt_version=1.0
+log_version=1.0
+prof_version=2.0
+dvppkernels_version=1.1
+tsfw_version=1.0
+package_version={driver}
+simulator=lstm-ctc-bundle
+"""
+
+
+@dataclass(frozen=True)
+class AscendHost:
+    """What the card and its driver say.
+
+    Attributes:
+        smi: the recorded output of `npu-smi info`, a file of smi/ without .txt.
+        devices: N of each /dev/davinciN.
+        tool_folder: where npu-smi lies, below the root.
+    """
+
+    smi: str = "one_chip"
+    driver: str = "22.0.4"
+    firmware: str = "22.0.4"
+    product: str = "NA"
+    devices: Sequence[int] = (0,)
+    control: Sequence[str] = ("davinci_manager", "devmm_svm", "hisi_hdc")
+    tool_folder: str = "usr/local/bin"
+
+    def make(self, root: Path) -> Host:
+        """Write the host's files below `root`; nothing of them is a device."""
+        tools = root / self.tool_folder
+        for folder in (tools, root / "dev", root / "etc", root / "usr/local/dcmi", root / "usr/local/Ascend/firmware"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for name in ("common", "driver"):
+            (root / "usr/local/Ascend/driver/lib64" / name).mkdir(parents=True, exist_ok=True)
+        tool = tools / "npu-smi"
+        tool.write_text(_TOOL)
+        tool.chmod(0o755)
+        shutil.copyfile(_SMI / f"{self.smi}.txt", tools / "npu-smi.info")
+        (tools / "npu-smi.code").write_text("1" if self.smi.startswith("dcmi") else "0")
+        (tools / "npu-smi.board").write_text(_BOARD.format(product=self.product, driver=self.driver))
+        (root / "usr/local/Ascend/driver/version.info").write_text(_DRIVER.format(driver=self.driver))
+        firmware = "Version=1.84.15.1.230\nfirmware_version=1.0\n"
+        firmware += f"package_version={self.firmware}\n" if self.firmware else ""
+        (root / "usr/local/Ascend/firmware/version.info").write_text(firmware)
+        (root / "etc/ascend_install.info").write_text("UserName=HwHiAiUser\nUserGroup=HwHiAiUser\n")
+        for name in [f"davinci{number}" for number in self.devices] + list(self.control):
+            (root / "dev" / name).write_bytes(b"")
+        return Host(root, search=(), run=run)
+
+
+def run(argv: Sequence[str]) -> tuple[int, str]:
+    """Start a command of the simulated host."""
+    done = subprocess.run(list(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return done.returncode, done.stdout.decode()
