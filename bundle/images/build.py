@@ -244,9 +244,10 @@ def build_images(
     unique = {recipe.key(): recipe for group in recipes.values() for recipe in group}
     pins = load_pins(paths) if check_pins else {"layers": {}, "images": {}}
     layers = {key: _known_layer(paths, recipe) for key, recipe in unique.items()}
-    missing = [key for key, layer in layers.items() if layer is None]
-    compilers = sorted({unique[key].definition.toolchain for key in missing} - {""})
+    compilers = sorted({unique[key].definition.toolchain for key, layer in layers.items() if layer is None} - {""})
     toolchains = build_images(paths, compilers, architecture, say, check_pins=check_pins) if compilers else {}
+    layers.update({key: _known_layer(paths, unique[key]) for key, layer in layers.items() if layer is None})
+    missing = [key for key, layer in layers.items() if layer is None]
 
     def build(key: str) -> Layer:
         recipe = unique[key]

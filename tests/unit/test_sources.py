@@ -1,0 +1,137 @@
+"""Source archives: known by their digest whatever their name or packing, and never trusted without it."""
+
+import gzip
+import hashlib
+import lzma
+
+import pytest
+
+from bundle.errors import CouldNotRun, FetchError, UsageError, VerificationFailed
+from bundle.paths import Paths
+from bundle.sources import (
+    SourceArchive,
+    copy_verified,
+    fetch_source,
+    find_source,
+    known_source,
+    load_sources,
+    missing_sources,
+)
+
+CONTENT = b"an archive's content\n" * 100
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def archive(**more):
+    given = more or {"sha256": sha256(CONTENT)}
+    return SourceArchive("thing", "Thing 1.0", "thing-1.0.tar.gz", "MIT", "https://example.org", ("u1", "u2"), **given)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    (tmp_path / "data" / "sources").mkdir(parents=True)
+    (tmp_path / "conf").mkdir()
+    return Paths(tmp_path)
+
+
+def sources_toml(paths, text):
+    (paths.conf / "sources.toml").write_text(text)
+
+
+def test_the_repositorys_own_list_is_valid_and_names_kaldi_at_a_full_commit():
+    known = load_sources(Paths.of_checkout({}).conf)
+    assert {"kaldi", "cpython"} <= set(known)
+    assert "f4007661023b98b8081fd875029f0dee62242fd1" in known["kaldi"].file
+    assert known["cpython"].sha256 == "e85a76ea9f3d6c485ec1780fca4e500725a4a7bbc63c78ebc44170de9b619d94"
+
+
+def test_an_archive_is_found_by_its_name(paths):
+    named = paths.data / "sources" / "thing-1.0.tar.gz"
+    named.write_bytes(CONTENT)
+    assert find_source(paths, archive()) == named
+
+
+def test_an_archive_under_another_name_is_found_by_its_hash(paths):
+    (paths.data / "sources" / "a-readme").write_bytes(b"something else")
+    other = paths.data / "sources" / "download (1)"
+    other.write_bytes(CONTENT)
+    assert find_source(paths, archive()) == other
+
+
+@pytest.mark.parametrize("suffix, pack", [(".gz", gzip.compress), (".xz", lzma.compress), (".tar", bytes)])
+def test_the_same_content_is_accepted_in_any_packing(paths, tmp_path, suffix, pack):
+    (paths.data / "sources" / f"other{suffix}").write_bytes(pack(CONTENT))
+    target = tmp_path / "copy"
+    copy_verified(paths, archive(content_sha256=sha256(CONTENT)), target)
+    assert target.read_bytes() == pack(CONTENT)
+
+
+def test_a_file_of_the_right_name_with_other_bytes_is_refused_and_leaves_no_copy(paths, tmp_path):
+    (paths.data / "sources" / "thing-1.0.tar.gz").write_bytes(CONTENT + b"!")
+    with pytest.raises(VerificationFailed, match=r"thing-1\.0\.tar\.gz is not Thing 1\.0"):
+        copy_verified(paths, archive(), tmp_path / "copy")
+    assert not list(tmp_path.glob("copy*"))
+
+
+def test_a_truncated_packing_is_refused(paths, tmp_path):
+    (paths.data / "sources" / "thing-1.0.tar.gz").write_bytes(gzip.compress(CONTENT)[:-9])
+    with pytest.raises(VerificationFailed, match="not readable"):
+        copy_verified(paths, archive(content_sha256=sha256(CONTENT)), tmp_path / "copy")
+
+
+def test_a_missing_archive_says_where_to_get_it(paths, tmp_path):
+    with pytest.raises(CouldNotRun) as caught:
+        copy_verified(paths, archive(), tmp_path / "copy")
+    assert "https://example.org" in caught.value.hint
+    assert "data/sources" in caught.value.hint
+
+
+def test_only_what_is_not_there_is_missing(paths):
+    table = '[{0}]\ntitle = "T"\nfile = "{0}"\nsha256 = "{1}"\nlicence = "MIT"\npage = "p"\nurls = []\n'
+    sources_toml(paths, table.format("a", sha256(CONTENT)) + table.format("b", sha256(b"b")))
+    (paths.data / "sources" / "a").write_bytes(CONTENT)
+    assert [source.name for source in missing_sources(paths, ("a", "b"))] == ["b"]
+
+
+def test_a_name_that_the_list_lacks_is_a_mistake_of_the_definition(paths):
+    with pytest.raises(UsageError, match=r"no \[nothing\]"):
+        known_source({}, "nothing")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[a]\ntitle = "T"\nfile = "f"\nlicence = "MIT"\npage = "p"\nurls = []\n',
+        '[a]\nsha256 = "1"\ncontent_sha256 = "2"\n',
+        '[a]\nsha256 = "1"\nsurplus = 1\n',
+        '[a]\nsha256 = "1"\nurls = []\n',
+        'a = "no table"\n',
+    ],
+)
+def test_a_wrong_list_is_refused(paths, text):
+    sources_toml(paths, text)
+    with pytest.raises(UsageError, match=r"sources\.toml"):
+        load_sources(paths.conf)
+
+
+def test_a_download_goes_on_to_the_next_address_until_the_bytes_are_right(paths):
+    served = {"u1": [b"not it"], "u2": [CONTENT[:10], CONTENT[10:]]}
+    got = fetch_source(paths, archive(), lambda url: iter(served[url]))
+    assert got.read_bytes() == CONTENT
+    assert [path.name for path in got.parent.iterdir()] == ["thing-1.0.tar.gz"]
+
+
+def test_a_download_that_fails_everywhere_says_why_and_leaves_nothing(paths):
+    def open_url(url):
+        if url == "u1":
+            raise OSError("no route to host")
+        yield b"not it"
+
+    with pytest.raises(FetchError) as caught:
+        fetch_source(paths, archive(), open_url)
+    assert "no route to host" in caught.value.detail
+    assert "another sha256" in caught.value.detail
+    assert not list((paths.data / "sources").iterdir())
