@@ -166,11 +166,12 @@ class Store:
         """
         _write_protect(work.result)
         outputs = digest_folder(work.result / "out", self._cache, f"the output of stage {key['stage']}")
-        digest_folder(work.result / "obs", StatCache(None), f"the observations of stage {key['stage']}")
+        observed = digest_folder(work.result / "obs", StatCache(None), f"the observations of stage {key['stage']}")
         document = {
             "key": key,
             "outputs": {p: {"sha256": f.sha256, "size_bytes": f.size_bytes} for p, f in outputs.items()},
-            "observations": observations,
+            # The files' digests tie a record to the raw times that its figures were made from.
+            "observations": {**observations, "files": {p: f.sha256 for p, f in observed.items()}},
         }
         (work.result / "result.json").write_bytes(pretty_json(document))
         (work.result / "result.json").chmod(0o444)
