@@ -19,7 +19,7 @@ from bundle.errors import CouldNotRun, UsageError
 from bundle.files import pretty_json, remove_tree, write_atomic
 from bundle.graph.digests import StatCache
 from bundle.graph.keys import Keys, difference
-from bundle.graph.pipeline import Node, Output, Request, StageDefinition, build_graph, closure
+from bundle.graph.pipeline import PINNED_IMAGES, Node, Output, Request, StageDefinition, build_graph, closure
 from bundle.graph.runner import Done, Runner
 from bundle.graph.store import Result, Store, fingerprint_of
 from bundle.images.rootfs import SANDBOX_IMAGE
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bundle.engines.select import Choice
 
 PORTABLE = "portable"
+PINNED = "pinned"
 DEMO_CORPUS = "demo_corpus"
 Say = Callable[[str], None]
 
@@ -125,11 +126,8 @@ def _check_request(options: Options) -> None:
             f"--device {options.request.device} is not available in this version",
             hint="the portable toolchain runs on the CPU: leave --device out, or say --device cpu",
         )
-    if options.toolchain not in ("auto", PORTABLE):
-        raise UsageError(
-            f"--toolchain {options.toolchain} is not available in this version",
-            hint="`portable` lists every deviation from the published compatibility table in the report",
-        )
+    if options.toolchain not in ("auto", PORTABLE, PINNED):
+        raise UsageError(f"--toolchain {options.toolchain} is not known", hint="auto, portable or pinned")
     if options.request.decode not in ("Greedy", "Beam"):
         raise UsageError(f"--decode {options.request.decode!r} is not known", hint="Greedy or Beam")
     if options.request.split not in ("dev", "test"):
@@ -160,8 +158,18 @@ def graph_of(request: Request, paths: Paths) -> dict[str, Node]:
     return {**nodes, **probe_nodes({node.stage.image for node in nodes.values()})}
 
 
+def _refuse_pinned_run(options: Options) -> None:
+    if options.toolchain == PINNED:
+        raise UsageError(
+            "--toolchain pinned is not available for a whole run in this version: it has no CANN image",
+            hint="`portable` lists every deviation from the published compatibility table in the report; "
+            "`invoke stage.features --toolchain pinned` runs Kaldi's own programs",
+        )
+
+
 def plan(options: Options, paths: Paths, console: Console) -> list[str]:
     """What would run and why, a line a step; runs nothing and writes nothing but locks of what was looked at."""
+    _refuse_pinned_run(options)
     session = Session(paths, console)
     request, _ = resolve(options, paths, session.cache)
     nodes = graph_of(request, paths)
@@ -203,6 +211,13 @@ def run_stages(options: Options, stage: str, paths: Paths, console: Console) -> 
     """Run one stage, for every batch size asked for, with all that it needs; returns the out/ folders."""
     session = Session(paths, console)
     request, _ = resolve(options, paths, session.cache)
+    if options.toolchain == PINNED:
+        if stage not in PINNED_IMAGES:
+            raise UsageError(
+                f"stage {stage} has no pinned image in this version",
+                hint="stages that have one: " + ", ".join(sorted(PINNED_IMAGES)),
+            )
+        request = replace(request, pinned=(stage,))
     if stage == DEMO_CORPUS:
         request = replace(request, data=None)
     if stage == "lm":
@@ -262,6 +277,7 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
     """
     from bundle import published, verdict
 
+    _refuse_pinned_run(options)
     session = Session(paths, console)
     started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     request, checkpoint = resolve(options, paths, session.cache)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Union
 
@@ -52,6 +52,10 @@ STAGES: Mapping[str, StageDefinition] = {
         StageDefinition("demo_train", "exporter", whole_machine=True, timeout_s=12 * 3600.0),
     )
 }
+
+
+PINNED_IMAGES: Mapping[str, str] = {"features": "kaldi", "export": "exporter-pinned", "reference": "exporter-pinned"}
+"""Stages that have an image to the letter of the compatibility table, compiled from the user's source archives."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Request:
         data, checkpoint: the user's, or None for the embedded demo.
         decode: 'Greedy' or 'Beam'.
         skip_bad: exclude utterances that cannot be used, listed and counted, instead of refusing.
+        pinned: stages that run in their pinned image (see PINNED_IMAGES).
     """
 
     batch_sizes: tuple[int, ...]
@@ -119,6 +124,7 @@ class Request:
     split: str = "dev"
     loop: int = 100
     skip_bad: bool = False
+    pinned: tuple[str, ...] = ()
 
 
 def parse_batch_sizes(text: str) -> tuple[int, ...]:
@@ -166,7 +172,10 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
 
     def add(stage: str, inputs: Inputs, parameters: Mapping[str, str] = NONE, size: int | None = None) -> None:
         key = stage if size is None else f"{stage}@{size}"
-        nodes[key] = Node(key, STAGES[stage], inputs, parameters, size)
+        definition = STAGES[stage]
+        if stage in request.pinned:
+            definition = replace(definition, image=PINNED_IMAGES[stage])
+        nodes[key] = Node(key, definition, inputs, parameters, size)
 
     data: Source | Output
     if request.data is None:
@@ -179,7 +188,8 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
     skip = _flags(request, "skip-bad")
     add("corpus", {"data": data, "conf": Source("conf/timit", conf / "timit")}, skip)
     add("export", {"checkpoint": checkpoint})
-    add("features", {"data": data, "corpus": corpus, "conf": Source("conf/features", conf / "features")})
+    by_kaldi = {"implementation": "kaldi"} if "features" in request.pinned else {}
+    add("features", {"data": data, "corpus": corpus, "conf": Source("conf/features", conf / "features")}, by_kaldi)
     if request.decode == "Beam":
         add("lm", {"corpus": corpus})
     for size in request.batch_sizes:
