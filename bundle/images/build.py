@@ -122,6 +122,11 @@ def _built_lock(paths: Paths, layer: LayerDefinition, architecture: str) -> Buil
     )
 
 
+def recipes_of(paths: Paths, name: str, architecture: str) -> list[LayerRecipe]:
+    """The layers of one image, lowest first, each with its lock and all else that its bytes depend on."""
+    return _recipes(paths, load_definition(paths.docker, name), architecture)
+
+
 def files_needed(paths: Paths, names: Iterable[str], architectures: Iterable[str]) -> dict[str, Any]:
     """Every locked file that building these images needs and no built layer stands for, by sha256."""
     needed: dict[str, Any] = {}
