@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import hashlib
 import lzma
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Optional
 
+from bundle import user_lock
 from bundle.errors import CouldNotRun, FetchError, UsageError, VerificationFailed
 from bundle.files import sha256_file
 from bundle.paths import Paths
 from bundle.toml import read_toml
 
-_KEYS = {"title", "file", "sha256", "content_sha256", "licence", "page", "urls"}
+_KEYS = {"title", "file", "sha256", "content_sha256", "first_use", "zip_sha256", "accept", "headers", "licence", "page",
+         "urls"}  # fmt: skip
+_TRUSTED = "trusted on first use: recorded in data/user.lock.json"
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class SourceArchive:
-    """One archive of conf/sources.toml. Exactly one of `sha256` and `content_sha256` is given, both hex.
+    """One archive of conf/sources.toml. Exactly one of `sha256`, `content_sha256` (both hex) and `first_use` is given.
 
     Attributes:
         name: its table's name, by which an image.toml asks for it.
         file: its usual file name.
         sha256: of the file.
         content_sha256: of the file once decompressed, where the same tar is found in several packings.
+        first_use: no digest is published: the first file seen is held to. `settled` then fills `sha256`.
+        zip_sha256: of the .zip that the file also comes in, whose digest is known.
+        accept: the vendor's licence that the user must accept, as bundle.user_lock names it.
+        headers: what a download must send beside the usual.
     """
 
     name: str
@@ -42,6 +50,22 @@ class SourceArchive:
     urls: tuple[str, ...]
     sha256: str = ""
     content_sha256: str = ""
+    first_use: bool = False
+    zip_sha256: str = ""
+    accept: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def zip_file(self) -> str:
+        """The name of the .zip that it also comes in; '' where it does not."""
+        return f"{Path(self.file).stem}.zip" if self.zip_sha256 else ""
+
+    @property
+    def trust(self) -> str:
+        """What its digest is held against, for the record."""
+        if self.first_use and self.sha256 != self.zip_sha256:
+            return _TRUSTED
+        return "pinned in conf/sources.toml"
 
     @property
     def digest(self) -> str:
@@ -92,8 +116,8 @@ def load_sources(conf: Path) -> dict[str, SourceArchive]:
 def _parsed(name: str, table: Any) -> SourceArchive:
     if not isinstance(table, dict) or set(table) - _KEYS:
         raise UsageError(f"conf/sources.toml: [{name}] may hold {', '.join(sorted(_KEYS))} and nothing else")
-    if ("sha256" in table) == ("content_sha256" in table):
-        raise UsageError(f"conf/sources.toml: [{name}] needs sha256 or content_sha256, and not both")
+    if sum(key in table for key in ("sha256", "content_sha256", "first_use")) != 1:
+        raise UsageError(f"conf/sources.toml: [{name}] needs one of sha256, content_sha256 and first_use")
     try:
         return SourceArchive(name=name, **{**table, "urls": tuple(table["urls"])})
     except (KeyError, TypeError) as error:
@@ -103,11 +127,36 @@ def _parsed(name: str, table: Any) -> SourceArchive:
 def find_source(paths: Paths, source: SourceArchive) -> Optional[Path]:
     """The archive in data/sources: by its name, else by its hash. A file found by name is not hashed here."""
     folder = paths.data / "sources"
-    named = folder / source.file
-    if named.is_file():
-        return named
+    for name in (source.file, source.zip_file):
+        if name and (folder / name).is_file():
+            return folder / name
+    if source.first_use and not source.sha256:
+        return None
     candidates = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
     return next((path for path in candidates if source.accepts(path)), None)
+
+
+def settled(paths: Paths, source: SourceArchive) -> SourceArchive:
+    """The archive with the digest that it is held to: of one known only by first use, what was seen first.
+
+    A file that was never seen is recorded now; where none is there and none was recorded, the digest stays empty.
+    """
+    if not source.first_use:
+        return source
+    path = find_source(paths, source)
+    if path is not None and path.name == source.zip_file:
+        return replace(source, sha256=source.zip_sha256)
+    if path is None:
+        return replace(source, sha256=str(user_lock.read(paths).get("sources", {}).get(source.file, "")))
+    status = path.stat()
+    found = _sha256_of(str(path), status.st_size, status.st_mtime_ns)
+    return replace(source, sha256=user_lock.first_seen(paths, "sources", source.file, found))
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of(path: str, _size_bytes: int, _mtime_ns: int) -> str:
+    """A package of a gigabyte is asked for several times in one command, and hashed once."""
+    return sha256_file(Path(path))
 
 
 def missing_sources(paths: Paths, names: tuple[str, ...]) -> list[SourceArchive]:
@@ -133,16 +182,20 @@ def known_source(known: dict[str, SourceArchive], name: str) -> SourceArchive:
 
 def how_to_get(source: SourceArchive) -> str:
     """For a person who lacks the archive."""
-    return f"get {source.file} from {source.page} and put it into data/sources"
+    zipped = f" (or {source.zip_file})" if source.zip_file else ""
+    return f"get {source.file}{zipped} from {source.page} and put it into data/sources"
 
 
 def copy_verified(paths: Paths, source: SourceArchive, target: Path) -> None:
     """Copy the archive to `target`, and verify the copy: what a build reads is what was hashed.
 
     Raises:
-        CouldNotRun: it is not in data/sources.
+        CouldNotRun: it is not in data/sources, or its vendor's licence is not accepted.
         VerificationFailed: the file of that name is another one.
     """
+    if source.accept:
+        user_lock.require_accepted(paths, source.accept)
+    source = settled(paths, source)
     path = find_source(paths, source)
     if path is None:
         raise CouldNotRun(f"{source.title} is not in data/sources", hint=how_to_get(source))
@@ -155,8 +208,9 @@ def copy_verified(paths: Paths, source: SourceArchive, target: Path) -> None:
         inside = "its content" if source.content_sha256 else "it"
         raise VerificationFailed(
             f"data/sources/{path.name} is not {source.title}: {inside} has sha256 {found or '(not readable)'}, "
-            f"and conf/sources.toml says {wanted}",
-            hint=f"remove the file; {how_to_get(source)}",
+            f"and {'data/user.lock.json' if source.trust == _TRUSTED else 'conf/sources.toml'} says {wanted}",
+            hint=f"remove the file; {how_to_get(source)}"
+            + (f"; if it was replaced on purpose, remove {source.file} from the lock" if source.first_use else ""),
         )
     copy.rename(target)
 

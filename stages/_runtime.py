@@ -1,11 +1,11 @@
 """ONNX Runtime on the CPU, opened the same way by every stage that runs a graph."""
 
-import argparse
 import os
 
 import onnxruntime
 
 from stages import _architecture as architecture
+from stages._runtime_arguments import batch_size as batch_size_argument  # noqa: F401 - of the stages that run a graph
 from stages._stage import StageError
 
 PROVIDER = "CPUExecutionProvider"
@@ -56,15 +56,3 @@ class Graph:
     def run(self, rows):
         """(B, 390, 243) float32 -> (195, B, 41) float32 log-probabilities."""
         return self._session.run([architecture.OUTPUT_NAME], {architecture.INPUT_NAME: rows})[0]
-
-
-def batch_size_argument(parser):
-    """Add the option --bs, a whole number from 1."""
-    parser.add_argument("--bs", required=True, type=_positive, metavar="B", help="utterances in a batch")
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("not a batch size: " + text)
-    return value

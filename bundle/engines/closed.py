@@ -19,6 +19,7 @@ from bundle.errors import CouldNotRun
 HOME = "/tmp/home"  # noqa: S108 - inside the container, on its private tmpfs
 HOSTNAME = "stage"
 USER = "stage"
+ASCEND_USER, ASCEND_ID = "HwHiAiUser", 1000  # CANN's installer and libraries look the vendor's user up by name
 MAX_LINE_BYTES = 64 * 1024  # a stage that prints without end of line must not fill our memory
 MAX_OPEN_FILES = 65536
 
@@ -35,6 +36,7 @@ def passwd(uid: int, gid: int) -> bytes:
     """An /etc/passwd in which `uid` is the user 'stage': first, so that its name is the same for root too."""
     lines = [f"{USER}:x:{uid}:{gid}:stage:{HOME}:/bin/sh"]
     lines += ["root:x:0:0:root:/root:/bin/sh"]
+    lines += [] if uid == ASCEND_ID else [f"{ASCEND_USER}:x:{ASCEND_ID}:{ASCEND_ID}:Ascend:{HOME}:/bin/sh"]
     lines += [] if uid == 65534 else ["nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin"]
     return ("\n".join(lines) + "\n").encode()
 
@@ -42,6 +44,7 @@ def passwd(uid: int, gid: int) -> bytes:
 def group(gid: int) -> bytes:
     """An /etc/group to go with `passwd`."""
     lines = [f"{USER}:x:{gid}:", "root:x:0:"] + ([] if gid == 65534 else ["nogroup:x:65534:"])
+    lines += [] if gid == ASCEND_ID else [f"{ASCEND_USER}:x:{ASCEND_ID}:"]
     return ("\n".join(lines) + "\n").encode()
 
 

@@ -23,7 +23,7 @@ from bundle.layers.tree import Spool, Tree
 from bundle.layers.wheels import add_wheels
 from bundle.locks.model import load_deb_lock, load_wheel_lock
 from bundle.paths import Paths
-from bundle.sources import known_source, load_sources
+from bundle.sources import known_source, load_sources, settled
 
 INTERPRETER = "/usr/bin/python3"
 BASE_ENV = {
@@ -117,7 +117,7 @@ def _built_lock(paths: Paths, layer: LayerDefinition, architecture: str) -> Buil
         name=layer.lock,
         architecture=architecture,
         script=content,
-        sources=tuple(known_source(known, name) for name in layer.sources),
+        sources=tuple(settled(paths, known_source(known, name)) for name in layer.source_names(architecture)),
         toolchain=sha256_bytes(canonical_json([recipe.key() for recipe in toolchain])),
     )
 

@@ -16,7 +16,8 @@ from bundle.images.spec import Image
 from bundle.layers.built import BuiltLock, add_built, run_recipe
 from bundle.layers.tree import Tree
 from bundle.paths import Paths
-from bundle.sources import copy_verified, how_to_get, missing_sources
+from bundle.sources import copy_verified, how_to_get, load_sources, missing_sources
+from bundle.user_lock import LICENCES, accepted
 
 _EMULATORS = {"arm64": "qemu-aarch64", "amd64": "qemu-x86_64"}
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
@@ -37,9 +38,14 @@ def why_left_out(paths: Paths, definition: ImageDefinition, architecture: str) -
     """
     if not definition.built_layers:
         return definition.optional
-    lacking = missing_sources(paths, tuple(name for layer in definition.built_layers for name in layer.sources))
+    names = tuple(name for layer in definition.built_layers for name in layer.source_names(architecture))
+    lacking = missing_sources(paths, names)
     if lacking:
         return "; ".join([definition.optional, *(how_to_get(source) for source in lacking)])
+    licences = {source.accept for source in load_sources(paths.conf).values() if source.name in names} - {""}
+    for licence in sorted(licences):
+        if not accepted(paths, licence):
+            return f"{definition.optional}: `invoke accept-cann-licence` says that you accept {LICENCES[licence]}"
     if not can_run(architecture):
         return f"its compilers are {architecture} programs, which this machine cannot run (no qemu-user registered)"
     return ""

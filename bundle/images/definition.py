@@ -29,6 +29,10 @@ class LayerDefinition:
     sources: tuple[str, ...] = ()
     toolchain: str = ""
 
+    def source_names(self, architecture: str) -> tuple[str, ...]:
+        """`sources` for one architecture: '{architecture}' in a name stands for it."""
+        return tuple(name.replace("{architecture}", architecture) for name in self.sources)
+
 
 @dataclass(frozen=True)
 class ImageDefinition:

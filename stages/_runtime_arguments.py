@@ -1,0 +1,20 @@
+"""Options that stages with and without ONNX Runtime share."""
+
+import argparse
+
+
+def batch_size(parser):
+    """Add the option --bs, a whole number from 1."""
+    parser.add_argument("--bs", required=True, type=_positive, metavar="B", help="utterances in a batch")
+
+
+def devices(parser):
+    """Add the option --num-devices: how many chips the container was given; the runtime numbers them from 0."""
+    parser.add_argument("--num-devices", type=_positive, default=1, metavar="N", help="NPU chips given (default: 1)")
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1: " + text)
+    return value
