@@ -218,6 +218,66 @@ def demo_train(c, epochs=0, engine="auto"):
     train(paths, console, engine, epochs)
 
 
+_AUDIT = {
+    "run": "the run's folder (it holds record.json); left out: artifacts/runs/latest",
+    "to": "folder for the page: audit.html, audit.md, audit.json; left out: one in artifacts/audits",
+    "rounds": "timed rounds of the speed checks, 10 or more (30)",
+    "images": "names, separated by commas; left out: the record's, or all that are always made",
+    "first": "a run's folder",
+    "second": "another run's, such as one that came from another machine",
+}
+
+
+@task(help={"run": _AUDIT["run"], **help_for("data", "checkpoint"), "to": _AUDIT["to"]}, auto_shortflags=False,
+      optional=["run"], default=True)  # fmt: skip
+@reporting
+def audit_verify(c, run="", data="", checkpoint="", to=""):
+    """Prove or refute a run from its bytes.
+
+    Every digest, image and figure is recomputed; nothing is run, and nothing that the record says is believed.
+    """
+    from bundle.audit import commands
+
+    commands.verify(_here()[0], run, data, checkpoint, to, print)
+
+
+@task(help={"run": _AUDIT["run"], **help_for("data", "checkpoint", "engine", "offline"), "rounds": _AUDIT["rounds"],
+            "to": _AUDIT["to"]}, auto_shortflags=False)  # fmt: skip
+@reporting
+def audit_rerun(c, run="", data="", checkpoint="", engine="auto", offline=False, rounds=30, to=""):
+    """Run a run's stages again and compare outputs.
+
+    Also checks that its speeds are honest: what is timed is what is scored, nothing is cached, no work is skipped.
+    """
+    from bundle.audit import commands
+
+    paths, console = _here()
+    commands.rerun(paths, console, run, data, checkpoint, engine, offline, rounds, to, print)
+
+
+@task(help={"run": "also hold the digests to this run's record", "images": _AUDIT["images"],
+            **help_for("arch", "offline"), "to": _AUDIT["to"]}, auto_shortflags=False)  # fmt: skip
+@reporting
+def audit_challenge(c, run="", images="", arch="", offline=False, to=""):
+    """Build every layer again and compare digests.
+
+    From locked sources, into an empty folder; Debian's signatures are verified down to its key.
+    """
+    from bundle.audit import commands
+
+    paths, console = _here()
+    commands.challenge(paths, run, arch, images, offline, to, console.say)
+
+
+@task(help={name: _AUDIT[name] for name in ("first", "second", "to")}, auto_shortflags=False)
+@reporting
+def audit_compare(c, first, second, to=""):
+    """Compare two runs, output by output."""
+    from bundle.audit import commands
+
+    commands.compare(_here()[0], first, second, to, print)
+
+
 @task(
     help={
         "unit": "only the fast tests, without images or engines",
@@ -235,6 +295,99 @@ def test(c, unit=False, keep=""):
     run_tests(_here()[0].root, unit_only=unit, expression=keep)
 
 
+@task(
+    help={
+        "to": "the file to write, NAME.tar (artifacts/bundles/… by default)",
+        "with-sources": "add every locked file, so that the images can be rebuilt",
+        "run": "add a run: latest, or a name in artifacts/runs",
+        "run-detail": "how much of that run: full, scores or none (full for the demo's, else to be chosen)",
+        "include": "licensed things, only ever by name: checkpoint, cann (with a comma between)",
+        "since": "an earlier bundle: leave out what it carries",
+        "part-size": "cut into parts of this size, such as 4GB",
+        "key": "the private key's file (made by bundle.keys.make; by default this user's)",
+        "unsigned": "pack without a signature: nothing will call it verified",
+        **help_for("arch", "offline"),
+    },
+    auto_shortflags=False,
+)
+@reporting
+def bundle_pack(
+    c, to="", arch="", with_sources=False, run="", run_detail="", include="", since="", part_size="", key="",
+    unsigned=False, offline=False,
+):  # fmt: skip
+    """Pack everything into one signed file.
+
+    Repository, images, wheels, locks and demo; never TIMIT. It is installed by the install.py that it holds.
+    """
+    from bundle.packing.commands import pack_bundle
+
+    paths, console = _here()
+    files = pack_bundle(
+        paths, console.say, to=to, arch=arch, with_sources=with_sources, run=run, run_detail=run_detail,
+        include=include, since=since, part_size=part_size, key=key, unsigned=unsigned, offline=offline,
+    )  # fmt: skip
+    for path in files:
+        print(path)
+
+
+@task(
+    help={
+        "path": "the bundle's file, or the first of its parts, or a folder installed from one",
+        "key": "accept this signer's key alone (its fingerprint)",
+        "first-use": "trust the signer from now on, where no key is trusted here yet",
+    },
+    positional=["path"],
+    auto_shortflags=False,
+)
+@reporting
+def bundle_verify(c, path, key="", first_use=False):
+    """Verify a bundle: who signed it, and every byte."""
+    from bundle.packing.commands import verify_and_describe
+
+    print(verify_and_describe(path, key, first_use))
+
+
+@task(help={"to": "the private key's file to write"})
+@reporting
+def keys_make(c, to=""):
+    """Make a signing key for this user.
+
+    It is encrypted where BUNDLE_KEY_PASSPHRASE holds a passphrase.
+    """
+    from bundle.packing.commands import make_signing_key
+
+    print(make_signing_key(to))
+
+
+@task(help={"key": "the private key's file (by default this user's)"}, default=True)
+@reporting
+def keys_show(c, key=""):
+    """Show this user's key and the trusted ones."""
+    from bundle.packing.commands import show_keys
+
+    print(show_keys(key))
+
+
+@task(help={"fingerprint": "of the key, learnt from its owner"}, positional=["fingerprint"])
+@reporting
+def keys_trust(c, fingerprint):
+    """Trust a signer's key on this machine."""
+    from bundle.packing import trust_key
+
+    print(f"trusted, in {trust_key(fingerprint)}")
+
+
+def _bundle_namespace():
+    keys = Collection("keys")
+    keys.add_task(keys_make, "make")
+    keys.add_task(keys_show, "show")
+    keys.add_task(keys_trust, "trust")
+    bundle = Collection("bundle", keys)
+    bundle.add_task(bundle_pack, "pack")
+    bundle.add_task(bundle_verify, "verify")
+    return bundle
+
+
 def _namespace():
     from bundle.graph.pipeline import STAGES
 
@@ -250,11 +403,14 @@ def _namespace():
     store.add_task(store_gc, "gc")
     demo = Collection("demo")
     demo.add_task(demo_train, "train")
+    audit = Collection("audit")
+    for step in (audit_verify, audit_rerun, audit_challenge, audit_compare):
+        audit.add_task(step, step.__name__.replace("audit_", ""))
     stage = Collection("stage")
     for name in sorted(STAGES):
         if name != "demo_train":
             stage.add_task(_stage_task(name))
-    return Collection(reproduce, doctor, fetch, test, images, lock, store, demo, stage)
+    return Collection(reproduce, doctor, fetch, test, images, lock, store, demo, stage, _bundle_namespace())
 
 
 ns = _namespace()

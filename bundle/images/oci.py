@@ -98,6 +98,11 @@ def _index(descriptors: Iterable[dict[str, Any]]) -> bytes:
     )
 
 
+def layout_files(images: Iterable[Image]) -> dict[str, bytes]:
+    """The small files of an OCI layout that holds just these images, by name: its version and its index."""
+    return {"oci-layout": _LAYOUT, "index.json": _index(_descriptor(image) for image in images)}
+
+
 def publish(paths: Paths, image: Image) -> None:
     """Add the image to the layout: config and manifest as blobs, its entry in index.json in place of an older one."""
     paths.blobs.mkdir(parents=True, exist_ok=True)
