@@ -1,0 +1,128 @@
+"""`invoke audit.challenge`: every layer built again from locked sources, and every digest held to what is claimed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from bundle.audit.claims import Outcome
+from bundle.audit.evidence import Evidence
+from bundle.errors import CouldNotVerify
+from bundle.files import remove_tree
+from bundle.images.build import Say, build_images, files_needed, load_pins, recipes_of
+from bundle.images.definition import image_names, load_definition
+from bundle.images.spec import Image
+from bundle.locks import verify_chain
+from bundle.paths import Paths
+
+
+@dataclass(frozen=True)
+class ScratchPaths(Paths):
+    """The checkout's folders, with an artifacts/ of its own: nothing that was built before is seen."""
+
+    scratch: Path = Path()
+
+    @property
+    def artifacts(self) -> Path:
+        return self.scratch
+
+
+def challenge(
+    paths: Paths, architectures: Sequence[str], names: Sequence[str], evidence: Optional[Evidence], fetch: bool, say: Say
+) -> Outcome:
+    """Build every layer of some images again in an empty folder, from locked files, and compare digests.
+
+    Args:
+        paths: the checkout.
+        architectures: 'amd64', 'arm64'; a built layer of another architecture needs that to run here.
+        names: images; none for all that are always made, or those of the record.
+        evidence: a run whose record the digests are also held to.
+        fetch: bring locked files that are missing (network); each is verified by its hash.
+        say: is told of each layer.
+    """
+    subject = f"record.json sha256 {evidence.sha256}" if evidence else "the layers and images that conf/locks pins"
+    outcome = Outcome("challenge", subject)
+    wanted = list(names) or _images(paths, evidence)
+    outcome.facts += [("images", ", ".join(wanted)), ("architectures", ", ".join(architectures))]
+    with outcome.examine("debian", "Debian's own key vouches for the hash of every locked package") as it:
+        verify_chain(paths.root, it.evidence.append)
+    paths.temporary.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="challenge.", dir=paths.temporary))
+    scratch = ScratchPaths(paths.root, folder, scratch=folder)
+    try:
+        for architecture in architectures:
+            for name in wanted:
+                _challenge_image(outcome, scratch, architecture, name, evidence, fetch, say)
+    finally:
+        remove_tree(folder)
+    return outcome
+
+
+def _images(paths: Paths, evidence: Optional[Evidence]) -> list[str]:
+    if evidence is not None:
+        return sorted(evidence.record["images"])
+    return [name for name in image_names(paths.docker) if not load_definition(paths.docker, name).optional]
+
+
+def _challenge_image(
+    outcome: Outcome,
+    scratch: ScratchPaths,
+    architecture: str,
+    name: str,
+    evidence: Optional[Evidence],
+    fetch: bool,
+    say: Say,
+) -> None:
+    pins = load_pins(scratch)
+    claimed = _claimed(evidence, architecture)
+    image: Optional[Image] = None
+    text = f"image {name} ({architecture}): every layer can be built from its locked sources"
+    with outcome.examine(f"build:{name}:{architecture}", text) as it:
+        needed = files_needed(scratch, [name], [architecture])
+        if needed and fetch:
+            from bundle.fetching import fetch_files
+
+            fetch_files(scratch.root, needed.values())
+        image = build_images(scratch, [name], architecture, say, check_pins=False)[name]
+        it.evidence.append(f"{len(recipes_of(scratch, name, architecture))} layers, {len(needed)} locked files")
+    if image is None:
+        return
+    examined = {claim.key for claim in outcome.claims}
+    for layer in image.layers:
+        key = f"layer:{layer.name}:{architecture}"
+        if key not in examined:
+            with outcome.examine(key, f"layer {layer.name} ({architecture}): built again, it has the same digest") as it:
+                known = {
+                    "conf/locks/images.json": pins["layers"].get(architecture, {}).get(layer.name),
+                    "the record": claimed["layers"].get(layer.name),
+                }
+                _hold(it.wrong, it.evidence, layer.diff_id, known)
+    with outcome.examine(f"image:{name}:{architecture}", f"image {name} ({architecture}): it has the same ID") as it:
+        known = {
+            "conf/locks/images.json": pins["images"].get(architecture, {}).get(name),
+            "the record": claimed["images"].get(name),
+        }
+        _hold(it.wrong, it.evidence, image.config_digest, known)
+
+
+def _claimed(evidence: Optional[Evidence], architecture: str) -> dict[str, Mapping[str, Any]]:
+    """The record's digests, if it is of this architecture."""
+    if evidence is None or evidence.record["host"].get("architecture") != architecture:
+        return {"layers": {}, "images": {}}
+    record = evidence.record
+    layers = {layer["name"]: layer["diff_id"] for listed in record["image_layers"].values() for layer in listed}
+    return {"layers": layers, "images": record["images"]}
+
+
+def _hold(wrong: list[str], evidence: list[str], found: str, known: Mapping[str, Optional[str]]) -> None:
+    claims = {where: digest for where, digest in known.items() if digest is not None}
+    if not claims:
+        raise CouldNotVerify(f"built again: {found}; nobody claims a digest of it")
+    for where, digest in claims.items():
+        if digest == found:
+            evidence.append(f"{where}: {digest}")
+        else:
+            wrong.append(f"built again: {found}; {where} says {digest}")

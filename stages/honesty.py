@@ -1,0 +1,146 @@
+"""Whether a speed is honest: the checks of MLPerf's audits, fitted to a network that is timed on its own.
+
+A throughput says something only if what is timed is the network that the error rates are of, and does its work on
+every execution. So the converted model is timed again, in rounds of three executions in changing order:
+
+zeros       the input that the stage measure times
+fresh       a batch of real speech, another one each round
+repeated    one batch of real speech, the same in every round
+
+accuracy    every output of a timed execution on real speech equals, byte by byte, what the stage infer stored: the
+            network that is timed is the one that is scored (MLPerf's TEST01: accuracy sampled in a performance run).
+caching     repeated input is not faster than fresh input: no result is looked up (TEST04).
+content     zeros take as long as speech: no work is skipped for an input that is easy to recognise (TEST05).
+
+A ratio of two times is taken within each round, so that a drift of the machine cancels; its median over the rounds has
+a distribution-free 95 % interval (order statistics of the binomial distribution). A ratio is honest where the whole
+interval lies within LIMIT of 1, dishonest where it lies outside, and undecided in between: a noisy machine accuses
+nobody. Repeated input may be slower than fresh: only faster is suspect.
+
+out/accuracy.json: how many outputs were compared, and whether they are equal; no times. obs/honesty.json: the raw
+times, the ratios and what was found.
+"""
+
+import math
+import os
+import time
+
+import numpy
+
+from stages import _architecture as architecture
+from stages import _bins, _runtime, _stage
+
+LIMIT = 0.10  # several times what one processor's executions of one network differ by, far less than a cache gains
+LEAST_ROUNDS = 10
+HONEST, DISHONEST, UNDECIDED = "honest", "dishonest", "undecided"
+
+
+def median_interval(values):
+    """(low, median, high): the median and its distribution-free interval of at least 95 %, by order statistics."""
+    ordered = sorted(values)
+    count = len(ordered)
+    tail, rank = 0.0, 0
+    while rank < count // 2:
+        tail += math.exp(math.lgamma(count + 1) - math.lgamma(rank + 1) - math.lgamma(count - rank + 1)
+                         - count * math.log(2.0))  # fmt: skip
+        if tail > 0.025:
+            break
+        rank += 1
+    low = max(rank - 1, 0)
+    return ordered[low], float(numpy.median(ordered)), ordered[count - 1 - low]
+
+
+def judge(ratios, only_faster, decidable=True):
+    """A ratio's interval held against 1 +- LIMIT; `only_faster` accuses only a ratio below.
+
+    Not `decidable` is caching where the corpus fills one batch alone: there is no fresh input then.
+    """
+    low, median, high = median_interval(ratios)
+    if not decidable:
+        verdict = UNDECIDED
+    elif high < 1.0 - LIMIT or (low > 1.0 + LIMIT and not only_faster):
+        verdict = DISHONEST
+    elif low >= 1.0 - LIMIT and (high <= 1.0 + LIMIT or only_faster):
+        verdict = HONEST
+    else:
+        verdict = UNDECIDED
+    return {"interval_95": [low, high], "limit": LIMIT, "median": median, "verdict": verdict}
+
+
+def time_rounds(run, zeros, batches, rounds, progress, look):
+    """Time `rounds` rounds; `look(number, output)` is given every output on real speech, outside the timed part.
+
+    Returns:
+        {"zeros": [ms], "fresh": [ms], "repeated": [ms]}, a time a round each.
+    """
+    order = ["zeros", "fresh", "repeated"]
+    times_ms = {kind: [] for kind in order}
+    for kind in order:  # a warm-up of each kind, as the stage measure has one
+        run(zeros if kind == "zeros" else batches[0])
+    for number in range(rounds):
+        chosen = {"zeros": None, "fresh": 1 + number % (len(batches) - 1) if len(batches) > 1 else 0, "repeated": 0}
+        for kind in order[number % 3 :] + order[: number % 3]:
+            rows = zeros if chosen[kind] is None else batches[chosen[kind]]
+            start_s = time.perf_counter()
+            output = run(rows)
+            times_ms[kind].append((time.perf_counter() - start_s) * 1000.0)
+            if chosen[kind] is not None:
+                look(chosen[kind], output)
+        progress.advance()
+    return times_ms
+
+
+def main(arguments):
+    parser = _stage.parser(__doc__)
+    parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
+    parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
+    parser.add_argument("--outputs", required=True, metavar="DIR", help="the infer stage's results")
+    _runtime.batch_size_argument(parser)
+    parser.add_argument("--rounds", type=int, default=30, metavar="N", help="timed rounds (default: 30)")
+    options = parser.parse_args(arguments)
+    if options.rounds < LEAST_ROUNDS:
+        parser.error("--rounds is {} or more: an interval of the median needs as many".format(LEAST_ROUNDS))
+    manifest = _bins.read_manifest(options.batches, options.bs)
+    listed = _bins.list_batches(options.batches, manifest)
+    # At most as many batches as there are rounds: each is used once before one is used twice.
+    listed = listed[: options.rounds + 1]
+    batches = [_bins.read_batch(batch, options.bs) for batch in listed]
+    stored = [_bins.read_output(options.outputs, batch, options.bs) for batch in listed]
+    graph = _runtime.Graph(os.path.join(options.model, "model.onnx"))
+    graph.require_batch_size(options.bs)
+    zeros = numpy.zeros(architecture.input_shape(options.bs), dtype=numpy.float32)
+    unequal, compared = set(), [0]
+
+    def look(number, output):
+        compared[0] += 1
+        if output.astype("<f4").tobytes() != stored[number].astype("<f4").tobytes():
+            unequal.add(listed[number].key)
+
+    progress = _stage.Progress("honesty", options.rounds)
+    times_ms = time_rounds(graph.run, zeros, batches, options.rounds, progress, look)
+    _stage.write_json(
+        os.path.join(options.out, "accuracy.json"),
+        {
+            "batch_size": options.bs,
+            "batches": [batch.key for batch in listed],
+            "equal": not unequal,
+            "outputs_compared": compared[0],
+            "unequal": sorted(unequal),
+        },
+    )
+    pairs = list(zip(times_ms["zeros"], times_ms["fresh"], times_ms["repeated"]))
+    _stage.write_json(
+        os.path.join(options.obs, "honesty.json"),
+        {
+            "batch_size": options.bs,
+            "caching": judge([repeated / fresh for _, fresh, repeated in pairs], True, len(batches) > 1),
+            "content": judge([zero / fresh for zero, fresh, _ in pairs], False),
+            "fresh_batches": len(batches) - 1,
+            "rounds": options.rounds,
+            "times_ms": times_ms,
+        },
+    )
+
+
+if __name__ == "__main__":
+    _stage.run(main)
