@@ -104,8 +104,8 @@ def _recipes(paths: Paths, image: ImageDefinition, architecture: str) -> list[La
 
 
 def _built_lock(paths: Paths, layer: LayerDefinition, architecture: str) -> BuiltLock:
-    """A compiled layer's recipe, archives and compilers. The compilers' image stands in by what it is made from, so
-    that this digest is known before that image is built."""
+    """A compiled layer's recipe, archives and compilers. The compilers' image stands in by the locks of its layers, so
+    that this digest is known before that image is built, and is the same whatever packages the host has."""
     toolchain = _recipes(paths, load_definition(paths.docker, layer.toolchain), architecture)
     known = load_sources(paths.conf)
     script = paths.docker / layer.lock / "build.sh"
@@ -118,7 +118,7 @@ def _built_lock(paths: Paths, layer: LayerDefinition, architecture: str) -> Buil
         architecture=architecture,
         script=content,
         sources=tuple(settled(paths, known_source(known, name)) for name in layer.source_names(architecture)),
-        toolchain=sha256_bytes(canonical_json([recipe.key() for recipe in toolchain])),
+        toolchain=sha256_bytes(canonical_json([[recipe.name, recipe.lock.digest] for recipe in toolchain])),
     )
 
 
