@@ -90,7 +90,7 @@ def _apart(name: str, first: Values, second: Values) -> Difference:
         raise VerificationFailed(f"{name}: shapes, names or text differ, not only values")
     if not all(map(math.isfinite, first[1])) or not all(map(math.isfinite, second[1])):
         raise VerificationFailed(f"{name} holds values that are not finite")
-    apart = list(map(abs, map(sub, first[1], second[1])))
+    apart = array("d", map(abs, map(sub, first[1], second[1])))
     count = len(apart)
     symbols = _changed_symbols(first[1], second[1], first[2]) if first[2] else 0
     return Difference(count, max(apart, default=0.0), math.fsum(apart) / count if count else 0.0, symbols)
@@ -152,7 +152,7 @@ def _json(name: str, data: bytes) -> Values:
     return text, array("f", [value for _, value in found if isinstance(value, float)]), 0
 
 
-def _text(name: str, data: bytes) -> Values:
+def _text(_name: str, data: bytes) -> Values:
     words = data.decode("utf-8", "replace").split()
     values, shape = array("f"), []
     for word in words:
@@ -209,4 +209,3 @@ def compare_file(
     within = found.largest <= tolerance.largest and found.mean <= tolerance.mean
     limit = f"tolerance {tolerance.largest:g}, mean {tolerance.mean:g}: {tolerance.reason}"
     return Compared(name, "within tolerance" if within else "different", f"{found}; {limit}")
-

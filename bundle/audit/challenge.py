@@ -31,7 +31,12 @@ class ScratchPaths(Paths):
 
 
 def challenge(
-    paths: Paths, architectures: Sequence[str], names: Sequence[str], evidence: Optional[Evidence], fetch: bool, say: Say
+    paths: Paths,
+    architectures: Sequence[str],
+    names: Sequence[str],
+    evidence: Optional[Evidence],
+    fetch: bool,
+    say: Say,
 ) -> Outcome:
     """Build every layer of some images again in an empty folder, from locked files, and compare digests.
 
@@ -78,7 +83,7 @@ def _challenge_image(
 ) -> None:
     pins = load_pins(scratch)
     claimed = _claimed(evidence, architecture)
-    image: Optional[Image] = None
+    images: dict[str, Image] = {}
     text = f"image {name} ({architecture}): every layer can be built from its locked sources"
     with outcome.examine(f"build:{name}:{architecture}", text) as it:
         needed = files_needed(scratch, [name], [architecture])
@@ -86,15 +91,17 @@ def _challenge_image(
             from bundle.fetching import fetch_files
 
             fetch_files(scratch.root, needed.values())
-        image = build_images(scratch, [name], architecture, say, check_pins=False)[name]
+        images = build_images(scratch, [name], architecture, say, check_pins=False)
         it.evidence.append(f"{len(recipes_of(scratch, name, architecture))} layers, {len(needed)} locked files")
-    if image is None:
+    if name not in images:
         return
+    image = images[name]
     examined = {claim.key for claim in outcome.claims}
     for layer in image.layers:
         key = f"layer:{layer.name}:{architecture}"
         if key not in examined:
-            with outcome.examine(key, f"layer {layer.name} ({architecture}): built again, it has the same digest") as it:
+            text = f"layer {layer.name} ({architecture}): built again, it has the same digest"
+            with outcome.examine(key, text) as it:
                 known = {
                     "conf/locks/images.json": pins["layers"].get(architecture, {}).get(layer.name),
                     "the record": claimed["layers"].get(layer.name),

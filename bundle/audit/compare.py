@@ -27,7 +27,8 @@ def compare_runs(outcome: Outcome, first: Evidence, second: Evidence, words: tup
     """
     here, there = words
     one, two = first.record, second.record
-    with outcome.examine("same-question", f"{here} and {there} were asked the same, of the same data and weights") as it:
+    text = f"{here} and {there} were asked the same, of the same data and weights"
+    with outcome.examine("same-question", text) as it:
         for name in _ASKED:
             it.wrong += differences(two["request"].get(name), one["request"].get(name), f"request.{name}")
         it.wrong += differences(two["data"]["fingerprint"], one["data"]["fingerprint"], "data.fingerprint")
@@ -49,7 +50,8 @@ def compare_runs(outcome: Outcome, first: Evidence, second: Evidence, words: tup
                 it.evidence.append("a probe describes the image of its own architecture")
             else:
                 _examine_stage(it, first, second, stage, stages[key])
-    with outcome.examine("figures", f"{here} and {there} decoded the same symbols, and have the same error rates") as it:
+    text = f"{here} and {there} decoded the same symbols, and have the same error rates"
+    with outcome.examine("figures", text) as it:
         _examine_figures(it, one, two, stages)
     with outcome.examine("speeds", f"the speeds of {here} and {there}, side by side") as it:
         it.if_it_holds = ATTESTED

@@ -1,4 +1,4 @@
-"""The images of a record: every layer's bytes, every image from its layers, every layer from its lock, and Debian's key."""
+"""The images of a record: layers by their bytes, images from their layers, layers from their locks; Debian's key."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def _examine_layer(it: Examination, evidence: Evidence, layer: Mapping[str, Any]
     if found != layer["diff_id"]:
         it.wrong.append(f"the blob {layer['diff_id']} has sha256 {found[7:]}")
     if size_bytes != layer["size_bytes"]:
-        it.wrong.append(f"the blob {layer['diff_id'][:19]} has {size_bytes} bytes, the record says {layer['size_bytes']}")
+        it.wrong.append(
+            f"the blob {layer['diff_id'][:19]} has {size_bytes} bytes, the record says {layer['size_bytes']}"
+        )
     it.evidence.append(f"{size_bytes} bytes hashed: {found}")
 
 
@@ -141,17 +143,15 @@ def _names(layers: list[tuple[str, str]]) -> str:
     return ", ".join(name for name, _ in layers) or "nothing"
 
 
-def _examine_lock(
-    it: Examination, evidence: Evidence, layer: Mapping[str, Any], recipe: LayerRecipe | None
-) -> None:
+def _examine_lock(it: Examination, evidence: Evidence, layer: Mapping[str, Any], recipe: LayerRecipe | None) -> None:
     if recipe is None:
         it.missing.append("this checkout defines no such layer: check out the commit that made the record")
         return
     lock = f"sha256:{recipe.lock.digest}"
     if layer["made_from"] != lock:
         it.missing.append(
-            f"the record says {layer['made_from'][:23]}, this checkout's lock is {lock[:23]}: check out the commit that "
-            "made the record"
+            f"the record says {layer['made_from'][:23]}, this checkout's lock is {lock[:23]}: check out the commit "
+            "that made the record"
         )
     pins = load_pins(evidence.paths)["layers"].get(evidence.record["host"]["architecture"], {})
     pinned = pins.get(layer["name"])
@@ -185,4 +185,3 @@ def _examine_chain(it: Examination, root: Path, lock: DebLock) -> None:
             "fetches them"
         )
         it.if_it_holds = ATTESTED
-

@@ -108,13 +108,14 @@ def _run(
         toolchain=PORTABLE,
         fetch=how.fetch,
     )
-    again: Evidence | None = None
+    made: list[Evidence] = []
     with outcome.examine("run", "every stage runs again on this machine") as it:
         document = reproduce(options, fresh, console)
-        again = open_run(fresh.runs / "latest", evidence.paths)
-        it.evidence.append(f"engine {document['engine']['name']}, {len(document['stages'])} stages, none of them stored")
-    if again is None:
+        made.append(open_run(fresh.runs / "latest", evidence.paths))
+        it.evidence.append(f"engine {document['engine']['name']}, {len(document['stages'])} stages, none stored")
+    if not made:
         return
+    again = made[0]
     outcome.facts += [
         ("the record was made on", _machine(record)),
         ("run again on", _machine(again.record)),
@@ -148,7 +149,7 @@ def _examine_honesty(outcome: Outcome, options: Options, fresh: Paths, how: Reru
             it.wrong += [f"{name} differs from what the stage infer gave" for name in accuracy["unequal"]]
             if not accuracy["outputs_compared"] or accuracy["equal"] != (not accuracy["unequal"]):
                 it.missing.append("no output was compared")
-            it.evidence.append(f"{accuracy['outputs_compared']} outputs of {len(accuracy['batches'])} batches, in bytes")
+            it.evidence.append(f"{accuracy['outputs_compared']} outputs of {len(accuracy['batches'])} batches")
         text = f"batch size {size}: repeated inputs are not faster than fresh ones"
         with outcome.examine(f"no-caching@{size}", text) as it:
             _judged(it, timed["caching"], "repeated / fresh")
@@ -192,4 +193,3 @@ def _judged(it: Examination, judged: Mapping[str, Any], what: str) -> None:
         it.missing.append(f"{line}: too uncertain to say; run again on a quiet machine, or with more --rounds")
     else:
         it.evidence.append(line)
-

@@ -76,8 +76,8 @@ def _examine_symbols(it: Examination, evidence: Evidence, size: int) -> dict[str
     for name in sorted({*heard, *claimed}):
         if heard.get(name) != claimed.get(name):
             it.wrong.append(
-                f"{name}: utterances.jsonl has {' '.join(claimed.get(name, ('nothing',)))!r}; the stored outputs decode "
-                f"to {' '.join(heard.get(name, ('nothing',)))!r}"
+                f"{name}: utterances.jsonl has {' '.join(claimed.get(name, ('nothing',)))!r}; the stored outputs "
+                f"decode to {' '.join(heard.get(name, ('nothing',)))!r}"
             )
     it.evidence.append(f"{len(heard)} utterances of {len(outputs)} batches decoded again by CTC's best path")
     return heard
@@ -224,4 +224,3 @@ def validity(times_ms: Sequence[float]) -> tuple[list[str], list[str]]:
                 "was disturbed"
             )
     return lacks, facts
-

@@ -47,7 +47,8 @@ def expected_graph(evidence: Evidence) -> dict[str, Node]:
 def examine_graph(outcome: Outcome, evidence: Evidence) -> dict[str, Node]:
     """Claim: the record's stages are those that its request asks for. Returns the expected graph."""
     nodes: dict[str, Node] = {}
-    with outcome.examine("graph", "the record's stages are those that its request asks for, no more and no fewer") as it:
+    text = "the record's stages are those that its request asks for, no more and no fewer"
+    with outcome.examine("graph", text) as it:
         nodes = expected_graph(evidence)
         listed = [stage["key"] for stage in evidence.record["stages"]]
         it.wrong += [f"stage {key} is missing" for key in nodes if key not in listed]
@@ -117,9 +118,7 @@ def _file_findings(path: str, name: str, listed: FileDigest | None, found: FileD
     return []
 
 
-def _key(
-    evidence: Evidence, node: Node, stage: Mapping[str, Any], stored: Stored | None
-) -> dict[str, Any] | None:
+def _key(evidence: Evidence, node: Node, stage: Mapping[str, Any], stored: Stored | None) -> dict[str, Any] | None:
     """The stage's key out of the record; None where it needs the machine's identity, which only the store holds."""
     key: dict[str, Any] = {
         "format": FORMAT,

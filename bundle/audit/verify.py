@@ -88,7 +88,7 @@ def _examine_inputs(outcome: Outcome, evidence: Evidence, data: Path | None, che
     stages = {stage["key"]: stage for stage in record["stages"]}
     with outcome.examine("data", "what the record says of the data set is what the stage corpus found") as it:
         summary = evidence.json(_named(stages, "corpus"), "summary.json")
-        it.wrong += differences(record["data"], _expected_data(record, stages, summary), "data")
+        it.wrong += differences(record["data"], _expected_data(stages, summary), "data")
         it.evidence.append("corpus: summary.json, by digest")
     if record["data"]["kind"] != DEMO:
         with outcome.examine("data-bytes", "the data set here is the one that was used") as it:
@@ -122,9 +122,7 @@ def _examine_source(it: Examination, place: Path | None, what: str, expected: st
     it.evidence.append(f"{what}: {found}")
 
 
-def _expected_data(
-    record: Mapping[str, Any], stages: Mapping[str, Any], summary: Mapping[str, Any]
-) -> dict[str, Any]:
+def _expected_data(stages: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
     demo = "demo_corpus" in stages
     kind = DEMO if demo else "timit" if summary["timit"]["matches"] else "user"
     note = "The demo corpus: synthetic speech in TIMIT's layout; its error rates say nothing about TIMIT."
