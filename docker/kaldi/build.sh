@@ -56,3 +56,10 @@ for name in $programs; do
         -lopenblas -lm -ldl -o "/run/out/usr/local/bin/$name"
 done
 cp COPYING /run/out/usr/local/share/doc/kaldi/COPYING
+
+# In dpkg's form, so that the probe of an image finds what is in it. The archive's folder is named after its commit.
+commit=$(tar -tzf /run/in/sources/kaldi | sed -n '1s|^kaldi-\([0-9a-f]*\)/.*|\1|p')
+mkdir -p /run/out/var/lib/dpkg/status.d
+printf 'Package: kaldi\nStatus: install ok unpacked\nVersion: %s+git%s\nDescription: %s\n' \
+    "$(head -n 1 src/.version)" "$commit" "compiled from source with OpenBLAS: $programs" \
+    > /run/out/var/lib/dpkg/status.d/built-kaldi

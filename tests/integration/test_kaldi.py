@@ -25,7 +25,7 @@ from bundle.layers.tree import Spool, Tree
 from bundle.paths import Paths
 from bundle.reproduce import Session
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(4 * 3600)]
 SPLITS = ("train", "dev", "test")
 MAX_FROM_GOLDEN = 1e-3  # Kaldi against Kaldi: only the BLAS kernel that a processor picks may differ
 MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE = 5e-3, 1e-5
