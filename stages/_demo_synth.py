@@ -16,12 +16,14 @@ from typing import List, NamedTuple, Tuple
 
 import numpy as np
 
+from stages import _demo_espeak
 from stages._stage import StageError
 
 RATE_HZ = 16000
 PEAK = 12000  # of 32767, near TIMIT's own level
 
-_ESPEAK_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_demo_espeak.py")
+# Imported, though it is run as a program: what a stage imports is what is copied into its container.
+_ESPEAK_PROGRAM = os.path.abspath(_demo_espeak.__file__)
 _ESPEAK_EDGE_MS = 120  # silence before the speech, and the most that is kept after it
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}  # a voice or data folder in HOME must not be picked up
 _TIMEOUT_S = 120
