@@ -25,7 +25,7 @@ from bundle.images.spec import Image
 from bundle.inputs import demo_checkpoint_path
 from bundle.locks.model import Deb, LockedFile, load_deb_lock, load_wheel_lock
 from bundle.paths import Paths
-from bundle.sources import load_sources
+from bundle.sources import known_source, load_sources, settled
 from bundle.toml import read_toml
 
 SPEC_VERSION = "1.5"
@@ -132,8 +132,8 @@ def _of_layer(paths: Paths, layer: LayerDefinition, blob: Path, architecture: st
         return dict(_wheel(file, stated.get(canonicalize_name(file.project), [])) for file in files)
     known = load_sources(paths.conf)
     found = {}
-    for name in layer.sources:
-        source = known[name]
+    for name in layer.source_names(architecture):
+        source = settled(paths, known_source(known, name))
         reference = f"source:{name}"
         found[reference] = _component(
             "library", reference, source.title, source.digest.rpartition(":")[2], licenses=_licences([source.licence]),

@@ -146,7 +146,7 @@ def _check_order(archive: Archive) -> list[str]:
     heads: dict[int, tuple[int, bytes]] = {0: (0, tar_header(LIST_NAME, len(archive.envelope), False))}
     for entry in archive.listing.entries:
         number, inside = divmod(entry.offset, size)
-        if entry.offset >= 0 and inside + BLOCK_BYTES <= size:
+        if entry.offset >= 0 and inside + entry.content - entry.offset <= size:
             heads.setdefault(number, (inside, tar_header(entry.path, entry.size_bytes, entry.executable)))
     failures = []
     for number, path in enumerate(archive.paths):
@@ -154,7 +154,7 @@ def _check_order(archive: Archive) -> list[str]:
         with open(path, "rb") as stream:
             for candidate, (inside, header) in heads.items():
                 stream.seek(inside)
-                if stream.read(BLOCK_BYTES) == header:
+                if stream.read(len(header)) == header:
                     fits.append(candidate)
         if fits and number not in fits:
             failures.append(f"{path.name} holds part {fits[0] + 1}, not part {number + 1}: swapped or repeated")
@@ -165,24 +165,24 @@ def _check_entry(archive: Archive, entry: Entry, meter: Meter) -> list[str]:
     place, failures = entry.path, []
     if len(archive.paths) > 1:
         place = f"{entry.path} (in {archive.part_at(entry.offset)})"
-    header = archive.read(entry.offset, BLOCK_BYTES)
+    header = archive.read(entry.offset, entry.content - entry.offset)
     if header != tar_header(entry.path, entry.size_bytes, entry.executable):
         failures.append(f"{place}: {_odd_header(header, entry)}")
     digest = hashlib.sha256()
-    for chunk in archive.chunks(entry.offset + BLOCK_BYTES, entry.size_bytes):
+    for chunk in archive.chunks(entry.content, entry.size_bytes):
         digest.update(chunk)
         meter.advance(len(chunk))
     if digest.hexdigest() != entry.sha256:
         failures.append(f"{place}: its content has sha256 {digest.hexdigest()}, listed is {entry.sha256}")
     padding = padding_bytes(entry.size_bytes)
-    if archive.read(entry.offset + BLOCK_BYTES + entry.size_bytes, padding) != bytes(padding):
+    if archive.read(entry.content + entry.size_bytes, padding) != bytes(padding):
         failures.append(f"{place}: the zeros behind it were changed")
     return failures
 
 
 def _odd_header(header: bytes, entry: Entry) -> str:
     try:
-        found = tarfile.TarInfo.frombuf(header, "utf-8", "replace")
+        found = tarfile.TarInfo.frombuf(header[-BLOCK_BYTES:], "utf-8", "replace")
     except tarfile.HeaderError:
         return "its header in the archive was changed"
     if not found.isreg():

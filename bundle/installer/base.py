@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Optional
 
 from bundle.installer.archive import CHUNK_BYTES, Archive
-from bundle.installer.listing import BLOCK_BYTES, INSTALLED, LIST_NAME, Entry, Refused, read_listing
+from bundle.installer.listing import INSTALLED, LIST_NAME, Entry, Refused, read_listing
 
 KEPT = "artifacts/bundle"  # where an installed folder keeps its bundle's list
 
@@ -30,7 +30,7 @@ class Bases:
             self._archives.append(archive)
             for entry in archive.listing.entries:
                 if entry.offset >= 0:
-                    self._packed[entry.sha256] = (archive, entry.offset + BLOCK_BYTES)
+                    self._packed[entry.sha256] = (archive, entry.content)
 
     def close(self) -> None:
         """Give the earlier bundles' files back."""

@@ -13,11 +13,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Optional
 
 from bundle.installer.archive import Archive, Meter, processors
 from bundle.installer.base import KEPT, Bases, require_base
-from bundle.installer.listing import BLOCK_BYTES, INSTALLED, LIST_NAME, Entry, Listing, Refused, read_listing
+from bundle.installer.listing import INSTALLED, LIST_NAME, Entry, Listing, Refused, read_listing
 from bundle.installer.trust import Report, verify
 
 _MARKER = ".bundle-installing"  # in a folder whose installation has not ended
@@ -140,11 +139,8 @@ def _extract(archive: Archive, bases: Bases, folder: Path) -> None:
     meter = Meter("writing", sum(entry.size_bytes for entry in archive.listing.entries))
 
     def write(entry: Entry) -> None:
-        chunks: Optional[Iterator[bytes]]
-        if entry.offset >= 0:
-            chunks = archive.chunks(entry.offset + BLOCK_BYTES, entry.size_bytes)
-        else:
-            chunks = bases.chunks(entry)
+        here = entry.offset >= 0
+        chunks = archive.chunks(entry.content, entry.size_bytes) if here else bases.chunks(entry)
         if chunks is None:
             raise Refused(4, f"{entry.path} is no longer in the earlier bundle")
         _write(entry, chunks, folder / _installed_path(entry), meter)

@@ -38,13 +38,15 @@ class Refused(Exception):  # noqa: N818 - spelled as the errors of the rest are
 
 
 class Entry(NamedTuple):
-    """One file: where its header begins in the archive (-1: carried by the earlier bundle alone)."""
+    """One file. `offset` is where its header begins in the archive, `content` where its bytes do; both are -1
+    for a file that the earlier bundle alone carries."""
 
     path: str
     sha256: str
     size_bytes: int
     executable: bool
     offset: int
+    content: int
 
 
 class Listing(NamedTuple):
@@ -82,10 +84,13 @@ def public_key_of(pem: str) -> bytes:
 
 
 def tar_header(path: str, size_bytes: int, executable: bool) -> bytes:
-    """The 512 bytes before a file's content: nothing in them but path, size and the executable bit is free."""
+    """What stands before a file's content: nothing in it but path, size and the executable bit is free.
+
+    512 bytes, or 1536 for a path of more than 100 characters (a pax header comes first).
+    """
     info = tarfile.TarInfo(path)
     info.size, info.mtime, info.mode = size_bytes, MTIME, 0o755 if executable else 0o644
-    return info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+    return info.tobuf(tarfile.PAX_FORMAT, "ascii", "strict")
 
 
 def padding_bytes(size_bytes: int) -> int:
@@ -147,9 +152,12 @@ def read_listing(envelope: bytes) -> Listing:
                 raise ValueError("{} has no proper size or mode".format(item["name"]))
             if not _SHA256.fullmatch(digest):
                 raise ValueError("{} has no proper digest".format(item["name"]))
-            tar_header(item["name"], size, flag)  # a name or size that a header cannot hold is a ValueError
-            entries.append(Entry(item["name"], digest, size, flag, -1 if elsewhere else offset))
-            offset += 0 if elsewhere else BLOCK_BYTES + size + padding_bytes(size)
+            header_bytes = len(tar_header(item["name"], size, flag))
+            if elsewhere:
+                entries.append(Entry(item["name"], digest, size, flag, -1, -1))
+                continue
+            entries.append(Entry(item["name"], digest, size, flag, offset, offset + header_bytes))
+            offset += header_bytes + size + padding_bytes(size)
         fingerprint = ""
         if signatures:
             ((keyid, sig),) = [(item["keyid"], item["sig"]) for item in signatures if set(item) == {"keyid", "sig"}]

@@ -9,8 +9,9 @@ from typing import Any
 from bundle.errors import CouldNotRun, UsageError
 from bundle.fetching import Cache
 from bundle.files import pretty_json
-from bundle.images.definition import load_definition
+from bundle.images.definition import ImageDefinition, load_definition
 from bundle.images.oci import layout_files
+from bundle.images.rootfs import SANDBOX_IMAGE
 from bundle.images.spec import Image
 from bundle.inputs import users_checkpoint
 from bundle.locks.model import LockedFile, load_deb_lock, load_wheel_lock
@@ -28,6 +29,28 @@ LICENCE_NOTES = {
 }
 
 Images = Mapping[str, Mapping[str, Image]]  # architecture -> name -> image
+
+
+def images_to_pack(
+    paths: Paths, names: Sequence[str], architecture: str, include: Sequence[str], with_sources: bool
+) -> list[str]:
+    """Which images go in: those that run stages and the sandbox's own; compilers' images only with the sources; and
+    what holds a vendor's licensed packages only when asked for by name."""
+    chosen = []
+    for name in names:
+        definition = load_definition(paths.docker, name)
+        runs = bool(definition.stages) or name == SANDBOX_IMAGE
+        licensed = bool(_licensed_sources(paths, definition, architecture))
+        if (runs or with_sources) and (not licensed or "cann" in include):
+            chosen.append(name)
+    return chosen
+
+
+def _licensed_sources(paths: Paths, definition: ImageDefinition, architecture: str) -> list[str]:
+    """The archives in an image that come with a licence to be accepted."""
+    known = load_sources(paths.conf)
+    names = (name for layer in definition.layers for name in layer.source_names(architecture))
+    return [name for name in names if known_source(known, name).accept]
 
 
 def repository_items(files: Sequence[CommittedFile]) -> list[Item]:
@@ -109,17 +132,17 @@ def source_items(paths: Paths, images: Images, locked: Sequence[LockedFile]) -> 
     known = load_sources(paths.conf)
     wanted = {
         source
-        for named in images.values()
+        for architecture, named in images.items()
         for name in named
         for layer in load_definition(paths.docker, name).layers
-        for source in layer.sources
+        for source in layer.source_names(architecture)
     }
     for name in sorted(wanted):
         source = known_source(known, name)
         path = find_source(paths, source)
         if path is None:
             raise CouldNotRun(f"{source.title} is not in data/sources", hint=f"get {source.file} from {source.page}")
-        items.append(Item.of_file(f"tree/data/sources/{source.file}", path))
+        items.append(Item.of_file(f"tree/data/sources/{path.name}", path))
     return items
 
 
@@ -133,7 +156,7 @@ def included_items(paths: Paths, include: Sequence[str]) -> list[Item]:
     for name in include:
         if name not in INCLUDABLE:
             raise UsageError(f"--include {name!r} is not known", hint=", ".join(INCLUDABLE))
-        found = _checkpoint(paths) if name == "checkpoint" else sorted((paths.data / "sources").glob("Ascend-cann-*"))
+        found = _checkpoint(paths) if name == "checkpoint" else _cann(paths)
         if not found:
             raise UsageError(f"--include {name}: it is not in data/", hint="see data/README.md for its place")
         items += [Item.of_file(f"tree/{path.relative_to(paths.root).as_posix()}", path) for path in found]
@@ -143,6 +166,12 @@ def included_items(paths: Paths, include: Sequence[str]) -> list[Item]:
 def _checkpoint(paths: Paths) -> list[Path]:
     path = users_checkpoint(paths)
     return [path] if path else []
+
+
+def _cann(paths: Paths) -> list[Path]:
+    licensed = [source for source in load_sources(paths.conf).values() if source.accept]
+    found = (find_source(paths, source) for source in licensed)
+    return sorted({path for path in found if path is not None})
 
 
 def _cached(paths: Paths, file: LockedFile) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bundle.errors import CouldNotRun, UsageError
 from bundle.fetching import Cache, fetch_files
-from bundle.images.build import build_images
+from bundle.images.build import build_images, files_needed
 from bundle.images.commands import architectures, obtainable
 from bundle.images.spec import Image
 from bundle.installer.archive import Archive
@@ -107,7 +107,7 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
     )
     for line in [*runs.describe(packed), *(contents.LICENCE_NOTES[name] for name in choices.include)]:
         say(f"note: {line}")
-    images = _images(paths, chosen, choices.fetch, say)
+    images = _images(paths, chosen, choices, say)
     wheels = load_host_wheels(paths.root, chosen)
     sources = contents.locked_sources(paths, images) if choices.with_sources else []
     _bring(paths, [*wheels, *sources], choices.fetch)
@@ -123,7 +123,10 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
         Item.of_bytes("install.py", install_script(), executable=True),
         Item.of_bytes("README.txt", _read_me(target, choices).encode()),
     ]
-    items = sorted(items, key=lambda item: (item.path != "install.py", item.path.startswith("tree/"), item.path))
+    items = sorted(
+        {item.path: item for item in items}.values(),
+        key=lambda item: (item.path != "install.py", item.path.startswith("tree/"), item.path),
+    )
     about: dict[str, Any] = {
         "format": FORMAT,
         "name": target.stem,
@@ -163,14 +166,13 @@ def _read_me(target: Path, choices: Choices) -> str:
     return _READ_ME.format(name=target.stem, file=first, parts=parts)
 
 
-def _images(paths: Paths, chosen: Sequence[str], fetch: bool, say: Say) -> dict[str, dict[str, Image]]:
-    from bundle.images.build import files_needed
-
+def _images(paths: Paths, chosen: Sequence[str], choices: Choices, say: Say) -> dict[str, dict[str, Image]]:
     images: dict[str, dict[str, Image]] = {}
     for architecture in chosen:
-        names = obtainable(paths, architecture, say)
+        made = obtainable(paths, architecture, lambda _: None)
+        names = contents.images_to_pack(paths, made, architecture, choices.include, choices.with_sources)
         needed = files_needed(paths, names, [architecture])
-        if needed and fetch:
+        if needed and choices.fetch:
             fetch_files(paths.root, needed.values())
         images[architecture] = build_images(paths, names, architecture, say)
     return images

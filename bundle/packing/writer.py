@@ -207,22 +207,24 @@ def write_bundle(
     for item in items:
         if not item.in_base:
             offsets[item.path] = end
-            end += BLOCK_BYTES + item.size_bytes + padding_bytes(item.size_bytes)
+            end += len(_header(item)) + item.size_bytes + padding_bytes(item.size_bytes)
     target.parent.mkdir(parents=True, exist_ok=True)
     output = _Output(target, end + 2 * BLOCK_BYTES, part_size_bytes)
 
     def copy(item: Item) -> Item:
         offset = offsets[item.path]
-        output.write(offset, tar_header(item.path, item.size_bytes, item.executable))
-        position, digest = offset + BLOCK_BYTES, hashlib.sha256()
+        header, digest = _header(item), hashlib.sha256()
+        output.write(offset, header)
+        position = offset + len(header)
+        end_of_content = position + item.size_bytes
         for chunk in item.chunks():
-            if position + len(chunk) > offset + BLOCK_BYTES + item.size_bytes:
+            if position + len(chunk) > end_of_content:
                 raise CouldNotRun(f"{item.source!s} grew while it was packed", hint="pack again when nothing writes")
             digest.update(chunk)
             output.write(position, chunk)
             position += len(chunk)
             progress.advance(len(chunk))
-        if position != offset + BLOCK_BYTES + item.size_bytes:
+        if position != end_of_content:
             raise CouldNotRun(f"{item.source!s} shrank while it was packed", hint="pack again when nothing writes")
         output.write(position, bytes(padding_bytes(item.size_bytes)))
         progress.file_done()
@@ -240,6 +242,10 @@ def write_bundle(
     except BaseException:
         output.discard()
         raise
+
+
+def _header(item: Item) -> bytes:
+    return tar_header(item.path, item.size_bytes, item.executable)
 
 
 def _remove_stale(target: Path, names: Sequence[Path]) -> None:
