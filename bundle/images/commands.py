@@ -38,10 +38,12 @@ def obtainable(paths: Paths, architecture: str, say: Say) -> list[str]:
     names = []
     for name in image_names(paths.docker):
         definition = load_definition(paths.docker, name)
+        if definition.optional and not definition.stages:
+            continue  # compilers and the like: made when a layer needs them
         why = why_left_out(paths, definition, architecture) if definition.optional else ""
         if not why or known_images(paths, [name], architecture):
             names.append(name)
-        elif definition.built_layers:
+        else:
             say(f"left out: image {name} ({architecture}): {why}")
     return names
 
@@ -72,9 +74,12 @@ def pin_all(paths: Paths, say: Say) -> Path:
 
     The pins of images that cannot be made here stay as they are.
     """
-    built = {
-        arch: build_images(paths, obtainable(paths, arch, say), arch, say, check_pins=False) for arch in _ARCHITECTURES
-    }
+    built = {}
+    for arch in _ARCHITECTURES:
+        names = obtainable(paths, arch, say)
+        layers = [layer for name in names for layer in load_definition(paths.docker, name).built_layers]
+        compilers = {layer.toolchain for layer in layers}
+        built[arch] = build_images(paths, sorted({*names, *compilers}), arch, say, check_pins=False)
     return write_pins(paths, built)
 
 

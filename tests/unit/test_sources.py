@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import lzma
+import shutil
 
 import pytest
 
@@ -34,6 +35,7 @@ def archive(**more):
 def paths(tmp_path):
     (tmp_path / "data" / "sources").mkdir(parents=True)
     (tmp_path / "conf").mkdir()
+    shutil.copy(Paths.of_checkout({}).conf / "snapshot.toml", tmp_path / "conf")
     return Paths(tmp_path)
 
 
@@ -135,3 +137,35 @@ def test_a_download_that_fails_everywhere_says_why_and_leaves_nothing(paths):
     assert "no route to host" in caught.value.detail
     assert "another sha256" in caught.value.detail
     assert not list((paths.data / "sources").iterdir())
+
+
+def test_an_archive_that_is_there_is_not_fetched_again_and_a_vendor_s_is_never_fetched_unasked(paths):
+    from bundle.fetching import archives
+
+    table = '[{0}]\ntitle = "T"\nfile = "{0}"\n{1}\nlicence = "MIT"\npage = "p"\nurls = ["u"]\n'
+    sources_toml(paths, table.format("a", f'sha256 = "{sha256(CONTENT)}"') + table.format("b", "first_use = true"))
+    (paths.data / "sources" / "a").write_bytes(CONTENT)
+    said = []
+    archives.fetch_archives(paths, ["a"], said.append)
+    assert said == ["T: it is in data/sources"]
+    with pytest.raises(UsageError, match="no published digest"):
+        archives.fetch_archives(paths, ["b"], said.append)
+
+
+def test_every_archive_that_cannot_be_had_is_named(paths, monkeypatch):
+    from bundle.fetching import archives
+
+    def refuse(session, headers):
+        def open_url(url):
+            raise OSError(f"{url} is not reached")
+
+        return open_url
+
+    monkeypatch.setattr(archives, "_opener", refuse)
+    table = (
+        '[{0}]\ntitle = "Archive {0}"\nfile = "{0}"\nsha256 = "0"\nlicence = "MIT"\npage = "page-{0}"\nurls = ["u"]\n'
+    )
+    sources_toml(paths, table.format("a") + table.format("b"))
+    with pytest.raises(FetchError, match="Archive a; cannot fetch Archive b") as caught:
+        archives.fetch_archives(paths, ["a", "b"], lambda _: None)
+    assert "page-a" in caught.value.hint and "page-b" in caught.value.hint
