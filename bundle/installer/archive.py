@@ -202,6 +202,9 @@ def check_bytes(archive: Archive) -> list[str]:
     with ThreadPoolExecutor(processors()) as pool:
         found = dict(zip(by_size, pool.map(lambda entry: _check_entry(archive, entry, meter), by_size)))
     failures += [failure for entry in carried for failure in found[entry]]
+    behind_list, zeros = BLOCK_BYTES + len(archive.envelope), padding_bytes(len(archive.envelope))
+    if archive.read(behind_list, zeros) != bytes(zeros):
+        failures.append(f"{LIST_NAME}: the zeros behind it were changed")
     end = archive.listing.total_bytes - 2 * BLOCK_BYTES
     if archive.read(end, 2 * BLOCK_BYTES + 1) != bytes(2 * BLOCK_BYTES):
         failures.append(f"{archive.paths[-1].name}: the archive's end was changed, or something follows it")
