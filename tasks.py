@@ -6,29 +6,34 @@ from invoke import Collection, task
 
 from bundle.tasking import exit_with_verdict, help_for, reporting
 
-_RUN_OPTIONS = ("data", "checkpoint", "engine", "toolchain", "device", "decode", "beam-width", "lm-alpha", "split",
-                "loop", "skip-bad", "force", "offline")  # fmt: skip
+_RUN_OPTIONS = ("data", "checkpoint", "engine", "toolchain", "device", "devices", "precision-mode", "decode",
+                "beam-width", "lm-alpha", "split", "loop", "skip-bad", "force", "offline")  # fmt: skip
 
 
 _STAGES = {
     "batches": "Stack frames into the model's input files",
     "compare": "Compare PyTorch, ONNX and the converted model",
     "convert": "Make the graph for ONNX Runtime",
+    "convert_npu": "Convert the graph with atc",
     "corpus": "List a corpus: utterances, labels, units, waves",
     "demo_corpus": "Make demo speech in TIMIT's layout",
     "export": "Check the checkpoint, export it to ONNX",
     "features": "Kaldi's filter banks, normalised",
     "infer": "Run the model over the batches",
+    "infer_npu": "Run the batches on the NPU (ais_bench)",
     "lm": "Estimate the bigram that Beam uses",
     "measure": "Time pure inference",
+    "measure_npu": "Time pure inference on the NPU",
     "reference": "Run the checkpoint in PyTorch",
     "score": "Decode and score by both protocols",
 }
 
 
-def _options(bs, force=False, engine="auto", toolchain="auto", offline=False, data="", checkpoint="", **request):
+def _options(bs, force=False, engine="auto", toolchain="auto", offline=False, data="", checkpoint="", devices="",
+             **request):  # fmt: skip
     from bundle.graph.pipeline import Request, parse_batch_sizes
     from bundle.reproduce import Options
+    from bundle.target import parse_devices
 
     return Options(
         request=Request(batch_sizes=parse_batch_sizes(bs), **request),
@@ -36,6 +41,7 @@ def _options(bs, force=False, engine="auto", toolchain="auto", offline=False, da
         checkpoint_option=checkpoint,
         engine=engine,
         toolchain=toolchain,
+        devices=parse_devices(devices),
         force=force,
         fetch=not offline,
     )
@@ -51,8 +57,9 @@ def _here():
 @task(help=help_for("bs", *_RUN_OPTIONS, "plan"), auto_shortflags=False)
 @reporting
 def reproduce(
-    c, bs="8", data="", checkpoint="", engine="auto", toolchain="auto", device="cpu", decode="Greedy", beam_width=10,
-    lm_alpha=0.1, split="dev", loop=100, skip_bad=False, force=False, offline=False, plan=False,
+    c, bs="8", data="", checkpoint="", engine="auto", toolchain="auto", device="cpu", devices="", precision_mode="",
+    decode="Greedy", beam_width=10, lm_alpha=0.1, split="dev", loop=100, skip_bad=False, force=False, offline=False,
+    plan=False,
 ):  # fmt: skip
     """Run everything, from speech to verdict and report.
 
@@ -63,8 +70,8 @@ def reproduce(
 
     paths, console = _here()
     options = _options(
-        bs, force, engine, toolchain, offline, data, checkpoint, device=device, decode=decode, beam_width=beam_width,
-        lm_alpha=lm_alpha, split=split, loop=loop, skip_bad=skip_bad,
+        bs, force, engine, toolchain, offline, data, checkpoint, devices, device=device, precision_mode=precision_mode,
+        decode=decode, beam_width=beam_width, lm_alpha=lm_alpha, split=split, loop=loop, skip_bad=skip_bad,
     )  # fmt: skip
     if plan:
         print("\n".join(run.plan(options, paths, console)))
@@ -79,15 +86,17 @@ def _stage_task(name):
     @task(name=name.replace("_", "-"), help=help_for("bs", *_RUN_OPTIONS), auto_shortflags=False)
     @reporting
     def run_one(
-        c, bs="8", data="", checkpoint="", engine="auto", toolchain="auto", device="cpu", decode="Greedy",
-        beam_width=10, lm_alpha=0.1, split="dev", loop=100, skip_bad=False, force=False, offline=False,
+        c, bs="8", data="", checkpoint="", engine="auto", toolchain="auto", device="cpu", devices="",
+        precision_mode="", decode="Greedy", beam_width=10, lm_alpha=0.1, split="dev", loop=100, skip_bad=False,
+        force=False, offline=False,
     ):  # fmt: skip
         from bundle.reproduce import run_stages
 
         paths, console = _here()
         options = _options(
-            bs, force, engine, toolchain, offline, data, checkpoint, device=device, decode=decode,
-            beam_width=beam_width, lm_alpha=lm_alpha, split=split, loop=loop, skip_bad=skip_bad,
+            bs, force, engine, toolchain, offline, data, checkpoint, devices, device=device,
+            precision_mode=precision_mode, decode=decode, beam_width=beam_width, lm_alpha=lm_alpha, split=split,
+            loop=loop, skip_bad=skip_bad,
         )  # fmt: skip
         for folder in run_stages(options, name, paths, console):
             print(folder)
@@ -112,13 +121,44 @@ def doctor(c, engine="auto"):
     print(examine(paths, engine))
 
 
-@task(help=help_for("arch"))
+@task(help=help_for("engine"))
 @reporting
-def fetch(c, arch=""):
+def toolchain(c, engine="auto"):
+    """Show the compatibility table: required, found.
+
+    Each component with its status and the probe that told it, run in every image that is built here; driver, firmware
+    and chip are this host's.
+    """
+    from bundle.reproduce import compatibility_table
+
+    paths, console = _here()
+    print(compatibility_table(paths, console, engine))
+
+
+@task(name="accept-cann-licence")
+@reporting
+def accept_cann_licence(c):
+    """Say that you accept the licence of CANN.
+
+    Recorded in data/user.lock.json. Without it nothing of CANN is installed.
+    """
+    from bundle import user_lock
+
+    user_lock.accept(_here()[0], "CANN")
+    print(f"accepted, and recorded in data/user.lock.json: {user_lock.LICENCES['CANN']}")
+
+
+@task(help={"sources": "first these archives of conf/sources.toml, such as kaldi,cpython", **help_for("arch")})
+@reporting
+def fetch(c, arch="", sources=""):
     """Fetch and verify what the images need (network)."""
     from bundle.images.commands import fetch_for_images
 
     paths, console = _here()
+    if sources:
+        from bundle.fetching.archives import fetch_archives
+
+        fetch_archives(paths, sources.split(","), console.say)
     fetch_for_images(paths, arch, console.say)
 
 
@@ -219,7 +259,7 @@ def demo_train(c, epochs=0, engine="auto"):
 
 
 _AUDIT = {
-    "run": "the run's folder (it holds record.json); left out: artifacts/runs/latest",
+    "subject": "a run's folder (it holds record.json), or the word latest",
     "to": "folder for the page: audit.html, audit.md, audit.json; left out: one in artifacts/audits",
     "rounds": "timed rounds of the speed checks, 10 or more (30)",
     "images": "names, separated by commas; left out: the record's, or all that are always made",
@@ -228,31 +268,30 @@ _AUDIT = {
 }
 
 
-@task(help={"run": _AUDIT["run"], **help_for("data", "checkpoint"), "to": _AUDIT["to"]}, auto_shortflags=False,
-      optional=["run"], default=True)  # fmt: skip
+@task(help={"subject": _AUDIT["subject"], **help_for("data", "checkpoint"), "to": _AUDIT["to"]}, auto_shortflags=False)
 @reporting
-def audit_verify(c, run="", data="", checkpoint="", to=""):
+def audit_verify(c, subject, data="", checkpoint="", to=""):
     """Prove or refute a run from its bytes.
 
     Every digest, image and figure is recomputed; nothing is run, and nothing that the record says is believed.
     """
     from bundle.audit import commands
 
-    commands.verify(_here()[0], run, data, checkpoint, to, print)
+    commands.verify(_here()[0], subject, data, checkpoint, to, print)
 
 
-@task(help={"run": _AUDIT["run"], **help_for("data", "checkpoint", "engine", "offline"), "rounds": _AUDIT["rounds"],
-            "to": _AUDIT["to"]}, auto_shortflags=False)  # fmt: skip
+@task(help={**{name: _AUDIT[name] for name in ("subject", "rounds", "to")},
+            **help_for("data", "checkpoint", "engine", "offline")}, auto_shortflags=False)  # fmt: skip
 @reporting
-def audit_rerun(c, run="", data="", checkpoint="", engine="auto", offline=False, rounds=30, to=""):
-    """Run a run's stages again and compare outputs.
+def audit_rerun(c, subject, data="", checkpoint="", engine="auto", offline=False, rounds=30, to=""):
+    """Run it all again, compare every output.
 
     Also checks that its speeds are honest: what is timed is what is scored, nothing is cached, no work is skipped.
     """
     from bundle.audit import commands
 
     paths, console = _here()
-    commands.rerun(paths, console, run, data, checkpoint, engine, offline, rounds, to, print)
+    commands.rerun(paths, console, subject, data, checkpoint, engine, offline, rounds, to, print)
 
 
 @task(help={"run": "also hold the digests to this run's record", "images": _AUDIT["images"],
@@ -388,6 +427,15 @@ def _bundle_namespace():
     return bundle
 
 
+def _audit_namespace():
+    audit = Collection("audit")
+    audit.add_task(audit_verify, "verify")
+    audit.add_task(audit_rerun, "rerun")
+    audit.add_task(audit_challenge, "challenge")
+    audit.add_task(audit_compare, "compare")
+    return audit
+
+
 def _namespace():
     from bundle.graph.pipeline import STAGES
 
@@ -403,14 +451,12 @@ def _namespace():
     store.add_task(store_gc, "gc")
     demo = Collection("demo")
     demo.add_task(demo_train, "train")
-    audit = Collection("audit")
-    for step in (audit_verify, audit_rerun, audit_challenge, audit_compare):
-        audit.add_task(step, step.__name__.replace("audit_", ""))
     stage = Collection("stage")
     for name in sorted(STAGES):
         if name != "demo_train":
             stage.add_task(_stage_task(name))
-    return Collection(reproduce, doctor, fetch, test, images, lock, store, demo, stage, _bundle_namespace())
+    return Collection(reproduce, doctor, toolchain, accept_cann_licence, fetch, test, images, lock, store, demo, stage,
+                      _bundle_namespace(), _audit_namespace())  # fmt: skip
 
 
 ns = _namespace()

@@ -96,8 +96,12 @@ def facts() -> dict[str, str | int]:
     }
 
 
-def machine() -> Machine:
-    """What results and speeds are keyed by on this machine."""
+def machine(accelerator: str = "") -> Machine:
+    """What results and speeds are keyed by on this machine.
+
+    Args:
+        accelerator: chip, driver and firmware of the NPU that is used; '' on the CPU.
+    """
     cores = len(os.sched_getaffinity(0))
     try:
         host_id = Path("/etc/machine-id").read_text(encoding="ascii").strip()
@@ -105,4 +109,5 @@ def machine() -> Machine:
         host_id = platform.node()
     # Hashed: it tells this machine from another and says nothing else about it.
     identity = hashlib.sha256(f"lstm-ctc-bundle {host_id} {cpu_model()} {cores} cores".encode()).hexdigest()[:32]
-    return Machine(instruction_set=instruction_set(), identity=f"{identity} cpu")
+    device = accelerator or "cpu"
+    return Machine(instruction_set=instruction_set(), identity=f"{identity} {device}", accelerator=accelerator)

@@ -71,7 +71,18 @@ def _request(parts: Parts) -> dict[str, Any]:
         "split": request.split,
         "loop": request.loop,
         "skip_bad": request.skip_bad,
+        **_special(request),
     }
+
+
+def _special(request: Request) -> dict[str, Any]:
+    """What only a run on the NPU or with pinned images has."""
+    npu = {
+        "soc_version": request.soc_version,
+        "precision_mode": request.precision_mode,
+        "num_devices": request.num_devices,
+    }
+    return {**(npu if request.on_npu else {}), **({"pinned": list(request.pinned)} if request.pinned else {})}
 
 
 def _data(parts: Parts, corpus: Mapping[str, Any]) -> dict[str, Any]:

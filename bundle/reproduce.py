@@ -12,38 +12,60 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bundle import host, inputs, record, toolchain
+from bundle import host, inputs, npu, record, toolchain
 from bundle.console import Console
 from bundle.engines.base import Engine
 from bundle.errors import CouldNotRun, UsageError
 from bundle.files import pretty_json, remove_tree, write_atomic
 from bundle.graph.digests import StatCache
 from bundle.graph.keys import Keys, difference
-from bundle.graph.pipeline import PINNED_IMAGES, Node, Output, Request, StageDefinition, build_graph, closure
+from bundle.graph.pipeline import (
+    NPU_STAGES,
+    PINNED_IMAGES,
+    Node,
+    Output,
+    Request,
+    StageDefinition,
+    build_graph,
+    closure,
+)
 from bundle.graph.runner import Done, Runner
 from bundle.graph.store import Result, Store, fingerprint_of
 from bundle.images.rootfs import SANDBOX_IMAGE
 from bundle.images.spec import Image
+from bundle.npu_access import Access, access_for
 from bundle.paths import Paths
+from bundle.published import Published
+from bundle.target import NPU, PINNED, Target, settle
+from bundle.target import PORTABLE as PORTABLE
+from bundle.verdict import is_excepted
 
 if TYPE_CHECKING:
     from bundle.engines.select import Choice
 
-PORTABLE = "portable"
-PINNED = "pinned"
+PINNED_DEVIATING = "pinned-deviating"  # the pinned images, but something of the table is not as required
+SIMULATOR = "npu-simulator"  # what stands in for an NPU in tests: no record calls it one
 DEMO_CORPUS = "demo_corpus"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line of a run, parsed; `engine` is 'auto' or an engine's name."""
+    """The command line of a run, parsed.
+
+    Attributes:
+        engine: 'auto' or an engine's name.
+        devices: NPU devices; none for the first idle chip.
+        ascend_host: where the NPU is looked for: this host, but in tests.
+    """
 
     request: Request
     data_option: str = ""
     checkpoint_option: str = ""
     engine: str = "auto"
     toolchain: str = "auto"
+    devices: tuple[int, ...] = ()
+    ascend_host: npu.Host = field(default_factory=npu.Host)
     force: bool = False
     fetch: bool = True
 
@@ -94,8 +116,8 @@ class Session:
         with self.phases.phase("build layers"):
             return build_images(self.paths, wanted, self.architecture, self.console.say)
 
-    def keys(self, images: Mapping[str, Image]) -> Keys:
-        return Keys(self.paths.root, images, host.machine(), self.cache)
+    def keys(self, images: Mapping[str, Image], accelerator: str = "") -> Keys:
+        return Keys(self.paths.root, images, host.machine(accelerator), self.cache)
 
     def engine(self, name: str, *, fetch: bool) -> Choice:
         """The engine asked for; what the sandbox itself is made of is brought first, for it may be the one."""
@@ -108,7 +130,7 @@ class Session:
         self.console.say(choice.sentence())
         return choice
 
-    def runner(self, engine: Engine, keys: Keys) -> Runner:
+    def runner(self, engine: Engine, keys: Keys, access: Access | None = None) -> Runner:
         return Runner(
             engine=engine,
             keys=keys,
@@ -117,17 +139,11 @@ class Session:
             log_folder=self.paths.logs,
             watcher=self.console,
             cores=len(os.sched_getaffinity(0)),
+            access=access,
         )
 
 
 def _check_request(options: Options) -> None:
-    if options.request.device != "cpu":
-        raise UsageError(
-            f"--device {options.request.device} is not available in this version",
-            hint="the portable toolchain runs on the CPU: leave --device out, or say --device cpu",
-        )
-    if options.toolchain not in ("auto", PORTABLE, PINNED):
-        raise UsageError(f"--toolchain {options.toolchain} is not known", hint="auto, portable or pinned")
     if options.request.decode not in ("Greedy", "Beam"):
         raise UsageError(f"--decode {options.request.decode!r} is not known", hint="Greedy or Beam")
     if options.request.split not in ("dev", "test"):
@@ -143,12 +159,33 @@ def probe_nodes(images: Collection[str]) -> dict[str, Node]:
     }  # fmt: skip
 
 
-def resolve(options: Options, paths: Paths, cache: StatCache) -> tuple[Request, inputs.Checkpoint]:
-    """The request with the user's data and checkpoint found, or the demo's."""
+def aim(options: Options, session: Session) -> Target:
+    """Toolchain and chips of a run; says what a person should know of the choice."""
+    request = options.request
+    target = settle(
+        session.paths, session.architecture, options.toolchain, request.device, options.devices, options.ascend_host
+    )
+    for line in target.said:
+        session.console.say(line)
+    return target
+
+
+def resolve(
+    options: Options, paths: Paths, cache: StatCache, target: Target | None = None
+) -> tuple[Request, inputs.Checkpoint]:
+    """The request with the user's data and checkpoint found, or the demo's, and with what `target` decides."""
     _check_request(options)
     checkpoint = inputs.find_checkpoint(paths, options.checkpoint_option, cache)
     data = inputs.find_data(paths, options.data_option)
     request = replace(options.request, data=data, checkpoint=checkpoint.path)
+    if target is not None:
+        request = replace(
+            request,
+            pinned=target.pinned,
+            soc_version=target.soc_version,
+            num_devices=max(1, len(target.chips)),
+            precision_mode=options.request.precision_mode,
+        )
     return request, checkpoint
 
 
@@ -158,27 +195,18 @@ def graph_of(request: Request, paths: Paths) -> dict[str, Node]:
     return {**nodes, **probe_nodes({node.stage.image for node in nodes.values()})}
 
 
-def _refuse_pinned_run(options: Options) -> None:
-    if options.toolchain == PINNED:
-        raise UsageError(
-            "--toolchain pinned is not available for a whole run in this version: it has no CANN image",
-            hint="`portable` lists every deviation from the published compatibility table in the report; "
-            "`invoke stage.features --toolchain pinned` runs Kaldi's own programs",
-        )
-
-
 def plan(options: Options, paths: Paths, console: Console) -> list[str]:
     """What would run and why, a line a step; runs nothing and writes nothing but locks of what was looked at."""
-    _refuse_pinned_run(options)
     session = Session(paths, console)
-    request, _ = resolve(options, paths, session.cache)
+    target = aim(options, session)
+    request, _ = resolve(options, paths, session.cache, target)
     nodes = graph_of(request, paths)
     from bundle.images.build import describe_missing, known_images
 
     names = sorted({node.stage.image for node in nodes.values()})
     images = known_images(paths, names, session.architecture)
     lines = describe_missing(paths, names, session.architecture)
-    keys = session.keys(images)
+    keys = session.keys(images, target.accelerator)
     results: dict[str, Result] = {}
     for key, node in nodes.items():
         lines.append(f"{key:<16} {_plan_of(node, keys, session.store, results, options.force)}")
@@ -210,13 +238,12 @@ def _plan_of(node: Node, keys: Keys, store: Store, results: dict[str, Result], f
 def run_stages(options: Options, stage: str, paths: Paths, console: Console) -> list[Path]:
     """Run one stage, for every batch size asked for, with all that it needs; returns the out/ folders."""
     session = Session(paths, console)
-    request, _ = resolve(options, paths, session.cache)
-    if options.toolchain == PINNED:
-        if stage not in PINNED_IMAGES:
-            raise UsageError(
-                f"stage {stage} has no pinned image in this version",
-                hint="stages that have one: " + ", ".join(sorted(PINNED_IMAGES)),
-            )
+    if stage in NPU_STAGES.values():
+        options = replace(options, request=replace(options.request, device=NPU))
+    single = options.toolchain == PINNED and stage in PINNED_IMAGES  # its own image is all that is asked for
+    target = aim(replace(options, toolchain=PORTABLE) if single else options, session)
+    request, _ = resolve(options, paths, session.cache, target)
+    if single:
         request = replace(request, pinned=(stage,))
     if stage == DEMO_CORPUS:
         request = replace(request, data=None)
@@ -224,8 +251,11 @@ def run_stages(options: Options, stage: str, paths: Paths, console: Console) -> 
         request = replace(request, decode="Beam")
     nodes = graph_of(request, paths)
     targets = [key for key, node in nodes.items() if node.stage.name == stage]
+    if not targets:
+        raise UsageError(f"stage {stage} has no part in a run with --device {request.device}",
+                         hint=f"there it is {NPU_STAGES.get(stage, 'left out')}")  # fmt: skip
     needed = closure(nodes, targets)
-    done, _, _ = _execute(session, options, needed, set(targets) if options.force else set())
+    done, _, _ = _execute(session, options, target, needed, set(targets) if options.force else set())
     return [done[key].result.out for key in targets]
 
 
@@ -244,13 +274,18 @@ def collect_garbage(paths: Paths, say: Say) -> None:
 
 
 def _execute(
-    session: Session, options: Options, nodes: Mapping[str, Node], force: Collection[str]
+    session: Session, options: Options, target: Target, nodes: Mapping[str, Node], force: Collection[str]
 ) -> tuple[dict[str, Done], Choice, dict[str, Image]]:
     choice = session.engine(options.engine, fetch=options.fetch)
     images = session.images({node.stage.image for node in nodes.values()}, fetch=options.fetch)
     session.store.clean_up()
+    access = None
+    if any(node.stage.accelerator for node in nodes.values()):
+        facts = choice.availability.facts
+        access = access_for(target.npu, target.chips, options.ascend_host, choice.engine.name, facts)
     with session.phases.phase("stages"):
-        done = session.runner(choice.engine, session.keys(images)).run(nodes, force)
+        runner = session.runner(choice.engine, session.keys(images, target.accelerator), access)
+        done = runner.run(nodes, force)
     if DEMO_CORPUS in done:
         inputs.check_demo_corpus(session.paths.conf, session.architecture, done[DEMO_CORPUS].result)
     return done, choice, images
@@ -277,13 +312,13 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
     """
     from bundle import published, verdict
 
-    _refuse_pinned_run(options)
     session = Session(paths, console)
     started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    request, checkpoint = resolve(options, paths, session.cache)
+    target = aim(options, session)
+    request, checkpoint = resolve(options, paths, session.cache, target)
     nodes = graph_of(request, paths)
     force = set(nodes) if options.force else set()
-    done, choice, images = _execute(session, options, nodes, force)
+    done, choice, images = _execute(session, options, target, nodes, force)
     used = {name: images[name] for name in sorted({node.stage.image for node in nodes.values()})}
     probes = {
         name: json.loads((done[f"probe:{name}"].result.out / "probe.json").read_bytes()) for name in used
@@ -291,16 +326,21 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
     corpus = json.loads((done["corpus"].result.out / "summary.json").read_bytes())
     data_kind = "demo" if request.data is None else ("timit" if corpus["timit"]["matches"] else "user")
     fingerprint = done["corpus"].result.key["inputs"]["data"]
+    table = published.load_published(paths.conf / "published.toml")
+    host_facts = {**host.facts(), **npu.facts(target.npu, target.chips)}
+    rows = toolchain.compare(toolchain.load_components(paths.conf), probes, npu.facts(target.npu, target.chips))
+    if request.on_npu and (target.npu.simulator or any(probe["simulator"] for probe in probes.values())):
+        request = replace(request, device=SIMULATOR)
     parts = record.Parts(
         request=request,
-        toolchain_name=PORTABLE,
+        toolchain_name=_toolchain_name(target, rows, host_facts, table),
         data_kind=data_kind,
         data_fingerprint=fingerprint,
         checkpoint=checkpoint,
         images=used,
-        toolchain=toolchain.compare(toolchain.load_components(paths.conf), probes, {}),
+        toolchain=rows,
         engine=_engine_part(choice, done),
-        host=host.facts(),
+        host=host_facts,
         observations={
             "started_at": started_at,
             "wall_s": session.phases.total_s(),
@@ -312,9 +352,40 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
         },
     )
     document = record.make_record(parts, done)
-    document["verdict"] = verdict.verdict(document, published.load_published(paths.conf / "published.toml"))
+    document["verdict"] = verdict.verdict(document, table)
     _write_run(paths, started_at, document)
     return document
+
+
+def compatibility_table(paths: Paths, console: Console, engine: str) -> str:
+    """Required and found of every component, by a probe of each image that is built here and of this host."""
+    from bundle.images.build import known_images
+    from bundle.images.definition import image_names
+
+    session = Session(paths, console)
+    components = toolchain.load_components(paths.conf)
+    roles = {component.image for component in components} | set(PINNED_IMAGES.values())
+    names = sorted(roles & set(image_names(paths.docker)))
+    images = known_images(paths, names, session.architecture)
+    found: dict[str, Any] = {}
+    if images:
+        choice = session.engine(engine, fetch=False)
+        done = session.runner(choice.engine, session.keys(images)).run(probe_nodes(images))
+        found = {
+            name: json.loads((done[f"probe:{name}"].result.out / "probe.json").read_bytes()) for name in images
+        }  # fmt: skip
+    rows = toolchain.compare(components, found, npu.facts(npu.examine()))
+    absent = [name for name in names if name not in images]
+    note = f"not built here, so not probed: {', '.join(absent)}\n" if absent else ""
+    return toolchain.describe(rows) + note
+
+
+def _toolchain_name(target: Target, rows: list[dict[str, str]], host_facts: Mapping[str, Any], table: Published) -> str:
+    """'pinned' only where every row of the compatibility table is as required, or excepted for this card."""
+    if target.toolchain != PINNED:
+        return PORTABLE
+    wrong = toolchain.deviations(rows, lambda row: is_excepted(row, host_facts, table))
+    return PINNED_DEVIATING if wrong else PINNED
 
 
 def _write_run(paths: Paths, started_at: str, document: Mapping[str, Any]) -> None:

@@ -15,8 +15,11 @@ HELP = {
     "data": "TIMIT's folder or data.zip, or the word demo; left out: data/data.zip, data/TIMIT, else the demo corpus",
     "checkpoint": "the model's .pth file, or the word demo; left out: the one in data/, else the demo's",
     "engine": "docker, podman, sandbox (embedded: no daemon, no root), or auto: the first of these that works here",
-    "toolchain": "auto or portable: which environment to run in (the report lists every deviation from the guide's)",
-    "device": "what computes: cpu",
+    "toolchain": "pinned (the compatibility table to the letter), portable, or auto: pinned on an Ascend host that has "
+    "its sources, else portable; the report lists every deviation",
+    "device": "what converts, infers and is timed: cpu, or npu (an Ascend 310P3, with CANN from data/sources)",
+    "devices": "NPU device numbers (0 or 0,1) that share the batches; left out: the first idle chip",
+    "precision-mode": "atc's --precision_mode; left out: the vendor's default, as in the published table",
     "decode": "Greedy (the published table's) or Beam",
     "beam-width": "hypotheses kept by Beam (10)",
     "lm-alpha": "NUMBER: weight of the bigram language model in Beam (0.1)",

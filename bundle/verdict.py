@@ -97,9 +97,19 @@ def _machine_reasons(record: Mapping[str, Any], published: Published) -> list[st
         reasons.append(
             f"device: ran on the {request['device'].upper()}; the table is of the {wanted.device.upper()} {wanted.chip}"
         )
+    if request.get("num_devices", 1) > 1:
+        reasons.append(f"device: the batches were shared by {request['num_devices']} chips; the table is of one")
+    if request.get("precision_mode"):
+        reasons.append(f"precision: atc's {request['precision_mode']}; the table's is the vendor's default")
     if request["toolchain"] != wanted.toolchain:
         reasons.append(f"toolchain: {request['toolchain']}; the table's is {wanted.toolchain}")
-    rows = [row for row in record["toolchain"] if row["status"] != "same" and not _excepted(row, record, published)]
+    rows = [
+        row
+        for row in record["toolchain"]
+        if row["status"] != "same"
+        and row.get("kind", "table") == "table"
+        and not is_excepted(row, record["host"], published)
+    ]
     for row in rows:
         found = f"found {row['found']}" if row["found"] else "absent"
         reasons.append(f"toolchain: {row['component']}: required {row['required']}, {found}")
@@ -110,8 +120,9 @@ def _machine_reasons(record: Mapping[str, Any], published: Published) -> list[st
     return list(dict.fromkeys(reasons))
 
 
-def _excepted(row: Mapping[str, str], record: Mapping[str, Any], published: Published) -> bool:
-    card = str(record["host"].get("card", ""))
+def is_excepted(row: Mapping[str, str], host: Mapping[str, Any], published: Published) -> bool:
+    """Whether the table's footnote about this host's card covers a component that is not as required."""
+    card = str(host.get("card", ""))
     return any(
         exception.card in card and row["component"] == exception.component and row["found"] in exception.accepts
         for exception in published.card_exceptions

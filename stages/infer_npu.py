@@ -129,7 +129,7 @@ def main(arguments):
 
 def in_parallel(work, items):
     """Call `work` for all items at once, and raise the first error, in the items' order, when all have ended."""
-    errors = [None] * len(items)
+    errors = {}
 
     def one(index):
         try:
@@ -142,9 +142,8 @@ def in_parallel(work, items):
         thread.start()
     for thread in threads:
         thread.join()
-    for error in errors:
-        if error is not None:
-            raise error
+    for index in sorted(errors):
+        raise errors[index]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What is really in an image: interpreter, C library, wheels and Debian packages with their versions.
 
-Writes `probe.json`: {"python", "implementation", "glibc", "wheels": {name: version}, "debs": {name: version}}.
+Writes `probe.json`: {"python", "implementation", "glibc", "wheels": {name: version}, "debs": {name: version},
+"found": {"kaldi", "cann": what of them is installed}, "simulator": whether CANN is one that tests put in its place}.
 The report's toolchain table is filled from it, so that a version shown is one found and not one intended.
 """
 
@@ -9,7 +10,9 @@ import os
 import platform
 import sys
 
-from stages import _stage
+from stages import _ascend, _stage
+
+_KALDI = "/usr/local/bin/compute-fbank-feats"
 
 
 def _glibc():
@@ -43,6 +46,18 @@ def _debs():
     return found
 
 
+def _found():
+    """What no package manager knows of: Kaldi, told by its program and the BLAS it links to, and CANN by its record."""
+    found = {}
+    if os.path.isfile(_KALDI):
+        with open(_KALDI, "rb") as stream:
+            found["kaldi"] = "Kaldi with OpenBLAS" if b"libopenblas.so" in stream.read() else "Kaldi without OpenBLAS"
+    version = _ascend.toolkit_version()
+    if version:
+        found["cann"] = version
+    return found
+
+
 def main(arguments):
     """Command line: --out DIR --obs DIR."""
     options = _stage.parser(__doc__).parse_args(arguments)
@@ -52,6 +67,8 @@ def main(arguments):
         "glibc": _glibc(),
         "wheels": _wheels(),
         "debs": _debs(),
+        "found": _found(),
+        "simulator": _ascend.is_simulator(),
     }
     _stage.write_json(os.path.join(options.out, "probe.json"), result)
 

@@ -38,7 +38,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """One command in one image."""
+    """One command in one image.
+
+    Attributes:
+        devices: 'PATH' of a device node, or 'HOST_PATH:PATH'; the only ones beside null, zero and their like.
+        groups: supplementary group numbers, for nodes that only a group may open. The sandbox keeps the caller's own.
+        shares_ipc: it sees the host's IPC namespace; only a job with devices may.
+        runtime: the OCI runtime that Docker or Podman start it with; '' for their usual one.
+    """
 
     image: Image
     argv: tuple[str, ...]
@@ -47,6 +54,9 @@ class Job:
     workdir: str = "/tmp"  # noqa: S108 - the container's own private tmpfs
     limits: Limits = field(default_factory=Limits)
     devices: tuple[str, ...] = ()
+    groups: tuple[int, ...] = ()
+    shares_ipc: bool = False
+    runtime: str = ""
     name: str = "job"
 
 

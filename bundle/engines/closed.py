@@ -71,6 +71,11 @@ def check_job(job: Job) -> None:
     for name, value in job.env.items():
         if not _ENV_NAME.match(name) or "\0" in value:
             raise CouldNotRun(f"{job.name}: {name!r} is not a name and value for an environment variable")
+    if job.shares_ipc and not job.devices:
+        raise CouldNotRun(f"{job.name}: only a job with devices may share the host's IPC namespace")
+    for device in job.devices:
+        if not Path(device_paths(device)[0]).exists():
+            raise CouldNotRun(f"{job.name}: the device node {device_paths(device)[0]} is not there")
     seen: set[str] = set()
     for mount in job.mounts:
         target = mount.target
@@ -89,6 +94,12 @@ def check_job(job: Job) -> None:
         seen.add(target)
         if not mount.source.exists():
             raise CouldNotRun(f"{job.name}: {mount.source} is to be mounted at {target} and does not exist")
+
+
+def device_paths(device: str) -> tuple[str, str]:
+    """(on the host, in the container) of an entry of `Job.devices`."""
+    host, _, inside = device.partition(":")
+    return host, inside or host
 
 
 def in_mount_order(mounts: Sequence[Mount]) -> list[Mount]:

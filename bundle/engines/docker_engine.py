@@ -30,6 +30,7 @@ from bundle.engines.closed import (
     LineSplitter,
     check_job,
     command,
+    device_paths,
     disarm,
     environment,
     group,
@@ -115,6 +116,7 @@ class DockerEngine:
             "cgroup_version": str(info.get("CgroupVersion", "")),
             "cgroup_driver": str(info.get("CgroupDriver", "")),
             "runtime": str(info.get("DefaultRuntime", "")),
+            "runtimes": ", ".join(sorted(info.get("Runtimes") or {})),
             "security_options": ", ".join(sorted(info.get("SecurityOptions") or [])),
         }
 
@@ -286,7 +288,10 @@ class DockerEngine:
             mounts=[
                 BindMount(m.target, str(m.source.resolve()), type="bind", read_only=not m.writable) for m in mounts
             ],
-            devices=[f"{device}:{device}:rw" for device in sorted(job.devices)],
+            devices=[":".join([*device_paths(device), "rw"]) for device in sorted(job.devices)],
+            group_add=list(job.groups) or None,
+            ipc_mode="host" if job.shares_ipc else None,
+            runtime=job.runtime or None,
             ulimits=[
                 Ulimit(name="core", soft=0, hard=0),
                 Ulimit(name="nofile", soft=open_files_limit(), hard=open_files_limit()),

@@ -27,6 +27,7 @@ from bundle.engines.closed import (
     LineSplitter,
     check_job,
     command,
+    device_paths,
     disarm,
     group,
     in_mount_order,
@@ -213,7 +214,7 @@ class SandboxEngine:
         info_read, info_write = _pipe(stack)
         argv = [
             *_through_loader(self._tools()),
-            *_CLOSED_ARGS,
+            *_closed_args(job),
             *_ids(),
             *("--hostname", HOSTNAME, "--block-fd", str(gate_read.number), "--info-fd", str(info_write.number)),
             *_places(job, root, passwd_fd, group_fd),
@@ -349,6 +350,14 @@ def _through_loader(tools: Path, seen_as: str | None = None) -> list[str]:
     return [f"{at}/{holding[0]}/{loader}", "--library-path", libraries, f"{at}/{_BWRAP}"]
 
 
+def _closed_args(job: Job) -> list[str]:
+    """What every sandbox is closed by; a job that shares the host's IPC namespace has all others of its own."""
+    if not job.shares_ipc:
+        return list(_CLOSED_ARGS)
+    each = ("--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+    return [*each, *(word for word in _CLOSED_ARGS if word != "--unshare-all")]
+
+
 def _ids() -> list[str]:
     return ["--uid", str(os.getuid()), "--gid", str(os.getgid())]
 
@@ -369,7 +378,7 @@ def _places(job: Job, root: Path, passwd_fd: int, group_fd: int) -> list[str]:
     for mount in in_mount_order(job.mounts):
         places += ["--bind" if mount.writable else "--ro-bind", str(mount.source.resolve()), mount.target]
     for device in sorted(job.devices):
-        places += ["--dev-bind", device, device]
+        places += ["--dev-bind", *device_paths(device)]
     return places
 
 

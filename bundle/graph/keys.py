@@ -25,10 +25,12 @@ class Machine:
     Attributes:
         instruction_set: of the processor, for results that are exact only within it.
         identity: of this host and device, for speeds.
+        accelerator: chip, driver and firmware of the NPU that is used; '' on the CPU.
     """
 
     instruction_set: str
     identity: str
+    accelerator: str = ""
 
 
 @dataclass
@@ -76,6 +78,8 @@ class Keys:
             key["instruction_set"] = self.machine.instruction_set
         if node.stage.host_bound:
             key["host"] = self.machine.identity
+        if node.stage.accelerator:
+            key["accelerator"] = self.machine.accelerator
         return key
 
 
@@ -85,7 +89,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         f"{word} changed"
         for name, word in (("image", "image"), ("code", "code of the stage"), ("env", "environment"),
                            ("format", "format of the store"), ("instruction_set", "processor's instruction set"),
-                           ("host", "host or device"))
+                           ("host", "host or device"), ("accelerator", "NPU, its driver or firmware"))
         if old.get(name) != new.get(name)
     ]  # fmt: skip
     if old.get("argv") != new.get("argv"):

@@ -23,6 +23,7 @@ class StageDefinition:
         exactness: EXACT, or ISA_EXACT where floating point differs between processors.
         whole_machine: it uses every core, or must not be disturbed: it runs alone.
         host_bound: its result is this machine's, and is never shown for another (measure).
+        accelerator: it runs on the NPU: its container gets the devices, and its result is of that chip and driver.
     """
 
     name: str
@@ -30,10 +31,12 @@ class StageDefinition:
     exactness: str = EXACT
     whole_machine: bool = False
     host_bound: bool = False
+    accelerator: bool = False
     timeout_s: float = 3600.0
     memory_bytes: int = 8 * 1024**3
 
 
+CANN_IMAGE = "cann"
 STAGES: Mapping[str, StageDefinition] = {
     stage.name: stage
     for stage in (
@@ -49,6 +52,12 @@ STAGES: Mapping[str, StageDefinition] = {
         StageDefinition("measure", "runtime", whole_machine=True, host_bound=True, timeout_s=2 * 3600.0),
         StageDefinition("score", "base"),
         StageDefinition("compare", "runtime", exactness=ISA_EXACT, whole_machine=True, timeout_s=4 * 3600.0),
+        # atc compiles operators in several processes; a conversion takes minutes and some gigabytes.
+        StageDefinition("convert_npu", CANN_IMAGE, whole_machine=True, timeout_s=4 * 3600.0, memory_bytes=32 * 1024**3),
+        StageDefinition("infer_npu", CANN_IMAGE, accelerator=True, whole_machine=True, timeout_s=4 * 3600.0),
+        StageDefinition(
+            "measure_npu", CANN_IMAGE, accelerator=True, whole_machine=True, host_bound=True, timeout_s=2 * 3600.0
+        ),
         StageDefinition("demo_train", "exporter", whole_machine=True, timeout_s=12 * 3600.0),
     )
 }
@@ -56,6 +65,10 @@ STAGES: Mapping[str, StageDefinition] = {
 
 PINNED_IMAGES: Mapping[str, str] = {"features": "kaldi", "export": "exporter-pinned", "reference": "exporter-pinned"}
 """Stages that have an image to the letter of the compatibility table, compiled from the user's source archives."""
+
+
+NPU_STAGES: Mapping[str, str] = {"convert": "convert_npu", "infer": "infer_npu", "measure": "measure_npu"}
+"""Stages that another one stands in for with --device npu; their steps keep the names 'convert@8' and so on."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,9 @@ class Request:
         decode: 'Greedy' or 'Beam'.
         skip_bad: exclude utterances that cannot be used, listed and counted, instead of refusing.
         pinned: stages that run in their pinned image (see PINNED_IMAGES).
+        soc_version: the NPU's chip as atc calls it, '' on the CPU.
+        precision_mode: of atc; '' leaves it to the vendor's default.
+        num_devices: how many chips share the batches.
     """
 
     batch_sizes: tuple[int, ...]
@@ -125,6 +141,14 @@ class Request:
     loop: int = 100
     skip_bad: bool = False
     pinned: tuple[str, ...] = ()
+    soc_version: str = ""
+    precision_mode: str = ""
+    num_devices: int = 1
+
+    @property
+    def on_npu(self) -> bool:
+        """Whether conversion, inference and measurement are the NPU's; 'npu-simulator' stands for it in records."""
+        return self.device.startswith("npu")
 
 
 def parse_batch_sizes(text: str) -> tuple[int, ...]:
@@ -153,7 +177,11 @@ def _flags(request: Request, *names: str) -> dict[str, str]:
         "beam": {"beam-width": str(request.beam_width), "lm-alpha": repr(request.lm_alpha)}
         if request.decode == "Beam"
         else {},
+        "soc": {"soc-version": request.soc_version} if request.on_npu else {},
+        "devices": {"num-devices": str(request.num_devices)} if request.on_npu and request.num_devices > 1 else {},
     }
+    if request.on_npu and request.precision_mode:
+        known["soc"] = {**known["soc"], "precision-mode": request.precision_mode}
     merged: dict[str, str] = {}
     for name in names:
         merged.update(known[name])
@@ -172,7 +200,7 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
 
     def add(stage: str, inputs: Inputs, parameters: Mapping[str, str] = NONE, size: int | None = None) -> None:
         key = stage if size is None else f"{stage}@{size}"
-        definition = STAGES[stage]
+        definition = STAGES[NPU_STAGES.get(stage, stage) if request.on_npu else stage]
         if stage in request.pinned:
             definition = replace(definition, image=PINNED_IMAGES[stage])
         nodes[key] = Node(key, definition, inputs, parameters, size)
@@ -197,13 +225,13 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
         batches, outputs = Output(f"batches@{size}"), Output(f"infer@{size}")
         model = {"model": Output(f"convert@{size}")}
         add("batches", {"corpus": corpus, "features": features}, {**bs, **skip, "split": request.split}, size)
-        add("convert", {"onnx": Output("export")}, bs, size)
-        add("infer", {**model, "batches": batches}, bs, size)
+        add("convert", {"onnx": Output("export")}, {**bs, **_flags(request, "soc")}, size)
+        add("infer", {**model, "batches": batches}, {**bs, **_flags(request, "devices")}, size)
         scored: Inputs = {"outputs": outputs, "batches": batches, "corpus": corpus}
         if request.decode == "Beam":
             scored = {**scored, "lm": Output("lm")}
         add("score", scored, {**bs, **_flags(request, "decode", "beam")}, size)
-        add("measure", model, {**bs, "loop": str(request.loop)}, size)
+        add("measure", model, {**bs, "loop": str(request.loop), **_flags(request, "devices")}, size)
         add("reference", {"checkpoint": checkpoint, "batches": batches}, size=size)
         three = {"reference": Output(f"reference@{size}"), "onnx": Output("export"), "outputs": outputs}
         add("compare", {**three, "batches": batches}, bs, size)

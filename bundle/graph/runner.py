@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import shutil
@@ -20,6 +21,7 @@ from bundle.graph.keys import STAGE_ENV, Keys
 from bundle.graph.log import StageLog
 from bundle.graph.pipeline import Node, Output, Source
 from bundle.graph.store import Result, Store, Workspace, fingerprint_of
+from bundle.npu_access import Access
 
 _PIDS = 1024
 _SIGKILL_EXIT = 137
@@ -54,6 +56,7 @@ class Runner:
     Args:
         engine: asked for only when a node really runs.
         cores: how many one-core stages may run at once.
+        access: what stages that run on the NPU are given of it.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Runner:
         log_folder: Path,
         watcher: Watcher,
         cores: int,
+        access: Access | None = None,
     ) -> None:
         self._engine = engine
         self._keys = keys
@@ -73,6 +77,7 @@ class Runner:
         self._log_folder = log_folder
         self._watcher = watcher
         self._cores = max(1, cores)
+        self._access = access or Access()
         self._prepare_lock = threading.Lock()
         self._prepared: set[str] = set()
         self._started_s = time.monotonic()
@@ -192,11 +197,16 @@ class Runner:
             Mount(work.result / "out", "/run/out", writable=True),
             Mount(work.result / "obs", "/run/obs", writable=True),
         ]
+        access = self._access if node.stage.accelerator else Access()
         job = Job(
             image=self._keys.images[node.stage.image],
             argv=node.argv(),
-            mounts=tuple(mounts),
-            env=STAGE_ENV,
+            mounts=(*mounts, *access.mounts),
+            env={**STAGE_ENV, **access.env},
+            devices=access.devices,
+            groups=access.groups,
+            shares_ipc=access.shares_ipc,
+            runtime=access.runtime,
             limits=Limits(timeout_s=node.stage.timeout_s, memory_bytes=_memory(node), pids=_PIDS),
             name=node.key.replace("@", "-bs"),
         )
@@ -213,7 +223,13 @@ class Runner:
             "engine": self._engine.name,
             "wall_s": round(outcome.wall_s, 3),
             "limits": dict(outcome.limits),
+            **_commands(work.result / "obs" / "commands.json"),
         }
+
+
+def _commands(path: Path) -> dict[str, Any]:
+    """The vendor's tools that the stage ran, argument for argument, where it says so."""
+    return {"commands": json.loads(path.read_bytes())["commands"]} if path.exists() else {}
 
 
 def _memory(node: Node) -> int:

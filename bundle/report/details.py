@@ -16,6 +16,7 @@ def sections(record: Mapping[str, Any]) -> list[Section]:
         _engine(record),
         _images(record),
         _stages(record),
+        *_vendor_commands(record),
         _times(record),
         _metrics(record),
     ]
@@ -119,6 +120,19 @@ def _stages(record: Mapping[str, Any]) -> Section:
     columns = ["stage", "#B", "fingerprint", "image", "outputs", "#files", "exactness", "this time", "#seconds"]
     sentence = "Each result by the digest of its files; inputs and every file's digest are in the record."
     return Section("Stages", [sentence], tables=[table(columns, rows)], folded=True)
+
+
+def _vendor_commands(record: Mapping[str, Any]) -> list[Section]:
+    """What of the vendor's tools ran on the NPU path, argument for argument."""
+    rows = [
+        [stage["key"], " ".join(command["argv"]), command["exit_code"], number(command["wall_s"], 2)]
+        for stage in record["stages"]
+        for command in stage["observations"].get("commands", [])
+    ]
+    if not rows:
+        return []
+    sentence = "The guide's commands as they were run, after its environment script was sourced."
+    return [Section("The guide's commands", [sentence], tables=[table(["step", "command", "#exit", "#seconds"], rows)])]
 
 
 def _times(record: Mapping[str, Any]) -> Section:

@@ -46,6 +46,11 @@ def make_view(record: Mapping[str, Any]) -> View:
 def demo_notice(record: Mapping[str, Any]) -> str:
     """One sentence that says what of this run is the demo's, or nothing."""
     kinds = [name for name in ("data", "checkpoint") if record[name]["kind"] == "demo"]
+    if record["request"]["device"] == "npu-simulator":
+        return (
+            "This is a test: it ran on a simulator of an NPU, which computes on a CPU. "
+            "Its speeds are no NPU's, and nothing of it is compared."
+        )
     if not kinds:
         return ""
     which = {"data": "the demo corpus (synthetic speech)", "checkpoint": "the demo checkpoint"}
