@@ -1,0 +1,87 @@
+"""The audit's arithmetic and the stages' agree, though they share no code."""
+
+from __future__ import annotations
+
+import random
+from array import array
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from bundle.audit import arithmetic, scoring
+from bundle.audit.results import validity
+from bundle.errors import VerificationFailed
+from stages import _decode, _edits, measure
+
+PHONES = some.lists(some.sampled_from(["aa", "b", "ch", "d", "sil"]), max_size=14)
+
+
+@given(PHONES, PHONES)
+def test_distances_and_alignments_are_the_stage_s(reference, hypothesis):
+    substitutions, insertions, deletions, confusions = _edits.alignment(reference, hypothesis)
+    assert arithmetic.alignment(reference, hypothesis) == (substitutions, insertions, deletions, confusions)
+    assert arithmetic.distance(reference, hypothesis) == substitutions + insertions + deletions
+
+
+@given(some.text("ab c", max_size=80), some.text("ab c", max_size=80))
+def test_character_edits_are_the_stage_s(reference, hypothesis):
+    assert arithmetic.distance(reference, hypothesis) == _edits.characters(reference, hypothesis)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 65])
+def test_bootstrap_intervals_are_the_stage_s_to_the_last_bit(count: int):
+    chance = random.Random(count)
+    edits = [chance.randrange(9) for _ in range(count)]
+    lengths = [chance.randrange(20, 60) for _ in range(count)]
+    others = [chance.randrange(40) for _ in range(count)]
+    found = arithmetic.intervals_95([edits, others], [lengths, lengths])
+    assert found == [_edits.interval_95(edits, lengths), _edits.interval_95(others, lengths)]
+    assert arithmetic.intervals_95([[]], [[]]) == [None]
+
+
+@given(some.integers(0, 2**32 - 1), some.integers(1, 12))
+def test_decoded_symbols_are_the_stage_s(seed: int, frames: int):
+    batch = np.random.RandomState(seed).randint(-3, 0, size=(frames, 3, 4)).astype("<f4")  # many ties
+    values = array("f", batch.tobytes())
+    for row in range(3):
+        found = arithmetic.greedy_symbols(values, row * 4, 12, frames, 4)
+        assert found == _decode.greedy(batch[:, row])
+
+
+@given(some.lists(some.floats(0.01, 1e4), min_size=1, max_size=50), some.integers(1, 64))
+def test_speeds_are_the_stage_s_but_for_rounding(times_ms, batch_size):
+    found, expected = arithmetic.speeds(times_ms, batch_size), measure.statistics(times_ms, batch_size)
+    for name, value in expected["latency_ms"].items():
+        assert found[name] == pytest.approx(value, rel=1e-9)
+    assert found["throughput_utterances_per_s"] == pytest.approx(expected["throughput_utterances_per_s"], rel=1e-9)
+
+
+def test_arrays_are_read_as_numpy_wrote_them_and_nothing_else_is(tmp_path):
+    values = np.arange(24, dtype="<f4").reshape(2, 3, 4)
+    np.save(tmp_path / "a.npy", values)
+    shape, found = scoring.read_npy((tmp_path / "a.npy").read_bytes(), "a.npy")
+    assert shape == (2, 3, 4)
+    assert list(found) == values.ravel().tolist()
+    for wrong in (values.astype("<f8"), np.asfortranarray(values)):
+        np.save(tmp_path / "b.npy", wrong)
+        with pytest.raises(VerificationFailed, match=r"b\.npy"):
+            scoring.read_npy((tmp_path / "b.npy").read_bytes(), "b.npy")
+    with pytest.raises(VerificationFailed, match="do not fill"):
+        scoring.read_npy((tmp_path / "a.npy").read_bytes()[:-4], "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "said"),
+    [
+        ([150.0] * 100, []),
+        ([150.0] * 99, ["too few"]),
+        ([1.0] * 100, ["too short"]),
+        ([100.0] * 95 + [9000.0] * 5, ["uncertain"]),
+    ],
+)
+def test_a_figure_needs_executions_time_and_calm(times_ms, said):
+    lacks, facts = validity(times_ms)
+    assert [word for word in ("too few", "too short", "uncertain") if word in " ".join(lacks)] == said
+    assert facts

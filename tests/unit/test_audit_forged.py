@@ -1,0 +1,363 @@
+"""Forged records: each kind of lie is refuted by name, and so is a change of any leaf that is no observation."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from _audit_cases import SIZE, make_run, reopen, times_of, write_record
+
+from bundle.audit import arithmetic, images, stages
+from bundle.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED
+from bundle.audit.leaves import is_observation, leaves
+from bundle.audit.verify import verify_run
+from bundle.errors import CouldNotVerify, UsageError, VerificationFailed
+from bundle.files import pretty_json
+from bundle.record import identity_of
+
+CAMPAIGN = 150
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("audited")
+    make_run(folder)
+    return folder
+
+
+@pytest.fixture
+def run(sound: Path, tmp_path: Path) -> Path:
+    """A copy to forge; what a store protects is made writable."""
+    target = tmp_path / "copy"
+    shutil.copytree(sound, target)
+    for path in target.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return target
+
+
+def audited(folder: Path):
+    return verify_run(reopen(folder), folder / "TIMIT", folder / "weights.pth")
+
+
+def forge(folder: Path, change) -> None:
+    """Change the record, and make its identity and reports fit, as a forger would."""
+    evidence = reopen(folder)
+    document = copy.deepcopy(evidence.record)
+    change(document)
+    document["identity"] = identity_of(document)
+    write_record(evidence.run, document)
+
+
+def refuted(outcome) -> dict[str, str]:
+    return {claim.key: " ".join(claim.findings) for claim in outcome.of_status(REFUTED)}
+
+
+def stage_of(document, key):
+    return next(stage for stage in document["stages"] if stage["key"] == key)
+
+
+def test_a_sound_run_is_refuted_in_nothing_and_its_claims_are_proven_or_attested(run: Path):
+    outcome = audited(run)
+    assert refuted(outcome) == {}
+    missing = {claim.key for claim in outcome.of_status(UNVERIFIED)}
+    assert {key for key in missing if not key.startswith("lock:")} == set()  # the fixture's layers are not the pinned
+    proven = {claim.key for claim in outcome.of_status(PROVEN)}
+    assert {"identity", "graph", "code", f"symbols@{SIZE}", f"score@{SIZE}", "verdict", "toolchain"} <= proven
+    assert {claim.key for claim in outcome.of_status(ATTESTED)} >= {f"speed@{SIZE}", "observations"}
+
+
+def test_a_better_cer_is_refuted_and_the_true_one_named(run: Path):
+    truth = reopen(run).record["results"][0]["complete"]["cer_percent"]
+
+    def better(document):
+        document["results"][0]["complete"]["cer_percent"] = 1.25
+
+    forge(run, better)
+    found = refuted(audited(run))
+    assert "results[0].complete.cer_percent is 1.25" in found[f"score@{SIZE}"]
+    assert repr(truth) in found[f"score@{SIZE}"]
+
+
+def test_a_whole_set_of_better_scores_that_agree_with_each_other_is_refuted(run: Path):
+    def better(document):
+        for protocol in ("published", "complete"):
+            found = document["results"][0][protocol]
+            found["edits"] = {"cer": 0, "wer": 0}
+            found.update(cer_percent=0.0, wer_percent=0.0, cer_printed="0.0000", wer_printed="0.0000", confusions=[])
+
+    forge(run, better)
+    assert f"score@{SIZE}" in refuted(audited(run))
+
+
+def test_a_digest_of_an_output_that_is_not_its_bytes_is_refuted(run: Path):
+    def other(document):
+        stage_of(document, "export")["outputs"]["files"]["lstm_ctc.onnx"]["sha256"] = "0" * 64
+
+    forge(run, other)
+    assert "lstm_ctc.onnx has sha256" in refuted(audited(run))["stage:export"]
+
+
+def test_a_verdict_that_does_not_follow_is_refuted(run: Path):
+    def reproduced(document):
+        document["verdict"].update(outcome="reproduced", reasons=[])
+
+    forge(run, reproduced)
+    assert "verdict.outcome is 'reproduced'; recomputed: 'not-comparable'" in refuted(audited(run))["verdict"]
+
+
+def test_a_component_that_no_probe_found_is_refuted(run: Path):
+    def pinned(document):
+        for row in document["toolchain"]:
+            row.update(found=row["required"], status="same")
+        document["request"]["toolchain"] = "pinned"
+
+    forge(run, pinned)
+    found = refuted(audited(run))
+    assert "recomputed: 'deviates'" in found["toolchain"]
+
+
+def test_the_name_of_the_pinned_toolchain_alone_is_refuted(run: Path):
+    forge(run, lambda document: document["request"].update(toolchain="pinned"))
+    assert "request.toolchain is 'pinned'" in refuted(audited(run))["graph"]
+
+
+def test_data_that_call_themselves_timit_are_refuted(run: Path):
+    def timit(document):
+        document["data"].update(kind="timit", timit_counts_match=True, timit_deviations=[])
+        document["request"]["data"] = "timit"
+
+    forge(run, timit)
+    assert "data.kind is 'timit'; recomputed: 'user'" in refuted(audited(run))["data"]
+
+
+def test_an_identity_that_was_not_recomputed_is_refuted(run: Path):
+    evidence = reopen(run)
+    evidence.record["identity"]["sha256"] = "1" * 64
+    write_record(evidence.run, evidence.record)
+    assert "identity.sha256" in refuted(audited(run))["identity"]
+
+
+def test_an_image_id_that_its_layers_do_not_make_is_refuted(run: Path):
+    def other(document):
+        wrong = "sha256:" + "a" * 64
+        for stage in document["stages"]:
+            if stage["image"] == document["images"]["base"]:
+                stage["image"] = wrong
+        document["images"]["base"] = wrong
+
+    forge(run, other)
+    found = refuted(audited(run))
+    assert "images.base" in found["image:base"]
+    assert "fingerprint" in found["stage:corpus"]
+
+
+def test_a_layer_whose_bytes_changed_is_refuted(run: Path):
+    evidence = reopen(run)
+    layer = evidence.record["image_layers"]["base"][0]
+    blob = evidence.blobs / layer["diff_id"][7:]
+    blob.write_bytes(blob.read_bytes()[:-1] + b"!")
+    assert "has sha256" in refuted(audited(run))[f"layer:{layer['name']}"]
+
+
+def test_a_layer_that_is_not_here_could_not_be_verified(run: Path):
+    evidence = reopen(run)
+    layer = evidence.record["image_layers"]["base"][0]
+    (evidence.blobs / layer["diff_id"][7:]).unlink()
+    outcome = audited(run)
+    assert refuted(outcome) == {}
+    assert f"layer:{layer['name']}" in {claim.key for claim in outcome.of_status(UNVERIFIED)}
+    assert isinstance(outcome.error(), CouldNotVerify)
+
+
+def test_a_flipped_byte_of_a_stored_output_is_refuted_and_named(run: Path):
+    evidence = reopen(run)
+    stage = stage_of(evidence.record, f"infer@{SIZE}")
+    path = evidence.store / stage["fingerprint"][:2] / stage["fingerprint"] / "out" / "result" / "inputs_1_0.npy"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(bytes(data))
+    found = refuted(audited(run))
+    assert "result/inputs_1_0.npy has sha256" in found[f"stage:infer@{SIZE}"]
+    assert f"symbols@{SIZE}" in found
+
+
+def test_a_surplus_file_among_the_outputs_is_refuted(run: Path):
+    evidence = reopen(run)
+    stage = stage_of(evidence.record, "corpus")
+    (evidence.store / stage["fingerprint"][:2] / stage["fingerprint"] / "out" / "extra").write_bytes(b"x")
+    assert "the store holds extra" in refuted(audited(run))["stage:corpus"]
+
+
+def test_a_link_among_the_outputs_is_refuted(run: Path):
+    evidence = reopen(run)
+    stage = stage_of(evidence.record, "corpus")
+    out = evidence.store / stage["fingerprint"][:2] / stage["fingerprint"] / "out"
+    (out / "units").unlink()
+    (out / "units").symlink_to("/etc/passwd")
+    assert "neither a regular file nor a folder" in refuted(audited(run))["stage:corpus"]
+
+
+def test_a_stored_result_that_is_gone_could_not_be_verified(run: Path):
+    evidence = reopen(run)
+    stage = stage_of(evidence.record, f"compare@{SIZE}")
+    shutil.rmtree(evidence.store / stage["fingerprint"][:2] / stage["fingerprint"])
+    outcome = audited(run)
+    assert refuted(outcome) == {}
+    assert f"stage:compare@{SIZE}" in {claim.key for claim in outcome.of_status(UNVERIFIED)}
+
+
+def test_raw_times_that_were_edited_are_refuted(run: Path):
+    path = times_of(reopen(run))
+    document = json.loads(path.read_bytes())
+    document["times_ms"] = [time / 2 for time in document["times_ms"]]
+    path.write_bytes(pretty_json(document))
+    assert "measure.json has sha256" in refuted(audited(run))[f"speed@{SIZE}"]
+
+
+def test_a_throughput_that_the_raw_times_do_not_give_is_refuted(run: Path):
+    def faster(document):
+        result = document["results"][0]
+        result["throughput_utterances_per_s"] *= 2
+        result["measured"]["throughput_utterances_per_s"] *= 2
+
+    forge(run, faster)
+    assert "throughput_utterances_per_s" in refuted(audited(run))[f"speed@{SIZE}"]
+
+
+def test_raw_times_of_a_later_run_could_not_be_verified_and_refute_nothing(run: Path):
+    evidence = reopen(run)
+    stage = stage_of(evidence.record, f"measure@{SIZE}")
+    path = evidence.store / stage["fingerprint"][:2] / stage["fingerprint"] / "result.json"
+    document = json.loads(path.read_bytes())
+    document["observations"]["wall_s"] = 9.0
+    path.write_bytes(pretty_json(document))
+    outcome = audited(run)
+    assert refuted(outcome) == {}
+    assert f"speed@{SIZE}" in {claim.key for claim in outcome.of_status(UNVERIFIED)}
+
+
+def test_a_report_that_says_something_else_is_refuted(run: Path):
+    path = reopen(run).run / "report.html"
+    path.write_text(path.read_text().replace("Not comparable", "Reproduced"))
+    assert "report.html" in refuted(audited(run))["reports"]
+
+
+def test_another_data_set_is_refuted_and_none_could_not_be_verified(run: Path):
+    (run / "TIMIT" / "README").write_text("another corpus")
+    assert "data-bytes" in refuted(audited(run))
+    outcome = verify_run(reopen(run))
+    assert refuted(outcome) == {}
+    assert {"data-bytes", "checkpoint-bytes"} <= {claim.key for claim in outcome.of_status(UNVERIFIED)}
+
+
+def test_a_stage_left_out_and_a_stage_put_in_are_refuted(run: Path):
+    forge(run, lambda document: document["stages"].remove(stage_of(document, f"compare@{SIZE}")))
+    assert f"stage compare@{SIZE} is missing" in refuted(audited(run))["graph"]
+
+
+def test_what_is_no_record_is_refuted_and_what_is_not_there_is_wrong_use(run: Path, tmp_path: Path):
+    path = reopen(run).run / "record.json"
+    twice = path.read_text().replace('"schema"', '"version": 1, "schema"')
+    path.write_text(twice)
+    with pytest.raises(VerificationFailed, match="stands twice"):
+        reopen(run)
+    path.write_text('{"schema": "lstm-ctc-bundle/record"}')
+    assert "schema" in refuted(audited(run))
+    with pytest.raises(UsageError):
+        reopen(tmp_path / "nowhere")
+
+
+def other_value(value, chance):
+    """Another value of the same JSON type, so that the schema alone does not catch it."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + chance.choice([1, 2, 10])
+    if isinstance(value, float):
+        return value * 1.01 + 0.001
+    if isinstance(value, str) and value:
+        at = chance.randrange(len(value))
+        letter = chance.choice([c for c in "0123456789abcdef" if c != value[at]])
+        return value[:at] + letter + value[at + 1 :]
+    return "something" if value in ("", None) else ["something"]
+
+
+def set_leaf(document, path, value):
+    steps = path.replace("[", ".[").split(".")
+    *parents, last = _joined(document, steps)
+    target = document
+    for step in parents:
+        target = target[step]
+    target[last] = value
+
+
+def _joined(document, steps):
+    """Path steps as keys and indexes; keys may hold dots (file names), so the document decides."""
+    found, target, pending = [], document, ""
+    for step in steps:
+        if step.startswith("[") and not pending and isinstance(target, list):
+            key = int(step[1:-1])
+        else:
+            pending = f"{pending}.{step}" if pending else step
+            if not isinstance(target, dict) or pending not in target:
+                continue
+            key, pending = pending, ""
+        found.append(key)
+        target = target[key]
+    assert not pending, steps
+    return found
+
+
+@pytest.fixture
+def remembered(monkeypatch):
+    """What no forged leaf can change is computed once: the checkout's code and locks, and the resampling."""
+    known = {}
+
+    def memory(function):
+        def call(*arguments):
+            key = (function.__name__, repr(arguments))
+            if key not in known:
+                known[key] = function(*arguments)
+            return known[key]
+
+        return call
+
+    monkeypatch.setattr(stages, "_code_digest", memory(stages._code_digest))
+    monkeypatch.setattr(arithmetic, "intervals_95", memory(arithmetic.intervals_95))
+    monkeypatch.setattr(images, "_examine_chain", lambda *_: None)
+    monkeypatch.setattr(images, "recipes_of", memory(images.recipes_of))
+
+
+@pytest.mark.parametrize("identity_too", [False, True], ids=["identity-kept", "identity-recomputed"])
+def test_a_change_of_any_leaf_is_refuted_or_the_leaf_is_an_observation(run, remembered, identity_too, capsys):
+    """Leaves drawn at random; a forger who recomputes the identity fares no better."""
+    chance = random.Random(20261122 + identity_too)
+    evidence = reopen(run)
+    original = evidence.record
+    inert = {"request.decode.beam_width", "request.decode.lm_alpha"}  # of Beam alone; the identity covers them
+    paths = [path for path, _ in leaves(original) if not (identity_too and path.startswith("identity"))]
+    checked = [path for path in paths if not is_observation(path) and not (identity_too and path in inert)]
+    assert len(checked) > 300
+    values = dict(leaves(original))
+    undetected = []
+    for path in chance.sample(checked, CAMPAIGN):
+        document = copy.deepcopy(original)
+        set_leaf(document, path, other_value(values[path], chance))
+        if identity_too:
+            document["identity"] = identity_of(document)
+        evidence.run.joinpath("record.json").write_bytes(pretty_json(document))
+        outcome = audited(run)
+        if not [claim for claim in outcome.of_status(REFUTED) if claim.key != "reports"]:
+            undetected.append(path)
+    with capsys.disabled():
+        print(f"\n{CAMPAIGN} forged leaves of {len(checked)}: {CAMPAIGN - len(undetected)} refuted")
+    assert undetected == []
+
+
+def test_observations_are_few_and_listed(sound: Path):
+    observed = {path.split(".")[0].split("[")[0] for path, _ in leaves(reopen(sound).record) if is_observation(path)}
+    assert observed == {"checkpoint", "engine", "host", "observations", "stages"}
