@@ -113,6 +113,8 @@ class Runner:
             else:
                 self._watcher.failed(key)
                 failure = failure or outcome
+        if failure is not None:
+            raise failure
         return {key: done[key] for key in nodes}
 
     def _start_ready(

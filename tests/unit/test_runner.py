@@ -107,6 +107,18 @@ def test_a_refused_input_is_shown_with_the_stage_s_own_words(bench: Bench):
     assert "the wave is truncated" in log
 
 
+def test_the_last_node_s_failure_is_raised_too(bench: Bench):
+    def refuse_second(job, out, obs, on_line):
+        if job.name == "second":
+            on_line("stderr", "error: no")
+            return 3
+        return write_name(job, out, obs, on_line)
+
+    bench.engine.behave = refuse_second
+    with pytest.raises(StageFailed, match="stage second: no"):
+        bench.runner().run(bench.nodes())
+
+
 def test_a_crash_shows_the_log_s_end_and_where_the_log_is(bench: Bench):
     def crash(job, out, obs, on_line):
         for line in ("Traceback (most recent call last):", "ZeroDivisionError"):
