@@ -1,0 +1,217 @@
+"""Two runs held against each other, the page that an auditor signs, and how a command ends."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _audit_cases import PATHS, SIZE, make_run, reopen, write_record
+
+from bundle.audit import commands
+from bundle.audit.agreement import closeness, compare_file, differ
+from bundle.audit.claims import ATTESTED, PROVEN, REFUTED, STATUSES, UNVERIFIED, Outcome
+from bundle.audit.compare import compare_runs
+from bundle.audit.page import sentence, write_page
+from bundle.errors import CouldNotVerify, StageFailed, VerificationFailed
+from bundle.files import sha256_bytes
+from bundle.graph.digests import FileDigest, digest_of_files
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("compared")
+    make_run(folder)
+    return folder
+
+
+def compared(one: Path, two: Path) -> Outcome:
+    outcome = Outcome("compare", "A and B")
+    compare_runs(outcome, reopen(one), reopen(two))
+    return outcome
+
+
+def replaced(folder: Path, key: str, name: str, data: bytes) -> None:
+    """Make the run one in which a stage gave another output."""
+    evidence = reopen(folder)
+    document = copy.deepcopy(evidence.record)
+    stage = next(stage for stage in document["stages"] if stage["key"] == key)
+    path = evidence.store / stage["fingerprint"][:2] / stage["fingerprint"] / "out" / name
+    path.chmod(0o644)
+    path.write_bytes(data)
+    files = stage["outputs"]["files"]
+    files[name] = {"sha256": sha256_bytes(data), "size_bytes": len(data)}
+    listed = {n: FileDigest(f["sha256"], f["size_bytes"]) for n, f in files.items()}
+    stage["outputs"]["digest"] = digest_of_files(listed)
+    write_record(evidence.run, document)
+
+
+def on_another_processor(folder: Path) -> None:
+    evidence = reopen(folder)
+    evidence.record["host"]["instruction_set"] = "amd64 Maker"
+    write_record(evidence.run, evidence.record)
+
+
+def moved_output(folder: Path, by: float) -> bytes:
+    evidence = reopen(folder)
+    stage = next(stage for stage in evidence.record["stages"] if stage["key"] == f"infer@{SIZE}")
+    data = evidence.file(stage, "result/inputs_0_0.npy")
+    header, values = data[:128], np.frombuffer(data[128:], dtype="<f4").copy()
+    values[0] += by
+    return header + values.tobytes()
+
+
+@pytest.fixture
+def other(sound: Path, tmp_path: Path) -> Path:
+    shutil.copytree(sound, tmp_path / "other")
+    return tmp_path / "other"
+
+
+def test_two_equal_runs_agree_in_every_claim(sound: Path, other: Path):
+    outcome = compared(sound, other)
+    assert outcome.error() is None
+    assert {claim.status for claim in outcome.claims} == {PROVEN, ATTESTED}
+
+
+def test_another_output_on_the_same_processor_is_refuted_with_where_and_how_much(sound: Path, other: Path):
+    replaced(other, f"infer@{SIZE}", "result/inputs_0_0.npy", moved_output(sound, 1e-4))
+    outcome = compared(sound, other)
+    (claim,) = outcome.of_status(REFUTED)
+    assert claim.key == f"stage:infer@{SIZE}"
+    assert "result/inputs_0_0.npy: different" in claim.findings[0]
+    assert "largest difference 0.0001" in claim.findings[0]
+
+
+def test_on_another_processor_the_same_is_within_tolerance_and_twice_the_tolerance_is_not(sound: Path, other: Path):
+    replaced(other, f"infer@{SIZE}", "result/inputs_0_0.npy", moved_output(sound, 1e-4))
+    on_another_processor(other)
+    assert compared(sound, other).error() is None
+    replaced(other, f"infer@{SIZE}", "result/inputs_0_0.npy", moved_output(sound, 2e-2))
+    assert [claim.key for claim in compared(sound, other).of_status(REFUTED)] == [f"stage:infer@{SIZE}"]
+
+
+def test_other_hypotheses_are_refuted_even_on_another_processor(sound: Path, other: Path):
+    replaced(other, f"score@{SIZE}", "utterances.jsonl", b"{}\n")
+    on_another_processor(other)
+    assert {claim.key for claim in compared(sound, other).of_status(REFUTED)} == {f"stage:score@{SIZE}", "figures"}
+
+
+def test_bytes_that_differ_and_are_not_here_could_not_be_verified(sound: Path, other: Path):
+    replaced(other, f"infer@{SIZE}", "result/inputs_0_0.npy", moved_output(sound, 1e-4))
+    shutil.rmtree(other / "results" / "store")
+    outcome = compared(sound, other)
+    assert outcome.of_status(REFUTED) == []
+    assert isinstance(outcome.error(), CouldNotVerify)
+
+
+def test_another_device_is_held_to_the_vendor_s_thresholds(sound: Path, other: Path):
+    evidence = reopen(other)
+    evidence.record["request"]["device"] = "npu"
+    write_record(evidence.run, evidence.record)
+    outcome = Outcome("compare", "A and B")
+    compare_runs(outcome, reopen(other), reopen(sound))
+    claims = {claim.key: claim for claim in outcome.claims}
+    assert claims[f"stage:infer@{SIZE}"].status == UNVERIFIED
+    assert any("cosine 1.000000" in line for line in claims[f"stage:infer@{SIZE}"].evidence)
+    replaced(other, f"infer@{SIZE}", "result/inputs_0_0.npy", moved_output(sound, 1e6))
+    outcome = Outcome("compare", "A and B")
+    compare_runs(outcome, reopen(other), reopen(sound))
+    assert [claim.key for claim in outcome.of_status(REFUTED)] == [f"stage:infer@{SIZE}"]
+
+
+def _ark(values) -> bytes:
+    rows, columns = values.shape
+    return b"ID \0BFM \4" + struct.pack("<i", rows) + b"\4" + struct.pack("<i", columns) + values.tobytes()
+
+
+def test_every_kind_of_output_is_compared_by_value(tmp_path: Path):
+    values = np.arange(6, dtype="<f4").reshape(2, 3)
+    moved = values + np.float32(0.5)
+    assert differ("a.ark", _ark(values), _ark(moved)).largest == 0.5
+    assert differ("a.bin", values.tobytes(), moved.tobytes()).mean == 0.5
+    assert differ("a.json", b'{"a": 1.0, "n": 2}', b'{"a": 1.25, "n": 2}').largest == 0.25
+    assert differ("global_fbank_cmvn.txt", b"[ 1.0 2.0 ]", b"[ 1.0 2.5 ]").largest == 0.5
+    for name, one, two in (
+        ("a.json", b'{"n": 2}', b'{"n": 3}'),
+        ("a.ark", _ark(values), _ark(values.T.copy())),
+        ("a.ark", _ark(values), _ark(values)[:-1]),
+        ("a.bin", b"\0" * 8, b"\0" * 4),
+        ("a.bin", b"\0" * 4, np.float32("nan").tobytes()),
+        ("a.txt", b"1", b"2"),
+    ):
+        with pytest.raises(VerificationFailed):
+            differ(name, one, two)
+    assert compare_file("a.bin", "infer", None, None, True, True).verdict == "identical"
+    np.save(tmp_path / "a.npy", values)
+    same = (tmp_path / "a.npy").read_bytes()
+    assert closeness("a.npy", same, same) == {"cosine": pytest.approx(1), "relative_euclidean": 0.0, "max_abs": 0.0}
+
+
+def test_refuted_and_not_verifiable_are_never_mixed_up():
+    outcome = Outcome("verify", "a record")
+    with outcome.examine("fine", "all is well") as it:
+        it.evidence.append("seen")
+    assert outcome.error() is None
+    with outcome.examine("gone", "the file is there"):
+        raise CouldNotVerify("it is not")
+    with outcome.examine("unread", "the file can be read"):
+        raise PermissionError(13, "no")
+    assert isinstance(outcome.error(), CouldNotVerify)
+    with outcome.examine("both", "nothing is wrong") as it:
+        it.missing.append("something is missing")
+        it.wrong.append("something is wrong")
+    with outcome.examine("raised", "the bytes are right"):
+        raise VerificationFailed("they are not", detail="one\ntwo")
+    error = outcome.error()
+    assert isinstance(error, VerificationFailed)
+    assert "something is wrong" in error.message
+    assert [claim.status for claim in outcome.claims] == [PROVEN, UNVERIFIED, UNVERIFIED, REFUTED, REFUTED]
+    assert outcome.claims[-1].findings == ("they are not (one; two)",)
+    for line in ("gone: it is not", "raised: they are not"):
+        assert line in error.detail
+    with pytest.raises(ZeroDivisionError), outcome.examine("defect", "a defect is not a finding"):
+        raise ZeroDivisionError
+
+
+def test_the_page_says_every_claim_in_three_forms_and_no_text_becomes_markup(tmp_path: Path):
+    outcome = Outcome("verify", "<script>alert(1)</script>")
+    for status, raised in (
+        (REFUTED, VerificationFailed("a | *b*")),
+        (UNVERIFIED, StageFailed("</td>")),
+        (PROVEN, None),
+    ):
+        with outcome.examine(status, f"claim of {status}") as it:
+            it.evidence.append("<b>")
+            if raised:
+                raise raised
+    write_page(outcome, tmp_path)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write_page(outcome, tmp_path)
+    assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    document = json.loads(first["audit.json"])
+    assert document["first_refuted"] == REFUTED
+    assert document["counts"] == {PROVEN: 1, ATTESTED: 0, REFUTED: 1, UNVERIFIED: 1}
+    html, text = first["audit.html"].decode(), first["audit.md"].decode()
+    assert "<script>" not in html
+    assert "<b>" not in html
+    assert r"a \| \*b\*" in text
+    for page in (html, text):
+        assert sha256_bytes(first["audit.json"]) in page
+        assert all(f"claim of {status}" in page for status in (REFUTED, UNVERIFIED, PROVEN))
+    assert sentence(outcome).startswith("Refuted: 1 of 3 claims, the first of them: claim of refuted")
+
+
+def test_a_command_writes_its_page_says_the_counts_and_ends_as_the_outcome_demands(sound: Path, other: Path, tmp_path):
+    said: list[str] = []
+    runs = [str(reopen(folder).run) for folder in (sound, other)]
+    commands.compare(PATHS, *runs, str(tmp_path / "page"), said.append)
+    assert said[0].startswith("Every claim holds")
+    assert all(status in said[1] for status in STATUSES)
+    replaced(other, f"score@{SIZE}", "utterances.jsonl", b"{}\n")
+    with pytest.raises(VerificationFailed):
+        commands.compare(PATHS, *runs, str(tmp_path / "page"), said.append)
+    assert json.loads((tmp_path / "page" / "audit.json").read_bytes())["counts"][REFUTED] == 2
