@@ -1,0 +1,303 @@
+"""install.py alone, as a machine with nothing of ours runs it: verify first, then a folder that appears whole."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bundle.packing.script import install_script
+from bundle.packing.writer import Item, hashed, write_bundle
+from tests.unit import _bundle_cases as cases
+
+KEY = cases.signer().fingerprint
+READY = [
+    Item.of_bytes("tree/bootstrap", b"#!/bin/sh\nmkdir -p .venv/bin\ncp ready .venv/bin/python\n", executable=True),
+    Item.of_bytes("tree/ready", b"#!/bin/sh\necho adopted\n", executable=True),
+]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with install.py in it, a home that knows no key, and a bundle."""
+    (tmp_path / "install.py").write_bytes(install_script())
+    cases.pack(tmp_path)
+    return tmp_path
+
+
+def install(place: Path, *words: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [python, "-I", "install.py", *words],
+        cwd=place,
+        env={"HOME": str(place / "home"), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def python_of(version: str) -> str | None:
+    """An interpreter of that version: on the path, or beside the one that runs the tests."""
+    beside = sorted(Path(sys.base_prefix).parent.glob(f"{version}.*/bin/python3"))
+    for candidate in [f"python{version}", *map(str, beside)]:
+        if (
+            shutil.which(candidate)
+            and not subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode
+        ):
+            return candidate
+    return None
+
+
+def written(place: Path) -> set[str]:
+    """What is there beside what was there before."""
+    return {path.name for path in place.iterdir()} - {"install.py", "small.tar", "home", "base"}
+
+
+def test_the_script_needs_nothing_but_the_standard_library():
+    tree = ast.parse(install_script())
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import)
+            else [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+        )
+    }  # fmt: skip
+    assert imported <= set(sys.stdlib_module_names)
+    assert not imported & {"socket", "urllib", "http", "ssl"}
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.10", "3.11", "3.12", "3.13"])
+def test_it_runs_on_every_python_from_3_9_on(place, version):
+    found = python_of(version)
+    if found is None:
+        pytest.skip(f"no Python {version} here")
+    done = install(place, "small.tar", "--key", KEY, "--files-only", python=found)
+    assert done.returncode == 0, done.stderr
+    assert (place / "small" / "empty").read_bytes() == b""
+
+
+def test_every_file_is_installed_with_its_content_and_mode(place):
+    assert install(place, "small.tar", "--key", KEY, "--files-only").returncode == 0
+    for item in cases.files():
+        inside = item.path[5:] if item.path.startswith("tree/") else f"artifacts/bundle/{item.path}"
+        path = place / "small" / inside
+        assert path.read_bytes() == item.source
+        assert path.stat().st_mode & 0o777 == (0o755 if item.executable else 0o644)
+    assert not (place / "small" / ".bundle-installing").exists()
+    assert written(place) == {"small"}
+
+
+def test_a_trusted_key_is_asked_for_before_anything_is_written(place):
+    done = install(place, "small.tar", "--files-only")
+    assert done.returncode == 4 and "not trusted here" in done.stderr and KEY in done.stdout
+    assert written(place) == set()
+
+
+def test_first_use_is_the_users_to_say(place):
+    assert install(place, "small.tar", "--first-use", "--files-only").returncode == 0
+    again = install(place, "small.tar", "--files-only", "--to", "other")
+    assert again.returncode == 0 and "since its first use" in again.stdout
+
+
+def test_an_unsigned_bundle_is_installed_only_knowingly_and_is_not_called_verified(place):
+    write_bundle(place / "small.tar", cases.files(), cases.about(), None, cases.Silent())
+    refused = install(place, "small.tar", "--files-only")
+    assert refused.returncode == 4 and written(place) == set()
+    done = install(place, "small.tar", "--files-only", "--allow-unsigned")
+    assert done.returncode == 0 and "NOT VERIFIED" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "list header",
+        "list",
+        "padding of the list",
+        "content of install.py",
+        "header of tree/bootstrap",
+        "content of tree/bootstrap",
+        "padding of tree/bootstrap",
+        "end",
+    ],
+)
+def test_a_changed_byte_installs_nothing(place, what):
+    offset = next(start for name, start, _ in cases.layout(place / "small.tar") if name == what)
+    data = bytearray((place / "small.tar").read_bytes())
+    data[offset] ^= 4
+    (place / "small.tar").write_bytes(data)
+    done = install(place, "small.tar", "--key", KEY, "--files-only")
+    assert done.returncode == 3 and "error:" in done.stderr
+    assert written(place) == set()
+
+
+def test_verify_only_writes_nothing(place):
+    done = install(place, "small.tar", "--key", KEY, "--verify-only")
+    assert done.returncode == 0 and written(place) == set()
+    assert install(place, "small.tar", "--verify-only").returncode == 4
+
+
+def test_installing_again_is_no_error_and_another_folder_is_never_overwritten(place):
+    assert install(place, "small.tar", "--key", KEY, "--files-only").returncode == 0
+    assert "already installed" in install(place, "small.tar", "--key", KEY, "--files-only").stdout
+    (place / "mine").mkdir()
+    (place / "mine" / "thesis").write_text("years of work")
+    done = install(place, "small.tar", "--key", KEY, "--files-only", "--to", "mine")
+    assert done.returncode == 2 and (place / "mine" / "thesis").read_text() == "years of work"
+
+
+def test_what_an_interrupted_installation_left_is_begun_anew(place):
+    for leftover in ("small", ".small.installing"):
+        (place / leftover).mkdir()
+        (place / leftover / "half").write_text("")
+    (place / "small" / ".bundle-installing").write_bytes(b"")
+    assert install(place, "small.tar", "--key", KEY, "--files-only").returncode == 0
+    assert not (place / "small" / "half").exists() and written(place) == {"small"}
+
+
+def test_killed_at_any_moment_it_can_be_run_again(place):
+    items = [
+        *cases.files(),
+        *(Item.of_bytes(f"tree/many/{n}", cases.noise(20_000, str(n))) for n in range(400)),
+        *READY,
+    ]
+    cases.pack(place, list({item.path: item for item in items}.values()))
+    for delay_s in (0.05, 0.15, 0.25, 0.35, 0.45):
+        process = subprocess.Popen(
+            [sys.executable, "-I", "install.py", "small.tar", "--key", KEY], cwd=place,
+            env={"HOME": str(place / "home"), "PATH": os.environ["PATH"]},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (place / "small").exists() or (place / "small" / "many").is_dir()
+    done = install(place, "small.tar", "--key", KEY)
+    assert done.returncode == 0, done.stderr
+    assert len(list((place / "small" / "many").iterdir())) == 400 and written(place) == {"small"}
+
+
+def test_a_terminated_installation_clears_up(place):
+    slow = Item.of_bytes("tree/bootstrap", b"#!/bin/sh\nsleep 30\n", executable=True)
+    cases.pack(place, list({item.path: item for item in [*cases.files(), slow]}.values()))
+    process = subprocess.Popen(
+        [sys.executable, "-I", "install.py", "small.tar", "--key", KEY], cwd=place, start_new_session=True,
+        env={"HOME": str(place / "home"), "PATH": os.environ["PATH"]}, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 20
+    while not (place / "small").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait() == 130
+    assert written(place) == set()
+
+
+def test_a_step_that_fails_leaves_nothing(place):
+    broken = Item.of_bytes("tree/bootstrap", b"#!/bin/sh\necho no venv here >&2\nexit 4\n", executable=True)
+    cases.pack(place, list({item.path: item for item in [*cases.files(), broken]}.values()))
+    done = install(place, "small.tar", "--key", KEY)
+    assert done.returncode == 4 and "no venv here" in done.stderr
+    assert written(place) == set()
+
+
+def test_the_environment_is_made_without_network_and_without_the_users_settings(place, monkeypatch):
+    script = b"#!/bin/sh\nmkdir -p .venv/bin\ncp ready .venv/bin/python\nenv >seen\n"
+    items = [*cases.files(), Item.of_bytes("tree/bootstrap", script, executable=True), READY[1]]
+    cases.pack(place, list({item.path: item for item in items}.values()))
+    done = install(place, "small.tar", "--key", KEY)
+    assert done.returncode == 0 and "adopted" in done.stdout, done.stderr
+    seen = (place / "small" / "seen").read_text().splitlines()
+    assert "PIP_NO_INDEX=1" in seen and f"PIP_FIND_LINKS={(place / 'small' / 'artifacts' / 'wheels').as_uri()}" in seen
+
+
+def test_too_little_room_is_said_before_anything_is_written(place):
+    cases.pack(place, unpacked_bytes=1 << 60)
+    done = install(place, "small.tar", "--key", KEY)
+    assert done.returncode == 4 and "GB free" in done.stderr
+    assert written(place) == set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_fills_up_leaves_nothing(place):
+    disk = place / "base"
+    disk.mkdir()
+    big = [*cases.files(), *(Item.of_bytes(f"tree/many/{n}", cases.noise(200_000, str(n))) for n in range(20))]
+    cases.pack(place, big)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(disk)], check=False).returncode:
+        pytest.skip("mount is not allowed here")
+    try:
+        (disk / "filler").write_bytes(bytes(400_000))
+        room = "type('Room', (), {'f_bavail': 1 << 40, 'f_frsize': 1})()"  # what it is told before it writes
+        blind = f"import os\nos.statvfs = lambda path: {room}\n"
+        (place / "blind.py").write_text(blind + (place / "install.py").read_text())
+        done = subprocess.run(
+            [sys.executable, "-I", "blind.py", "small.tar", "--key", KEY, "--files-only", "--to", "base/x"],
+            cwd=place, env={"HOME": str(place / "home"), "PATH": os.environ["PATH"]}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        left = {path.name for path in disk.iterdir()}
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert done.returncode == 4 and "no space is left" in done.stderr
+    assert left == {"filler"}
+
+
+# --- differences
+
+
+@pytest.fixture
+def difference(place):
+    """small.tar holds one more file than base/small.tar, and only that file."""
+    (place / "base").mkdir()
+    shutil.move(place / "small.tar", place / "base" / "small.tar")
+    items = hashed([*cases.files(), Item.of_bytes("tree/new", b"new\n")], cases.Silent())
+    known = {item.sha256 for item in cases.files()}
+    marked = [
+        Item(i.path, i.source, i.size_bytes, i.executable, i.sha256, i.path.startswith("tree/") and i.sha256 in known)
+        for i in items
+    ]
+    from bundle.packing import verify_bundle
+
+    cases.pack(place, marked, base=verify_bundle(place / "base" / "small.tar", [KEY]).list_sha256)
+    return place
+
+
+def test_a_difference_carries_only_what_is_new_and_installs_the_whole(difference):
+    assert (difference / "small.tar").stat().st_size < (difference / "base" / "small.tar").stat().st_size
+    done = install(difference, "small.tar", "--key", KEY, "--files-only", "--base", "base/small.tar")
+    assert done.returncode == 0, done.stderr
+    assert (difference / "small" / "new").read_bytes() == b"new\n"
+    assert (difference / "small" / "data" / "demo" / "checkpoint.pth").read_bytes() == cases.noise(5000, "weights")
+
+
+def test_a_difference_builds_upon_what_the_earlier_one_installed(difference):
+    assert (
+        install(difference / "base", "small.tar", "--key", KEY, "--files-only").returncode == 2
+    )  # no install.py there
+    shutil.copy(difference / "install.py", difference / "base")
+    assert install(difference / "base", "small.tar", "--key", KEY, "--files-only").returncode == 0
+    done = install(difference, "small.tar", "--key", KEY, "--files-only", "--base", "base/small")
+    assert done.returncode == 0, done.stderr
+    (difference / "base" / "small" / "bootstrap").write_text("changed")
+    again = install(difference, "small.tar", "--key", KEY, "--files-only", "--base", "base/small", "--to", "other")
+    assert again.returncode == 4 and "bootstrap" in again.stderr and not (difference / "other").exists()
+
+
+def test_a_difference_alone_is_asked_for_its_base(difference):
+    done = install(difference, "small.tar", "--key", KEY, "--files-only")
+    assert done.returncode == 4 and "--base" in done.stderr and written(difference) == set()
+
+
+def test_a_base_that_lacks_a_file_is_refused(difference):
+    cases.pack(difference / "base", cases.files()[:3])
+    done = install(difference, "small.tar", "--key", KEY, "--files-only", "--base", "base/small.tar")
+    assert done.returncode == 4 and "no earlier bundle given has it" in done.stderr
+    assert written(difference) == set()
