@@ -260,6 +260,8 @@ def demo_train(c, epochs=0, engine="auto"):
 
 _AUDIT = {
     "subject": "a run's folder (it holds record.json), or the word latest",
+    "verified": "a run's folder, the word latest, a bundle's file, or a folder that was installed from one",
+    "key": "fingerprint of the key that must have signed a bundle; left out: the keys trusted on this machine",
     "to": "folder for the page: audit.html, audit.md, audit.json; left out: one in artifacts/audits",
     "rounds": "timed rounds of the speed checks, 10 or more (30)",
     "images": "names, separated by commas; left out: the record's, or all that are always made",
@@ -268,16 +270,17 @@ _AUDIT = {
 }
 
 
-@task(help={"subject": _AUDIT["subject"], **help_for("data", "checkpoint"), "to": _AUDIT["to"]}, auto_shortflags=False)
+@task(help={"subject": _AUDIT["verified"], **help_for("data", "checkpoint"), "key": _AUDIT["key"],
+            "to": _AUDIT["to"]}, auto_shortflags=False)  # fmt: skip
 @reporting
-def audit_verify(c, subject, data="", checkpoint="", to=""):
+def audit_verify(c, subject, data="", checkpoint="", key="", to=""):
     """Prove or refute a run from its bytes.
 
     Every digest, image and figure is recomputed; nothing is run, and nothing that the record says is believed.
     """
     from bundle.audit import commands
 
-    commands.verify(_here()[0], subject, data, checkpoint, to, print)
+    commands.verify(_here()[0], subject, data, checkpoint, key, to, print)
 
 
 @task(help={**{name: _AUDIT[name] for name in ("subject", "rounds", "to")},

@@ -29,16 +29,24 @@ def _given(option: str) -> Path | None:
     return path
 
 
-def verify(paths: Paths, subject: str, data: str, checkpoint: str, to: str, say: Say) -> None:
+def verify(paths: Paths, subject: str, data: str, checkpoint: str, key: str, to: str, say: Say) -> None:
     """Audit a run's folder, or a packed bundle, and write the page.
 
     Raises:
         VerificationFailed: a claim is refuted.
         CouldNotVerify: none is, but for some something is missing.
     """
+    from bundle.audit.bundles import is_run, verify_a_bundle
     from bundle.audit.verify import verify_run
+    from bundle.files import sha256_bytes
 
-    evidence = open_run(_run_folder(paths, subject), paths)
+    place = _run_folder(paths, subject)
+    if not is_run(place) and place.exists():
+        keys = [key] if key else []
+        outcome = verify_a_bundle(place, paths.temporary, keys, _given(data), _given(checkpoint))
+        _finish(outcome, paths, sha256_bytes(place.name.encode()), to, say)
+        return
+    evidence = open_run(place, paths)
     _finish(verify_run(evidence, _given(data), _given(checkpoint)), paths, evidence.sha256, to, say)
 
 

@@ -14,6 +14,7 @@ from bundle.graph.digests import FileDigest, StatCache, digest_folder
 from bundle.paths import Paths
 
 RECORD = "record.json"
+RECEIVED = "results"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Evidence:
         return self._stored[fingerprint]
 
     def _read(self, fingerprint: str) -> Stored:
-        folder = self.store / fingerprint[:2] / fingerprint
+        folder = self._folder(fingerprint)
         if not folder.is_dir():
             raise CouldNotVerify(f"the stored result {fingerprint[:16]} is not here")
         try:
@@ -90,6 +91,17 @@ class Evidence:
             no_cache = StatCache(None)
             digests[name] = digest_folder(part, no_cache, f"{name}/ of {fingerprint[:16]}") if part.is_dir() else {}
         return Stored(folder, document, digests["out"], digests["obs"])
+
+    def _folder(self, fingerprint: str) -> Path:
+        """In a store by fingerprint; in a run that came in a bundle by the stage's key, beside the record."""
+        received = self.run / RECEIVED
+        if not received.is_dir():
+            return self.store / fingerprint[:2] / fingerprint
+        keys = [str(stage["key"]) for stage in self.record["stages"] if stage["fingerprint"] == fingerprint]
+        name = keys[0].replace(":", "-") if keys else fingerprint
+        if "/" in name or name.startswith("."):
+            raise VerificationFailed(f"the record has a stage of the key {name!r}")
+        return received / name
 
     def file(self, stage: Mapping[str, Any], name: str) -> bytes:
         """A file of a stage's out/, held to the digest that the record gives it.
@@ -140,7 +152,7 @@ def parse_json(data: bytes, what: str) -> Any:
 
 
 def open_run(run: Path, paths: Paths) -> Evidence:
-    """Open a run's folder, whose stored results lie where `invoke reproduce` put them: in ../../store.
+    """Open a run's folder, whose stored results lie in ../../store or beside the record.
 
     Args:
         run: the folder, or its record.json.

@@ -36,6 +36,10 @@ def request_of(record: Mapping[str, Any], data: Path | None = None, checkpoint: 
         split=asked["split"],
         loop=asked.get("loop", 100),
         skip_bad=asked.get("skip_bad", False),
+        pinned=tuple(asked.get("pinned", ())),
+        soc_version=asked.get("soc_version", ""),
+        precision_mode=asked.get("precision_mode", ""),
+        num_devices=asked.get("num_devices", 1),
     )
 
 
@@ -60,12 +64,6 @@ def examine_graph(outcome: Outcome, evidence: Evidence) -> dict[str, Node]:
             kind = evidence.record[name]["kind"]
             if request[name] != kind:
                 it.wrong.append(f"request.{name} is {request[name]!r}; {name}.kind is {kind!r}")
-        if request["toolchain"] == "pinned":
-            it.wrong += [
-                f"request.toolchain is 'pinned'; {row['component']} {row['status']}: found {row['found'] or 'nothing'}"
-                for row in evidence.record["toolchain"]
-                if row["status"] != "same" and not row["probe"].endswith("this host")
-            ]
     return nodes
 
 
@@ -99,17 +97,18 @@ def _examine_stage(it: Examination, evidence: Evidence, node: Node, stage: Mappi
     expected = _expected(evidence, node, stage)
     it.wrong += differences({k: v for k, v in stage.items() if k not in _OBSERVED}, expected, path)
     if stored is not None:
-        for name in sorted({*listed, *stored.outputs}):
-            it.wrong += _file_findings(path, name, listed.get(name), stored.outputs.get(name))
+        it.missing += [f"{name} is not here" for name in sorted(set(listed) - set(stored.outputs))]
+        it.wrong += [
+            f"the store holds {name}, which {path}.outputs.files does not list"
+            for name in sorted(set(stored.outputs) - set(listed))
+        ]
+        for name in sorted(set(listed) & set(stored.outputs)):
+            it.wrong += _file_findings(path, name, listed[name], stored.outputs[name])
         size_mb = sum(digest.size_bytes for digest in stored.outputs.values()) / 1e6
         it.evidence.append(f"{len(stored.outputs)} files, {size_mb:.1f} MB, hashed; fingerprint {stage['fingerprint']}")
 
 
-def _file_findings(path: str, name: str, listed: FileDigest | None, found: FileDigest | None) -> list[str]:
-    if listed is None:
-        return [f"the store holds {name}, which the record does not list"]
-    if found is None:
-        return [f"{path}.outputs.files lists {name}, which the store does not hold"]
+def _file_findings(path: str, name: str, listed: FileDigest, found: FileDigest) -> list[str]:
     if found != listed:
         return [
             f"{name} has sha256 {found.sha256} and {found.size_bytes} bytes; {path}.outputs.files says "
@@ -131,10 +130,11 @@ def _key(evidence: Evidence, node: Node, stage: Mapping[str, Any], stored: Store
     }
     if node.stage.exactness == ISA_EXACT or node.stage.host_bound:
         key["instruction_set"] = evidence.record["host"].get("instruction_set", "")
-    if node.stage.host_bound:
-        if stored is None:
+    for name, needed in (("host", node.stage.host_bound), ("accelerator", node.stage.accelerator)):
+        if needed and stored is None:
             return None
-        key["host"] = stored.document["key"].get("host", "")
+        if needed and stored is not None:
+            key[name] = stored.document["key"].get(name, "")
     return key
 
 

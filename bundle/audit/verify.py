@@ -20,11 +20,13 @@ from bundle.errors import CouldNotVerify, VerificationFailed
 from bundle.files import sha256_file
 from bundle.graph.digests import StatCache, digest_source
 from bundle.inputs import DEMO, demo_checkpoint_path
-from bundle.published import load_published
+from bundle.published import Published, load_published
 from bundle.record import identity_of
 from bundle.report import write_report
+from bundle.reproduce import PINNED_DEVIATING
+from bundle.target import PINNED, PORTABLE
 from bundle.toml import read_toml
-from bundle.verdict import verdict
+from bundle.verdict import is_excepted, verdict
 
 _SCHEMA = Path(records.__file__).with_name("record.schema.json")
 KNOWN = ("checkpoint", "data", "engine", "host", "identity", "image_layers", "image_manifests", "images", "metrics",
@@ -142,15 +144,22 @@ def _examine_judgement(outcome: Outcome, evidence: Evidence) -> None:
     """Claims about what was concluded: toolchain, verdict, formulas, reports; and what only the runner saw."""
     record, paths = evidence.record, evidence.paths
     stages = {stage["key"]: stage for stage in record["stages"]}
+    table = load_published(paths.conf / "published.toml")
     with outcome.examine("toolchain", "the toolchain is what the probes found in the images") as it:
         probes = {
             name: evidence.json(_named(stages, f"probe:{name}"), "probe.json") for name in record["images"]
         }  # fmt: skip
-        rows = toolchain.compare(toolchain.load_components(paths.conf), probes, _host_facts(it, record))
+        rows = toolchain.compare(toolchain.load_components(paths.conf), probes, record["host"])
         it.wrong += differences(record["toolchain"], rows, "toolchain")
+        name = _toolchain_name(record, rows, table)
+        if record["request"]["toolchain"] != name:
+            it.wrong.append(f"request.toolchain is {record['request']['toolchain']!r}; recomputed: {name!r}")
+        if any(row["found"] and row["probe"].endswith(" in this host") for row in rows):
+            it.if_it_holds = ATTESTED
+            it.evidence.append("driver, firmware and chip are attested by the run")
         it.evidence.append(f"{len(rows)} components of conf/compatibility.toml, {len(probes)} probes by digest")
     with outcome.examine("verdict", "the verdict follows from the published table") as it:
-        expected = verdict(record, load_published(paths.conf / "published.toml"))
+        expected = verdict(record, table)
         it.wrong += differences(record["verdict"], expected, "verdict")
         it.evidence.append(f"recomputed: {expected['outcome']}; conf/published.toml sha256 "
                            f"{sha256_file(paths.conf / 'published.toml')}")  # fmt: skip
@@ -167,18 +176,12 @@ def _examine_judgement(outcome: Outcome, evidence: Evidence) -> None:
         it.evidence.append(f"{len(observed)} values that only the machine of the run could see")
 
 
-def _host_facts(it: Examination, record: Mapping[str, Any]) -> dict[str, str]:
-    """Driver, firmware and chip: seen by the run alone where there is a device; nothing on a CPU."""
-    if record["request"]["device"] == "cpu":
-        return {}
-    it.if_it_holds = ATTESTED
-    facts = {}
-    for row in record["toolchain"]:
-        source, _, where = row.get("probe", "").partition(" in ")
-        if where == "this host" and row["found"]:
-            facts[source.partition(":")[2]] = row["found"]
-    it.evidence.append("driver, firmware and chip are attested by the run")
-    return facts
+def _toolchain_name(record: Mapping[str, Any], rows: list[dict[str, str]], table: Published) -> str:
+    """'pinned' only where the pinned images ran and every row of the compatibility table is as required."""
+    if not record["request"].get("pinned"):
+        return PORTABLE
+    wrong = toolchain.deviations(rows, lambda row: is_excepted(row, record["host"], table))
+    return PINNED_DEVIATING if wrong else PINNED
 
 
 def _examine_reports(it: Examination, evidence: Evidence) -> None:

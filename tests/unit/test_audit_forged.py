@@ -122,7 +122,7 @@ def test_a_component_that_no_probe_found_is_refuted(run: Path):
 
 def test_the_name_of_the_pinned_toolchain_alone_is_refuted(run: Path):
     forge(run, lambda document: document["request"].update(toolchain="pinned"))
-    assert "request.toolchain is 'pinned'" in refuted(audited(run))["graph"]
+    assert "request.toolchain is 'pinned'; recomputed: 'portable'" in refuted(audited(run))["toolchain"]
 
 
 def test_data_that_call_themselves_timit_are_refuted(run: Path):
@@ -190,6 +190,23 @@ def test_a_surplus_file_among_the_outputs_is_refuted(run: Path):
     stage = stage_of(evidence.record, "corpus")
     (evidence.store / stage["fingerprint"][:2] / stage["fingerprint"] / "out" / "extra").write_bytes(b"x")
     assert "the store holds extra" in refuted(audited(run))["stage:corpus"]
+
+
+def test_a_file_that_was_withheld_could_not_be_verified_and_the_rest_of_the_stage_still_is(run: Path):
+    evidence = reopen(run)
+    for stage in evidence.record["stages"]:
+        folder = evidence.store / stage["fingerprint"][:2] / stage["fingerprint"]
+        target = evidence.run / "results" / stage["key"].replace(":", "-")
+        shutil.copytree(folder, target)
+    shutil.rmtree(evidence.store)
+    for path in evidence.run.glob("results/infer@*/out/*/*.npy"):
+        path.unlink()
+    outcome = audited(run)
+    assert refuted(outcome) == {}
+    open_claims = {claim.key for claim in outcome.of_status(UNVERIFIED) if not claim.key.startswith("lock:")}
+    assert open_claims == {f"stage:infer@{SIZE}", f"symbols@{SIZE}", f"score@{SIZE}"}
+    (evidence.run / "results" / "corpus" / "out" / "units").write_text("p00\n")
+    assert "units has sha256" in refuted(audited(run))["stage:corpus"]
 
 
 def test_a_link_among_the_outputs_is_refuted(run: Path):
