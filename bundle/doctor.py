@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bundle import host, inputs, toolchain
+from bundle import host, inputs, npu, user_lock
 from bundle.engines.base import Availability
 from bundle.errors import BundleError, UsageError
 from bundle.graph.digests import StatCache
 from bundle.paths import Paths
+from bundle.sources import find_source, how_to_get, load_sources
+from bundle.user_lock import LICENCES
 
 OK = "ok"
 MISSING = "missing"
@@ -23,15 +24,6 @@ _RESULTS_BYTES = 1 * 1000**3  # of a run of the demo with one batch size, twice 
 _UNPACKED_FACTOR = 3.5  # a layer's size by its packages': 2.2 for PyTorch, 3.6 for NumPy and its kin, measured
 _EMULATORS = {"amd64": "qemu-aarch64", "arm64": "qemu-x86_64"}
 _OTHER = {"amd64": "arm64", "arm64": "amd64"}
-_NPU_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
-# What the pinned toolchain takes from the user, as no registry gives it: pattern in data/sources, what it is.
-_PINNED_SOURCES = (
-    ("*ascend-cann-toolkit*6.3.RC1*.run", "CANN 6.3.RC1 toolkit"),
-    ("aclruntime-0.0.2-cp37-cp37m-linux_*.whl", "aclruntime 0.0.2"),
-    ("ais_bench-0.0.2-*.whl", "ais_bench 0.0.2"),
-    ("*kaldi*", "Kaldi's source"),
-    ("Python-3.7.5.*", "Python 3.7.5's source"),
-)
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,7 @@ def examine(paths: Paths, engine: str = "auto") -> str:
         lines.append(Line(MISSING, "engines", error.message, error.hint, blocks=True))
     lines += npu_lines(system, paths.conf)
     lines += input_lines(paths)
-    lines += source_lines(paths.data / "sources")
+    lines += source_lines(paths, system.architecture())
     lines += image_lines(paths, system)
     return "\n".join([*(line.text() for line in lines), "", conclusion(lines)])
 
@@ -189,42 +181,52 @@ def _taken_line(found: list[Availability], asked: str, to_come: bool) -> Line:
 
 
 def npu_lines(system: System, conf: Path) -> list[Line]:
-    """NPU tools, device nodes and driver, held against the compatibility table."""
-    folders = [*system.search, *(str(system.root / name) for name in ("usr/local/sbin", "usr/local/bin"))]
-    tool = next((Path(f) / "npu-smi" for f in folders if f and os.access(Path(f) / "npu-smi", os.X_OK)), None)
-    devices = sorted(path.name for path in (system.root / "dev").glob("davinci[0-9]*"))
-    if tool is None and not devices:
-        advice = "not needed: this version computes on the CPU, and says so in the report"
-        return [Line(MISSING, "NPU", "no npu-smi and no /dev/davinci*", advice)]
+    """NPU tools, device nodes, chips, firmware and driver, held against the compatibility table."""
+    found = npu.examine(npu.Host(system.root, system.search))
+    if not found.present:
+        advice = "not needed on the CPU, which `invoke reproduce` takes unless told --device npu"
+        return [Line(MISSING, "NPU", found.problem, advice)]
     lines = [
-        Line(OK, "npu-smi", str(tool))
-        if tool
-        else Line(MISSING, "npu-smi", "in neither PATH nor /usr/local/sbin", "install the NPU's driver package"),
+        Line(OK, "npu-smi", f"{found.tool} ({found.tool_version or 'version unknown'})")
+        if found.tool
+        else Line(MISSING, "npu-smi", "in neither PATH nor /usr/local/sbin", "install the NPU's driver package")
     ]
-    absent = [f"/dev/{name}" for name in _NPU_NODES if not (system.root / "dev" / name).exists()]
-    if not devices:
-        lines.append(Line(MISSING, "NPU devices", "no /dev/davinci*", "see `npu-smi info` and the kernel's log"))
-    elif absent:
-        lines.append(Line(DEVIATES, "NPU devices", f"{', '.join(devices)}, but no {', '.join(absent)}",
-                          "the driver is half there: install it again, then start the machine anew"))  # fmt: skip
-    else:
-        lines.append(Line(OK, "NPU devices", ", ".join(devices)))
-    return [*lines, _driver_line(system, conf)]
+    lines.append(_nodes_line(system, found))
+    if found.problem and found.tool and "is not there" not in found.problem and "are not there" not in found.problem:
+        lines.append(Line(MISSING, "NPU chips", found.problem, found.hint))
+    lines += [_chip_line(chip) for chip in found.chips]
+    return [*lines, _driver_line(found, conf)]
 
 
-def _driver_line(system: System, conf: Path) -> Line:
-    rows = toolchain.load_components(conf)
-    required = next(row.required for row in rows if row.source == "host:driver")
-    try:
-        text = (system.root / "usr/local/Ascend/driver/version.info").read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        return Line(MISSING, "NPU driver", f"no version.info ({error.strerror})", f"the guide requires {required}")
-    match = re.search(r"^Version\s*=\s*(\S+)", text, re.MULTILINE)
-    version = match.group(1) if match else "unknown"
-    if version == required:
-        return Line(OK, "NPU driver", version)
-    advice = f"the guide requires {required}; an Atlas 300I Duo takes the version of its CANN instead"
-    return Line(DEVIATES, "NPU driver", version, advice)
+def _nodes_line(system: System, found: npu.Npu) -> Line:
+    absent = [f"/dev/{name}" for name in npu.CONTROL_NODES if not (system.root / "dev" / name).exists()]
+    if not found.nodes:
+        return Line(MISSING, "NPU devices", "no /dev/davinci*", "see `npu-smi info` and the kernel's log")
+    if absent:
+        return Line(DEVIATES, "NPU devices", f"{', '.join(found.nodes)}, but no {', '.join(absent)}",
+                    "the driver is half there: install it again, then start the machine anew")  # fmt: skip
+    return Line(OK, "NPU devices", ", ".join(found.nodes))
+
+
+def _chip_line(chip: npu.Chip) -> Line:
+    what = f"{chip.soc_version}, card {chip.card} chip {chip.number}, {chip.health}, {chip.memory_mb} MB"
+    if chip.health != npu.HEALTHY:
+        advice = f"`npu-smi info -t health -i {chip.card} -c {chip.number}` says why"
+        return Line(DEVIATES, f"NPU device {chip.device}", what, advice)
+    if chip.busy:
+        return Line(DEVIATES, f"NPU device {chip.device}", f"{what}, busy", "a run takes an idle one, or waits for you")
+    return Line(OK, f"NPU device {chip.device}", what)
+
+
+def _driver_line(found: npu.Npu, conf: Path) -> Line:
+    from bundle.target import firmware_deviation
+
+    versions = f"driver {found.driver or 'unknown'}, firmware {found.firmware or 'unknown'}, {found.product}"
+    wrong = firmware_deviation(found, conf)
+    if not wrong:
+        return Line(OK, "NPU driver", versions)
+    advice = f"{wrong}; an {npu.DUO} takes the version of its CANN instead"
+    return Line(DEVIATES, "NPU driver", versions, advice)
 
 
 def input_lines(paths: Paths) -> list[Line]:
@@ -264,14 +266,25 @@ def _checkpoint_line(paths: Paths) -> Line:
     )
 
 
-def source_lines(folder: Path) -> list[Line]:
-    """What the pinned toolchain would take from data/sources."""
-    lacking = [what for pattern, what in _PINNED_SOURCES if not any(folder.glob(pattern))]
-    present = [what for _, what in _PINNED_SOURCES if what not in lacking]
-    if not lacking:
-        return [Line(OK, "data/sources", ", ".join(present))]
-    advice = "not needed: runs use the portable toolchain, and the report lists every deviation"
-    return [Line(MISSING, "data/sources", f"for the pinned toolchain: no {', '.join(lacking)}", advice)]
+def source_lines(paths: Paths, architecture: str) -> list[Line]:
+    """What the pinned toolchain and the NPU take from data/sources, by name; and the vendor's licence."""
+    other = f"-{_OTHER[architecture]}"
+    known = [source for source in load_sources(paths.conf).values() if not source.name.endswith(other)]
+    lines = []
+    for source in known:
+        path = find_source(paths, source)
+        if path is not None:
+            lines.append(Line(OK, "data/sources", f"{source.title}: {path.name}"))
+        else:
+            advice = f"only for --toolchain pinned or --device npu: {how_to_get(source)}"
+            lines.append(Line(MISSING, "data/sources", source.title, advice))
+    for licence in sorted({source.accept for source in known} - {""}):
+        if user_lock.accepted(paths, licence):
+            lines.append(Line(OK, "licence", f"{licence}: accepted by you, in data/user.lock.json"))
+        else:
+            advice = f"only for --device npu: `invoke accept-cann-licence` says that you accept {LICENCES[licence]}"
+            lines.append(Line(MISSING, "licence", f"{licence}: not accepted", advice))
+    return lines
 
 
 def image_lines(paths: Paths, system: System) -> list[Line]:

@@ -123,8 +123,9 @@ def main(arguments):
         if part.device is None:
             run_part(commands, part, options)
             progress.advance(len(part.batches))
-    in_parallel(lambda part: run_part(commands, part, options), together)
-    progress.advance(sum(len(part.batches) for part in together))
+    if together:
+        in_parallel(lambda part: run_part(commands, part, options), together)
+        progress.advance(sum(len(part.batches) for part in together))
 
 
 def in_parallel(work, items):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import requests
 
 from bundle import user_lock
-from bundle.errors import FetchError, UsageError
+from bundle.errors import FetchError
 from bundle.fetching.session import http_session
 from bundle.fetching.site import whereabouts
 from bundle.paths import Paths
@@ -35,11 +35,6 @@ def fetch_archives(paths: Paths, names: Sequence[str], say: Callable[[str], None
     for source in wanted:
         if source.accept:
             user_lock.require_accepted(paths, source.accept)
-        if source.first_use:
-            raise UsageError(
-                f"{source.title} has no published digest to hold a download to",
-                hint=f"get {source.file} from {source.page} and put it into data/sources: it is held to from then on",
-            )
     failures = []
     with http_session(whereabouts(paths.root)) as session:
         for source in wanted:

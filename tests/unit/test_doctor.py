@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bundle import doctor
+from bundle import doctor, user_lock
 from bundle.doctor import DEVIATES, MISSING, OK, Line, System
 from bundle.engines.base import Availability
 from bundle.errors import UsageError
 from bundle.files import sha256_bytes
 from bundle.paths import Paths
+from tests.simulators.ascend.host import AscendHost
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = {
@@ -108,38 +109,42 @@ def test_a_machine_without_npu_is_told_that_it_needs_none(system: System):
     assert "CPU" in found.advice
 
 
-def npu_machine(system: System, version: str, nodes: tuple[str, ...]) -> list[Line]:
-    tool = system.root / "usr/local/sbin/npu-smi"
-    tool.parent.mkdir(parents=True)
-    tool.write_text("#!/bin/sh\n", encoding="utf-8")
-    tool.chmod(0o755)
-    for name in nodes:
-        (system.root / "dev" / name).write_text("", encoding="utf-8")
-    info = system.root / "usr/local/Ascend/driver/version.info"
-    info.parent.mkdir(parents=True)
-    info.write_text(f"Version={version}\nascendhal_version=7\n", encoding="utf-8")
+def npu_machine(system: System, host: AscendHost) -> list[Line]:
+    host.make(system.root)
     return doctor.npu_lines(system, ROOT / "conf")
 
 
-ALL_NODES = ("davinci0", "davinci_manager", "devmm_svm", "hisi_hdc")
-
-
-def test_the_guides_driver_is_ok(system: System):
-    lines = npu_machine(system, "22.0.4", ALL_NODES)
-    assert [item.status for item in lines] == [OK, OK, OK]
-    assert line(lines, "npu-smi").found.endswith("usr/local/sbin/npu-smi")
+def test_the_guides_card_and_driver_are_ok(system: System):
+    lines = npu_machine(system, AscendHost(tool_folder="usr/local/sbin"))
+    assert [item.status for item in lines] == [OK, OK, OK, OK]
+    assert "usr/local/sbin/npu-smi (22.0.4)" in line(lines, "npu-smi").found
+    assert line(lines, "NPU device 0").found.startswith("Ascend310P3, card 7 chip 0, OK")
 
 
 def test_another_driver_deviates_and_names_the_cards_exception(system: System):
-    found = line(npu_machine(system, "23.0.RC1", ALL_NODES), "NPU driver")
-    assert (found.status, found.found) == (DEVIATES, "23.0.RC1")
+    found = line(npu_machine(system, AscendHost(driver="23.0.RC1", firmware="23.0.RC1")), "NPU driver")
+    assert found.status == DEVIATES
+    assert "driver 23.0.RC1" in found.found
     assert "Atlas 300I Duo" in found.advice
 
 
+def test_a_duo_has_its_versions_by_cann(system: System):
+    lines = npu_machine(system, AscendHost("duo", "23.0.RC1", "23.0.RC1", devices=(0, 1)))
+    assert [item.status for item in lines] == [OK] * 5
+
+
 def test_device_nodes_half_there_are_named(system: System):
-    found = line(npu_machine(system, "22.0.4", ("davinci0", "davinci_manager")), "NPU devices")
+    found = line(npu_machine(system, AscendHost(control=("davinci_manager",))), "NPU devices")
     assert found.status == DEVIATES
     assert "/dev/devmm_svm, /dev/hisi_hdc" in found.found
+
+
+def test_an_unhealthy_a_busy_and_a_silent_npu_are_told_apart(system: System):
+    assert "Alarm" in line(npu_machine(system, AscendHost("unhealthy")), "NPU device 0").found
+    assert "busy" in line(npu_machine(system, AscendHost("busy")), "NPU device 0").found
+    silent = line(npu_machine(system, AscendHost("dcmi_8005")), "NPU chips")
+    assert "dcmi cannot be initialised" in silent.found
+    assert "restart the host" in silent.advice
 
 
 def with_demo(paths: Paths, content: bytes = b"weights") -> None:
@@ -177,12 +182,19 @@ def test_timit_beside_other_things_is_explained(checkout: Paths):
     assert "data/TIMIT" in data.advice
 
 
-def test_sources_of_the_pinned_toolchain_are_named_one_by_one(tmp_path: Path):
-    (tmp_path / "ais_bench-0.0.2-py3-none-any.whl").write_bytes(b"")
-    (found,) = doctor.source_lines(tmp_path)
-    assert found.status == MISSING
-    assert "CANN 6.3.RC1" in found.found
-    assert "ais_bench" not in found.found
+def test_sources_of_the_pinned_toolchain_are_named_one_by_one_with_their_page(checkout: Paths):
+    folder = checkout.data / "sources"
+    folder.mkdir()
+    (folder / "ais_bench-0.0.2-py3-none-any.whl").write_bytes(b"")
+    lines = doctor.source_lines(checkout, "amd64")
+    found = {item.found: item for item in lines}
+    assert found["ais_bench 0.0.2: ais_bench-0.0.2-py3-none-any.whl"].status == OK
+    assert found["CANN 6.3.RC1, toolkit for x86_64"].status == MISSING
+    assert "hiascend.com" in found["CANN 6.3.RC1, toolkit for x86_64"].advice
+    assert not any("aarch64" in text for text in found)
+    assert line(lines, "licence").status == MISSING
+    user_lock.accept(checkout, "CANN")
+    assert line(doctor.source_lines(checkout, "amd64"), "licence").status == OK
 
 
 def test_nothing_fetched_nothing_built_and_room_for_it(checkout: Paths, system: System):

@@ -7,7 +7,9 @@ import shutil
 
 import pytest
 
+from bundle import user_lock
 from bundle.errors import CouldNotRun, FetchError, UsageError, VerificationFailed
+from bundle.fetching import archives
 from bundle.paths import Paths
 from bundle.sources import (
     SourceArchive,
@@ -17,6 +19,7 @@ from bundle.sources import (
     known_source,
     load_sources,
     missing_sources,
+    settled,
 )
 
 CONTENT = b"an archive's content\n" * 100
@@ -139,22 +142,73 @@ def test_a_download_that_fails_everywhere_says_why_and_leaves_nothing(paths):
     assert not list((paths.data / "sources").iterdir())
 
 
-def test_an_archive_that_is_there_is_not_fetched_again_and_a_vendor_s_is_never_fetched_unasked(paths):
-    from bundle.fetching import archives
+def vendors(**more):
+    return archive(first_use=True, **more)
 
-    table = '[{0}]\ntitle = "T"\nfile = "{0}"\n{1}\nlicence = "MIT"\npage = "p"\nurls = ["u"]\n'
-    sources_toml(paths, table.format("a", f'sha256 = "{sha256(CONTENT)}"') + table.format("b", "first_use = true"))
+
+def test_an_archive_that_is_there_is_not_fetched_again(paths):
+    table = '[a]\ntitle = "T"\nfile = "a"\nsha256 = "{}"\nlicence = "MIT"\npage = "p"\nurls = ["u"]\n'
+    sources_toml(paths, table.format(sha256(CONTENT)))
     (paths.data / "sources" / "a").write_bytes(CONTENT)
     said = []
     archives.fetch_archives(paths, ["a"], said.append)
     assert said == ["T: it is in data/sources"]
-    with pytest.raises(UsageError, match="no published digest"):
-        archives.fetch_archives(paths, ["b"], said.append)
+
+
+def test_what_a_licence_covers_is_never_fetched_before_it_is_accepted(paths):
+    table = '[a]\ntitle = "T"\nfile = "a"\nfirst_use = true\naccept = "CANN"\nlicence = "L"\npage = "p"\nurls = ["u"]\n'
+    sources_toml(paths, table)
+    with pytest.raises(CouldNotRun, match="only for a user who accepts Huawei's licence") as caught:
+        archives.fetch_archives(paths, ["a"], print)
+    assert "accept-cann-licence" in caught.value.hint
+    assert not list((paths.data / "sources").iterdir())
+
+
+def test_the_first_file_seen_is_recorded_and_another_one_refused(paths):
+    named = paths.data / "sources" / "thing-1.0.tar.gz"
+    named.write_bytes(CONTENT)
+    seen = settled(paths, vendors())
+    assert seen.sha256 == sha256(CONTENT)
+    assert "trusted on first use" in seen.trust
+    assert user_lock.read(paths)["sources"] == {"thing-1.0.tar.gz": sha256(CONTENT)}
+    named.write_bytes(CONTENT + b"changed")
+    assert settled(paths, vendors()).sha256 == sha256(CONTENT)
+    with pytest.raises(VerificationFailed, match=r"data/user\.lock\.json says") as caught:
+        copy_verified(paths, vendors(), paths.data / "copy")
+    assert "remove thing-1.0.tar.gz from the lock" in caught.value.hint
+
+
+def test_what_was_seen_is_known_without_the_file_and_nothing_is_known_of_what_never_was(paths):
+    assert settled(paths, vendors()).sha256 == ""
+    named = paths.data / "sources" / "thing-1.0.tar.gz"
+    named.write_bytes(CONTENT)
+    settled(paths, vendors())
+    named.unlink()
+    assert settled(paths, vendors()).sha256 == sha256(CONTENT)
+
+
+def test_a_zip_of_published_digest_needs_no_trust(paths):
+    (paths.data / "sources" / "thing-1.0.tar.zip").write_bytes(CONTENT)
+    seen = settled(paths, vendors(zip_sha256=sha256(CONTENT)))
+    assert seen.trust == "pinned in conf/sources.toml"
+    copy_verified(paths, vendors(zip_sha256=sha256(CONTENT)), paths.data / "copy")
+    (paths.data / "sources" / "thing-1.0.tar.zip").write_bytes(b"another")
+    with pytest.raises(VerificationFailed, match=r"conf/sources\.toml says"):
+        copy_verified(paths, vendors(zip_sha256=sha256(CONTENT)), paths.data / "copy")
+    assert "sources" not in user_lock.read(paths)
+
+
+def test_a_zip_is_fetched_by_its_digest_and_a_wheel_is_recorded(paths):
+    got = fetch_source(paths, vendors(zip_sha256=sha256(CONTENT)), lambda url: iter([CONTENT]))
+    assert got.name == "thing-1.0.tar.zip"
+    got.unlink()
+    with pytest.raises(FetchError, match="cannot fetch"):
+        fetch_source(paths, vendors(zip_sha256=sha256(CONTENT)), lambda url: iter([b"not it"]))
+    assert fetch_source(paths, vendors(), lambda url: iter([CONTENT])).name == "thing-1.0.tar.gz"
+    assert user_lock.read(paths)["sources"] == {"thing-1.0.tar.gz": sha256(CONTENT)}
 
 
 def test_every_archive_that_cannot_be_had_is_named(paths, monkeypatch):
-    from bundle.fetching import archives
-
     def refuse(session, headers):
         def open_url(url):
             raise OSError(f"{url} is not reached")

@@ -43,6 +43,8 @@ dvppkernels_version=1.1
 tsfw_version=1.0
 package_version={driver}
 simulator=lstm-ctc-bundle
+fault={fault}
+chip={chip}
 """
 
 
@@ -54,6 +56,8 @@ class AscendHost:
         smi: the recorded output of `npu-smi info`, a file of smi/ without .txt.
         devices: N of each /dev/davinciN.
         tool_folder: where npu-smi lies, below the root.
+        fault: what opening a device fails with: 'dcmi', 'busy' or 'open'.
+        chip: what the driver says it drives, where that is not what npu-smi shows.
     """
 
     smi: str = "one_chip"
@@ -63,6 +67,8 @@ class AscendHost:
     devices: Sequence[int] = (0,)
     control: Sequence[str] = ("davinci_manager", "devmm_svm", "hisi_hdc")
     tool_folder: str = "usr/local/bin"
+    fault: str = ""
+    chip: str = "Ascend310P3"
 
     def make(self, root: Path) -> Host:
         """Write the host's files below `root`; nothing of them is a device."""
@@ -77,13 +83,17 @@ class AscendHost:
         shutil.copyfile(_SMI / f"{self.smi}.txt", tools / "npu-smi.info")
         (tools / "npu-smi.code").write_text("1" if self.smi.startswith("dcmi") else "0")
         (tools / "npu-smi.board").write_text(_BOARD.format(product=self.product, driver=self.driver))
-        (root / "usr/local/Ascend/driver/version.info").write_text(_DRIVER.format(driver=self.driver))
+        (root / "usr/local/Ascend/driver/version.info").write_text(
+            _DRIVER.format(driver=self.driver, fault=self.fault, chip=self.chip)
+        )
         firmware = "Version=1.84.15.1.230\nfirmware_version=1.0\n"
         firmware += f"package_version={self.firmware}\n" if self.firmware else ""
         (root / "usr/local/Ascend/firmware/version.info").write_text(firmware)
         (root / "etc/ascend_install.info").write_text("UserName=HwHiAiUser\nUserGroup=HwHiAiUser\n")
         for name in [f"davinci{number}" for number in self.devices] + list(self.control):
-            (root / "dev" / name).write_bytes(b"")
+            node = root / "dev" / name
+            node.unlink(missing_ok=True)
+            node.symlink_to("/dev/null")  # engines pass on device nodes alone
         return Host(root, search=(), run=run)
 
 

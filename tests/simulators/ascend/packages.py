@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import platform
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -53,8 +54,14 @@ export ASCEND_OPP_PATH=$ASCEND_TOOLKIT_HOME/opp
 """
 
 
-def write_packages(folder: Path, machine: str = "") -> None:
-    """Write all of them into `folder`, a checkout's data/sources."""
+def write_packages(folder: Path, machine: str = "", ais_bench: Path | None = None) -> None:
+    """Write all of them into `folder`, a checkout's data/sources.
+
+    Args:
+        folder: made where it is not there.
+        machine: as `uname -m` says it; '' for this one's.
+        ais_bench: the vendor's wheel, to be used in place of the stand-in.
+    """
     machine = machine or platform.machine()
     folder.mkdir(parents=True, exist_ok=True)
     toolkit = {
@@ -70,7 +77,14 @@ def write_packages(folder: Path, machine: str = "") -> None:
     _installer(folder / f"Ascend-cann-toolkit_{VERSION}_linux-{machine}.run", toolkit, _TOOLKIT_AFTER)
     _installer(folder / f"Ascend-cann-kernels-310p_{VERSION}_linux.run", kernels, "true")
     write_wheel(folder / f"aclruntime-0.0.2-cp37-cp37m-linux_{machine}.whl", "aclruntime")
-    write_wheel(folder / "ais_bench-0.0.2-py3-none-any.whl", "ais_bench")
+    target = folder / "ais_bench-0.0.2-py3-none-any.whl"
+    if ais_bench is None:
+        write_wheel(target, "ais_bench")
+        return
+    shutil.copyfile(ais_bench, target)
+    with zipfile.ZipFile(folder / f"aclruntime-0.0.2-cp37-cp37m-linux_{machine}.whl", "a") as archive:
+        for source in sorted((PAYLOAD / "real_front_end").glob("*.py")):
+            archive.write(source, source.name)
 
 
 def zipped(package: Path) -> Path:

@@ -1,0 +1,83 @@
+"""A checkout of its own whose CANN image is made from the simulator's packages, and runs on a simulated host.
+
+The image is the repository's own, but for its Python: cann-python stands on the runtime image (Python 3.11 with ONNX
+Runtime, which the simulator computes by) in place of a compiled 3.7.5.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bundle import user_lock
+from bundle.console import Console
+from bundle.graph.pipeline import Request
+from bundle.paths import Paths
+from bundle.reproduce import Options, reproduce
+from tests.integration._runs import GOLDEN, ROOT
+from tests.simulators.ascend.host import AscendHost
+from tests.simulators.ascend.packages import write_packages
+
+_CANN_PYTHON = """description = "runtime, in place of Python 3.7.5: the simulator computes by ONNX Runtime"
+extends = "runtime"
+optional = "made for tests"
+"""
+
+
+def checkout(root: Path, ais_bench: Path | None = None) -> Paths:
+    """Conf, images, stages and demo of this checkout below `root`, with the simulator's packages in data/sources.
+
+    Args:
+        root: an empty folder.
+        ais_bench: the vendor's wheel, in place of the stand-in.
+    """
+    for name in ("conf", "docker", "stages"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "site.toml"))
+    (root / "docker" / "cann-python" / "image.toml").write_text(_CANN_PYTHON)
+    (root / "data").mkdir()
+    (root / "data" / "demo").symlink_to(ROOT / "data" / "demo")
+    write_packages(root / "data" / "sources", ais_bench=ais_bench)
+    artifacts = root / "artifacts"
+    (artifacts / "oci" / "blobs" / "sha256").mkdir(parents=True)
+    for blob in (ROOT / "artifacts" / "oci" / "blobs" / "sha256").iterdir():
+        if blob.name.isalnum():
+            _link(blob, artifacts / "oci" / "blobs" / "sha256" / blob.name)
+    shutil.copytree(ROOT / "artifacts" / "layers", artifacts / "layers")
+    (artifacts / "cache").symlink_to(ROOT / "artifacts" / "cache")
+    paths = Paths(root)
+    user_lock.accept(paths, "CANN")
+    return paths
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
+
+
+def run(paths: Paths, host: AscendHost | None, engine: str, *sizes: int, **more: Any) -> dict[str, Any]:
+    """A run on golden's corpus with the demo checkpoint: on the simulated NPU, or on the CPU where `host` is None.
+
+    Args:
+        more: fields of Options, or of Request.
+    """
+    of_options = {name: more.pop(name) for name in ("toolchain", "devices", "force") if name in more}
+    request = Request(
+        batch_sizes=sizes or (8,),
+        device="cpu" if host is None else "npu",
+        loop=more.pop("loop", 2),
+        **more,
+    )
+    where = {} if host is None else {"ascend_host": host.make(paths.root / "ascend")}
+    options = Options(
+        request=request,
+        data_option=str(GOLDEN / "TIMIT"),
+        checkpoint_option="demo",
+        engine=engine,
+        **{"toolchain": "portable", **of_options},
+        **where,
+    )
+    return reproduce(options, paths, Console())

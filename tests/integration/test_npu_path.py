@@ -1,0 +1,205 @@
+"""`--device npu` from speech to report, in real containers, against the simulator: commands, figures, failures."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bundle.engines.select import probe_all
+from bundle.errors import BundleError, CouldNotRun, VerificationFailed
+from bundle.graph.pipeline import BATCH_SIZES
+from bundle.images.build import build_images
+from bundle.npu import Host
+from bundle.paths import Paths
+from bundle.report import terminal_summary
+from bundle.target import settle
+from tests.integration._ascend import checkout, run
+from tests.integration._runs import ROOT
+from tests.simulators.ascend.host import AscendHost
+from tests.simulators.ascend.packages import write_packages, zipped
+
+# The vendor's own wheel, where a person has it: then its front end runs in place of the stand-in.
+WHEEL = Path(os.environ.get("AIS_BENCH_WHEEL", ROOT / "data/sources/ais_bench-0.0.2-py3-none-any.whl"))
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    return checkout(tmp_path_factory.mktemp("ascend"))
+
+
+def engine(name: str) -> str:
+    found = {item.name: item for item in probe_all(Paths.of_checkout({}))}[name]
+    if not found.usable:
+        pytest.skip(f"{name}: {found.reason}")
+    return name
+
+
+def commands(document, key):
+    return [c["argv"] for stage in document["stages"] if stage["key"] == key for c in stage["observations"]["commands"]]
+
+
+@pytest.mark.timeout(1800)
+def test_every_published_batch_size_in_docker_equals_the_cpu_and_is_the_guides_commands(paths):
+    name = engine("docker")
+    document = run(paths, AscendHost(), name, *BATCH_SIZES)
+    on_cpu = run(paths, None, name, *BATCH_SIZES)
+    for size, npu, cpu in zip(BATCH_SIZES, document["results"], on_cpu["results"]):
+        assert npu["published"] == cpu["published"]
+        assert npu["complete"] == cpu["complete"]
+        assert npu["comparison"]["within_thresholds"]
+        assert commands(document, f"convert@{size}") == [
+            ["atc", "--input_format=ND", "--framework=5", "--model=lstm_ctc.onnx",
+             f"--input_shape=actual_input_1:{size},390,243", f"--output=lstm_ctc_bs{size}", "--log=info",
+             "--soc_version=Ascend310P3"]
+        ]  # fmt: skip
+        inference = ["python3", "-m", "ais_bench", f"--model=lstm_ctc_bs{size}.om", f"--input=lstm_bin_bs{size}",
+                     "--output=result", f"--output_dirname=bs{size}", "--outfmt=NPY"]  # fmt: skip
+        assert (inference in commands(document, f"infer@{size}")) == (size <= 10)  # golden's dev set has 10 utterances
+        assert commands(document, f"measure@{size}") == [
+            ["python3", "-m", "ais_bench", f"--model=lstm_ctc_bs{size}.om", "--loop=2", f"--batchsize={size}"]
+        ]
+
+
+@pytest.mark.timeout(900)
+def test_no_simulated_figure_can_be_taken_for_an_npus(paths):
+    document = run(paths, AscendHost(), engine("sandbox"), 8)
+    assert document["request"]["device"] == "npu-simulator"
+    assert document["host"]["npu_simulator"].startswith("yes")
+    assert {check["status"] for check in document["verdict"]["checks"]} == {"not-comparable"}
+    reasons = document["verdict"]["checks"][-1]["reasons"]
+    assert any("NPU-SIMULATOR" in reason for reason in reasons)
+    assert "simulator" in terminal_summary(document).lower()
+    for name in ("report.md", "report.html"):
+        assert "This is a test: it ran on a simulator" in (paths.runs / "latest" / name).read_text()
+    # Nor where only one of the two is a simulator.
+    probe = next(stage for stage in document["stages"] if stage["key"] == "probe:cann")
+    found = paths.store / probe["fingerprint"][:2] / probe["fingerprint"] / "out" / "probe.json"
+    assert json.loads(found.read_bytes())["simulator"] is True
+
+
+@pytest.mark.timeout(900)
+def test_two_chips_of_one_card_share_the_batches_and_compare_with_nothing(paths):
+    host = AscendHost(smi="duo", devices=(0, 1), driver="23.0.RC1", firmware="23.0.RC1")
+    document = run(paths, host, engine("sandbox"), 4, devices=(0, 1))
+    assert document["request"]["num_devices"] == 2
+    assert {words[-1] for words in commands(document, "infer@4")} >= {"--device=0", "--device=1"}
+    assert {words[-1] for words in commands(document, "measure@4")} == {"--device=0", "--device=1"}
+    assert any("shared by 2 chips" in reason for reason in document["verdict"]["reasons"])
+    alone = run(paths, AscendHost(), engine("sandbox"), 4)
+    assert document["results"][0]["published"] == alone["results"][0]["published"]
+
+
+@pytest.mark.timeout(900)
+def test_the_vendors_own_front_end_is_satisfied_by_the_simulated_runtime(tmp_path):
+    if not WHEEL.exists():
+        pytest.skip("the vendor's ais_bench 0.0.2 is not given: data/sources, or AIS_BENCH_WHEEL")
+    document = run(checkout(tmp_path, WHEEL), AscendHost(), engine("sandbox"), 8)
+    assert document["results"][0]["comparison"]["within_thresholds"]
+    summary = next(
+        stage for stage in document["stages"] if stage["key"] == "infer@8"
+    )["observations"]["commands"]  # fmt: skip
+    assert all(command["exit_code"] == 0 for command in summary)
+
+
+@pytest.mark.parametrize(
+    ("host", "said", "remedy"),
+    [
+        (AscendHost(smi="dcmi_8005"), "dcmi cannot be initialised", "restart the host"),
+        (AscendHost(smi="dcmi_8020"), "in use by another container", "stop the container"),
+        (AscendHost(smi="busy"), r"busy: device 0 by python3 \(pid 48213\)", "wait until"),
+        (AscendHost(smi="unhealthy"), "is not healthy: Alarm", "npu-smi info -t health"),
+        (AscendHost(control=("davinci_manager", "hisi_hdc")), "/dev/devmm_svm is not there", "install it again"),
+    ],
+)
+def test_an_npu_that_cannot_be_used_is_refused_before_anything_runs(paths, host, said, remedy, tmp_path):
+    with pytest.raises(CouldNotRun, match=said) as caught:
+        settle(paths, "amd64", "portable", "npu", (), host.make(tmp_path))
+    assert remedy in caught.value.hint
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("fault", "said", "remedy"),
+    [
+        ("dcmi", "dcmi cannot be initialised", "npu-smi info"),
+        ("busy", "the NPU is busy", "--devices"),
+        ("open", "the NPU could not be opened", "HwHiAiUser"),
+    ],
+)
+def test_a_driver_that_fails_inside_the_container_is_explained(paths, fault, said, remedy):
+    host = AscendHost(fault=fault, driver="22.0.4", firmware="22.0.4", smi="one_chip")
+    with pytest.raises(BundleError, match=said) as caught:
+        run(paths, host, engine("sandbox"), 8, force=True)
+    assert remedy in caught.value.hint
+
+
+@pytest.mark.timeout(900)
+def test_a_chip_that_is_not_the_one_converted_for_is_explained(paths):
+    with pytest.raises(BundleError, match="converted for another chip"):
+        run(paths, AscendHost(chip="Ascend310P1"), engine("sandbox"), 8, force=True)
+
+
+def test_pinned_refuses_to_be_called_so_where_firmware_or_sources_deviate(paths, tmp_path, monkeypatch):
+    with pytest.raises(CouldNotRun, match="not complete here") as caught:
+        settle(paths, "amd64", "pinned", "cpu", (), Host(tmp_path, search=()))
+    assert "exporter-pinned" in caught.value.detail
+    assert "Python-3.7.5.tar.xz" in caught.value.detail
+    monkeypatch.setattr("bundle.target.lacking_for_pinned", lambda *_: [])
+    host = AscendHost(driver="23.0.0").make(tmp_path)
+    with pytest.raises(CouldNotRun, match=r"has driver 23\.0\.0; the compatibility table requires 22.0.4"):
+        settle(paths, "amd64", "pinned", "npu", (), host)
+    target = settle(paths, "amd64", "auto", "npu", (), host)
+    assert (target.toolchain, any("deviates" in line for line in target.said)) == ("pinned", True)
+
+
+def test_auto_is_portable_where_no_ascend_card_is(paths, tmp_path):
+    assert settle(paths, "amd64", "auto", "cpu", (), Host(tmp_path, search=())).toolchain == "portable"
+
+
+def test_a_packages_other_bytes_are_held_to_the_first_seen_and_the_licence_is_asked_for(tmp_path):
+    paths = checkout(tmp_path)
+    build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)
+    wheel = paths.data / "sources" / "ais_bench-0.0.2-py3-none-any.whl"
+    lock = json.loads((paths.data / "user.lock.json").read_bytes())
+    assert wheel.name in lock["sources"]
+    assert "accepted" in lock["licences"]["CANN"]
+    wheel.write_bytes(wheel.read_bytes() + b"\0")
+    (paths.data / "sources" / "Ascend-cann-kernels-310p_6.3.RC1_linux.run").touch()
+    lock["sources"]["Ascend-cann-kernels-310p_6.3.RC1_linux.run"] = "0" * 64
+    del lock["licences"]
+    (paths.data / "user.lock.json").write_text(json.dumps(lock))
+    with pytest.raises(CouldNotRun, match="accepts Huawei's licence") as caught:
+        build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)
+    assert "accept-cann-licence" in caught.value.hint
+    lock["licences"] = {"CANN": "accepted"}
+    (paths.data / "user.lock.json").write_text(json.dumps(lock))
+    with pytest.raises(VerificationFailed, match=r"data/user.lock.json says 0{64}"):
+        build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)
+
+
+@pytest.mark.timeout(600)
+def test_the_cann_layer_is_the_same_twice_and_holds_nothing_of_where_it_was_made(tmp_path):
+    found = []
+    for name in ("first", "second"):
+        paths = checkout(tmp_path / name)
+        image = build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)["cann"]
+        found.append(image.config_digest)
+        blob = image.layers[-1].path.read_bytes()
+        assert b"/run/out" not in blob
+        assert b"install_of_" not in blob
+        assert b"HwHiAiUser:x:1000:1000" in blob
+    assert found[0] == found[1]
+
+
+def test_a_zip_that_is_not_the_published_one_is_refused(tmp_path):
+    paths = checkout(tmp_path)
+    package = next((paths.data / "sources").glob("Ascend-cann-toolkit*.run"))
+    zipped(package)
+    package.unlink()
+    with pytest.raises(VerificationFailed, match=r"conf/sources\.toml says 996f9a5f"):
+        build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)
+    write_packages(paths.data / "sources")
+    assert build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)
