@@ -5,11 +5,13 @@ Licences are read from the shipped bytes: Debian's copyright files and the wheel
 
 from __future__ import annotations
 
+import functools
 import re
 import tarfile
 import uuid
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
@@ -60,8 +62,9 @@ def make_sbom(paths: Paths, images: Images, wheels: Sequence[LockedFile], commit
             reference = f"image:{name}:{architecture}"
             components[reference] = _image(reference, image)
             contains[reference] = []
+            below = _Below([], {})
             for definition, layer in zip(load_definition(paths.docker, name).layers, image.layers):
-                found = _of_layer(paths, definition, layer.path, architecture)
+                found = _of_layer(paths, definition, layer.path, architecture, below)
                 components.update(found)
                 contains[reference] += list(found)
     host = _host_wheels(paths, wheels)
@@ -119,12 +122,23 @@ def _image(reference: str, image: Image) -> Component:
     )  # fmt: skip
 
 
-def _of_layer(paths: Paths, layer: LayerDefinition, blob: Path, architecture: str) -> dict[str, Component]:
+@dataclass
+class _Below:
+    """The packages and copyright texts of an image so far: a later layer's packages may lean on them."""
+
+    debs: list[Deb]
+    texts: dict[str, str]
+
+
+def _of_layer(
+    paths: Paths, layer: LayerDefinition, blob: Path, architecture: str, below: _Below
+) -> dict[str, Component]:
     if layer.kind == "debs":
         lock = load_deb_lock(paths.root, layer.lock, architecture)
         archives = {index.suite: index.archive for index in lock.indexes}
-        texts = _texts(blob, _COPYRIGHT)
-        return dict(_deb(deb, archives[deb.suite], lock.snapshot, texts) for deb in lock.debs)
+        below.debs += lock.debs
+        below.texts.update(_texts(blob, _COPYRIGHT))
+        return dict(_deb(deb, archives[deb.suite], lock.snapshot, below) for deb in lock.debs)
     if layer.kind == "wheels":
         metadata = list(_texts(blob, _METADATA).values())
         stated = {_project(text): _wheel_licences(text) for text in metadata}
@@ -143,10 +157,18 @@ def _of_layer(paths: Paths, layer: LayerDefinition, blob: Path, architecture: st
     return found
 
 
-def _deb(deb: Deb, archive: str, snapshot: str, texts: Mapping[str, str]) -> tuple[str, Component]:
+def _copyright_of(deb: Deb, below: _Below) -> str:
+    """The copyright file of a package: its own, or that of a package of the same source, which Debian links to."""
+    source = deb.path.rpartition("/")[0]
+    candidates = [deb, *(other for other in below.debs if other.path.rpartition("/")[0] == source)]
+    places = [f"usr/share/doc/{package.package}/copyright" for package in candidates]
+    return next((place for place in places if place in below.texts), "")
+
+
+def _deb(deb: Deb, archive: str, snapshot: str, below: _Below) -> tuple[str, Component]:
     reference = f"deb:{deb.sha256}"
-    where = f"usr/share/doc/{deb.package}/copyright"
-    text = texts.get(where, "")
+    where = _copyright_of(deb, below)
+    text = below.texts.get(where, "")
     names = _LICENCE_LINE.findall(text) or [
         f"as in Debian's /usr/share/common-licenses/{n}" for n in _COMMON.findall(text)
     ]
@@ -173,7 +195,7 @@ def _project(metadata: str) -> str:
 
 
 def _wheel_licences(metadata: str) -> list[dict[str, Any]]:
-    """As the wheel's metadata says: the expression, else the classifiers, else a short free text."""
+    """As the wheel's metadata says: the expression, else classifiers, a short free text, or a file's name."""
     headers = HeaderParser().parsestr(metadata)
     if headers["License-Expression"]:
         return [{"expression": str(headers["License-Expression"])}]
@@ -183,9 +205,11 @@ def _wheel_licences(metadata: str) -> list[dict[str, Any]]:
         if str(line).startswith("License ::") and not str(line).endswith("OSI Approved")
     ]
     free = str(headers["License"] or "").strip().splitlines()
-    return _licences(classifiers or free[:1])
+    file = str(headers["License-File"] or "")
+    return _licences(classifiers or free[:1] or ([f"see {file} in the wheel"] if file else []))
 
 
+@functools.lru_cache(maxsize=32)
 def _texts(blob: Path, pattern: re.Pattern[str]) -> dict[str, str]:
     """The small text files of a layer whose path fits, links between documentation folders followed."""
     found: dict[str, str] = {}

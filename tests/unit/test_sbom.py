@@ -18,6 +18,7 @@ from bundle.locks.model import load_deb_lock, load_wheel_lock
 from bundle.paths import Paths
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGES = "usr/local/lib/python3.11/dist-packages"
 DEP5 = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 
@@ -62,10 +63,9 @@ def images(tmp_path_factory):
         wheels = layer_tar(
             folder / f"wheels.{architecture}",
             {
-                "usr/local/lib/python3.11/dist-packages/numpy-1.26.4.dist-info/METADATA": "Name: numpy\nVersion: 1.26.4\n"
+                f"{PACKAGES}/numpy-1.26.4.dist-info/METADATA": "Name: numpy\nVersion: 1.26.4\n"
                 "Classifier: License :: OSI Approved\nClassifier: License :: OSI Approved :: BSD License\n",
-                "usr/local/lib/python3.11/dist-packages/cffi-2.1.1.dist-info/METADATA": "Name: cffi\n"
-                "License-Expression: MIT-0 OR MIT\n",
+                f"{PACKAGES}/cffi-2.1.1.dist-info/METADATA": "Name: cffi\nLicense-Expression: MIT-0 OR MIT\n",
             },
             {},
         )
@@ -116,6 +116,7 @@ def licences(document, name):
         ("bash", {"GPL-2+", "Expat"}),
         ("base-files", {"as in Debian's /usr/share/common-licenses/GPL"}),
         ("libgcc-s1", {"GPL-3+ with GCC exception"}),
+        ("libstdc++6", {"GPL-3+ with GCC exception"}),  # of the same source as gcc-12-base
         ("zlib1g", {"not stated"}),
         ("numpy", {"BSD License"}),
         ("cffi", {"MIT-0 OR MIT"}),
