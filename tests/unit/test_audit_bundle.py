@@ -1,0 +1,91 @@
+"""A bundle audited: its signature and bytes are claims of their own, and its runs are held to what it carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from _audit_cases import make_run
+from _bundle_cases import files, pack, signer
+
+from bundle.audit.bundles import verify_a_bundle
+from bundle.audit.claims import PROVEN, REFUTED, UNVERIFIED
+from bundle.errors import CouldNotVerify, VerificationFailed
+from bundle.packing.signing import Signer
+from bundle.packing.writer import Item
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_key_is_trusted_here(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / "config"))
+
+
+def carried(folder: Path) -> list[Item]:
+    """The run of the audit's tests as `bundle.pack` carries one, with the checkout that it needs."""
+    evidence = make_run(folder)
+    place = "tree/artifacts/received/20260101T000000Z"
+    items = [Item.of_file(f"{place}/{path.name}", path) for path in sorted(evidence.run.iterdir())]
+    for stage in evidence.record["stages"]:
+        result = evidence.store / stage["fingerprint"][:2] / stage["fingerprint"]
+        name = stage["key"].replace(":", "-")
+        items += [
+            Item.of_file(f"{place}/results/{name}/{path.relative_to(result).as_posix()}", path)
+            for path in sorted(result.rglob("*"))
+            if path.is_file()
+        ]
+    for path in sorted(evidence.blobs.iterdir()):
+        items.append(Item.of_file(f"tree/artifacts/oci/blobs/sha256/{path.name}", path))
+    for top in ("conf", "docker", "stages"):
+        for path in sorted((ROOT / top).rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                items.append(Item.of_file(f"tree/{path.relative_to(ROOT).as_posix()}", path))
+    held = {item.path for item in items}
+    return items + [item for item in files() if item.path not in held and "received" not in item.path]
+
+
+def audited(bundle: Path, tmp_path: Path, *keys: str):
+    return verify_a_bundle(bundle, tmp_path / "scratch", keys, None, None)
+
+
+def statuses(outcome) -> dict[str, str]:
+    return {claim.key: claim.status for claim in outcome.claims}
+
+
+def test_a_run_in_a_signed_bundle_is_proven_from_the_bundle_alone(tmp_path: Path):
+    key: Signer = signer()
+    bundle = pack(tmp_path, carried(tmp_path / "run"), key)
+    outcome = audited(bundle, tmp_path, key.fingerprint)
+    found = statuses(outcome)
+    assert found["bundle-bytes"] == found["bundle-signature"] == PROVEN
+    assert found["20260101T000000Z: symbols@4"] == found["20260101T000000Z: score@4"] == PROVEN
+    assert found["20260101T000000Z: code"] == PROVEN
+    assert outcome.of_status(REFUTED) == []
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_key_that_is_not_trusted_here_could_not_be_verified(tmp_path: Path):
+    bundle = pack(tmp_path)
+    outcome = audited(bundle, tmp_path)
+    assert statuses(outcome)["bundle-bytes"] == PROVEN
+    assert statuses(outcome)["bundle-signature"] == UNVERIFIED
+
+
+def test_a_byte_changed_behind_the_list_is_refuted_and_the_runs_are_not_looked_at(tmp_path: Path):
+    bundle = pack(tmp_path)
+    data = bytearray(bundle.read_bytes())
+    data[-3000] ^= 1
+    bundle.write_bytes(bytes(data))
+    outcome = audited(bundle, tmp_path, signer().fingerprint)
+    assert statuses(outcome)["bundle-bytes"] == REFUTED
+    assert "runs" not in statuses(outcome)
+    assert isinstance(outcome.error(), VerificationFailed)
+
+
+def test_a_bundle_without_a_run_says_so(tmp_path: Path):
+    bundle = pack(tmp_path, [item for item in files() if "received" not in item.path])
+    outcome = audited(bundle, tmp_path, signer().fingerprint)
+    assert statuses(outcome)["runs"] == UNVERIFIED
+    assert isinstance(outcome.error(), CouldNotVerify)
