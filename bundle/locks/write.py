@@ -30,6 +30,7 @@ from bundle.locks.model import (
     lock_path,
 )
 from bundle.locks.wheels import resolve_wheels, uv_compile
+from bundle.packing.host_wheels import write_host_wheels
 
 Log = Callable[[str], None]
 REQUIREMENTS = ("host", "test")
@@ -71,6 +72,8 @@ def write_locks(root: Path, names: Sequence[str], log: Log) -> None:
         if f"requirements/{name}" in wanted:
             _write_requirements(root / "requirements", name, where)
             log(f"requirements/{name}.txt written")
+            if name == "host":
+                write_host_wheels(root, log)
 
 
 def _write_debs(
