@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,15 +61,21 @@ def files_at(root: Path, commit: str) -> list[CommittedFile]:
 
 
 def _blobs(root: Path, names: Sequence[str]) -> list[bytes]:
-    output = _git(root, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode())
-    found, position = [], 0
-    for name in names:
-        end = output.index(b"\n", position)
-        said, kind, size = output[position:end].decode().split(" ")
-        if (said, kind) != (name, "blob"):
-            raise CouldNotRun(f"git gave {said} ({kind}) where {name} was asked for", hint="run git fsck")
-        found.append(output[end + 1 : end + 1 + int(size)])
-        position = end + 2 + int(size)
+    """Contents by object name, read one after the other as git gives them."""
+    found = []
+    with tempfile.TemporaryFile() as wanted:
+        wanted.write("".join(f"{name}\n" for name in names).encode())
+        wanted.seek(0)
+        command = ["git", "-C", str(root), "cat-file", "--batch"]
+        with subprocess.Popen(command, stdin=wanted, stdout=subprocess.PIPE) as process:
+            stream = process.stdout
+            assert stream is not None  # it was asked for
+            for name in names:
+                said, kind, *size = stream.readline().decode().split()
+                if (said, kind) != (name, "blob"):
+                    raise CouldNotRun(f"git gave {said} ({kind}) where {name} was asked for", hint="run git fsck")
+                found.append(stream.read(int(size[0])))
+                stream.read(1)
     return found
 
 

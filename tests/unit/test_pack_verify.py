@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -325,3 +328,30 @@ def test_a_file_that_is_not_what_its_digest_says_is_not_packed(tmp_path):
     with pytest.raises(VerificationFailed, match="should have"):
         cases.pack(tmp_path, [Item("tree/x", b"abc", 3, sha256="0" * 64)])
     assert not list(tmp_path.iterdir())
+
+
+_MEASURE = """
+import pathlib, resource, sys
+sys.path.insert(0, {root!r})
+from bundle.packing import verify_bundle
+from bundle.packing.writer import Item, write_bundle
+from tests.unit import _bundle_cases as cases
+folder = pathlib.Path({folder!r})
+big = folder / "big"
+with open(big, "wb") as stream:
+    stream.truncate(300_000_000)
+items = [*cases.files(), *(Item.of_file(f"tree/big/{{n}}", big) for n in range(2))]
+path = cases.pack(folder, items)
+assert verify_bundle(path, [cases.signer().fingerprint]).verified
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_stays_flat_whatever_the_size(tmp_path):
+    root = Path(__file__).resolve().parent.parent.parent
+    script = _MEASURE.format(root=str(root), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 150_000  # KiB, for 600 MB: a megabyte a thread beside the program itself
