@@ -98,10 +98,7 @@ def test_the_vendors_own_front_end_is_satisfied_by_the_simulated_runtime(tmp_pat
         pytest.skip("the vendor's ais_bench 0.0.2 is not given: data/sources, or AIS_BENCH_WHEEL")
     document = run(checkout(tmp_path, WHEEL), AscendHost(), engine("sandbox"), 8)
     assert document["results"][0]["comparison"]["within_thresholds"]
-    summary = next(
-        stage for stage in document["stages"] if stage["key"] == "infer@8"
-    )["observations"]["commands"]  # fmt: skip
-    assert all(command["exit_code"] == 0 for command in summary)
+    assert len(commands(document, "infer@8")) == 2
 
 
 @pytest.mark.parametrize(
@@ -130,16 +127,16 @@ def test_an_npu_that_cannot_be_used_is_refused_before_anything_runs(paths, host,
     ],
 )
 def test_a_driver_that_fails_inside_the_container_is_explained(paths, fault, said, remedy):
-    host = AscendHost(fault=fault, driver="22.0.4", firmware="22.0.4", smi="one_chip")
+    host = AscendHost(fault=fault, firmware=f"of a host with {fault}")  # nothing is stored for such a host
     with pytest.raises(BundleError, match=said) as caught:
-        run(paths, host, engine("sandbox"), 8, force=True)
+        run(paths, host, engine("sandbox"), 8)
     assert remedy in caught.value.hint
 
 
 @pytest.mark.timeout(900)
 def test_a_chip_that_is_not_the_one_converted_for_is_explained(paths):
     with pytest.raises(BundleError, match="converted for another chip"):
-        run(paths, AscendHost(chip="Ascend310P1"), engine("sandbox"), 8, force=True)
+        run(paths, AscendHost(chip="Ascend310P1", firmware="of another host"), engine("sandbox"), 8)
 
 
 def test_pinned_refuses_to_be_called_so_where_firmware_or_sources_deviate(paths, tmp_path, monkeypatch):

@@ -1,0 +1,222 @@
+"""Where a run goes: options refused, what a container gets of the NPU, who may be called pinned, what is compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bundle import published, toolchain
+from bundle.engines.base import Job
+from bundle.engines.closed import check_job, device_paths, group, passwd
+from bundle.engines.sandbox import _closed_args
+from bundle.errors import CouldNotRun, UsageError
+from bundle.graph.pipeline import STAGES, Request, build_graph
+from bundle.npu import choose_chips, examine
+from bundle.npu_access import access_for
+from bundle.reproduce import PINNED_DEVIATING, _toolchain_name
+from bundle.target import Target, parse_devices, settle
+from bundle.verdict import verdict
+from tests.simulators.ascend.host import AscendHost
+from tests.unit._graph_cases import image
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CONF = ROOT / "conf"
+TABLE = published.load_published(CONF / "published.toml")
+COMPONENTS = toolchain.load_components(CONF)
+EVERYTHING = {
+    "exporter-pinned": {"python": "3.7.5", "wheels": {"torch": "1.8.0+cpu", "numpy": "1.20.3"}},
+    "kaldi": {"found": {"kaldi": "Kaldi with OpenBLAS"}},
+    "cann": {"found": {"cann": "6.3.RC1"}, "wheels": {"ais-bench": "0.0.2"}},
+    "base": {"wheels": {"kaldiio": "2.18.1", "rapidfuzz": "3"}},
+    "runtime": {"wheels": {"onnx": "1.19.1", "onnxruntime": "1.23.2"}},
+}
+HOST = {"driver": "22.0.4", "chip": "Ascend310P3", "card": "Atlas 300I Pro"}
+
+
+@pytest.mark.parametrize(("text", "devices"), [("", ()), ("0", (0,)), ("1,0", (1, 0))])
+def test_devices_are_read(text, devices):
+    assert parse_devices(text) == devices
+
+
+@pytest.mark.parametrize("text", ["x", "0,0", "-1", "256", "0,", "all"])
+def test_what_is_no_list_of_devices_is_wrong_use(text):
+    with pytest.raises(UsageError, match="not a list of NPU device numbers"):
+        parse_devices(text)
+
+
+@pytest.mark.parametrize(
+    ("toolchain_name", "device", "devices", "said"),
+    [("best", "cpu", (), "--toolchain best"), ("auto", "tpu", (), "--device tpu"), ("auto", "cpu", (0,), "--devices")],
+)
+def test_options_that_do_not_fit_are_wrong_use(toolchain_name, device, devices, said):
+    from bundle.paths import Paths
+
+    with pytest.raises(UsageError, match=said):
+        settle(Paths(ROOT), "amd64", toolchain_name, device, devices)
+
+
+def test_a_container_gets_the_chosen_nodes_and_the_driver_and_nothing_else(tmp_path):
+    host = AscendHost("duo", devices=(0, 1)).make(tmp_path)
+    npu = examine(host)
+    access = access_for(npu, choose_chips(npu, [1]), host, "docker", {})
+    assert [device_paths(device)[1] for device in access.devices] == [
+        "/dev/davinci1", "/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc"
+    ]  # fmt: skip
+    assert sorted(mount.target for mount in access.mounts) == [
+        "/etc/ascend_install.info", "/usr/local/Ascend/driver/lib64/common", "/usr/local/Ascend/driver/lib64/driver",
+        "/usr/local/Ascend/driver/version.info", "/usr/local/bin/npu-smi", "/usr/local/dcmi",
+    ]  # fmt: skip
+    assert not any(mount.writable for mount in access.mounts)
+    assert (access.shares_ipc, access.runtime, access.env) == (True, "", {})
+
+
+def test_nodes_that_only_a_group_may_open_bring_that_group(tmp_path):
+    host = AscendHost().make(tmp_path)
+    node = tmp_path / "dev" / "davinci0"
+    node.unlink()
+    node.write_bytes(b"")
+    node.chmod(0o660)
+    npu = examine(host)
+    assert access_for(npu, npu.chips, host, "docker", {}).groups == (node.stat().st_gid,)
+
+
+def test_a_node_that_this_user_may_not_open_is_refused_where_no_engine_can_help(tmp_path, monkeypatch):
+    host = AscendHost().make(tmp_path)
+    npu = examine(host)
+    monkeypatch.setattr("bundle.npu_access.os.access", lambda path, mode: not str(path).endswith("devmm_svm"))
+    access_for(npu, npu.chips, host, "docker", {})
+    with pytest.raises(CouldNotRun, match="may not open /dev/devmm_svm") as caught:
+        access_for(npu, npu.chips, host, "sandbox", {})
+    assert "HwHiAiUser" in caught.value.hint
+
+
+def test_the_ascend_runtime_is_used_where_docker_has_it(tmp_path):
+    host = AscendHost("duo", devices=(0, 1)).make(tmp_path)
+    npu = replace(examine(host), simulator=False)
+    access = access_for(npu, npu.chips, host, "docker", {"runtimes": "ascend, runc"})
+    assert (access.runtime, access.env) == ("ascend", {"ASCEND_VISIBLE_DEVICES": "0,1"})
+    assert (access.devices, access.mounts, access.shares_ipc) == ((), (), False)
+
+
+def test_only_a_job_with_devices_may_share_the_hosts_ipc():
+    job = Job(image(), ("true",), shares_ipc=True)
+    with pytest.raises(CouldNotRun, match="only a job with devices"):
+        check_job(job)
+    with pytest.raises(CouldNotRun, match="the device node /dev/nowhere is not there"):
+        check_job(replace(job, devices=("/dev/nowhere:/dev/davinci0",)))
+    check_job(replace(job, devices=("/dev/null:/dev/davinci0",)))
+
+
+def test_the_sandbox_of_a_job_with_devices_is_closed_in_all_but_ipc():
+    plain = _closed_args(Job(image(), ("true",)))
+    shared = _closed_args(Job(image(), ("true",), devices=("/dev/null",), shares_ipc=True))
+    assert "--unshare-all" in plain
+    assert "--unshare-ipc" not in shared
+    assert {
+        "--unshare-user",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--disable-userns",
+        "--cap-drop",
+    } <= set(shared)
+
+
+def test_the_vendors_user_is_named_in_every_container():
+    for uid in (0, 999):
+        assert b"HwHiAiUser:x:1000:1000:" in passwd(uid, uid)
+        assert b"HwHiAiUser:x:1000:" in group(uid)
+
+
+def test_on_the_npu_three_stages_change_and_their_steps_keep_their_names():
+    request = Request((8,), device="npu", soc_version="Ascend310P3", precision_mode="force_fp16", num_devices=2)
+    nodes = build_graph(request, CONF, Path("demo"))
+    assert set(nodes) == set(build_graph(Request((8,)), CONF, Path("demo")))
+    assert [nodes[f"{name}@8"].stage.name for name in ("convert", "infer", "measure")] == [
+        "convert_npu", "infer_npu", "measure_npu"
+    ]  # fmt: skip
+    assert nodes["convert@8"].parameters == {
+        "bs": "8", "soc-version": "Ascend310P3", "precision-mode": "force_fp16"
+    }  # fmt: skip
+    assert nodes["infer@8"].parameters == {"bs": "8", "num-devices": "2"}
+    assert {name for name, stage in STAGES.items() if stage.accelerator} == {"infer_npu", "measure_npu"}
+    assert nodes == {**build_graph(replace(request, device="npu-simulator"), CONF, Path("demo"))}
+
+
+def rows(probes=EVERYTHING, host=HOST):
+    return toolchain.compare(COMPONENTS, probes, host)
+
+
+def named(found, host=HOST):
+    return _toolchain_name(Target("pinned", None), found, host, TABLE)  # type: ignore[arg-type]
+
+
+def test_pinned_is_earned_by_every_row_of_the_table_and_requirements_are_only_shown():
+    found = rows()
+    assert named(found) == "pinned"
+    assert {row["component"] for row in found if row["status"] != "same"} == {
+        "kaldiio", "onnx", "onnxruntime", "editdistance", "torchvision", "Pillow", "pyyaml", "tensorboard"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("image_name", "change"),
+    [
+        ("exporter-pinned", {"python": "3.7.16"}),
+        ("exporter-pinned", {"wheels": {"torch": "1.8.1", "numpy": "1"}}),
+        ("kaldi", {"found": {"kaldi": "Kaldi without OpenBLAS"}}),
+        ("cann", {"found": {"cann": "6.3.RC2"}}),
+        ("cann", {"wheels": {}}),
+    ],
+)
+def test_one_row_that_deviates_takes_the_name_away(image_name, change):
+    assert named(rows({**EVERYTHING, image_name: {**EVERYTHING[image_name], **change}})) == PINNED_DEVIATING
+
+
+def test_another_driver_takes_the_name_away_but_for_the_footnotes_card():
+    newer = {**HOST, "driver": "23.0.RC1"}
+    assert named(rows(host=newer), newer) == PINNED_DEVIATING
+    duo = {**newer, "card": "Atlas 300I Duo"}
+    assert named(rows(host=duo), duo) == "pinned"
+
+
+def test_a_portable_run_is_never_called_pinned():
+    assert _toolchain_name(Target("portable", None), rows(), HOST, TABLE) == "portable"  # type: ignore[arg-type]
+
+
+def test_the_table_is_shown_with_what_stands_in():
+    text = toolchain.describe(rows({"features": {"wheels": {"kaldi-native-fbank": "1.23"}}}, {}))
+    assert "kaldi-native-fbank 1.23" in text
+    assert "The guide's requirements.txt" in text
+    assert "found:cann in image cann" in text
+
+
+def record_of(device, **request):
+    return {
+        "request": {"device": device, "toolchain": "pinned", "split": "dev", "decode": {"type": "Greedy"}, "loop": 100,
+                    **request},
+        "toolchain": rows(), "host": HOST,
+        "data": {"kind": "timit", "timit_counts_match": True, "utterances": {"dev": 400}, "phones": {"dev": 15057}},
+        "checkpoint": {"kind": "user", "sha256": "0"},
+        "results": [{"batch_size": 8, "throughput_utterances_per_s": 42.0,
+                     "published": {"utterances": 392, "phones": 14745, "characters": 40000, "cer_percent": None,
+                                   "wer_percent": None}}],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "said"),
+    [
+        (record_of("npu"), "reproduced", ""),
+        (record_of("npu-simulator"), "not-comparable", "ran on the NPU-SIMULATOR"),
+        (record_of("npu", num_devices=2), "not-comparable", "shared by 2 chips"),
+        (record_of("npu", precision_mode="force_fp32"), "not-comparable", "atc's force_fp32"),
+        (record_of("cpu"), "not-comparable", "ran on the CPU"),
+    ],
+)
+def test_only_one_real_chip_at_the_vendors_precision_is_compared(record, status, said):
+    (speed,) = [check for check in verdict(record, TABLE)["checks"] if check["metric"].startswith("throughput")]
+    assert speed["status"] == status
+    assert said in " ".join(speed["reasons"])
