@@ -17,8 +17,9 @@ from pathlib import Path
 from bundle.installer.archive import Archive, Meter, processors
 from bundle.installer.base import KEPT, Bases, require_base
 from bundle.installer.listing import INSTALLED, LIST_NAME, Entry, Listing, Refused, read_listing
-from bundle.installer.trust import Report, verify
+from bundle.installer.trust import Report, is_fingerprint, verify
 
+_READY = KEPT + "/ready"  # in a folder whose environment and images are made
 _MARKER = ".bundle-installing"  # in a folder whose installation has not ended
 _SHOWN_FAILURES = 20
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -178,6 +179,7 @@ def _make_ready(target: Path) -> None:
         if done.returncode:
             raise Refused(4, f"{command[0]} ended with code {done.returncode} (its messages are above)",
                           "nothing is left installed; mend it and run the same command again")  # fmt: skip
+    (target / _READY).write_bytes(b"")
 
 
 def _install(arguments: argparse.Namespace, listing: Listing) -> Path:
@@ -187,6 +189,8 @@ def _install(arguments: argparse.Namespace, listing: Listing) -> Path:
     with _alone(parent):
         if _is_complete(target, listing):
             print(f"already installed in {target}")
+            if not arguments.files_only and not (target / _READY).is_file():
+                _make_ready(target)
             return target
         temporary = parent / (f".{target.name}.installing")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -218,7 +222,10 @@ def _install(arguments: argparse.Namespace, listing: Listing) -> Path:
 def run(words: Sequence[str]) -> int:
     """What the command line asks for; returns the exit code."""
     arguments = _parser().parse_args(words)
-    report = verify(arguments.bundle, [key.lower() for key in arguments.key], arguments.first_use)
+    keys = [key.lower() for key in arguments.key]
+    if not all(is_fingerprint(key) for key in keys):
+        raise Refused(2, "--key wants a fingerprint: 64 hex digits", "its owner tells it: `invoke bundle.keys.show`")
+    report = verify(arguments.bundle, keys, arguments.first_use)
     print(describe(report))
     _insist(report, arguments.allow_unsigned)
     if arguments.verify_only and not report.verified:

@@ -23,6 +23,11 @@ class Report(NamedTuple):
     verified: bool
 
 
+def is_fingerprint(text: str) -> bool:
+    """Whether a text has a fingerprint's form: 64 lower-case hex digits."""
+    return bool(_FINGERPRINT.fullmatch(text))
+
+
 def trust_file() -> Path:
     """Where this user's trusted keys are kept."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lstm-ctc-bundle" / "trusted-keys.json"

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +117,39 @@ def test_packing_twice_gives_the_same_bytes(packed, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert subprocess.run(["cmp", str(target), str(again)], check=False).returncode == 0
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_a_changed_byte_of_every_kind_of_file_in_a_real_bundle(packed):
+    target, fingerprint, _, _ = packed
+    chance = random.Random(20221101)
+    kinds: dict[str, list[tuple[str, int, int]]] = {}
+    for region in cases.layout(target):
+        kinds.setdefault(_kind(region[0]), []).append(region)
+    chosen = [chance.choice(kinds[kind]) for kind in sorted(kinds)]
+    changed = []
+    with open(target, "r+b") as stream:
+        for what, offset, length in chosen:
+            if not what.startswith(("list", "padding of the list")):
+                changed.append((what, *_change(stream, offset + chance.randrange(length))))
+        stream.flush()
+        said = "\n".join(verify_bundle(target, [fingerprint]).failures)
+        for _, position, before in changed:
+            stream.seek(position)
+            stream.write(before)
+    assert len(changed) > 20
+    for what, _, _ in changed:
+        assert (what.partition(" of ")[2] or "the archive's end") in said, what
+    assert verify_bundle(target, [fingerprint]).verified
+
+
+def _change(stream: Any, position: int) -> tuple[int, bytes]:
+    stream.seek(position)
+    before = stream.read(1)
+    stream.seek(position)
+    stream.write(bytes([before[0] ^ 0x20]))
+    return position, before
 
 
 @pytest.mark.integration

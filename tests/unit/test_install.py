@@ -138,6 +138,22 @@ def test_a_changed_byte_installs_nothing(place, what):
     assert written(place) == set()
 
 
+@pytest.mark.parametrize("key", ["", "abc", "zz" * 32])
+def test_what_is_no_fingerprint_is_wrong_use(place, key):
+    done = install(place, "small.tar", "--key", key, "--files-only")
+    assert done.returncode == 2 and "64 hex digits" in done.stderr and written(place) == set()
+
+
+def test_files_alone_are_made_ready_later(place):
+    cases.pack(place, list({item.path: item for item in [*cases.files(), *READY]}.values()))
+    assert install(place, "small.tar", "--key", KEY, "--files-only").returncode == 0
+    assert not (place / "small" / ".venv").exists()
+    for _ in range(2):
+        done = install(place, "small.tar", "--key", KEY)
+        assert done.returncode == 0 and (place / "small" / ".venv").is_dir(), done.stderr
+    assert "adopted" not in done.stdout
+
+
 def test_verify_only_writes_nothing(place):
     done = install(place, "small.tar", "--key", KEY, "--verify-only")
     assert done.returncode == 0 and written(place) == set()
