@@ -53,7 +53,11 @@ _REQUEST_TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Habits:
-    """In what an engine behind Docker's API differs from Docker."""
+    """In what an engine behind Docker's API differs from Docker.
+
+    Attributes:
+        extra_host_config: in the API's own spelling; the SDK refuses values that only Podman knows.
+    """
 
     name: str
     title: str
@@ -61,7 +65,7 @@ class Habits:
     extra_ulimits: tuple[Ulimit, ...] = ()
 
 
-DOCKER = Habits("docker", "Docker", {"userns_mode": "host"})
+DOCKER = Habits("docker", "Docker", {"UsernsMode": "host"})
 
 
 class DockerEngine:
@@ -298,9 +302,8 @@ class DockerEngine:
                 *self._habits.extra_ulimits,
             ],
             log_config=LogConfig(type="none"),  # a stage that prints without end must not fill the engine's disk
-            **self._habits.extra_host_config,
         )
-        return config
+        return {**config, **self._habits.extra_host_config}
 
     def _engine_info(self) -> dict[str, Any]:
         if self._info is None:

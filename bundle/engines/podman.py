@@ -114,7 +114,7 @@ def podman_habits() -> Habits:
     return Habits(
         "podman",
         "Podman",
-        {} if os.getuid() == 0 else {"userns_mode": "keep-id"},
+        {} if os.getuid() == 0 else {"UsernsMode": "keep-id"},
         (Ulimit(name="nproc", soft=soft, hard=hard),),
     )
 
