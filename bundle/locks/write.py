@@ -33,7 +33,7 @@ from bundle.locks.wheels import resolve_wheels, uv_compile
 from bundle.packing.host_wheels import write_host_wheels
 
 Log = Callable[[str], None]
-REQUIREMENTS = ("host", "test")
+REQUIREMENTS = ("host", "test", "crate")
 
 
 def write_locks(root: Path, names: Sequence[str], log: Log) -> None:

@@ -1,0 +1,78 @@
+"""A run's RO-Crate: made from the record alone, whole in itself, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from _audit_cases import make_run
+
+from bundle.crate import METADATA, WORKFLOW, write_crate
+from bundle.files import sha256_bytes
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("crate"))
+
+
+@pytest.fixture
+def crate(run, tmp_path: Path) -> Path:
+    write_crate(run.record, run.run, tmp_path / "crate")
+    return tmp_path / "crate"
+
+
+def entities(crate: Path):
+    return {entity["@id"]: entity for entity in json.loads((crate / METADATA).read_bytes())["@graph"]}
+
+
+def test_every_file_is_described_with_its_digest_and_every_description_has_its_file(crate: Path):
+    described = {name: e for name, e in entities(crate).items() if "File" in e["@type"]}
+    assert set(described) == {path.name for path in crate.iterdir()} - {METADATA}
+    for name, entity in described.items():
+        data = (crate / name).read_bytes()
+        assert (entity["sha256"], entity["contentSize"]) == (sha256_bytes(data), str(len(data)))
+    assert {part["@id"] for part in entities(crate)["./"]["hasPart"]} == set(described)
+
+
+def test_every_reference_leads_to_an_entity_of_the_crate(crate: Path):
+    known = entities(crate)
+
+    def references(value):
+        if isinstance(value, dict):
+            if set(value) == {"@id"}:
+                yield value["@id"]
+            for item in value.values():
+                yield from references(item)
+        elif isinstance(value, list):
+            for item in value:
+                yield from references(item)
+
+    outside = {"https://w3id.org/ro/crate/1.1", "https://w3id.org/ro/terms/workflow-run#DockerImage"}
+    for entity in known.values():
+        for name in references({k: v for k, v in entity.items() if k != "@id"}):
+            assert name in known or name in outside, name
+
+
+def test_the_run_is_tied_to_data_weights_and_images_by_digest(run, crate: Path):
+    action = entities(crate)["#run"]
+    record = run.record
+    assert [item["@id"] for item in action["object"]] == [
+        f"urn:sha256:{record['data']['fingerprint']}",
+        f"urn:sha256:{record['checkpoint']['sha256']}",
+    ]
+    assert {item["@id"] for item in action["containerImage"]} == {f"urn:{image}" for image in record["images"].values()}
+    assert (action["startTime"], action["endTime"]) == ("2026-11-22T18:00:00Z", "2026-11-22T18:00:20Z")
+
+
+def test_the_workflow_lists_every_stage_in_order(run, crate: Path):
+    steps = json.loads((crate / WORKFLOW).read_bytes())["steps"]
+    assert [step["key"] for step in steps] == [stage["key"] for stage in run.record["stages"]]
+    assert steps[-1].keys() == {"key", "stage", "image", "code", "argv", "inputs"}
+
+
+def test_equal_runs_give_equal_bytes(run, crate: Path, tmp_path: Path):
+    write_crate(run.record, run.run, tmp_path / "again")
+    for path in crate.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
