@@ -5,6 +5,7 @@ What they install computes on a CPU, and says so: /usr/local/Ascend/SIMULATOR, w
 
 from __future__ import annotations
 
+import gzip
 import io
 import platform
 import shutil
@@ -84,7 +85,7 @@ def write_packages(folder: Path, machine: str = "", ais_bench: Path | None = Non
     shutil.copyfile(ais_bench, target)
     with zipfile.ZipFile(folder / f"aclruntime-0.0.2-cp37-cp37m-linux_{machine}.whl", "a") as archive:
         for source in sorted((PAYLOAD / "real_front_end").glob("*.py")):
-            archive.write(source, source.name)
+            _add(archive, source.name, source.read_bytes())
 
 
 def zipped(package: Path) -> Path:
@@ -98,7 +99,7 @@ def zipped(package: Path) -> Path:
 
 def _installer(path: Path, files: dict[str, bytes], after: str) -> None:
     archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+    with gzip.GzipFile(fileobj=archive, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(content), 0o755 if name.endswith("/atc") else 0o644
@@ -111,8 +112,13 @@ def write_wheel(path: Path, package: str, *, metadata: bool = True) -> None:
     """A wheel of one of the payload's packages; without metadata it is one that ais_bench mistrusts."""
     with zipfile.ZipFile(path, "w") as archive:
         for source in sorted((PAYLOAD / package).glob("*.py")):
-            archive.write(source, f"{package}/{source.name}")
+            _add(archive, f"{package}/{source.name}", source.read_bytes())
         if metadata:
             text = f"Metadata-Version: 2.1\nName: {package}\nVersion: 0.0.2\n"
-            archive.writestr(f"{package}-0.0.2.dist-info/METADATA", text)
-            archive.writestr(f"{package}-0.0.2.dist-info/RECORD", "")
+            _add(archive, f"{package}-0.0.2.dist-info/METADATA", text.encode())
+            _add(archive, f"{package}-0.0.2.dist-info/RECORD", b"")
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    """The same bytes whenever it is made: the packages' digests are part of an image's identity."""
+    archive.writestr(zipfile.ZipInfo(name), content)
