@@ -46,7 +46,7 @@ class UsageError(BundleError):
     exit_code = EXIT_USAGE
 
 
-class VerificationFailed(BundleError):
+class VerificationFailed(BundleError):  # noqa: N818 - the project's word for this outcome
     """Bytes were present and do not match their digest, signature or declared content."""
 
     exit_code = EXIT_VERIFICATION_FAILED
@@ -56,11 +56,11 @@ class NonDeterministicResult(VerificationFailed):
     """The same fingerprint gave different bytes twice."""
 
 
-class CouldNotVerify(BundleError):
+class CouldNotVerify(BundleError):  # noqa: N818 - likewise
     """Something needed for a verification is missing; nothing is known to be wrong."""
 
 
-class CouldNotRun(BundleError):
+class CouldNotRun(BundleError):  # noqa: N818 - likewise
     """A step could not be carried out: a missing file, tool, engine, disk space, permission."""
 
 

@@ -21,7 +21,7 @@ def sphere(samples, order="01", rate_hz=16000, coding="pcm", count=None):
     """A NIST SPHERE file of int16 samples."""
     fields = [
         "NIST_1A\n   1024",
-        "sample_count -i {}".format(len(samples) if count is None else count),
+        f"sample_count -i {len(samples) if count is None else count}",
         "sample_n_bytes -i 2",
         "channel_count -i 1",
         f"sample_byte_format -s2 {order}",

@@ -156,7 +156,7 @@ def test_wave_exchanged_after_the_corpus_stage_is_refused_and_nothing_is_publish
     data = write_folder(tmp_path / "timit", small_corpus())
     corpus_out = run_stage(corpus, tmp_path, "--data", data, "--conf", CONF)
     (data / (TRAIN + ".WAV")).write_bytes(sphere(noise(4001)))
-    with pytest.raises(StageError, match="FABC0_SX1: .*not the wave that the corpus stage saw"):
+    with pytest.raises(StageError, match=r"FABC0_SX1: .*not the wave that the corpus stage saw"):
         run_stage(features, tmp_path, "--data", data, "--corpus", corpus_out, "--conf", FEATURES_CONF)
     assert not [path for path in (tmp_path / "stages.features.out").rglob("*") if path.is_file()]
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from _graph_cases import Bench, image
 
 from bundle.engines.base import Outcome
 from bundle.errors import NonDeterministicResult, StageFailed
 from bundle.graph.code import read_code
 from bundle.graph.keys import Machine, difference
-from _graph_cases import Bench, image
 
 
 def write_name(job, out: Path, obs: Path, on_line) -> int:
