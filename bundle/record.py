@@ -14,6 +14,7 @@ from bundle.graph.pipeline import Node, Request, Source
 from bundle.graph.runner import Done
 from bundle.images.spec import Image
 from bundle.inputs import Checkpoint
+from bundle.sources import SourceArchive
 
 SCHEMA = "lstm-ctc-bundle/record"
 VERSION = 1
@@ -50,6 +51,7 @@ class Parts:
     engine: Mapping[str, Any]
     host: Mapping[str, Any]
     observations: Mapping[str, Any]
+    sources: tuple[SourceArchive, ...] = ()
 
 
 def _read(path: Path) -> Any:
@@ -124,6 +126,17 @@ def _result(size: int, done: Mapping[str, Done]) -> dict[str, Any]:
         "latency_ms": speed["latency_ms"],
         "measured": {name: value for name, value in speed.items() if name not in ("latency_ms", "times_ms")},
         "comparison": _read(done[f"compare@{size}"].result.out / "compare.json"),
+    }
+
+
+def _source(source: SourceArchive) -> dict[str, str]:
+    """An archive that a compiled layer is made from: what it is, what it was held to, what the user accepted."""
+    return {
+        "name": source.name,
+        "title": source.title,
+        "digest": source.digest,
+        "trust": source.trust,
+        "licence": source.licence + (f", accepted by the user ({source.accept})" if source.accept else ""),
     }
 
 
@@ -212,6 +225,7 @@ def make_record(parts: Parts, done: Mapping[str, Done]) -> dict[str, Any]:
         "results": [_result(size, done) for size in parts.request.batch_sizes],
         "stages": [_stage(item) for item in done.values()],
         "metrics": METRICS,
+        "sources": [_source(source) for source in parts.sources],
         "host": dict(parts.host),
         "observations": dict(parts.observations),
     }

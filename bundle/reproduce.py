@@ -36,6 +36,7 @@ from bundle.images.spec import Image
 from bundle.npu_access import Access, access_for
 from bundle.paths import Paths
 from bundle.published import Published
+from bundle.sources import sources_of
 from bundle.target import NPU, PINNED, Target, settle
 from bundle.target import PORTABLE as PORTABLE
 from bundle.verdict import is_excepted
@@ -341,6 +342,7 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
         toolchain=rows,
         engine=_engine_part(choice, done),
         host=host_facts,
+        sources=sources_of(paths, used, session.architecture),
         observations={
             "started_at": started_at,
             "wall_s": session.phases.total_s(),

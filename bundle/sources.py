@@ -9,7 +9,7 @@ import hashlib
 import lzma
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,6 +157,20 @@ def settled(paths: Paths, source: SourceArchive) -> SourceArchive:
 def _sha256_of(path: str, _size_bytes: int, _mtime_ns: int) -> str:
     """A package of a gigabyte is asked for several times in one command, and hashed once."""
     return sha256_file(Path(path))
+
+
+def sources_of(paths: Paths, images: Iterable[str], architecture: str) -> tuple[SourceArchive, ...]:
+    """The archives that the compiled layers of these images are made from, settled, by name."""
+    known = load_sources(paths.conf)
+    return tuple(settled(paths, known_source(known, name)) for name in source_names(paths, images, architecture))
+
+
+def source_names(paths: Paths, images: Iterable[str], architecture: str) -> list[str]:
+    """The names of those archives, sorted."""
+    from bundle.images.definition import load_definition
+
+    layers = [layer for image in images for layer in load_definition(paths.docker, image).built_layers]
+    return sorted({name for layer in layers for name in layer.source_names(architecture)})
 
 
 def missing_sources(paths: Paths, names: tuple[str, ...]) -> list[SourceArchive]:

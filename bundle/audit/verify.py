@@ -24,13 +24,15 @@ from bundle.published import Published, load_published
 from bundle.record import identity_of
 from bundle.report import write_report
 from bundle.reproduce import PINNED_DEVIATING
+from bundle.sources import load_sources, source_names
 from bundle.target import PINNED, PORTABLE
 from bundle.toml import read_toml
 from bundle.verdict import is_excepted, verdict
 
 _SCHEMA = Path(records.__file__).with_name("record.schema.json")
 KNOWN = ("checkpoint", "data", "engine", "host", "identity", "image_layers", "image_manifests", "images", "metrics",
-         "observations", "request", "results", "schema", "stages", "toolchain", "verdict", "version")  # fmt: skip
+         "observations", "request", "results", "schema", "sources", "stages", "toolchain", "verdict",
+         "version")  # fmt: skip
 
 
 def verify_run(evidence: Evidence, data: Path | None = None, checkpoint: Path | None = None) -> Outcome:
@@ -59,9 +61,26 @@ def verify_run(evidence: Evidence, data: Path | None = None, checkpoint: Path | 
     examine_code(outcome, evidence)
     _examine_inputs(outcome, evidence, data, checkpoint)
     examine_images(outcome, evidence)
+    _examine_sources(outcome, evidence)
     examine_results(outcome, evidence)
     _examine_judgement(outcome, evidence)
     return outcome
+
+
+def _examine_sources(outcome: Outcome, evidence: Evidence) -> None:
+    """Archives known by first use alone have no digest to be held to here; which ones there are is known."""
+    record, paths = evidence.record, evidence.paths
+    known = load_sources(paths.conf)
+    with outcome.examine("sources", "compiled layers are made from the archives that conf/sources.toml names") as it:
+        listed = {item["name"]: item for item in record.get("sources", [])}
+        expected = source_names(paths, record["images"], str(record["host"].get("architecture", "")))
+        it.wrong += differences(sorted(listed), sorted(expected), "sources")
+        for name in sorted(set(listed) & set(known)):
+            if not known[name].first_use and listed[name]["digest"] != known[name].digest:
+                it.wrong.append(
+                    f"sources: {name} is {listed[name]['digest']}; conf/sources.toml has {known[name].digest}"
+                )
+        it.evidence.append(f"{len(expected)} archives")
 
 
 def _examine_schema(it: Examination, record: Mapping[str, Any]) -> None:

@@ -47,6 +47,11 @@ def _inputs(record: Mapping[str, Any]) -> Section:
             f"{checkpoint.get('trust', '')}. {checkpoint.get('note', '')}",
         ],
     ]
+    rows += [
+        [f"source archive {source['name']}", source["licence"], digest(source["digest"].rpartition(":")[2]),
+         f"{source['title']}: {source['trust']}"]
+        for source in record.get("sources", [])
+    ]  # fmt: skip
     deviations = [Bullet(f"not as TIMIT: {text}") for text in data.get("timit_deviations", [])]
     excluded = [[entry["utterance"], entry["reason"]] for entry in data.get("excluded", [])]
     tables = [table(["input", "kind", "sha256", "what is known of it"], rows)]

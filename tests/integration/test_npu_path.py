@@ -74,7 +74,9 @@ def test_no_simulated_figure_can_be_taken_for_an_npus(paths):
     assert "simulator" in terminal_summary(document).lower()
     for name in ("report.md", "report.html"):
         assert "This is a test: it ran on a simulator" in (paths.runs / "latest" / name).read_text()
-    # Nor where only one of the two is a simulator.
+    trust = {source["name"]: (source["trust"], source["licence"]) for source in document["sources"]}
+    assert trust["ais_bench"][0].startswith("trusted on first use")
+    assert "accepted by the user (CANN)" in trust["cann-kernels-310p"][1]
     probe = next(stage for stage in document["stages"] if stage["key"] == "probe:cann")
     found = paths.store / probe["fingerprint"][:2] / probe["fingerprint"] / "out" / "probe.json"
     assert json.loads(found.read_bytes())["simulator"] is True
