@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bundle import host
+from bundle.engines.base import Engine
 from bundle.engines.select import AUTO, choose
-from bundle.errors import BundleError, EngineUnavailable, UsageError, VerificationFailed
+from bundle.errors import BundleError, CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
 from bundle.files import pretty_json, write_atomic
 from bundle.images.build import known_images, recipes_of
-from bundle.images.definition import load_definition
-from bundle.images.rootfs import ensure_sandbox_tools
+from bundle.images.definition import ImageDefinition, load_definition
+from bundle.images.rootfs import SANDBOX_IMAGE, ensure_sandbox_tools
 from bundle.images.spec import Image
 from bundle.installer.base import KEPT
 from bundle.paths import Paths
@@ -72,11 +74,26 @@ def make_ready(paths: Paths) -> list[str]:
     except EngineUnavailable as error:
         return [*lines, f"no engine works here yet: {error.diagnostics()}"]
     lines.append(choice.sentence())
-    for name, image in images.items():
-        definition = load_definition(paths.docker, name)
-        if definition.stages and not definition.optional:
-            choice.engine.prepare(image)
-    return [*lines, f"images ready for {choice.engine.name}"]
+    wanted = [image for name, image in images.items() if _is_portable(load_definition(paths.docker, name))]
+    try:
+        _prepare(choice.engine, wanted)
+        return [*lines, f"images ready for {choice.engine.name}"]
+    except CouldNotRun as error:
+        lines.append(f"{choice.engine.name} is there and does not work here: {error.diagnostics()}")
+    try:
+        _prepare(choose(SANDBOX_IMAGE, paths).engine, wanted)
+    except EngineUnavailable as error:
+        return [*lines, f"no engine works here yet: {error.diagnostics()}"]
+    return [*lines, "images ready for the embedded sandbox: give --engine sandbox"]
+
+
+def _is_portable(definition: ImageDefinition) -> bool:
+    return bool(definition.stages) and not definition.optional
+
+
+def _prepare(engine: Engine, images: Sequence[Image]) -> None:
+    for image in images:
+        engine.prepare(image)
 
 
 def main() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from bundle.errors import UsageError, VerificationFailed
+from bundle.errors import CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
 from bundle.files import sha256_bytes
 from bundle.images.oci import compute_image
 from bundle.images.spec import Layer
 from bundle.packing import adopt, contents
 from bundle.packing.statements import image_statement, run_statement
 from bundle.paths import Paths
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def image(tmp_path, name="base", digit="1"):
@@ -91,3 +95,45 @@ def test_an_image_that_comes_out_otherwise_is_a_failed_verification(installed, t
 def test_an_architecture_that_was_not_packed(installed):
     with pytest.raises(UsageError, match="arm64"):
         adopt.adopt_layers(installed[0], "arm64")
+
+
+class Engine:
+    def __init__(self, name, works):
+        self.name, self.works, self.prepared = name, works, []
+
+    def prepare(self, image):
+        if not self.works:
+            raise CouldNotRun("it has no user namespaces")
+        self.prepared.append(image.name)
+
+
+def ready(tmp_path, monkeypatch, engines):
+    """What make_ready says where `engines` are there, the first of them being the one that auto takes."""
+    made = {"base": image(tmp_path), "sandbox": image(tmp_path, "sandbox")}
+
+    def choose(name, _paths):
+        found = next((engine for engine in engines if name in ("auto", engine.name)), None)
+        if found is None:
+            raise EngineUnavailable("none", hint="install one")
+        return SimpleNamespace(engine=found, sentence=lambda: f"engine: {found.name}")
+
+    monkeypatch.setattr(adopt, "adopt_layers", lambda *_: made)
+    monkeypatch.setattr(adopt, "ensure_sandbox_tools", lambda _: None)
+    monkeypatch.setattr(adopt, "choose", choose)
+    return adopt.make_ready(Paths(ROOT))[-1]
+
+
+def test_images_are_made_ready_for_the_engine_that_will_run(tmp_path, monkeypatch):
+    docker = Engine("docker", True)
+    assert ready(tmp_path, monkeypatch, [docker]) == "images ready for docker"
+    assert docker.prepared == ["base"]
+
+
+def test_an_engine_that_does_not_work_leaves_the_sandbox(tmp_path, monkeypatch):
+    sandbox = Engine("sandbox", True)
+    said = ready(tmp_path, monkeypatch, [Engine("podman", False), sandbox])
+    assert "--engine sandbox" in said and sandbox.prepared == ["base"]
+
+
+def test_no_engine_at_all_is_said_and_is_no_failed_installation(tmp_path, monkeypatch):
+    assert "no engine works here yet" in ready(tmp_path, monkeypatch, [])
