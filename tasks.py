@@ -401,7 +401,7 @@ def keys_make(c, to=""):
     print(make_signing_key(to))
 
 
-@task(help={"key": "the private key's file (by default this user's)"}, default=True)
+@task(help={"key": "the private key's file (by default this user's)"})
 @reporting
 def keys_show(c, key=""):
     """Show this user's key and the trusted ones."""
