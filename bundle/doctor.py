@@ -126,6 +126,7 @@ def machine_lines(system: System) -> list[Line]:
             "" if page == 4096 else "the images were only run with pages of 4096 bytes; please report what you see",
         ),
         Line(OK, "Python", str(facts["python"])),
+        Line(OK, "SELinux", str(facts.get("selinux", "unknown"))),
     ]
     return [*lines, _emulation_line(system, architecture)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from bundle import published, toolchain
 from bundle.errors import CouldNotRun, UsageError
 from bundle.graph.pipeline import CANN_IMAGE, PINNED_IMAGES
 from bundle.paths import Paths
+from bundle.sources import find_source, sources_of
 
 AUTO, PORTABLE, PINNED = "auto", "portable", "pinned"
 CPU, NPU = "cpu", "npu"
 _DEVICES_LIMIT = 255  # ais_bench's
+_UNPACKED_FACTOR = 8  # packages are compressed about fourfold; the tree and its layer are both on disk for a while
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def settle(
     said = []
     if device == NPU:
         _require_image(paths, architecture)
-        said.append(_sentence(npu, chips))
+        said += [_sentence(npu, chips), *_cost(paths, architecture)]
     wrong = firmware_deviation(npu, paths.conf) if npu.present else ""
     lacking = lacking_for_pinned(paths, architecture) if asked == PINNED or (asked == AUTO and npu.present) else []
     if asked == PINNED:
@@ -143,6 +146,27 @@ def _require_image(paths: Paths, architecture: str) -> None:
             detail="\n".join(lacking),
             hint="docs/guide-lab.md says what to put where; `invoke doctor` says what is missing",
         )
+
+
+def _cost(paths: Paths, architecture: str) -> list[str]:
+    """What building the CANN image will take, told before it is spent; nothing where it is built.
+
+    Raises:
+        CouldNotRun: the disk has not that much.
+    """
+    from bundle.images.build import known_images
+
+    if known_images(paths, [CANN_IMAGE], architecture):
+        return []
+    found = [find_source(paths, source) for source in sources_of(paths, [CANN_IMAGE], architecture)]
+    needed = _UNPACKED_FACTOR * sum(path.stat().st_size for path in found if path is not None)
+    free = shutil.disk_usage(paths.root).free
+    if free < needed:
+        raise CouldNotRun(
+            f"building the CANN image takes about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            hint="free some, or make artifacts/ a link to a larger disk",
+        )
+    return [f"the CANN image is built first: about {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free, and some minutes"]
 
 
 def firmware_deviation(npu: ascend.Npu, conf: Path) -> str:

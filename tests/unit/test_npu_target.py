@@ -57,6 +57,25 @@ def test_options_that_do_not_fit_are_wrong_use(toolchain_name, device, devices, 
         settle(Paths(ROOT), "amd64", toolchain_name, device, devices)
 
 
+def test_disk_is_asked_for_before_it_is_spent(tmp_path, monkeypatch):
+    from bundle.paths import Paths
+    from bundle.target import _cost
+
+    (tmp_path / "conf").symlink_to(CONF)
+    (tmp_path / "docker").symlink_to(ROOT / "docker")
+    package = tmp_path / "data" / "sources" / "Ascend-cann-kernels-310p_6.3.RC1_linux.run"
+    package.parent.mkdir(parents=True)
+    package.write_bytes(bytes(1000))
+    monkeypatch.setattr("bundle.images.build.known_images", lambda *_: {})
+    (line,) = _cost(Paths(tmp_path), "amd64")
+    assert "is built first" in line
+    monkeypatch.setattr("bundle.target._UNPACKED_FACTOR", 1e15)
+    with pytest.raises(CouldNotRun, match="GB are free"):
+        _cost(Paths(tmp_path), "amd64")
+    monkeypatch.setattr("bundle.images.build.known_images", lambda *_: {"cann": image("cann")})
+    assert _cost(Paths(tmp_path), "amd64") == []
+
+
 def test_a_container_gets_the_chosen_nodes_and_the_driver_and_nothing_else(tmp_path):
     host = AscendHost("duo", devices=(0, 1)).make(tmp_path)
     npu = examine(host)
