@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bundle import host as host_facts
 from bundle.engines.select import probe_all
 from bundle.errors import BundleError, CouldNotRun, VerificationFailed
 from bundle.graph.pipeline import BATCH_SIZES
@@ -21,6 +22,7 @@ from tests.integration._runs import ROOT
 from tests.simulators.ascend.host import AscendHost
 from tests.simulators.ascend.packages import write_packages, zipped
 
+ARCHITECTURE = host_facts.architecture()
 # The vendor's own wheel, where a person has it: then its front end runs in place of the stand-in.
 WHEEL = Path(os.environ.get("AIS_BENCH_WHEEL", ROOT / "data/sources/ais_bench-0.0.2-py3-none-any.whl"))
 
@@ -115,7 +117,7 @@ def test_the_vendors_own_front_end_is_satisfied_by_the_simulated_runtime(tmp_pat
 )
 def test_an_npu_that_cannot_be_used_is_refused_before_anything_runs(paths, host, said, remedy, tmp_path):
     with pytest.raises(CouldNotRun, match=said) as caught:
-        settle(paths, "amd64", "portable", "npu", (), host.make(tmp_path))
+        settle(paths, ARCHITECTURE, "portable", "npu", (), host.make(tmp_path))
     assert remedy in caught.value.hint
 
 
@@ -143,24 +145,24 @@ def test_a_chip_that_is_not_the_one_converted_for_is_explained(paths):
 
 def test_pinned_refuses_to_be_called_so_where_firmware_or_sources_deviate(paths, tmp_path, monkeypatch):
     with pytest.raises(CouldNotRun, match="not complete here") as caught:
-        settle(paths, "amd64", "pinned", "cpu", (), Host(tmp_path, search=()))
+        settle(paths, ARCHITECTURE, "pinned", "cpu", (), Host(tmp_path, search=()))
     assert "exporter-pinned" in caught.value.detail
     assert "Python-3.7.5.tar.xz" in caught.value.detail
     monkeypatch.setattr("bundle.target.lacking_for_pinned", lambda *_: [])
     host = AscendHost(driver="23.0.0").make(tmp_path)
     with pytest.raises(CouldNotRun, match=r"has driver 23\.0\.0; the compatibility table requires 22.0.4"):
-        settle(paths, "amd64", "pinned", "npu", (), host)
-    target = settle(paths, "amd64", "auto", "npu", (), host)
+        settle(paths, ARCHITECTURE, "pinned", "npu", (), host)
+    target = settle(paths, ARCHITECTURE, "auto", "npu", (), host)
     assert (target.toolchain, any("deviates" in line for line in target.said)) == ("pinned", True)
 
 
 def test_auto_is_portable_where_no_ascend_card_is(paths, tmp_path):
-    assert settle(paths, "amd64", "auto", "cpu", (), Host(tmp_path, search=())).toolchain == "portable"
+    assert settle(paths, ARCHITECTURE, "auto", "cpu", (), Host(tmp_path, search=())).toolchain == "portable"
 
 
 def test_a_packages_other_bytes_are_held_to_the_first_seen_and_the_licence_is_asked_for(tmp_path):
     paths = checkout(tmp_path)
-    build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)
+    build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)
     wheel = paths.data / "sources" / "ais_bench-0.0.2-py3-none-any.whl"
     lock = json.loads((paths.data / "user.lock.json").read_bytes())
     assert wheel.name in lock["sources"]
@@ -171,12 +173,12 @@ def test_a_packages_other_bytes_are_held_to_the_first_seen_and_the_licence_is_as
     del lock["licences"]
     (paths.data / "user.lock.json").write_text(json.dumps(lock))
     with pytest.raises(CouldNotRun, match="accepts Huawei's licence") as caught:
-        build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)
+        build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)
     assert "accept-cann-licence" in caught.value.hint
     lock["licences"] = {"CANN": "accepted"}
     (paths.data / "user.lock.json").write_text(json.dumps(lock))
     with pytest.raises(VerificationFailed, match=r"data/user.lock.json says 0{64}"):
-        build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)
+        build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)
 
 
 @pytest.mark.timeout(600)
@@ -184,7 +186,7 @@ def test_the_cann_layer_is_the_same_twice_and_holds_nothing_of_where_it_was_made
     found = []
     for name in ("first", "second"):
         paths = checkout(tmp_path / name)
-        image = build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)["cann"]
+        image = build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)["cann"]
         found.append(image.config_digest)
         blob = image.layers[-1].path.read_bytes()
         assert b"/run/out" not in blob
@@ -199,6 +201,6 @@ def test_a_zip_that_is_not_the_published_one_is_refused(tmp_path):
     zipped(package)
     package.unlink()
     with pytest.raises(VerificationFailed, match=r"conf/sources\.toml says 996f9a5f"):
-        build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)
+        build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)
     write_packages(paths.data / "sources")
-    assert build_images(paths, ["cann"], "amd64", lambda _: None, check_pins=False)
+    assert build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)
