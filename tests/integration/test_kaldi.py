@@ -100,6 +100,8 @@ def test_the_image_holds_the_programs_and_their_licence_and_no_compiler(session:
 @pytest.mark.slow
 def test_compiled_again_elsewhere_the_layer_is_the_same(session: Session, tmp_path, monkeypatch):
     image = session.images(["kaldi"], fetch=True)["kaldi"]
+    if not any((ROOT / "data" / "sources").glob("kaldi-*")):
+        pytest.skip("the image was built before; Kaldi's archive itself is not in data/sources")
     toolchain = session.images(["toolchain"], fetch=True)["toolchain"]
     lock = recipes_of(session.paths, "kaldi", host.architecture())[-1].lock
     monkeypatch.setenv("TZ", "Asia/Tokyo")

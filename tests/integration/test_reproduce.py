@@ -168,7 +168,7 @@ def test_two_runs_at_once_do_not_harm_each_other(sandbox_results: Path, tmp_path
         (("--bs", "eight"), 2, "--bs 'eight' is not a batch size"),
         (("--data", "/not/there"), 2, "there is no such file or folder"),
         (("--checkpoint", "/not/there.pth"), 2, "there is no such file"),
-        (("--device", "npu"), 2, "--device npu"),
+        (("--device", "tpu"), 2, "--device tpu"),
         (("--engine", "lxc"), 2, "there is no engine 'lxc'"),
         (("--decode", "Best"), 2, "--decode 'Best'"),
     ],
