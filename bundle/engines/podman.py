@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import pwd
 import resource
 import shutil
 import subprocess
@@ -119,6 +120,39 @@ def podman_habits() -> Habits:
     )
 
 
+def lacks_subordinate_ids(etc: Path, uid: int, user: str) -> str:
+    """Which of subuid and subgid has no range for a user, '' when both have.
+
+    Without root Podman maps the caller to itself in a user namespace, which takes a range of subordinate IDs; a
+    service started without one answers, and then starts no container. Where a directory service gives the ranges
+    (a `subid` line in nsswitch.conf), files say nothing.
+
+    Args:
+        etc: the folder, /etc.
+        uid: the caller's.
+        user: the caller's name.
+    """
+    with contextlib.suppress(OSError):
+        lines = (etc / "nsswitch.conf").read_text(encoding="utf-8").splitlines()
+        if any(line.split() and line.split()[0] == "subid:" and line.split()[1:] != ["files"] for line in lines):
+            return ""
+    for name in ("subuid", "subgid"):
+        try:
+            owners = {line.partition(":")[0] for line in (etc / name).read_text(encoding="utf-8").splitlines()}
+        except OSError:
+            owners = set()
+        if not owners & {user, str(uid)}:
+            return name
+    return ""
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 class PodmanEngine(DockerEngine):
     """See `DockerEngine`; starts a service when none answers."""
 
@@ -139,6 +173,13 @@ class PodmanEngine(DockerEngine):
                     return endpoint
         if podman is None:
             raise EngineUnavailable("Podman is not installed, and no socket of it answers", hint=_HINT)
+        lacking = "" if os.getuid() == 0 else lacks_subordinate_ids(Path("/etc"), os.getuid(), _user_name())
+        if lacking:
+            raise EngineUnavailable(
+                f"without root Podman needs a range of subordinate IDs, and {_user_name()} has none in /etc/{lacking}",
+                hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {_user_name()}; "
+                "or use `--engine sandbox`",
+            )
         self._service = Service(podman, environ)
         self._service.wait_until_listening()
         return Endpoint(self._service.url, "Podman")

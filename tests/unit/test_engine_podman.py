@@ -1,0 +1,32 @@
+"""Podman without root: whether this user can start containers at all is known before a run relies on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bundle.engines.podman import lacks_subordinate_ids
+
+
+def etc(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / name.replace("_conf", ".conf")).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("owner", ["ada", "1000"])
+def test_a_user_with_ranges_by_name_or_number_lacks_nothing(tmp_path: Path, owner: str):
+    folder = etc(tmp_path, subuid=f"{owner}:100000:65536\n", subgid=f"bob:1:2\n{owner}:100000:65536\n")
+    assert lacks_subordinate_ids(folder, 1000, "ada") == ""
+
+
+def test_a_missing_range_is_named_by_its_file(tmp_path: Path):
+    assert lacks_subordinate_ids(tmp_path, 1000, "ada") == "subuid"
+    etc(tmp_path, subuid="ada:100000:65536\n", subgid="adam:100000:65536\n")
+    assert lacks_subordinate_ids(tmp_path, 1000, "ada") == "subgid"
+
+
+def test_ranges_from_a_directory_service_are_not_looked_for_in_files(tmp_path: Path):
+    assert lacks_subordinate_ids(etc(tmp_path, nsswitch_conf="passwd: files\nsubid: sss\n"), 1000, "ada") == ""
+    assert lacks_subordinate_ids(etc(tmp_path, nsswitch_conf="subid: files\n"), 1000, "ada") == "subuid"
