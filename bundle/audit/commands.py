@@ -10,6 +10,7 @@ from bundle.audit.evidence import Evidence, open_run
 from bundle.audit.page import sentence, write_page
 from bundle.console import Console
 from bundle.errors import UsageError
+from bundle.inputs import DEMO
 from bundle.paths import Paths
 
 Say = Callable[[str], None]
@@ -21,7 +22,8 @@ def _run_folder(paths: Paths, option: str) -> Path:
 
 
 def _given(option: str) -> Path | None:
-    if not option:
+    """A path of the user's; None for what a record itself can be held against: nothing given, or the demo's."""
+    if option in ("", DEMO):
         return None
     path = Path(option).expanduser().absolute()
     if not path.exists():
