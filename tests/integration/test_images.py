@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from _runs import ROOT
 
+from bundle.fetching import fetch_all
 from bundle.images.build import build_images, load_pins
 from bundle.images.definition import image_names, load_definition
 from bundle.images.oci import docker_archive_stream
@@ -21,16 +22,25 @@ from bundle.paths import Paths
 pytestmark = pytest.mark.integration
 PATHS = Paths(ROOT)
 PORTABLE = ("base", "exporter", "features", "runtime", "sandbox", "synth")
+SETS = ("debs/base", "debs/exporter", "debs/sandbox", "debs/synth", "wheels/base", "wheels/exporter",
+        "wheels/features", "wheels/runtime")  # fmt: skip
 SMALL = ("base", "features", "runtime", "sandbox", "synth")
 _OTHER_PYTHONS = ("python3.9", "python3.10", "python3.12", "python3.13")
 _BUILD = """
 import sys, json
+from bundle.fetching import fetch_all
 from bundle.images.build import build_images
 from bundle.paths import Paths
 names, architecture = sys.argv[1].split(","), sys.argv[2]
 built = build_images(Paths.of_checkout({}), names, architecture, lambda _: None, check_pins=False)
 print(json.dumps({name: image.config_digest for name, image in built.items()}))
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fetched() -> None:
+    """Building has no network: what is built from is brought first, for both architectures."""
+    fetch_all(ROOT, ("amd64", "arm64"), SETS)
 
 
 def test_every_portable_image_is_pinned_for_both_architectures():
