@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,13 +46,13 @@ def train(paths: Paths, console: Console, engine_name: str, epochs: int) -> None
     node = Node(_KEY, STAGES[_KEY], inputs, parameters)
     state = paths.results / "demo-train"
     state.mkdir(parents=True, exist_ok=True)
-    paths.temporary.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="train.", dir=paths.temporary))
+    session.store.clean_up()
+    work = session.store.workspace()
     try:
-        summary = _run(session, choice.engine, images[node.stage.image], node, results, state, work, console)
-        _keep(paths, work / "out" / "checkpoint.pth", summary, console)
+        summary = _run(session, choice.engine, images[node.stage.image], node, results, state, work.result, console)
+        _keep(paths, work.result / "out" / "checkpoint.pth", summary, console)
     finally:
-        shutil.rmtree(work)
+        work.close()
     shutil.rmtree(state)
 
 
@@ -62,8 +61,6 @@ def _run(
     console: Console,
 ) -> dict[str, Any]:  # fmt: skip
     engine.prepare(image)
-    for name in ("out", "obs"):
-        (work / name).mkdir()
     code = snapshot(read_code(session.paths.root, node.stage.name), session.paths.code)
     mounts = [Mount(code, "/run/code"), Mount(state, "/run/state", writable=True)]
     mounts += [Mount(results[s.node].out, f"/run/in/{n}") for n, s in node.inputs.items() if isinstance(s, Output)]
