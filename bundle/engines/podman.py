@@ -11,8 +11,8 @@ import os
 import pwd
 import resource
 import shutil
+import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,21 +24,13 @@ from docker.types import Ulimit
 from bundle.engines.docker_engine import ArchiveStream, DockerEngine, Habits
 from bundle.engines.endpoint import Endpoint, on_hybrid_host
 from bundle.engines.owner import Owner
-from bundle.engines.spawner import spawn
+from bundle.engines.spawner import on_a_lifeline, spawn
 from bundle.errors import EngineUnavailable
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 1.0
 _PREFIX = "lstm-ctc-podman-"
 _HINT = "install Podman 4 or later, or use `--engine sandbox`"
-
-# The service is to end with us, even when we are killed: it asks for a death signal before it becomes podman.
-_DIE_WITH_PARENT = (
-    "import ctypes, os, signal, sys\n"
-    "ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n"
-    "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
-    "os.execvp(sys.argv[2], sys.argv[2:])\n"
-)
 
 
 def usual_sockets(environ: Mapping[str, str]) -> list[Path]:
@@ -67,9 +59,11 @@ class Service:
         self.url = f"unix://{self._folder}/podman.sock"
         runtime = ["--runtime", "runc"] if on_hybrid_host() and shutil.which("runc") else []
         argv = [podman, *runtime, "system", "service", "--time=0", self.url]
-        self._process = spawn(
-            [sys.executable, "-I", "-c", _DIE_WITH_PARENT, str(os.getpid()), *argv], env=dict(environ)
-        )
+        reading, self._lifeline = os.pipe()
+        try:
+            self._process = spawn(on_a_lifeline(argv), env=dict(environ), stdin=reading)
+        finally:
+            os.close(reading)
         self._said: list[bytes] = []
         for stream in (self._process.stdout, self._process.stderr):
             threading.Thread(target=self._drain, args=(stream,), daemon=True).start()
@@ -98,8 +92,11 @@ class Service:
             try:
                 self._process.wait(_STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:  # it waits for connections that nobody uses any more
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)  # without root podman runs as a child of itself
                 self._process.wait()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -34,7 +34,7 @@ from bundle.engines.closed import (
     passwd,
     tell_disarmed,
 )
-from bundle.engines.spawner import spawn
+from bundle.engines.spawner import on_a_lifeline, spawn
 from bundle.errors import BundleError, CouldNotRun, EngineUnavailable
 from bundle.images.spec import Image
 
@@ -51,11 +51,6 @@ _CLOSED_ARGS = (
     *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
     *("--die-with-parent", "--clearenv"),
 )
-# Host side. The shell becomes bubblewrap; its child waits until this process closes the pipe on standard input or is
-# gone, and then kills the process group. A death signal alone is lost on a process that asks for it too late.
-_LIFELINE = """exec 3<&0 </dev/null
-{ read -r never <&3; kill -KILL 0; } >/dev/null 2>&1 &
-exec "$@" 3<&-"""
 _FIRST_FD = 10  # below it, descriptors are the shell's: it can name only those with one digit
 
 _PLAIN_DOCKER = (
@@ -224,7 +219,7 @@ class SandboxEngine:
         started_s = time.monotonic()
         lifeline_read, lifeline_write = _pipe(stack)
         process = spawn(
-            ["/bin/sh", "-c", _LIFELINE, "sandbox", *argv],
+            on_a_lifeline(argv),
             pass_fds=(passwd_fd, group_fd, gate_read.number, info_write.number),
             stdin=lifeline_read.number,
         )

@@ -14,6 +14,20 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+# The shell becomes the program; its child waits until the pipe on standard input is closed, by this process or by its
+# end, and then kills the process group. A death signal alone is lost on a process that asks for it too late.
+_LIFELINE = """exec 3<&0 </dev/null
+{ read -r never <&3; kill -KILL 0; } >/dev/null 2>&1 &
+exec "$@" 3<&-"""
+
+
+def on_a_lifeline(argv: Sequence[str]) -> list[str]:
+    """A command line that runs `argv` and ends its whole process group when its standard input, a pipe, closes.
+
+    Give `spawn` the reading end as `stdin`, and keep the writing end for as long as the program is to live.
+    """
+    return ["/bin/sh", "-c", _LIFELINE, "lifeline", *argv]
+
 
 class _Spawner:
     def __init__(self) -> None:

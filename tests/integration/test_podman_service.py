@@ -1,0 +1,66 @@
+"""The private Podman service ends with the process that started it, however that one ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(shutil.which("podman") is None, reason="Podman is not on this machine"),
+]
+_CLIENT = """
+import os, sys
+from bundle.engines.podman import Service
+service = Service(sys.argv[1], dict(os.environ))
+service.wait_until_listening()
+print(service.url, flush=True)
+sys.stdin.read()
+"""
+
+
+def client() -> tuple[subprocess.Popen[str], str]:
+    """A process that has started a service and waits, and the service's address."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CLIENT, str(shutil.which("podman"))],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+def of_service(url: str) -> list[int]:
+    """Processes that have the service's address on their command line, ended ones aside."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if url.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
+def test_the_service_ends_with_its_client(how: signal.Signals | None):
+    process, url = client()
+    assert url.startswith("unix://")
+    assert of_service(url)
+    if how is None:
+        process.communicate(timeout=60)
+    else:
+        process.send_signal(how)
+        process.wait()
+    deadline_s = time.monotonic() + 20
+    while of_service(url) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert of_service(url) == []
