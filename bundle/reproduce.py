@@ -198,6 +198,9 @@ def graph_of(request: Request, paths: Paths) -> dict[str, Node]:
 
 def plan(options: Options, paths: Paths, console: Console) -> list[str]:
     """What would run and why, a line a step; runs nothing and writes nothing but locks of what was looked at."""
+    from bundle.engines.select import check_name
+
+    check_name(options.engine)
     session = Session(paths, console)
     target = aim(options, session)
     request, _ = resolve(options, paths, session.cache, target)

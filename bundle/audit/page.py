@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 import bundle.report
 from bundle.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED, Outcome
 from bundle.files import pretty_json, sha256_bytes, write_atomic
 from bundle.report import markdown
+from bundle.templates import html_templates, text_templates
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STYLE = Path(bundle.report.__file__).parent / "templates" / "report.css"
@@ -67,7 +67,7 @@ def _values(outcome: Outcome, document: bytes) -> dict[str, Any]:
 
 
 def _markdown(outcome: Outcome, document: bytes) -> str:
-    template = _environment(autoescape=False, finalize=markdown.escape).get_template("audit.md.j2")
+    template = text_templates(_TEMPLATES, markdown.escape).get_template("audit.md.j2")
     return template.render(**_values(outcome, document))
 
 
@@ -75,20 +75,9 @@ def _html(outcome: Outcome, document: bytes) -> str:
     style = _STYLE.read_text(encoding="utf-8")
     found = outcome.counts()
     tone = "bad" if found[REFUTED] else "open" if found[UNVERIFIED] else "good"
-    return _environment(autoescape=True).get_template("audit.html.j2").render(
+    return html_templates(_TEMPLATES).get_template("audit.html.j2").render(
         **_values(outcome, document),
         tones=_TONES,
         tone=tone,
         style=Markup(style),  # noqa: S704 - a file of this repository, nothing of the record
     )  # fmt: skip
-
-
-def _environment(**options: Any) -> jinja2.Environment:
-    return jinja2.Environment(  # noqa: S701 - autoescape, or an escaping finalize, is in both callers' options
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        **options,
-    )

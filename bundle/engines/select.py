@@ -88,15 +88,18 @@ def _sandbox(paths: Paths) -> Candidate:
     return Candidate(engine.probe(), engine)
 
 
+def check_name(name: str) -> None:
+    """Raises UsageError when there is no engine called `name`."""
+    if name not in (AUTO, *NAMES):
+        raise UsageError(f"there is no engine {name!r}", hint="engines: " + ", ".join((AUTO, *NAMES)))
+
+
 def choose_from(name: str, candidates: Mapping[str, Maker]) -> Choice:
     """Make and probe engines until one fits.
 
     Raises:
-        UsageError: there is no engine of that name.
         EngineUnavailable: the engine asked for, or every one, cannot be used; says why for each.
     """
-    if name != AUTO and name not in candidates:
-        raise UsageError(f"there is no engine {name!r}", hint="engines: " + ", ".join((AUTO, *candidates)))
     passed_over: list[Availability] = []
     for key in candidates if name == AUTO else (name,):
         candidate = candidates[key]()
@@ -114,7 +117,8 @@ def choose_from(name: str, candidates: Mapping[str, Maker]) -> Choice:
 
 
 def choose(name: str, paths: Paths, environ: Mapping[str, str] | None = None) -> Choice:
-    """The engine called `name`, or by 'auto' the first that works. See `choose_from`."""
+    """The engine called `name`, or by 'auto' the first that works. See `check_name` and `choose_from`."""
+    check_name(name)
     return choose_from(name, makers(paths, os.environ if environ is None else environ))
 
 

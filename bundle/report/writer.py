@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from bundle.files import write_atomic
 from bundle.report import markdown, plots
 from bundle.report.view import make_view
+from bundle.templates import html_templates, text_templates
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,7 +29,7 @@ def write_report(record: Mapping[str, Any], folder: Path) -> None:
 
 def render_markdown(record: Mapping[str, Any]) -> str:
     """The report as Markdown; every value in it is escaped."""
-    return _environment(autoescape=False, finalize=markdown.escape).get_template("report.md.j2").render(
+    return text_templates(_TEMPLATES, markdown.escape).get_template("report.md.j2").render(
         view=make_view(record)
     )  # fmt: skip
 
@@ -37,19 +37,8 @@ def render_markdown(record: Mapping[str, Any]) -> str:
 def render_html(record: Mapping[str, Any]) -> str:
     """The report as one HTML file that needs no network: style and plots are inside."""
     style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
-    return _environment(autoescape=True).get_template("report.html.j2").render(
+    return html_templates(_TEMPLATES).get_template("report.html.j2").render(
         view=make_view(record),
         style=Markup(style),  # noqa: S704 - a file of this package, nothing of the record
         plots=plots.draw(record),
     )  # fmt: skip
-
-
-def _environment(**options: Any) -> jinja2.Environment:
-    return jinja2.Environment(  # noqa: S701 - autoescape, or an escaping finalize, is in both callers' options
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        **options,
-    )

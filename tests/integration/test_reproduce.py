@@ -170,6 +170,7 @@ def test_two_runs_at_once_do_not_harm_each_other(sandbox_results: Path, tmp_path
         (("--checkpoint", "/not/there.pth"), 2, "there is no such file"),
         (("--device", "tpu"), 2, "--device tpu"),
         (("--engine", "lxc"), 2, "there is no engine 'lxc'"),
+        (("--engine", "lxc", "--plan"), 2, "there is no engine 'lxc'"),
         (("--decode", "Best"), 2, "--decode 'Best'"),
     ],
 )

@@ -16,7 +16,7 @@ from bundle.engines.base import Availability, Job, Limits, Mount
 from bundle.engines.closed import MAX_LINE_BYTES, LineSplitter, check_job, command, disarm, environment, group, passwd
 from bundle.engines.owner import Owner
 from bundle.engines.sandbox import explain_refusal
-from bundle.engines.select import Candidate, choose_from
+from bundle.engines.select import Candidate, check_name, choose_from
 from bundle.errors import CouldNotRun, EngineUnavailable, UsageError
 
 
@@ -204,7 +204,7 @@ def test_an_engine_asked_for_by_name_is_that_or_an_error():
     with pytest.raises(EngineUnavailable, match="docker is absent"):
         choose_from("docker", candidates)
     with pytest.raises(UsageError, match="there is no engine 'rocket'"):
-        choose_from("rocket", candidates)
+        check_name("rocket")
 
 
 def test_when_nothing_works_every_reason_and_remedy_is_given():

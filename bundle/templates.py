@@ -1,0 +1,30 @@
+"""How every page of ours is rendered: strictly, from a folder of templates, with escaping decided by the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+
+def html_templates(folder: Path) -> jinja2.Environment:
+    """Templates whose every value is escaped for HTML; a name that is not given is an error."""
+    return _environment(folder, autoescape=True)
+
+
+def text_templates(folder: Path, escape: Callable[[Any], str]) -> jinja2.Environment:
+    """Templates whose every value passes through `escape`, for Markdown say."""
+    return _environment(folder, autoescape=False, finalize=escape)
+
+
+def _environment(folder: Path, **options: Any) -> jinja2.Environment:
+    return jinja2.Environment(  # noqa: S701 - autoescape, or an escaping finalize, is in both callers' options
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **options,
+    )
