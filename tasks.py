@@ -419,6 +419,23 @@ def keys_trust(c, fingerprint):
     print(f"trusted, in {trust_key(fingerprint)}")
 
 
+@task(help={"full": "every batch size, more rounds, and the long areas (half an hour); left out: about two minutes",
+            "only": "areas, separated by commas", "to": "folder for the results (artifacts/bench/latest)"},
+      auto_shortflags=False)  # fmt: skip
+@reporting
+def bench(c, full=False, only="", to=""):
+    """Measure speed, as ratios within one run.
+
+    Writes a table, JSON, plots, and a line of history. It ends with 0 whether bounds are met or not: a speed is a fact.
+    """
+    from bundle.bench.page import summary
+    from bundle.bench.run import run_bench
+
+    paths, console = _here()
+    document, folder = run_bench(paths, console.say, full=full, only=only, to=to)
+    print(f"{summary(document)}\nbench: {folder}/bench.html (also bench.md, bench.json)")
+
+
 def _bundle_namespace():
     keys = Collection("keys")
     keys.add_task(keys_make, "make")
@@ -458,8 +475,8 @@ def _namespace():
     for name in sorted(STAGES):
         if name != "demo_train":
             stage.add_task(_stage_task(name))
-    return Collection(reproduce, doctor, toolchain, accept_cann_licence, fetch, test, images, lock, store, demo, stage,
-                      _bundle_namespace(), _audit_namespace())  # fmt: skip
+    return Collection(reproduce, doctor, toolchain, accept_cann_licence, fetch, test, bench, images, lock, store, demo,
+                      stage, _bundle_namespace(), _audit_namespace())  # fmt: skip
 
 
 ns = _namespace()

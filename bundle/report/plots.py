@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
+from bundle.report.canvas import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Canvas, round_values
 from bundle.report.parts import mark
 
-_WIDTH, _HEIGHT = 720, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 34, 44
 _ROW = 22
 _TOP_CONFUSIONS = 15
 
@@ -30,63 +28,6 @@ def draw(record: Mapping[str, Any]) -> dict[str, Markup]:
 _Series = tuple[str, str, str, Mapping[int, float], Mapping[int, Sequence[float]]]
 
 
-class _Canvas:
-    """Collects SVG elements; every text is escaped here."""
-
-    def __init__(self, title: str, height: int) -> None:
-        self._height = height
-        self._title = title
-        self._parts: list[Markup] = []
-
-    def line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
-        self._parts.append(
-            Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(
-                _px(x1), _px(y1), _px(x2), _px(y2), style
-            )
-        )
-
-    def dot(self, x: float, y: float, style: str, label: str) -> None:
-        self._parts.append(
-            Markup('<circle cx="{}" cy="{}" r="4.5" class="{}"><title>{}</title></circle>').format(
-                _px(x), _px(y), style, label
-            )
-        )
-
-    def square(self, x: float, y: float, style: str, label: str) -> None:
-        self.bar(x - 4, y - 4, 8, 8, style, label)
-
-    def bar(self, x: float, y: float, width: float, height: float, style: str, label: str) -> None:
-        self._parts.append(
-            Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="2" class="{}"><title>{}</title></rect>').format(
-                _px(x), _px(y), _px(max(width, 1)), _px(height), style, label
-            )
-        )
-
-    def text(self, x: float, y: float, words: str, style: str = "", anchor: str = "start") -> None:
-        self._parts.append(
-            Markup('<text x="{}" y="{}" text-anchor="{}" class="{}">{}</text>').format(
-                _px(x), _px(y), anchor, style, words
-            )
-        )
-
-    def done(self) -> Markup:
-        head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, self._height, self._title)
-        return head + Markup("").join(self._parts) + Markup("</svg>")
-
-
-def _px(value: float) -> str:
-    return f"{value:.1f}".rstrip("0").rstrip(".")
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Four to eight round values that cover low..high."""
-    rough = max(high - low, 1e-9) / 5
-    magnitude = 10 ** math.floor(math.log10(rough))
-    step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [index * step for index in range(first, last + 1)]
-
-
 def _by_size(
     title: str,
     series: Sequence[_Series],
@@ -99,21 +40,21 @@ def _by_size(
     ]
     if not reach:
         return Markup("")
-    ticks = _ticks(min(0.0, *reach) if min(reach) < 0.4 * max(reach) else min(reach), max(reach))
-    canvas = _Canvas(title, _HEIGHT)
-    bottom = _HEIGHT - _BOTTOM
+    ticks = round_values(min(0.0, *reach) if min(reach) < 0.4 * max(reach) else min(reach), max(reach))
+    canvas = Canvas(title, HEIGHT)
+    bottom = HEIGHT - BOTTOM
 
     def at_y(value: float) -> float:
-        return bottom - (value - ticks[0]) / (ticks[-1] - ticks[0]) * (bottom - _TOP)
+        return bottom - (value - ticks[0]) / (ticks[-1] - ticks[0]) * (bottom - TOP)
 
     for tick in ticks:
-        canvas.line(_LEFT, at_y(tick), _WIDTH - _RIGHT, at_y(tick), "grid")
-        canvas.text(_LEFT - 8, at_y(tick) + 4, f"{tick:g}", "tick", "end")
-    slot = (_WIDTH - _RIGHT - _LEFT) / len(sizes)
+        canvas.line(LEFT, at_y(tick), WIDTH - RIGHT, at_y(tick), "grid")
+        canvas.text(LEFT - 8, at_y(tick) + 4, f"{tick:g}", "tick", "end")
+    slot = (WIDTH - RIGHT - LEFT) / len(sizes)
     for index, size in enumerate(sizes):
-        canvas.text(_LEFT + slot * (index + 0.5), bottom + 18, str(size), "tick", "middle")
-    canvas.text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, "batch size", "axis", "middle")
-    legend_x = float(_LEFT)
+        canvas.text(LEFT + slot * (index + 0.5), bottom + 18, str(size), "tick", "middle")
+    canvas.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, "batch size", "axis", "middle")
+    legend_x = float(LEFT)
     for number, (name, style, shape, values, bounds) in enumerate(series):
         offset = (number - (len(series) - 1) / 2) * min(18.0, slot / (len(series) + 1))
         draw_point = canvas.dot if shape == "dot" else canvas.square
@@ -121,7 +62,7 @@ def _by_size(
         canvas.text(legend_x + 14, 18, name, "legend")
         legend_x += 30 + 6.3 * len(name)
         for index, size in enumerate(sizes):
-            x = _LEFT + slot * (index + 0.5) + offset
+            x = LEFT + slot * (index + 0.5) + offset
             if size in bounds:
                 low, high = bounds[size]
                 canvas.line(x, at_y(low), x, at_y(high), f"{style} whisker")
@@ -178,8 +119,8 @@ def _bars(title: str, rows: Sequence[tuple[str, float, float, str, str]], left: 
     """Horizontal bars: (label, from, length, class, value's text), from and length in one unit."""
     if not rows:
         return Markup("")
-    canvas = _Canvas(title, _ROW * len(rows) + 8)
-    room = _WIDTH - left - 120
+    canvas = Canvas(title, _ROW * len(rows) + 8)
+    room = WIDTH - left - 120
     reach = max(start + length for _, start, length, _, _ in rows) or 1.0
     for index, (label, start, length, style, value) in enumerate(rows):
         y = 4 + index * _ROW
