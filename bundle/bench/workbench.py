@@ -201,7 +201,7 @@ class Workbench:
         """
         times: dict[str, list[float]] = {name: [] for name in candidates}
         for number in range(rounds):
-            order = list(candidates) if number % 2 == 0 else list(reversed(candidates))
+            order = list(candidates) if number % 2 == 0 else list(candidates)[::-1]
             for name in order:
                 began_s = time.perf_counter()
                 own_s = candidates[name]()
