@@ -17,20 +17,15 @@ _MT_WORDS = 624
 _BLANK = 0
 
 
-def greedy_symbols(logprobs: array[float], first: int, step: int, frames: int, classes: int) -> list[int]:
+def greedy_symbols(frames: Sequence[Sequence[float]]) -> list[int]:
     """CTC's best path: the likeliest class of each frame, repeats merged, then blanks (class 0) left out.
 
     Args:
-        logprobs: a whole batch's values, (195, B, classes) in C order.
-        first: place of the utterance's first frame in it.
-        step: from one frame of the utterance to its next.
-        frames: how many of its frames count.
-        classes: values of one frame.
+        frames: each frame's log-probabilities, one a class.
     """
     symbols = []
     last = _BLANK
-    for start in range(first, first + frames * step, step):
-        frame = logprobs[start : start + classes]
+    for frame in frames:
         best = frame.index(max(frame))
         if best not in (last, _BLANK):
             symbols.append(best)

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bundle.audit import arithmetic, scoring
+from bundle.audit import arithmetic, beam, scoring
 from bundle.audit.claims import ATTESTED, Examination, Outcome
 from bundle.audit.evidence import Evidence, Stored, parse_json
 from bundle.audit.leaves import differences
@@ -63,12 +63,10 @@ def _stage(evidence: Evidence, key: str) -> Mapping[str, Any]:
 
 def _examine_symbols(it: Examination, evidence: Evidence, size: int) -> dict[str, tuple[str, ...]]:
     """Decode what `infer` stored; the names heard by utterance, to score from."""
-    decode = evidence.record["request"]["decode"]["type"]
     lines = _lines(evidence, size)
     claimed = {line["id"]: tuple(line[scoring.COMPLETE]["hypothesis"].split()) for line in lines}
-    if decode != "Greedy":
-        it.missing.append(f"{decode}'s search is not repeated here: `invoke audit.rerun` repeats it")
-        return claimed
+    units = _units(evidence)
+    decoder = _decoder(evidence, units, claimed)
     batches, infer = _stage(evidence, f"batches@{size}"), _stage(evidence, f"infer@{size}")
     manifest = evidence.json(batches, "manifest.json")
     outputs: dict[int, tuple[tuple[int, ...], array[float]]] = {}
@@ -76,15 +74,63 @@ def _examine_symbols(it: Examination, evidence: Evidence, size: int) -> dict[str
         folder = "result" if number < manifest["num_batches"] else "tail"
         name = f"{folder}/inputs_{number}_0.npy"
         outputs[number] = scoring.read_npy(evidence.file(infer, name), f"infer@{size}: {name}")
-    heard = scoring.heard_in(outputs, manifest, _units(evidence))
+    heard = scoring.heard_in(outputs, manifest, units, decoder)
     for name in sorted({*heard, *claimed}):
         if heard.get(name) != claimed.get(name):
             it.wrong.append(
                 f"{name}: utterances.jsonl has {' '.join(claimed.get(name, ('nothing',)))!r}; the stored outputs "
                 f"decode to {' '.join(heard.get(name, ('nothing',)))!r}"
             )
-    it.evidence.append(f"{len(heard)} utterances of {len(outputs)} batches decoded again by CTC's best path")
+    how = "CTC's best path"
+    if isinstance(decoder, scoring.Beam):
+        how = "a beam search of its own, with the stage lm's bigram"
+        _examine_search(it, evidence, size, units, decoder)
+    it.evidence.append(f"{len(heard)} utterances of {len(outputs)} batches decoded again by {how}")
     return heard
+
+
+def _decoder(evidence: Evidence, units: list[str], claimed: Mapping[str, Sequence[str]]) -> scoring.Decoder:
+    asked = evidence.record["request"]["decode"]
+    if asked["type"] == "Greedy":
+        return scoring.Greedy()
+    language = _language(evidence, units)
+    classes = {name: number for number, name in enumerate(scoring.class_names(units))}
+    named = {
+        name: tuple(classes[phone] for phone in phones)
+        for name, phones in claimed.items()
+        if classes.keys() >= set(phones)
+    }
+    return scoring.Beam(language, asked["beam_width"], named)
+
+
+def _language(evidence: Evidence, units: list[str]) -> beam.Language:
+    data = evidence.file(_stage(evidence, "lm"), "lm_phone_bg.arpa")
+    weight = evidence.record["request"]["decode"]["lm_alpha"]
+    return beam.read_language(data, units, weight, "lm: lm_phone_bg.arpa")
+
+
+def _examine_search(it: Examination, evidence: Evidence, size: int, units: list[str], decoder: scoring.Beam) -> None:
+    """What score.json says of the search: its width and weight, and where the reference would have failed."""
+    asked = evidence.record["request"]["decode"]
+    stored = evidence.json(_stage(evidence, f"score@{size}"), "score.json")["decode"]
+    failing = stored["reference_would_fail"]
+    found = {
+        "beam_width": stored["beam_width"],
+        "lm_alpha": stored["lm_alpha"],
+        "empty_labelling_survived": failing["empty_labelling_survived"]["utterances"],
+        "probability_underflowed_to_zero": failing["probability_underflowed_to_zero"]["utterances"],
+        "symbols_missing_in_language_model": failing["symbols_missing_in_language_model"]["symbols"],
+    }
+    expected = {
+        "beam_width": asked["beam_width"],
+        "lm_alpha": asked["lm_alpha"],
+        "empty_labelling_survived": decoder.empty,
+        "probability_underflowed_to_zero": decoder.underflowed,
+        "symbols_missing_in_language_model": _language(evidence, units).missing,
+    }
+    it.wrong += differences(found, expected, "score.json: decode")
+    if decoder.ties:
+        it.evidence.append(f"as good as the best within rounding, and taken as claimed: {', '.join(decoder.ties)}")
 
 
 def _units(evidence: Evidence) -> list[str]:

@@ -9,13 +9,12 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from bundle.audit import arithmetic
+from bundle.audit import arithmetic, beam
 from bundle.errors import VerificationFailed
 
 FRAMES = 195
-FIRST_UNIT = 2
 PUBLISHED, COMPLETE = "published", "complete"
 INTERVAL_METHOD = (
     f"percentile bootstrap of the pooled rate: {arithmetic.RESAMPLES} resamples of whole utterances with replacement, "
@@ -61,25 +60,81 @@ class Utterance:
     in_published: bool
 
 
+def class_names(units: Sequence[str]) -> list[str]:
+    """The classes' names in order: the blank (empty), UNK, the phones."""
+    return ["", "UNK", *units]
+
+
 def published_text(heard: Sequence[str], decode: str) -> str:
     """A hypothesis as the published protocol writes it: Greedy's starts with a space."""
     return "".join(" " + phone for phone in heard) if decode == "Greedy" else " ".join(heard)
 
 
+class Decoder(Protocol):
+    """Turns one utterance's frames into symbols: `Greedy` or `Beam`."""
+
+    def symbols(self, name: str, frames: Sequence[Sequence[float]]) -> Sequence[int]:
+        """Class ids of the labelling; `frames` are natural logarithms, one a class."""
+
+
+class Greedy:
+    """CTC's best path."""
+
+    def symbols(self, name: str, frames: Sequence[Sequence[float]]) -> Sequence[int]:
+        return arithmetic.greedy_symbols(frames)
+
+
+class Beam:
+    """Prefix beam search with the record's bigram.
+
+    Attributes:
+        empty: utterances whose last labellings held the empty one.
+        underflowed: utterances with a probability of 0 in a frame that is searched.
+        ties: utterances where the claimed labelling scores as high as the best one, within rounding.
+
+    Args:
+        language: the bigram, weighted.
+        width: labellings kept a frame.
+        claimed: by utterance, the class ids that the record claims: they count where they are as good as the best.
+    """
+
+    def __init__(self, language: beam.Language, width: int, claimed: Mapping[str, tuple[int, ...]]) -> None:
+        self._language, self._width, self._claimed = language, width, claimed
+        self.empty: list[str] = []
+        self.underflowed: list[str] = []
+        self.ties: list[str] = []
+
+    def symbols(self, name: str, frames: Sequence[Sequence[float]]) -> Sequence[int]:
+        found = beam.search(frames, self._language, self._width)
+        if found.empty_survived:
+            self.empty.append(name)
+        if found.underflowed:
+            self.underflowed.append(name)
+        claimed = self._claimed.get(name)
+        if claimed is not None and claimed != found.best and claimed in found.contenders:
+            self.ties.append(name)
+            return claimed
+        return found.best
+
+
 def heard_in(
-    outputs: Mapping[int, tuple[tuple[int, ...], array[float]]], manifest: Mapping[str, Any], units: Sequence[str]
+    outputs: Mapping[int, tuple[tuple[int, ...], array[float]]],
+    manifest: Mapping[str, Any],
+    units: Sequence[str],
+    decoder: Decoder,
 ) -> dict[str, tuple[str, ...]]:
-    """Decode every utterance's symbols by CTC's best path.
+    """Decode every utterance's symbols, in the manifest's order.
 
     Args:
         outputs: each batch's shape and values.
         manifest: of the stage batches.
         units: the phones, in class order.
+        decoder: how.
 
     Raises:
         VerificationFailed: an array has another shape than its batch.
     """
-    names = ["", "UNK", *units]
+    names = class_names(units)
     batch_size = manifest["batch_size"]
     found = {}
     for entry in manifest["utterances"]:
@@ -90,7 +145,8 @@ def heard_in(
             raise VerificationFailed(f"the manifest gives {entry['id']} {entry['output_frames']} output frames")
         step = batch_size * len(names)
         first = entry["row"] * len(names)
-        symbols = arithmetic.greedy_symbols(values, first, step, entry["output_frames"], len(names))
+        places = range(first, first + entry["output_frames"] * step, step)
+        symbols = decoder.symbols(entry["id"], [values[place : place + len(names)] for place in places])
         found[entry["id"]] = tuple(names[symbol] for symbol in symbols)
     return found
 

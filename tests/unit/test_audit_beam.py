@@ -1,0 +1,86 @@
+"""The audit's beam search: the reference's outputs, and the stage's on what no recording would give."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+import pytest
+from _score_cases import EXPECTED, GOLDEN, UNITS, posteriors
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from bundle.audit import beam, scoring
+from bundle.errors import VerificationFailed
+from stages import _arpa, _decode
+
+ARPA = GOLDEN / "score/lm_phone_bg.arpa"
+LANGUAGE = beam.read_language(ARPA.read_bytes(), UNITS, 0.1, "lm")
+NAMES = scoring.class_names(UNITS)
+
+
+def rows(logprobs) -> list[array[float]]:
+    return [array("f", frame.astype("<f4").tobytes()) for frame in logprobs]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+def test_it_decodes_as_the_reference(batch_size: int):
+    for logprobs, text in zip(posteriors(), EXPECTED[f"Beam/bs{batch_size}"]["decoded"]):
+        found = beam.search(rows(logprobs), LANGUAGE, 10)
+        assert " ".join(NAMES[k] for k in found.best) == text
+        assert found.contenders == (found.best,)
+
+
+def test_the_bigram_is_the_stage_s_number_by_number():
+    model = _arpa.read(str(ARPA))
+    for units in (UNITS, [*UNITS, "never-heard"]):
+        language = beam.read_language(ARPA.read_bytes(), units, 0.3, "lm")
+        following, ending = model.tables(units, 0.3)
+        assert language.following == following.tolist()
+        assert language.ending == ending.tolist()
+        assert language.missing == model.missing(units)
+
+
+def test_a_bigram_without_unknown_words_backs_off_as_the_stage_s(tmp_path):
+    path = tmp_path / "small.arpa"
+    _arpa.write(str(path), _arpa.Bigram({"<s>": (-99.0, -0.5), "a": (-0.7, -0.1), "</s>": (-0.9, 0.0)},
+                                        {("a", "a"): -0.2}))  # fmt: skip
+    following, ending = _arpa.read(str(path)).tables(["a", "b"], 1.0)
+    language = beam.read_language(path.read_bytes(), ["a", "b"], 1.0, "lm")
+    assert (language.following, language.ending) == (following.tolist(), ending.tolist())
+    assert language.missing == ["<unk>", "b"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(some.integers(0, 2**32 - 1), some.integers(1, 25), some.integers(1, 12), some.sampled_from([0.5, 2.0, 6.0]))
+def test_it_finds_what_the_stage_finds(seed: int, frames: int, width: int, sharpness: float):
+    chance = np.random.RandomState(seed)
+    scores = chance.randn(frames, 5) * sharpness
+    scores[:, 0] += chance.choice([0.0, 3.0], frames)  # frames that are nearly all blank, and others
+    scores[chance.rand(frames, 5) < 0.02] = -300.0  # a probability of 0 in float32
+    logprobs = (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).astype(np.float32)
+    following, ending = chance.randn(5, 5), chance.randn(5)
+    expected = _decode.beam(logprobs, following, ending, width)
+    found = beam.search(rows(logprobs), beam.Language(following.tolist(), ending.tolist(), []), width)
+    assert tuple(expected.labels) in found.contenders
+    assert (found.empty_survived, found.underflowed) == (expected.empty_survived, expected.underflowed)
+
+
+def test_a_tie_is_decided_as_claimed_and_anything_else_is_not():
+    even = np.log(np.array([[0.2, 0.4, 0.4]], dtype=np.float32))
+    language = beam.Language([[0.0] * 3] * 3, [0.0] * 3, [])
+    assert beam.search(rows(even), language, 10).contenders == ((1,), (2,))
+    claimed = {"tied": (2,), "worse": (1, 2), "first": (1,)}
+    decoder = scoring.Beam(language, 10, claimed)
+    assert [tuple(decoder.symbols(name, rows(even))) for name in (*claimed, "unclaimed")] == [(2,), (1,), (1,), (1,)]
+    assert decoder.ties == ["tied"]
+
+
+def test_what_is_no_probability_or_no_language_model_is_refused():
+    for value in (1e4, float("nan")):
+        with pytest.raises(VerificationFailed, match=r"logarithms|NaN"):
+            beam.search(rows(np.array([[0.0, value]])), beam.Language([[0.0] * 2] * 2, [0.0] * 2, []), 3)
+    data = ARPA.read_bytes()
+    for damaged in (data[:-40], data.replace(b"-", b"x"), b"\xff" + data, b""):
+        with pytest.raises(VerificationFailed, match="ARPA"):
+            beam.read_language(damaged, UNITS, 0.1, "lm")
