@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +70,25 @@ class _Speech:
     def folder(self, batch):
         return "result" if batch < len(self.entries) // SIZE else "tail"
 
-    def score(self):
+    def language_model(self) -> bytes:
+        from stages import _arpa, lm
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "lm_phone_bg.arpa"
+            _arpa.write(str(path), lm.estimate(list(self.labels.values())))
+            return path.read_bytes()
+
+    def score(self, decode):
         """By the stage's own code."""
+        from stages import _arpa
         from stages import score as stage
 
         decoder = stage._Greedy(UNITS)
+        if decode == "Beam":
+            with tempfile.NamedTemporaryFile() as arpa:
+                arpa.write(self.language_model())
+                arpa.flush()
+                decoder = stage._Beam(UNITS, _arpa.read(arpa.name), 10, 0.1)
         scores = [
             stage._score(e["id"], self.labels[e["id"]],
                          decoder.phones(self.batches[e["batch"]][: e["output_frames"], e["row"]], e["id"]), decoder)
@@ -94,9 +109,9 @@ class _Speech:
         return document, lines.encode()
 
 
-def _outputs(speech: _Speech) -> dict[str, dict[str, bytes]]:
+def _outputs(speech: _Speech, decode: str) -> dict[str, dict[str, bytes]]:
     """What each stage wrote into out/."""
-    document, lines = speech.score()
+    document, lines = speech.score(decode)
     phn_text = "".join(f"{name} {' '.join(phones)}\n" for name, phones in speech.labels.items())
     phones = sum(map(len, speech.labels.values()))
     counts = {split: {"speakers": 1, "utterances": 10, "phones": phones} for split in ("train", "dev", "test")}
@@ -123,6 +138,7 @@ def _outputs(speech: _Speech) -> dict[str, dict[str, bytes]]:
         },
         "features": {"dev/fbank.ark": b"features"},
         "export": {"lstm_ctc.onnx": b"graph"},
+        "lm": {"lm_phone_bg.arpa": speech.language_model()},
         f"batches@{SIZE}": {"manifest.json": pretty_json(speech.manifest()), "bins/inputs_0.bin": b"\0" * 16},
         f"convert@{SIZE}": {"model.onnx": b"converted"},
         f"infer@{SIZE}": arrays,
@@ -169,19 +185,19 @@ def _images(blobs: Path, names, architecture: str):
     return images
 
 
-def make_run(folder: Path) -> Evidence:
+def make_run(folder: Path, decode: str = "Greedy") -> Evidence:
     """A run below `folder`, with data and checkpoint beside it, as `open_run` reads it."""
     results, data, weights = folder / "results", folder / "TIMIT", folder / "weights.pth"
     data.mkdir(parents=True)
     (data / "README").write_text("a corpus")
     weights.write_bytes(b"weights")
-    request = Request(batch_sizes=(SIZE,), data=data, checkpoint=weights, loop=LOOP)
+    request = Request(batch_sizes=(SIZE,), data=data, checkpoint=weights, loop=LOOP, decode=decode)
     nodes = graph_of(request, PATHS)
     architecture = "amd64"
     images = _images(results / "blobs", sorted({node.stage.image for node in nodes.values()}), architecture)
     keys = Keys(ROOT, images, Machine("amd64 Maker avx2", "host-1 cpu"), StatCache(None))
     store = Store(results / "store", results / "tmp", StatCache(None))
-    written, results_of, done = _outputs(_Speech()), {}, {}
+    written, results_of, done = _outputs(_Speech(), decode), {}, {}
     for name, node in nodes.items():
         key = keys.key(node, results_of)
         work = store.workspace()

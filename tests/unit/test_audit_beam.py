@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 
 import numpy as np
 import pytest
+from _audit_cases import SIZE, make_run, reopen
 from _score_cases import EXPECTED, GOLDEN, UNITS, posteriors
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from bundle.audit import beam, scoring
+from bundle.audit.claims import PROVEN, REFUTED
+from bundle.audit.evidence import Evidence
+from bundle.audit.verify import verify_run
 from bundle.errors import VerificationFailed
 from stages import _arpa, _decode
 
@@ -84,3 +89,44 @@ def test_what_is_no_probability_or_no_language_model_is_refused():
     for damaged in (data[:-40], data.replace(b"-", b"x"), b"\xff" + data, b""):
         with pytest.raises(VerificationFailed, match="ARPA"):
             beam.read_language(damaged, UNITS, 0.1, "lm")
+
+
+@pytest.fixture(scope="module")
+def beam_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("beam")
+    return folder, make_run(folder, "Beam")
+
+
+def test_a_run_decoded_by_beam_is_proven_from_its_outputs(beam_run):
+    folder, evidence = beam_run
+    outcome = verify_run(evidence, folder / "TIMIT", folder / "weights.pth")
+    assert outcome.of_status(REFUTED) == []
+    proven = {claim.key: " ".join(claim.evidence) for claim in outcome.of_status(PROVEN)}
+    assert "10 utterances of 3 batches decoded again by a beam search" in proven[f"symbols@{SIZE}"]
+    assert f"score@{SIZE}" in proven
+
+
+def test_hypotheses_that_beam_does_not_find_and_failures_kept_quiet_are_refuted(beam_run, monkeypatch):
+    """A forger whose digests, rates and reports all fit: the network's outputs still decode to something else."""
+    folder, _ = beam_run
+    read = Evidence.file
+
+    def forged(self, stage, name):
+        data = read(self, stage, name)
+        if (stage["key"], name) == (f"score@{SIZE}", "utterances.jsonl"):
+            lines = [json.loads(line) for line in data.splitlines()]
+            lines[3]["complete"]["hypothesis"] = lines[3]["reference"]
+            data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        if name == "score.json":
+            document = json.loads(data)
+            document["decode"]["beam_width"] = 100
+            document["decode"]["reference_would_fail"]["empty_labelling_survived"]["utterances"] = ["SPK1_SX1"]
+            data = json.dumps(document).encode()
+        return data
+
+    monkeypatch.setattr(Evidence, "file", forged)
+    outcome = verify_run(reopen(folder), folder / "TIMIT", folder / "weights.pth")
+    said = {claim.key: " ".join(claim.findings) for claim in outcome.of_status(REFUTED)}[f"symbols@{SIZE}"]
+    assert "SPK3_SX3: utterances.jsonl has" in said
+    assert "decode.beam_width is 100; recomputed: 10" in said
+    assert "decode.empty_labelling_survived[0] is 'SPK1_SX1'" in said
