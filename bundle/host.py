@@ -7,8 +7,10 @@ import os
 import platform
 from pathlib import Path
 
+from bundle.engines import cgroups
 from bundle.errors import UsageError
 from bundle.graph.keys import Machine
+from bundle.graph.runner import Given
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # What NumPy, OpenBLAS and ONNX Runtime choose their kernels by.
@@ -94,6 +96,18 @@ def facts() -> dict[str, str | int]:
         "python": platform.python_version(),
         "selinux": _selinux(),
     }
+
+
+def given() -> Given:
+    """The cores that this process may use, and nine tenths of the memory: of the machine's, or of its control group's.
+
+    The rest is the kernel's, for file pages, and this process's.
+    """
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit_bytes = cgroups.memory_given()
+    if limit_bytes is not None:
+        memory_bytes = min(memory_bytes, limit_bytes)
+    return Given(cores=len(os.sched_getaffinity(0)), memory_bytes=memory_bytes * 9 // 10)
 
 
 def machine(accelerator: str = "") -> Machine:

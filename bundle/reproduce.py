@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bundle import host, inputs, npu, record, toolchain
 from bundle.console import Console
 from bundle.engines.base import Engine
+from bundle.engines.when_needed import AUTO, EngineWhenNeeded, check_name
 from bundle.errors import CouldNotRun, UsageError
 from bundle.files import pretty_json, remove_tree, write_atomic
 from bundle.graph.digests import StatCache
@@ -29,7 +30,7 @@ from bundle.graph.pipeline import (
     build_graph,
     closure,
 )
-from bundle.graph.runner import Done, Runner
+from bundle.graph.runner import Done, Preparation, Runner
 from bundle.graph.store import Result, Store, fingerprint_of
 from bundle.images.rootfs import SANDBOX_IMAGE
 from bundle.images.spec import Image
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 PINNED_DEVIATING = "pinned-deviating"  # the pinned images, but something of the table is not as required
 SIMULATOR = "npu-simulator"  # what stands in for an NPU in tests: no record calls it one
 DEMO_CORPUS = "demo_corpus"
+NO_ENGINE = "none"  # every result was stored
 Say = Callable[[str], None]
 
 
@@ -71,12 +73,22 @@ class Options:
     fetch: bool = True
 
 
+def _span(name: str, started_s: float, seconds: float) -> dict[str, Any]:
+    """A part of a run as the record has it, to the millisecond."""
+    return {"name": name, "started_s": round(started_s, 3), "seconds": round(seconds, 3)}
+
+
 class Phases:
-    """Where the time went, second by second, for the report."""
+    """Where the time went, second by second, for the report. A phase may lie within another one."""
 
     def __init__(self) -> None:
-        self._began_s = time.monotonic()
+        self.began_s = time.monotonic()
         self.items: list[dict[str, Any]] = []
+        self.layers: list[dict[str, Any]] = []
+
+    def layer(self, name: str, began_s: float, seconds: float) -> None:
+        """Note that a layer was built, from `began_s` of the monotonic clock on."""
+        self.layers.append(_span(name, began_s - self.began_s, seconds))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -84,10 +96,10 @@ class Phases:
         try:
             yield
         finally:
-            self.items.append({"name": name, "seconds": round(time.monotonic() - began_s, 3)})
+            self.items.append(_span(name, began_s - self.began_s, time.monotonic() - began_s))
 
     def total_s(self) -> float:
-        return round(time.monotonic() - self._began_s, 3)
+        return round(time.monotonic() - self.began_s, 3)
 
 
 @dataclass
@@ -115,23 +127,29 @@ class Session:
 
                 fetch_files(self.paths.root, needed.values())
         with self.phases.phase("build layers"):
-            return build_images(self.paths, wanted, self.architecture, self.console.say)
+            return build_images(self.paths, wanted, self.architecture, self.console.say, timed=self.phases.layer)
 
     def keys(self, images: Mapping[str, Image], accelerator: str = "") -> Keys:
         return Keys(self.paths.root, images, host.machine(accelerator), self.cache)
 
     def engine(self, name: str, *, fetch: bool) -> Choice:
         """The engine asked for; what the sandbox itself is made of is brought first, for it may be the one."""
-        from bundle.engines.select import AUTO, choose
-
+        check_name(name)
         if name in (AUTO, SANDBOX_IMAGE):
             self.images([SANDBOX_IMAGE], fetch=fetch)
+        from bundle.engines.select import choose
+
         with self.phases.phase("choose engine"):
             choice = choose(name, self.paths)
         self.console.say(choice.sentence())
         return choice
 
-    def runner(self, engine: Engine, keys: Keys, access: Access | None = None) -> Runner:
+    def engine_when_needed(self, name: str, *, fetch: bool) -> EngineWhenNeeded:
+        """As `engine`, but chosen only when a stage really runs."""
+        check_name(name)
+        return EngineWhenNeeded(lambda: self.engine(name, fetch=fetch))
+
+    def runner(self, engine: Engine, keys: Keys, access: Callable[[], Access] = Access) -> Runner:
         return Runner(
             engine=engine,
             keys=keys,
@@ -139,8 +157,9 @@ class Session:
             code_folder=self.paths.code,
             log_folder=self.paths.logs,
             watcher=self.console,
-            cores=len(os.sched_getaffinity(0)),
+            given=host.given(),
             access=access,
+            began_s=self.phases.began_s,
         )
 
 
@@ -198,8 +217,6 @@ def graph_of(request: Request, paths: Paths) -> dict[str, Node]:
 
 def plan(options: Options, paths: Paths, console: Console) -> list[str]:
     """What would run and why, a line a step; runs nothing and writes nothing but locks of what was looked at."""
-    from bundle.engines.select import check_name
-
     check_name(options.engine)
     session = Session(paths, console)
     target = aim(options, session)
@@ -259,7 +276,7 @@ def run_stages(options: Options, stage: str, paths: Paths, console: Console) -> 
         raise UsageError(f"stage {stage} has no part in a run with --device {request.device}",
                          hint=f"there it is {NPU_STAGES.get(stage, 'left out')}")  # fmt: skip
     needed = closure(nodes, targets)
-    done, _, _ = _execute(session, options, target, needed, set(targets) if options.force else set())
+    done = _execute(session, options, target, needed, set(targets) if options.force else set()).done
     return [done[key].result.out for key in targets]
 
 
@@ -277,29 +294,43 @@ def collect_garbage(paths: Paths, say: Say) -> None:
     say(f"{len(removed)} results removed, {len(roots)} kept for the runs in artifacts/runs")
 
 
+@dataclass(frozen=True)
+class _Executed:
+    """What a run of the graph came to; `choice` is None where every result was stored, so that no engine was asked."""
+
+    done: dict[str, Done]
+    choice: Choice | None
+    images: dict[str, Image]
+    preparations: list[Preparation]
+
+
 def _execute(
     session: Session, options: Options, target: Target, nodes: Mapping[str, Node], force: Collection[str]
-) -> tuple[dict[str, Done], Choice, dict[str, Image]]:
-    choice = session.engine(options.engine, fetch=options.fetch)
-    images = session.images({node.stage.image for node in nodes.values()}, fetch=options.fetch)
+) -> _Executed:
+    engine = session.engine_when_needed(options.engine, fetch=options.fetch)
+    of_engine = {SANDBOX_IMAGE} if options.engine in (AUTO, SANDBOX_IMAGE) else set()  # all in one download
+    images = session.images({node.stage.image for node in nodes.values()} | of_engine, fetch=options.fetch)
     session.store.clean_up()
-    access = None
-    if any(node.stage.accelerator for node in nodes.values()):
-        facts = choice.availability.facts
-        access = access_for(target.npu, target.chips, options.ascend_host, choice.engine.name, facts)
+
+    def access() -> Access:
+        facts = engine.chosen().availability.facts
+        return access_for(target.npu, target.chips, options.ascend_host, engine.name, facts)
+
     with session.phases.phase("stages"):
-        runner = session.runner(choice.engine, session.keys(images, target.accelerator), access)
+        runner = session.runner(engine, session.keys(images, target.accelerator), access)
         done = runner.run(nodes, force)
     if DEMO_CORPUS in done:
         inputs.check_demo_corpus(session.paths.conf, session.architecture, done[DEMO_CORPUS].result)
-    return done, choice, images
+    return _Executed(done, engine.choice, images, runner.preparations)
 
 
-def _engine_part(choice: Choice, done: Mapping[str, Done]) -> dict[str, Any]:
+def _engine_part(choice: Choice | None, done: Mapping[str, Done]) -> dict[str, Any]:
     """The engine of this run; the limits are those under which the stored results were made."""
     limits: dict[str, str] = {}
     for item in done.values():
         limits.update(item.result.observations.get("limits", {}))
+    if choice is None:
+        return {"name": NO_ENGINE, "facts": {}, "limits": limits, "passed_over": []}
     return {
         "name": choice.engine.name,
         "facts": dict(choice.availability.facts),
@@ -322,7 +353,8 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
     request, checkpoint = resolve(options, paths, session.cache, target)
     nodes = graph_of(request, paths)
     force = set(nodes) if options.force else set()
-    done, choice, images = _execute(session, options, target, nodes, force)
+    executed = _execute(session, options, target, nodes, force)
+    done, images = executed.done, executed.images
     used = {name: images[name] for name in sorted({node.stage.image for node in nodes.values()})}
     probes = {
         name: json.loads((done[f"probe:{name}"].result.out / "probe.json").read_bytes()) for name in used
@@ -343,7 +375,7 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
         checkpoint=checkpoint,
         images=used,
         toolchain=rows,
-        engine=_engine_part(choice, done),
+        engine=_engine_part(executed.choice, done),
         host=host_facts,
         sources=sources_of(paths, used, session.architecture),
         observations={
@@ -354,6 +386,8 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
                 {"key": k, "started_s": round(d.started_s, 3), "wall_s": round(d.seconds, 3), "cached": d.cached}
                 for k, d in done.items()
             ],
+            "layers": session.phases.layers,
+            "preparations": [_span(p.image, p.started_s, p.seconds) for p in executed.preparations],
         },
     )
     document = record.make_record(parts, done)
@@ -394,7 +428,8 @@ def _toolchain_name(target: Target, rows: list[dict[str, str]], host_facts: Mapp
 
 
 def _write_run(paths: Paths, started_at: str, document: Mapping[str, Any]) -> None:
-    """Write record and reports into a new folder of runs/, which appears whole, and point `latest` at it."""
+    """Write record, reports and crate into a new folder of runs/, which appears whole, and point `latest` at it."""
+    from bundle.crate import write_crate
     from bundle.report import write_report
 
     paths.runs.mkdir(parents=True, exist_ok=True)
@@ -404,6 +439,7 @@ def _write_run(paths: Paths, started_at: str, document: Mapping[str, Any]) -> No
         folder.mkdir()
         write_atomic(folder / "record.json", pretty_json(document))
         write_report(document, folder)
+        write_crate(document, folder)
         name = started_at.replace(":", "").replace("-", "")
         target = paths.runs / name
         number = 0

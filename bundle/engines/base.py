@@ -89,7 +89,9 @@ class Availability:
 class Engine(Protocol):
     """Runs jobs. Obtain one from `bundle.engines.select.choose`."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """'docker', 'podman' or 'sandbox'."""
 
     def prepare(self, image: Image) -> None:
         """Make the image ready to start (load it, or unpack its layers). Never pulls. Idempotent.

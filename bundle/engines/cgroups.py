@@ -89,6 +89,27 @@ def _find_v2(own: Path, top: Path) -> Parents | Unlimited:
     )
 
 
+def memory_given(proc: Path = Path("/proc/self")) -> int | None:
+    """The least memory limit, in bytes, of the control groups that this process is in; None where there is none."""
+    try:
+        mounts = _mounts((proc / "mountinfo").read_text())
+        lines = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
+    except OSError:
+        return None
+    limits = []
+    for _, names, path in lines:
+        for kind, root, point, options in mounts:
+            unified = kind == "cgroup2" and names == ""
+            if not unified and not (kind == "cgroup" and "memory" in options and "memory" in names.split(",")):
+                continue
+            folder = _own(root, point, path)
+            while folder.is_relative_to(point):
+                with contextlib.suppress(OSError, ValueError):  # 'max', or a folder of the host's that is not shown
+                    limits.append(int((folder / ("memory.max" if unified else "memory.limit_in_bytes")).read_text()))
+                folder = folder.parent
+    return min(limits, default=None)
+
+
 class Group:
     """One job's control group. Make it with `create`; `remove` it when all in it has ended."""
 

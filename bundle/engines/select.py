@@ -13,13 +13,13 @@ from bundle.engines.docker_engine import DockerEngine
 from bundle.engines.endpoint import docker_endpoint
 from bundle.engines.podman import PodmanEngine
 from bundle.engines.sandbox import SandboxEngine
-from bundle.errors import EngineUnavailable, UsageError
+from bundle.engines.when_needed import AUTO as AUTO
+from bundle.engines.when_needed import NAMES as NAMES
+from bundle.engines.when_needed import check_name as check_name
+from bundle.errors import EngineUnavailable
 from bundle.images.oci import docker_archive_stream
 from bundle.images.rootfs import ensure_rootfs, ensure_sandbox_tools
 from bundle.paths import Paths
-
-NAMES = ("docker", "podman", "sandbox")
-AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,6 @@ def _probed(engine: DockerEngine) -> Candidate:
 def _sandbox(paths: Paths) -> Candidate:
     engine = SandboxEngine(functools.partial(ensure_sandbox_tools, paths), functools.partial(ensure_rootfs, paths))
     return Candidate(engine.probe(), engine)
-
-
-def check_name(name: str) -> None:
-    """Raises UsageError when there is no engine called `name`."""
-    if name not in (AUTO, *NAMES):
-        raise UsageError(f"there is no engine {name!r}", hint="engines: " + ", ".join((AUTO, *NAMES)))
 
 
 def choose_from(name: str, candidates: Mapping[str, Maker]) -> Choice:

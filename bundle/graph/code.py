@@ -33,32 +33,57 @@ def _imported(tree: ast.AST) -> set[str]:
     return {name for name in names if name.split(".")[0] == "stages"}
 
 
-def read_code(root: Path, stage: str) -> StageCode:
+@dataclass(frozen=True)
+class Module:
+    """One file of stages/: its content, that content's sha256, and which modules of stages/ it may import."""
+
+    data: bytes
+    sha256: str
+    imports: frozenset[str]
+
+
+def read_code(root: Path, stage: str, known: dict[str, Module | None] | None = None) -> StageCode:
     """Read the stage's module and every module of stages/ that it imports, directly or not.
+
+    Args:
+        root: the checkout.
+        stage: a module of stages/, without that prefix.
+        known: files that were read before, by path (None: there is no such file); they are not read or parsed again,
+            and what is read now is added. So all stages of a run see one state of a shared module.
 
     Raises:
         UsageError: there is no such stage, or a module of its closure is not Python.
     """
-    files: dict[str, bytes] = {}
+    known = {} if known is None else known
+    files: dict[str, Module] = {}
     pending = ["stages", f"stages.{stage}"]
     while pending:
-        module = pending.pop()
-        path = "stages/__init__.py" if module == "stages" else module.replace(".", "/") + ".py"
+        name = pending.pop()
+        path = "stages/__init__.py" if name == "stages" else name.replace(".", "/") + ".py"
         if path in files:
             continue
-        try:
-            data = (root / path).read_bytes()
-        except FileNotFoundError:
-            if module == f"stages.{stage}":
-                raise UsageError(f"there is no stage {stage!r}", hint="stages: see `invoke --list`") from None
-            continue  # `from stages._x import name`: a name, not a module
-        try:
-            pending.extend(_imported(ast.parse(data, path)))
-        except SyntaxError as error:
-            raise UsageError(f"{path} is not valid Python: {error}") from None
-        files[path] = data
-    digest = sha256_bytes(canonical_json([[path, sha256_bytes(files[path])] for path in sorted(files)]))
-    return StageCode(files, digest)
+        if path not in known:
+            known[path] = _read(root, path)
+        module = known[path]
+        if module is not None:
+            pending.extend(module.imports)
+            files[path] = module
+        elif name == f"stages.{stage}":
+            raise UsageError(f"there is no stage {stage!r}", hint="stages: see `invoke --list`")
+    digest = sha256_bytes(canonical_json([[path, files[path].sha256] for path in sorted(files)]))
+    return StageCode({path: module.data for path, module in files.items()}, digest)
+
+
+def _read(root: Path, path: str) -> Module | None:
+    try:
+        data = (root / path).read_bytes()
+    except FileNotFoundError:
+        return None  # `from stages._x import name`: a name, not a module
+    try:
+        imports = _imported(ast.parse(data, path))
+    except SyntaxError as error:
+        raise UsageError(f"{path} is not valid Python: {error}") from None
+    return Module(data, sha256_bytes(data), frozenset(imports))
 
 
 def snapshot(code: StageCode, folder: Path) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.graph.code import StageCode, read_code
+from bundle.graph.code import Module, StageCode, read_code
 from bundle.graph.digests import StatCache, digest_source
 from bundle.graph.pipeline import ISA_EXACT, Node, Output, Source
 from bundle.graph.store import Result
@@ -42,6 +42,7 @@ class Keys:
     machine: Machine
     cache: StatCache
     _code: dict[str, StageCode] = field(default_factory=dict)
+    _modules: dict[str, Module | None] = field(default_factory=dict)
     _sources: dict[Path, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -49,7 +50,7 @@ class Keys:
         """The stage's code as it was when this run first asked."""
         with self._lock:
             if stage not in self._code:
-                self._code[stage] = read_code(self.root, stage)
+                self._code[stage] = read_code(self.root, stage, self._modules)
             return self._code[stage]
 
     def source_digest(self, source: Source) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import shutil
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,13 +49,49 @@ class Done:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """When an image was made ready to start, and how long that took: it was unpacked, or loaded into the engine."""
+
+    image: str
+    started_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Given:
+    """What stages may use of this machine together."""
+
+    cores: int
+    memory_bytes: int
+
+    def takes(self, running: Collection[Node], node: Node) -> bool:
+        """Whether `node` may run beside `running`: a stage alone always may, whatever it declares."""
+        if not running:
+            return True
+        cores = sum(self._cores(other) for other in (*running, node))
+        memory_bytes = sum(self.memory_of(other) for other in (*running, node))
+        return cores <= self.cores and memory_bytes <= self.memory_bytes
+
+    def _cores(self, node: Node) -> int:
+        return self.cores if node.stage.whole_machine else 1
+
+    def memory_of(self, node: Node) -> int:
+        """The stage's memory limit: what it declares, but never more than there is."""
+        return min(node.stage.memory_bytes, self.memory_bytes)
+
+
 class Runner:
     """Runs the nodes of one graph on one engine.
 
     Args:
         engine: asked for only when a node really runs.
-        cores: how many one-core stages may run at once.
-        access: what stages that run on the NPU are given of it.
+        given: how much stages may use at once.
+        access: gives what stages that run on the NPU are given of it; asked only when one runs.
+        began_s: of the monotonic clock: from when all times are counted; None for now.
+
+    Attributes:
+        preparations: of the images that this runner's stages ran in.
     """
 
     def __init__(
@@ -67,8 +102,9 @@ class Runner:
         code_folder: Path,
         log_folder: Path,
         watcher: Watcher,
-        cores: int,
-        access: Access | None = None,
+        given: Given,
+        access: Callable[[], Access] = Access,
+        began_s: float | None = None,
     ) -> None:
         self._engine = engine
         self._keys = keys
@@ -76,11 +112,12 @@ class Runner:
         self._code_folder = code_folder
         self._log_folder = log_folder
         self._watcher = watcher
-        self._cores = max(1, cores)
-        self._access = access or Access()
+        self._given = given
+        self._access = access
         self._prepare_lock = threading.Lock()
         self._prepared: set[str] = set()
-        self._started_s = time.monotonic()
+        self._began_s = time.monotonic() if began_s is None else began_s
+        self.preparations: list[Preparation] = []
 
     def run(self, nodes: Mapping[str, Node], force: Collection[str] = ()) -> dict[str, Done]:
         """Bring every node to a result.
@@ -95,7 +132,7 @@ class Runner:
         """
         done: dict[str, Done] = {}
         waiting = dict(nodes)
-        running: dict[str, int] = {}
+        running: dict[str, Node] = {}
         finished: queue.Queue[tuple[str, Done | BaseException]] = queue.Queue()
         failure: BaseException | None = None
         while waiting or running:
@@ -120,12 +157,12 @@ class Runner:
     def _start_ready(
         self,
         waiting: dict[str, Node],
-        running: dict[str, int],
+        running: dict[str, Node],
         done: dict[str, Done],
         force: Collection[str],
         finished: queue.Queue[tuple[str, Done | BaseException]],
     ) -> None:
-        """Take stored results, and start what is ready as far as the cores go."""
+        """Take stored results, and start what is ready as far as cores and memory go."""
         again = True
         while again:
             again = False
@@ -136,16 +173,15 @@ class Runner:
                 fingerprint_key = self._keys.key(node, results)
                 stored = None if key in force else self._store.load(fingerprint_of(fingerprint_key))
                 if stored is not None:
-                    done[key] = Done(node, stored, True, time.monotonic() - self._started_s, 0.0)
+                    done[key] = Done(node, stored, True, time.monotonic() - self._began_s, 0.0)
                     del waiting[key]
                     self._watcher.finished(key, 0.0, True)
                     again = True
                     continue
-                cost = self._cores if node.stage.whole_machine else 1
-                if sum(running.values()) + cost > self._cores:
+                if not self._given.takes(list(running.values()), node):
                     continue
                 del waiting[key]
-                running[key] = cost
+                running[key] = node
                 # Daemon threads: an interrupted process ends at once, and its containers with it.
                 threading.Thread(
                     target=self._work, args=(node, fingerprint_key, results, key in force, finished), daemon=True
@@ -166,12 +202,13 @@ class Runner:
 
     def _make(self, node: Node, key: dict[str, Any], results: Mapping[str, Result], forced: bool) -> Done:
         fingerprint = fingerprint_of(key)
-        started_s = time.monotonic()
-        offset_s = started_s - self._started_s
+        asked_s = time.monotonic()
         with self._store.making(fingerprint):
             stored = None if forced else self._store.load(fingerprint)
             if stored is not None:  # another process made it while this one waited
-                return Done(node, stored, True, offset_s, time.monotonic() - started_s)
+                return Done(node, stored, True, asked_s - self._began_s, time.monotonic() - asked_s)
+            self._prepare(node.stage.image)
+            started_s = time.monotonic()
             self._watcher.started(node.key)
             work = self._store.workspace()
             try:
@@ -180,16 +217,18 @@ class Runner:
             finally:
                 work.close()
         write_atomic(self._store.folder / "last" / f"{node.key}.json", fingerprint.encode())
-        return Done(node, result, False, offset_s, time.monotonic() - started_s)
+        return Done(node, result, False, started_s - self._began_s, time.monotonic() - started_s)
 
     def _prepare(self, image_name: str) -> None:
         with self._prepare_lock:
             if image_name not in self._prepared:
+                started_s = time.monotonic()
                 self._engine.prepare(self._keys.images[image_name])
                 self._prepared.add(image_name)
+                seconds = time.monotonic() - started_s
+                self.preparations.append(Preparation(image_name, started_s - self._began_s, seconds))
 
     def _execute(self, node: Node, work: Workspace, results: Mapping[str, Result]) -> dict[str, Any]:
-        self._prepare(node.stage.image)
         code = snapshot(self._keys.code(node.stage.name), self._code_folder)
         mounts = [Mount(code, "/run/code")]
         for name, source in sorted(node.inputs.items()):
@@ -199,7 +238,7 @@ class Runner:
             Mount(work.result / "out", "/run/out", writable=True),
             Mount(work.result / "obs", "/run/obs", writable=True),
         ]
-        access = self._access if node.stage.accelerator else Access()
+        access = self._access() if node.stage.accelerator else Access()
         job = Job(
             image=self._keys.images[node.stage.image],
             argv=node.argv(),
@@ -209,7 +248,7 @@ class Runner:
             groups=access.groups,
             shares_ipc=access.shares_ipc,
             runtime=access.runtime,
-            limits=Limits(timeout_s=node.stage.timeout_s, memory_bytes=_memory(node), pids=_PIDS),
+            limits=Limits(timeout_s=node.stage.timeout_s, memory_bytes=self._given.memory_of(node), pids=_PIDS),
             name=node.key.replace("@", "-bs"),
         )
         log_path = work.folder / "stage.log"
@@ -219,7 +258,7 @@ class Runner:
             self._log_folder.mkdir(parents=True, exist_ok=True)
             kept = self._log_folder / f"{node.key}.log"
             shutil.copyfile(log_path, kept)
-            raise _failure(node, outcome, log, kept)
+            raise _failure(node, self._given.memory_of(node), outcome, log, kept)
         shutil.copyfile(log_path, work.result / "obs" / "stage.log")
         return {
             "engine": self._engine.name,
@@ -234,13 +273,7 @@ def _commands(path: Path) -> dict[str, Any]:
     return {"commands": json.loads(path.read_bytes())["commands"]} if path.exists() else {}
 
 
-def _memory(node: Node) -> int:
-    """The stage's memory limit: what it declares, but never more than nine tenths of what the machine has."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(node.stage.memory_bytes, total * 9 // 10)
-
-
-def _failure(node: Node, outcome: Outcome, log: StageLog, kept: Path) -> BundleError:
+def _failure(node: Node, memory_bytes: int, outcome: Outcome, log: StageLog, kept: Path) -> BundleError:
     detail = f"the whole log: {kept}"
     if outcome.timed_out:
         return StageFailed(
@@ -248,7 +281,7 @@ def _failure(node: Node, outcome: Outcome, log: StageLog, kept: Path) -> BundleE
         )
     if outcome.out_of_memory or (outcome.exit_code == _SIGKILL_EXIT and not log.error):
         return StageFailed(
-            f"stage {node.key} was killed, most likely for memory (limit {_memory(node) / 1e9:.1f} GB)",
+            f"stage {node.key} was killed, most likely for memory (limit {memory_bytes / 1e9:.1f} GB)",
             detail=detail,
             hint="free memory on this machine, or use a smaller --bs",
         )

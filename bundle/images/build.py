@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ _BUILT_LAYER_FILES = ("built.py", "tree.py")
 _TRIPLETS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 
 Say = Callable[[str], None]
+Timed = Callable[[str, float, float], None]
+"""Told of a layer that was built: its name, when that began (monotonic clock) and how many seconds it took."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,13 @@ def _check_pin(kind: str, architecture: str, name: str, found: str, pins: dict[s
 
 
 def build_images(
-    paths: Paths, names: Sequence[str], architecture: str, say: Say, *, check_pins: bool = True
+    paths: Paths,
+    names: Sequence[str],
+    architecture: str,
+    say: Say,
+    *,
+    check_pins: bool = True,
+    timed: Timed = lambda _name, _began_s, _seconds: None,
 ) -> dict[str, Image]:
     """Build what is missing of some images, for one architecture, without network.
 
@@ -235,6 +244,7 @@ def build_images(
         architecture: 'amd64' or 'arm64'; only a built layer needs that architecture to run.
         say: is told of each layer that is built.
         check_pins: hold the digests to conf/locks/images.json.
+        timed: is told of each layer that was built, from the thread that built it.
 
     Returns:
         The images by name, published in the OCI layout.
@@ -250,15 +260,18 @@ def build_images(
     pins = load_pins(paths) if check_pins else {"layers": {}, "images": {}}
     layers = {key: _known_layer(paths, recipe) for key, recipe in unique.items()}
     compilers = sorted({unique[key].definition.toolchain for key, layer in layers.items() if layer is None} - {""})
-    toolchains = build_images(paths, compilers, architecture, say, check_pins=check_pins) if compilers else {}
+    toolchains = {}
+    if compilers:
+        toolchains = build_images(paths, compilers, architecture, say, check_pins=check_pins, timed=timed)
     layers.update({key: _known_layer(paths, unique[key]) for key, layer in layers.items() if layer is None})
     missing = [key for key, layer in layers.items() if layer is None]
 
     def build(key: str) -> Layer:
-        recipe = unique[key]
+        recipe, began_s = unique[key], time.monotonic()
         layer = _build_layer(paths, recipe, cache, toolchains, say)
         _check_pin("layers", architecture, recipe.name, layer.diff_id, pins)
         say(f"built layer {recipe.name} ({architecture}, {layer.size_bytes / 1e6:.0f} MB) {layer.diff_id[:19]}")
+        timed(recipe.name, began_s, time.monotonic() - began_s)
         return layer
 
     if missing:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bundle.report.parts import Bullet, Section, digest, number, size, status, table
+from bundle.report.timeline import accounted, spans_of
 
 
 def sections(record: Mapping[str, Any]) -> list[Section]:
@@ -141,10 +142,18 @@ def _vendor_commands(record: Mapping[str, Any]) -> list[Section]:
 
 
 def _times(record: Mapping[str, Any]) -> Section:
-    observed = record["observations"]
-    rows = [[phase["name"], number(phase["seconds"], 2)] for phase in observed["phases"]]
-    rows.append(["whole run", number(observed["wall_s"], 2)])
-    return Section("Time", plots=["times"], tables=[table(["phase", "#seconds"], rows)])
+    rows = [
+        [span.kind, span.name, number(span.started_s, 2), number(span.ended_s, 2), number(span.seconds, 2)]
+        for span in spans_of(record)
+    ]
+    rows.append(["", "whole run", number(0.0, 2), *[number(record["observations"]["wall_s"], 2)] * 2])
+    sentence = (
+        f"{accounted(record)} Phases in which stages run hold what those do: making images ready to start (an image is "
+        "unpacked, or loaded into the engine), and the stages themselves, several at once where they may."
+    )
+    return Section(
+        "Time", [sentence], plots=["times"], tables=[table(["what", "name", "#from s", "#to s", "#seconds"], rows)]
+    )
 
 
 _AGREEMENT_UNITS = {"kl": "nats", "max_abs": "nats", "rmse": "nats", "symbols_changed": "frames"}

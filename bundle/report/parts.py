@@ -81,6 +81,12 @@ def mark(record: Mapping[str, Any]) -> str:
     return " (demo)" if "demo" in (record["data"]["kind"], record["checkpoint"]["kind"]) else ""
 
 
+def engine_name(record: Mapping[str, Any]) -> str:
+    """The engine of the run; one that took every result from the store chose none."""
+    name = str(record["engine"]["name"])
+    return "none, since every result was stored" if name == NONE else name
+
+
 def number(value: float | None, decimals: int, suffix: str = "") -> str:
     """A number with its unit and mark; a missing one says so."""
     return NONE if value is None else f"{value:.{decimals}f}{suffix}"

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from bundle.report.canvas import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Canvas, round_values
 from bundle.report.parts import mark
+from bundle.report.timeline import IMAGE, LAYER, PHASE, STAGE, spans_of
 
 _ROW = 22
 _TOP_CONFUSIONS = 15
@@ -146,12 +147,11 @@ def _short(text: str) -> str:
 
 
 def _times(record: Mapping[str, Any]) -> Markup:
-    """Phases end to end, and the stages that ran, by the time they started."""
-    began, rows = 0.0, []
-    for phase in record["observations"]["phases"]:
-        rows.append((phase["name"], began, phase["seconds"], "phase", f"{phase['seconds']:.2f} s"))
-        began += phase["seconds"]
-    steps = [s for s in record["observations"].get("steps", []) if not s["cached"] and "started_s" in s]
-    for step in sorted(steps, key=lambda s: (s["started_s"], s["key"])):
-        rows.append((step["key"], step["started_s"], step["wall_s"], "bar", f"{step['wall_s']:.2f} s"))
+    """Phases, layers that were built, images made ready and the stages that ran, on one clock, by the time they started."""
+    styles = {PHASE: "phase", LAYER: "made", IMAGE: "made", STAGE: "bar"}
+    rows = [
+        (f"ready: {span.name}" if span.kind == IMAGE else span.name, span.started_s, span.seconds, styles[span.kind],
+         f"{span.seconds:.2f} s")
+        for span in spans_of(record)
+    ]  # fmt: skip
     return _bars("Where the time went", rows, 170)

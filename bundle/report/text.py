@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bundle.report.parts import NAMES, interval, mark, number
+from bundle.report.parts import NAMES, engine_name, interval, mark, number
 from bundle.report.view import compared, demo_notice, make_view, not_comparable
 
 _WIDTH = 100
@@ -73,7 +73,7 @@ def _closing(record: Mapping[str, Any]) -> list[str]:
     run = sum(not stage["cached"] for stage in record["stages"])
     return [
         f"Toolchain {record['request']['toolchain']}: {same} of {len(rows)} components as the guide requires. "
-        f"Engine: {record['engine']['name']}.",
+        f"Engine: {engine_name(record)}.",
         f"Stages: {run} run, {len(record['stages']) - run} from the store; "
         f"{record['observations']['wall_s']:.1f} s in all. Identity {record['identity']['sha256'][:16]}.",
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundle.report import details, figures
-from bundle.report.parts import Bullet, Section, claims_of
+from bundle.report.parts import Bullet, Section, claims_of, engine_name
 from bundle.verdict import NOT_COMPARABLE, NOT_REPRODUCED, REPRODUCED
 
 _HEADLINES = {
@@ -69,7 +69,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("decoder", request["decode"]["type"]),
         ("device", request["device"]),
         ("toolchain", request["toolchain"]),
-        ("engine", record["engine"]["name"]),
+        ("engine", engine_name(record)),
         ("started", record["observations"]["started_at"]),
         ("identity", record["identity"]["sha256"]),
     ]

@@ -10,7 +10,7 @@ from bundle.engines.base import Job, OnLine, Outcome
 from bundle.graph.digests import StatCache
 from bundle.graph.keys import Keys, Machine
 from bundle.graph.pipeline import Node, Output, Source, StageDefinition
-from bundle.graph.runner import Runner
+from bundle.graph.runner import Given, Runner
 from bundle.graph.store import Store
 from bundle.images.spec import Image
 
@@ -89,5 +89,5 @@ class Bench:
     def runner(self) -> Runner:
         cache = StatCache(self.root / "artifacts" / "digests.sqlite")
         keys = Keys(self.root, self.images, self.machine, cache)
-        artifacts = self.root / "artifacts"
-        return Runner(self.engine, keys, self.store(), artifacts / "code", artifacts / "logs", SilentWatcher(), cores=2)
+        artifacts, given = self.root / "artifacts", Given(cores=2, memory_bytes=16 * 1024**3)
+        return Runner(self.engine, keys, self.store(), artifacts / "code", artifacts / "logs", SilentWatcher(), given)

@@ -132,6 +132,18 @@ def test_version_1_finds_each_controller_under_its_own_mount(tmp_path):
     )
 
 
+def test_the_memory_given_is_the_least_limit_up_to_the_top(tmp_path):
+    mountinfo = f"30 1 0:26 / {tmp_path}/cg rw - cgroup2 cgroup2 rw\n"
+    own = tmp_path / "cg" / "user" / "session"
+    own.mkdir(parents=True)
+    (own / "memory.max").write_text("max\n")
+    (own.parent / "memory.max").write_text("4096\n")
+    proc = fake_proc(tmp_path / "proc", cgroup="0::/user/session\n", mountinfo=mountinfo)
+    assert cgroups.memory_given(proc) == 4096
+    (own.parent / "memory.max").write_text("max\n")
+    assert cgroups.memory_given(proc) is None
+
+
 def test_a_group_that_cannot_be_limited_leaves_no_folder(tmp_path):
     limits = Limits(memory_bytes=1, pids=1)
     absent = cgroups.Parents(2, {"memory": tmp_path / "absent", "pids": tmp_path / "absent"})

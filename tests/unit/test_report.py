@@ -15,6 +15,7 @@ from bundle.published import load_published
 from bundle.report import terminal_summary, write_report
 from bundle.report.markdown import escape
 from bundle.report.plots import draw
+from bundle.report.timeline import IMAGE, LAYER, PHASE, STAGE, accounted, spans_of
 from bundle.report.writer import render_html, render_markdown
 from bundle.verdict import verdict
 
@@ -254,3 +255,39 @@ def test_excluded_utterances_and_what_the_reference_could_not_do_are_said():
     assert (
         "the reference would have stopped with an error (empty labelling survived: FAKS0_SX2); here it counts" in text
     )
+
+
+def test_the_timeline_is_by_start_on_one_clock_and_holds_no_stored_stage():
+    record = demo_record()
+    record["observations"].update(
+        wall_s=100.0,
+        phases=[
+            {"name": "fetch", "started_s": 0.5, "seconds": 20.0},
+            {"name": "stages", "started_s": 30.0, "seconds": 60.0},
+            {"name": "choose engine", "started_s": 31.0, "seconds": 1.0},
+        ],
+        layers=[{"name": "debs:base", "started_s": 21.0, "seconds": 5.0}],
+        preparations=[{"name": "base", "started_s": 32.0, "seconds": 2.0}],
+    )
+    found = [(span.kind, span.name) for span in spans_of(record)]
+    assert found == [
+        (PHASE, "fetch"),
+        (LAYER, "debs:base"),
+        (STAGE, "score@8"),  # corpus was stored
+        (PHASE, "stages"),
+        (PHASE, "choose engine"),
+        (IMAGE, "base"),
+    ]
+    assert accounted(record).startswith("80.00 s of 100.00 s")
+
+
+def test_an_older_record_without_start_times_has_its_phases_end_to_end():
+    record = demo_record()
+    phases = [(span.name, span.started_s) for span in spans_of(record) if span.kind == PHASE]
+    assert phases == [("fetch", 0.0), ("run stages", 20.25)]
+
+
+def test_a_run_that_took_everything_from_the_store_says_that_it_chose_no_engine():
+    record = judged(demo_record())
+    record["engine"]["name"] = "none"
+    assert "Engine: none, since every result was stored." in terminal_summary(record)

@@ -11,9 +11,11 @@ import pytest
 from _graph_cases import Bench, image
 
 from bundle.engines.base import Outcome
-from bundle.errors import NonDeterministicResult, StageFailed
+from bundle.engines.when_needed import EngineWhenNeeded
+from bundle.errors import EngineUnavailable, NonDeterministicResult, StageFailed
 from bundle.graph.code import read_code
 from bundle.graph.keys import Machine, difference
+from bundle.graph.runner import Given
 
 
 def write_name(job, out: Path, obs: Path, on_line) -> int:
@@ -212,3 +214,47 @@ def test_the_stored_key_is_the_whole_account(bench: Bench):
     document = json.loads((done["second"].result.folder / "result.json").read_bytes())
     assert document["key"]["argv"][:3] == ["/usr/bin/python3", "-m", "stages.second"]
     assert document["key"]["inputs"] == {"before": done["first"].result.output_digest}
+
+
+def test_an_engine_is_chosen_only_when_a_stage_runs(bench: Bench):
+    bench.runner().run(bench.nodes())
+    asked = []
+    bench.engine = EngineWhenNeeded(lambda: asked.append(1))
+    bench.runner().run(bench.nodes())
+    assert asked == []
+    assert bench.engine.choice is None
+
+
+def test_an_engine_that_cannot_be_used_is_an_error_of_the_run_that_needs_it(bench: Bench):
+    def refuse():
+        raise EngineUnavailable("there is none")
+
+    bench.engine = EngineWhenNeeded(refuse)
+    with pytest.raises(EngineUnavailable, match="there is none"):
+        bench.runner().run(bench.nodes())
+    assert list((bench.root / "artifacts" / "tmp").glob("*")) == []
+
+
+@pytest.mark.parametrize("gigabytes, together", [(16, True), (15, False), (1, False)])
+def test_stages_run_side_by_side_as_far_as_memory_goes(bench: Bench, gigabytes: int, together: bool):
+    nodes = bench.nodes(memory_bytes=8 * 1024**3)
+    first, second = nodes["first"], replace(nodes["second"], inputs={})
+    given = Given(cores=4, memory_bytes=gigabytes * 1024**3)
+    assert given.takes([], first)
+    assert given.takes([first], second) is together
+
+
+def test_a_stage_of_the_whole_machine_runs_alone(bench: Bench):
+    whole, single = bench.nodes(whole_machine=True, memory_bytes=1)["first"], bench.nodes(memory_bytes=1)["first"]
+    given = Given(cores=4, memory_bytes=16 * 1024**3)
+    assert given.takes([], whole) and given.takes([single], single)
+    assert not given.takes([single], whole) and not given.takes([whole], single)
+
+
+def test_making_an_image_ready_is_no_part_of_a_stage_s_time(bench: Bench):
+    runner = bench.runner()
+    done = runner.run(bench.nodes())
+    assert [item.image for item in runner.preparations] == ["base"]
+    ready_s = runner.preparations[0].started_s + runner.preparations[0].seconds
+    assert done["first"].started_s >= ready_s
+    assert done["second"].started_s >= done["first"].started_s + done["first"].seconds

@@ -1,0 +1,54 @@
+"""Where a run's time went: phases, layers, images made ready, stages, each from when to when on the run's own clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PHASE, LAYER, IMAGE, STAGE = "phase", "layer built", "image made ready", "stage"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Something that lasted `seconds`, from `started_s` after the run began; `kind` is PHASE, LAYER, IMAGE or STAGE."""
+
+    kind: str
+    name: str
+    started_s: float
+    seconds: float
+
+    @property
+    def ended_s(self) -> float:
+        return self.started_s + self.seconds
+
+
+def spans_of(record: Mapping[str, Any]) -> list[Span]:
+    """All that a record tells of times, by when it started; a stage that was taken from the store is not in it.
+
+    Phases of a record older than their start times follow one another; what an older record lacks is left out.
+    """
+    observed = record["observations"]
+    spans, ended_s = [], 0.0
+    for phase in observed["phases"]:
+        spans.append(Span(PHASE, phase["name"], phase.get("started_s", ended_s), phase["seconds"]))
+        ended_s = spans[-1].ended_s
+    for kind, name in ((LAYER, "layers"), (IMAGE, "preparations")):
+        spans += [Span(kind, made["name"], made["started_s"], made["seconds"]) for made in observed.get(name, [])]
+    for step in observed.get("steps", []):
+        if not step["cached"] and "started_s" in step:
+            spans.append(Span(STAGE, step["key"], step["started_s"], step["wall_s"]))
+    return sorted(spans, key=lambda span: (span.started_s, -span.seconds, span.kind, span.name))
+
+
+def accounted(record: Mapping[str, Any]) -> str:
+    """How much of the whole run lies in some phase, in a sentence: what lies in none is this program's own."""
+    wall_s = float(record["observations"]["wall_s"])
+    covered_s, until_s = 0.0, 0.0
+    for span in spans_of(record):
+        if span.kind == PHASE and span.ended_s > until_s:
+            covered_s += span.ended_s - max(span.started_s, until_s)
+            until_s = span.ended_s
+    return (
+        f"{covered_s:.2f} s of {wall_s:.2f} s lie in the phases below; the rest is this program's own start and record."
+    )
