@@ -84,3 +84,26 @@ def test_noise_is_of_zero_mean_and_unit_variance():
 def test_unknown_draw_order_is_an_error():
     with pytest.raises(ValueError, match="neither"):
         _dither.Noise(400, "neither")
+
+
+def uniforms_that_can_occur(every):
+    """Every `every`-th float32 that a draw of 31 bits can give, and all of those around a zero of the cosine."""
+    numerators = [np.arange(1, 1 << 24, every)]
+    numerators += [np.arange(1 << bits, 1 << (bits + 1), every << (bits - 23)) for bits in range(24, 31)]
+    numerators += [np.arange((1 << 29) - 40000, (1 << 29) + 40000), np.arange((3 << 29) - 40000, (3 << 29) + 40000)]
+    return (np.concatenate([*numerators, np.array([1 << 31])]) / (2147483647 + 2.0)).astype(np.float32)
+
+
+def test_the_cosine_rounds_to_the_c_librarys_for_the_angles_that_can_occur():
+    angles = (2 * np.pi * uniforms_that_can_occur(every=97).astype(np.float64)).astype(np.float32).astype(np.float64)
+    expected = np.cos(angles).astype(np.float32)
+    ours = _dither.cosine_of_turn(angles, np.empty_like(angles)).astype(np.float32)
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_noise_drawn_in_used_arrays_is_the_same():
+    noise, seeds = _dither.Noise(400), _dither.SeedStream().take(50)
+    work, drawn = noise.work(32), np.full((50, 400), np.nan, np.float32)
+    for start, stop in ((0, 32), (32, 50)):
+        noise.draw_into(drawn[start:stop], seeds[start:stop], work)
+    np.testing.assert_array_equal(drawn, noise.draw(seeds))
