@@ -78,19 +78,26 @@ def crate_metadata(record: Mapping[str, Any], files: Mapping[str, bytes]) -> byt
     return pretty_json({"@context": _CONTEXT, "@graph": entities})
 
 
-def write_crate(record: Mapping[str, Any], run: Path, folder: Path) -> None:
-    """Write a run's crate: its record and reports, the workflow, and the metadata.
+def described_files(run: Path) -> dict[str, bytes]:
+    """What a crate describes of a run's folder: its record and reports, by name."""
+    return {name: (run / name).read_bytes() for name in _FILES if (run / name).is_file()}
+
+
+def crate_files(record: Mapping[str, Any], described: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What makes a crate of a folder that holds the described files: the workflow, and the metadata, by name."""
+    workflow = workflow_of(record)
+    return {WORKFLOW: workflow, METADATA: crate_metadata(record, {**described, WORKFLOW: workflow})}
+
+
+def write_crate(record: Mapping[str, Any], run: Path) -> None:
+    """Make a run's folder a crate.
 
     Args:
         record: the run's record.
-        run: the run's folder.
-        folder: the crate's, made if it is missing.
+        run: its folder, which holds the record and the reports already.
     """
-    files = {name: (run / name).read_bytes() for name in _FILES if (run / name).is_file()}
-    files[WORKFLOW] = workflow_of(record)
-    for name, data in files.items():
-        write_atomic(folder / name, data)
-    write_atomic(folder / METADATA, crate_metadata(record, files))
+    for name, data in crate_files(record, described_files(run)).items():
+        write_atomic(run / name, data)
 
 
 def _ref(identity: str) -> dict[str, str]:

@@ -73,14 +73,14 @@ def published_text(heard: Sequence[str], decode: str) -> str:
 class Decoder(Protocol):
     """Turns one utterance's frames into symbols: `Greedy` or `Beam`."""
 
-    def symbols(self, name: str, frames: Sequence[Sequence[float]]) -> Sequence[int]:
-        """Class ids of the labelling; `frames` are natural logarithms, one a class."""
+    def symbols(self, name: str, frames: Sequence[Sequence[float]], /) -> Sequence[int]:
+        """Class ids of an utterance's labelling; `frames` are natural logarithms, one a class."""
 
 
 class Greedy:
     """CTC's best path."""
 
-    def symbols(self, name: str, frames: Sequence[Sequence[float]]) -> Sequence[int]:
+    def symbols(self, _name: str, frames: Sequence[Sequence[float]], /) -> Sequence[int]:
         return arithmetic.greedy_symbols(frames)
 
 
@@ -104,7 +104,7 @@ class Beam:
         self.underflowed: list[str] = []
         self.ties: list[str] = []
 
-    def symbols(self, name: str, frames: Sequence[Sequence[float]]) -> Sequence[int]:
+    def symbols(self, name: str, frames: Sequence[Sequence[float]], /) -> Sequence[int]:
         found = beam.search(frames, self._language, self._width)
         if found.empty_survived:
             self.empty.append(name)

@@ -16,8 +16,9 @@ from bundle.audit.images import examine_images
 from bundle.audit.leaves import differences, is_observation, leaves
 from bundle.audit.results import examine_results
 from bundle.audit.stages import examine_code, examine_graph, examine_stages
+from bundle.crate import METADATA, crate_files, described_files
 from bundle.errors import CouldNotVerify, VerificationFailed
-from bundle.files import sha256_file
+from bundle.files import sha256_bytes, sha256_file
 from bundle.graph.digests import StatCache, digest_source
 from bundle.inputs import DEMO, demo_checkpoint_path
 from bundle.published import Published, load_published
@@ -187,6 +188,9 @@ def _examine_judgement(outcome: Outcome, evidence: Evidence) -> None:
         it.evidence.append(f"{len(records.METRICS)} metrics")
     with outcome.examine("reports", "report.md and report.html say what the record says") as it:
         _examine_reports(it, evidence)
+    if (evidence.run / METADATA).is_file():
+        with outcome.examine("crate", "the run's RO-Crate says what the record says") as it:
+            _examine_crate(it, evidence)
     with outcome.examine("observations", "times, host and engine were observed as the record says") as it:
         observed = [path for path, _ in leaves(record) if is_observation(path)]
         steps = [step["key"] for step in record["observations"].get("steps", []) if step["key"] not in stages]
@@ -214,3 +218,13 @@ def _examine_reports(it: Examination, evidence: Evidence) -> None:
             if there.read_bytes() != path.read_bytes():
                 it.wrong.append(f"{path.name} is not what the record gives when it is drawn again")
             it.evidence.append(f"{path.name} drawn again: sha256 {sha256_file(path)}")
+
+
+def _examine_crate(it: Examination, evidence: Evidence) -> None:
+    for name, data in crate_files(evidence.record, described_files(evidence.run)).items():
+        there = evidence.run / name
+        if not there.is_file():
+            raise CouldNotVerify(f"{name} is not here")
+        if there.read_bytes() != data:
+            it.wrong.append(f"{name} is not what record and reports give when it is made again")
+        it.evidence.append(f"{name} made again: sha256 {sha256_bytes(data)}")

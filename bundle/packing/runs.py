@@ -1,4 +1,4 @@
-"""A run in a bundle: its record, its reports, and as much of its results as was chosen to be given away."""
+"""A run in a bundle: record, reports and RO-Crate, and as much of its results as was chosen to be given away."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle.crate import crate_files, described_files
 from bundle.errors import CouldNotRun, UsageError
 from bundle.files import pretty_json
 from bundle.packing.writer import Item
@@ -19,9 +20,8 @@ MEANING = {
     "full": "every output of every stage: features, model inputs, labels and transcripts among them",
     "scores": "summaries, rates, confusion counts, times and comparisons; no features, no model inputs or outputs, no "
     "labels, no transcripts, no language model, no weights",
-    "none": "the record and the reports alone: digests, rates and times",
+    "none": "the record, the reports and the RO-Crate alone: digests, rates and times",
 }
-_REPORTS = ("record.json", "report.md", "report.html")
 # What `scores` gives: numbers over whole splits. Everything else of a stage can be turned back into speech or labels.
 _SCORES = {"compare.json", "measure.json", "probe.json", "result.json", "result_summary.json", "score.json",
            "summary.json", "tail_summary.json", "verification.json"}  # fmt: skip
@@ -77,7 +77,9 @@ def pack_run(paths: Paths, name: str, detail: str, with_weights: bool) -> Packed
     if detail not in DETAILS:
         raise UsageError(f"--run-detail {detail!r} is not known", hint=", ".join(DETAILS))
     place = f"tree/{RECEIVED}/{folder.name}"
-    items = [Item.of_file(f"{place}/{file}", folder / file) for file in _REPORTS if (folder / file).is_file()]
+    described = described_files(folder)
+    itself = {**described, **crate_files(record, described)}  # a run of before there were crates has one here, too
+    items = [Item.of_bytes(f"{place}/{file}", data) for file, data in itself.items()]
     left_out: list[dict[str, str]] = []
     for stage in record["stages"] if detail != "none" else ():
         result = paths.store / stage["fingerprint"][:2] / stage["fingerprint"]

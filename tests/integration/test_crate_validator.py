@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from _runs import ROOT
 
-from bundle.crate import METADATA, write_crate
+from bundle.crate import METADATA
+from bundle.packing.runs import pack_run
+from bundle.paths import Paths
 from tests.unit._record_cases import demo_record
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -43,12 +45,17 @@ def validator(tmp_path_factory) -> Path:
 
 
 def crate(folder: Path) -> Path:
-    run = folder / "run"
+    """A run as a bundle carries it, whatever was chosen to be given away of its results."""
+    run = folder / "artifacts" / "runs" / "one"
     run.mkdir(parents=True)
-    for name in ("record.json", "report.html", "report.md"):
+    for name in ("report.html", "report.md"):
         (run / name).write_text("{}")
-    write_crate(demo_record(), run, folder / "crate")
-    return folder / "crate"
+    (run / "record.json").write_text(json.dumps(demo_record()))
+    for item in pack_run(Paths(folder), "one", "none", False).items:
+        path = folder / "carried" / item.path.rpartition("/")[2]
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"".join(item.chunks()))
+    return folder / "carried"
 
 
 def validated(python: Path, folder: Path):

@@ -15,6 +15,7 @@ from bundle.audit import arithmetic, images, stages
 from bundle.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED
 from bundle.audit.leaves import is_observation, leaves
 from bundle.audit.verify import verify_run
+from bundle.crate import METADATA, WORKFLOW, write_crate
 from bundle.errors import CouldNotVerify, UsageError, VerificationFailed
 from bundle.files import pretty_json
 from bundle.record import identity_of
@@ -99,6 +100,18 @@ def test_a_digest_of_an_output_that_is_not_its_bytes_is_refuted(run: Path):
 
     forge(run, other)
     assert "lstm_ctc.onnx has sha256" in refuted(audited(run))["stage:export"]
+
+
+def test_a_crate_that_says_something_else_is_refuted_and_a_sound_one_proven(run: Path):
+    evidence = reopen(run)
+    write_crate(evidence.record, evidence.run)
+    assert "crate" in {claim.key for claim in audited(run).of_status(PROVEN)}
+    metadata = evidence.run / METADATA
+    (evidence.run / WORKFLOW).unlink()
+    assert "crate" in {claim.key for claim in audited(run).of_status(UNVERIFIED)}
+    write_crate(evidence.record, evidence.run)
+    metadata.write_text(metadata.read_text().replace("not-comparable", "reproduced"))
+    assert METADATA in refuted(audited(run))["crate"]
 
 
 def test_a_verdict_that_does_not_follow_is_refuted(run: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def crate(run, tmp_path: Path) -> Path:
-    write_crate(run.record, run.run, tmp_path / "crate")
-    return tmp_path / "crate"
+    folder = shutil.copytree(run.run, tmp_path / "crate")
+    write_crate(run.record, folder)
+    return folder
 
 
 def entities(crate: Path):
@@ -73,6 +75,7 @@ def test_the_workflow_lists_every_stage_in_order(run, crate: Path):
 
 
 def test_equal_runs_give_equal_bytes(run, crate: Path, tmp_path: Path):
-    write_crate(run.record, run.run, tmp_path / "again")
+    shutil.copytree(run.run, tmp_path / "again")
+    write_crate(run.record, tmp_path / "again")
     for path in crate.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()

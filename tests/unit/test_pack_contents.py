@@ -7,8 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from _record_cases import demo_record
 
+from bundle.crate import METADATA, WORKFLOW
 from bundle.errors import CouldNotRun, UsageError
+from bundle.files import sha256_bytes
 from bundle.packing import contents, host_wheels, repository, runs
 from bundle.packing.pack import parse_size
 from bundle.paths import Paths
@@ -126,10 +129,13 @@ def make_run(folder: Path, data: str = "demo", checkpoint: str = "demo") -> Path
         for path, text in {**files, "result.json": "{}"}.items():
             (place / path).parent.mkdir(parents=True, exist_ok=True)
             (place / path).write_text(text)
-        stages.append({"key": f"{name}@8" if name == "score" else name, "name": name, "fingerprint": fingerprint})
+        key = f"{name}@8" if name == "score" else name
+        stages.append({"key": key, "name": name, "fingerprint": fingerprint, "image": "sha256:0", "code": "0",
+                       "argv": [], "inputs": {}})  # fmt: skip
     run = paths.runs / "20260101T000000Z"
     run.mkdir(parents=True)
-    record = {"data": {"kind": data}, "checkpoint": {"kind": checkpoint}, "stages": stages}
+    record = demo_record()
+    record["data"]["kind"], record["checkpoint"]["kind"], record["stages"] = data, checkpoint, stages
     (run / "record.json").write_text(json.dumps(record))
     (run / "report.html").write_text("<html>")
     (paths.runs / "latest").symlink_to(run.name)
@@ -166,8 +172,18 @@ def test_scores_give_numbers_and_no_speech_labels_transcripts_or_weights(tmp_pat
     }
 
 
-def test_none_gives_the_record_and_the_reports_alone(tmp_path):
-    assert packed(make_run(tmp_path, data="timit"), "none") == {"record.json", "report.html", "contents.json"}
+def test_none_gives_the_record_the_reports_and_the_crate_alone(tmp_path):
+    expected = {"record.json", "report.html", "contents.json", METADATA, WORKFLOW}
+    assert packed(make_run(tmp_path, data="timit"), "none") == expected
+
+
+def test_the_crate_describes_the_record_and_the_reports_that_go_with_it(tmp_path):
+    paths = make_run(tmp_path)
+    carried = {item.path.rpartition("/")[2]: b"".join(item.chunks())
+               for item in runs.pack_run(paths, "latest", "none", False).items}  # fmt: skip
+    graph = {entity["@id"]: entity for entity in json.loads(carried[METADATA])["@graph"]}
+    for name in ("record.json", "report.html", WORKFLOW):
+        assert graph[name]["sha256"] == sha256_bytes(carried[name])
 
 
 def test_what_was_left_out_is_stated_in_the_bundle(tmp_path):
