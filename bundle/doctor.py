@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bundle import host, inputs, npu, user_lock
 from bundle.engines.base import Availability
+from bundle.engines.emulation import foreign
 from bundle.errors import BundleError, UsageError
 from bundle.graph.digests import StatCache
 from bundle.paths import Paths
@@ -22,7 +23,6 @@ DEVIATES = "deviates"
 _MIN_MEMORY_BYTES = 4 * 1000**3
 _RESULTS_BYTES = 1 * 1000**3  # of a run of the demo with one batch size, twice over
 _UNPACKED_FACTOR = 3.5  # a layer's size by its packages': 2.2 for PyTorch, 3.6 for NumPy and its kin, measured
-_EMULATORS = {"amd64": "qemu-aarch64", "arm64": "qemu-x86_64"}
 _OTHER = {"amd64": "arm64", "arm64": "amd64"}
 
 
@@ -132,20 +132,13 @@ def machine_lines(system: System) -> list[Line]:
 
 
 def _emulation_line(system: System, architecture: str) -> Line:
-    name = _EMULATORS[architecture]
     other = _OTHER[architecture]
-    try:
-        entry = (system.root / "proc/sys/fs/binfmt_misc" / name).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        entry = ""
-    if entry.startswith("enabled"):
-        return Line(OK, "emulation", f"{name} is registered: {other} images can run here")
-    return Line(
-        MISSING,
-        "emulation",
-        f"{name} is not registered",
-        f"only needed to run {other} images here (building them needs none): apt install qemu-user-static",
-    )
+    found = foreign(other, system.root / "proc/sys/fs/binfmt_misc", os.pathsep.join(system.search))
+    if found.works:
+        where = "in every engine" if found.everywhere else "in the sandbox"
+        return Line(OK, "emulation", f"{other} programs run {where}, slowly: {found.how}")
+    advice = f"only needed to compile a layer for {other} here, or to run its images: {found.hint}"
+    return Line(MISSING, "emulation", found.how, advice)
 
 
 def sandbox_to_come(paths: Paths, system: System) -> bool:

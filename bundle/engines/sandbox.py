@@ -34,6 +34,7 @@ from bundle.engines.closed import (
     passwd,
     tell_disarmed,
 )
+from bundle.engines.emulation import emulation
 from bundle.engines.spawner import on_a_lifeline, spawn
 from bundle.errors import BundleError, CouldNotRun, EngineUnavailable
 from bundle.images.spec import Image
@@ -161,10 +162,12 @@ class SandboxEngine:
         """Unpack the image's layers. See `Engine.prepare`."""
         ours = _ARCHITECTURES.get(platform.machine(), platform.machine())
         if image.architecture != ours:
-            raise EngineUnavailable(
-                f"image {image.name} is for {image.architecture} and this machine is {ours}",
-                hint="the sandbox does not emulate; build the image for this machine",
-            )
+            emulated = emulation(image.architecture)
+            if not emulated.works:
+                raise EngineUnavailable(
+                    f"image {image.name} is for {image.architecture} and this machine is {ours}: {emulated.how}",
+                    hint=emulated.hint,
+                )
         self._rootfs(image)
 
     def run(self, job: Job, on_line: OnLine) -> Outcome:
@@ -208,6 +211,7 @@ class SandboxEngine:
         gate_read, gate_write = _pipe(stack)
         info_read, info_write = _pipe(stack)
         argv = [
+            *emulation(job.image.architecture).enter,
             *_through_loader(self._tools()),
             *_closed_args(job),
             *_ids(),

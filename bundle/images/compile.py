@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bundle import host
 from bundle.engines.base import Engine
+from bundle.engines.emulation import emulation
 from bundle.errors import CouldNotRun, EngineUnavailable
 from bundle.files import remove_tree
 from bundle.images.definition import ImageDefinition
@@ -18,14 +18,6 @@ from bundle.layers.tree import Tree
 from bundle.paths import Paths
 from bundle.sources import copy_verified, how_to_get, load_sources, missing_sources
 from bundle.user_lock import LICENCES, accepted
-
-_EMULATORS = {"arm64": "qemu-aarch64", "amd64": "qemu-x86_64"}
-_BINFMT = Path("/proc/sys/fs/binfmt_misc")
-
-
-def can_run(architecture: str, binfmt: Path = _BINFMT) -> bool:
-    """Whether this machine runs programs of that architecture, itself or by a registered emulator."""
-    return architecture == host.architecture() or (binfmt / _EMULATORS[architecture]).exists()
 
 
 def why_left_out(paths: Paths, definition: ImageDefinition, architecture: str) -> str:
@@ -46,8 +38,9 @@ def why_left_out(paths: Paths, definition: ImageDefinition, architecture: str) -
     for licence in sorted(licences):
         if not accepted(paths, licence):
             return f"{definition.optional}: `invoke accept-cann-licence` says that you accept {LICENCES[licence]}"
-    if not can_run(architecture):
-        return f"its compilers are {architecture} programs, which this machine cannot run (no qemu-user registered)"
+    emulated = emulation(architecture)
+    if not emulated.works:
+        return f"its compilers are {architecture} programs: {emulated.how}; {emulated.hint}"
     return ""
 
 
@@ -87,20 +80,22 @@ def compile_layer(paths: Paths, lock: BuiltLock, toolchain: Image, tree: Tree, s
 
 
 def _engine(paths: Paths, toolchain: Image) -> Engine:
-    """The sandbox, which every machine has; for another architecture an engine that lets the kernel's emulator work."""
+    """The sandbox, which every machine has and which brings its own emulation; else the first engine that works.
+
+    Raises:
+        CouldNotRun: the compilers are of an architecture that nothing here runs.
+    """
     from bundle.engines.select import AUTO, choose
 
-    if toolchain.architecture == host.architecture():
-        try:
-            return choose("sandbox", paths).engine
-        except EngineUnavailable:
-            return choose(AUTO, paths).engine
-    if not can_run(toolchain.architecture):
+    emulated = emulation(toolchain.architecture)
+    if not emulated.works:
         raise CouldNotRun(
-            f"compiling for {toolchain.architecture} needs a machine of that architecture or an emulator",
-            hint="install qemu-user-static with its binfmt registration, or build on such a machine",
+            f"the compilers are {toolchain.architecture} programs, which this machine cannot run: {emulated.how}",
+            hint=emulated.hint,
         )
     try:
-        return choose("docker", paths).engine
+        return choose("sandbox", paths).engine
     except EngineUnavailable:
-        return choose("podman", paths).engine
+        if not emulated.everywhere:
+            raise
+    return choose(AUTO, paths).engine

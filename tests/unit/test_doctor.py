@@ -74,13 +74,19 @@ def test_little_memory_and_large_pages_deviate_with_advice(system: System, fact:
     assert not found.blocks
 
 
-def test_registered_emulation_is_seen(system: System):
+def test_registered_emulation_is_seen(system: System, tmp_path: Path):
     folder = system.root / "proc/sys/fs/binfmt_misc"
     folder.mkdir(parents=True)
-    (folder / "qemu-aarch64").write_text("enabled\ninterpreter /usr/bin/qemu-aarch64\n", encoding="utf-8")
-    assert line(doctor.machine_lines(system), "emulation").status == OK
-    (folder / "qemu-aarch64").write_text("disabled\n", encoding="utf-8")
-    assert line(doctor.machine_lines(system), "emulation").status == MISSING
+    (folder / "qemu-aarch64").write_text("enabled\ninterpreter /usr/bin/qemu-aarch64\nflags: OCF\n", encoding="utf-8")
+    found = line(doctor.machine_lines(system), "emulation")
+    assert (found.status, "arm64 programs run in every engine" in found.found) == (OK, True)
+
+
+def test_without_an_emulator_doctor_says_what_to_install_and_what_for(system: System):
+    found = line(doctor.machine_lines(system), "emulation")
+    assert found.status == MISSING and not found.blocks
+    assert "there is no qemu-aarch64-static" in found.found
+    assert "compile a layer for arm64" in found.advice and "qemu-user-static" in found.advice
 
 
 def test_the_engine_taken_is_the_first_usable_one():
