@@ -42,7 +42,7 @@ def verify_a_bundle(
         keys: fingerprints of keys to trust; none for those trusted on this machine.
         data, checkpoint: as of `verify_run`.
     """
-    outcome = Outcome("verify", f"bundle {path.name}")
+    outcome = Outcome("verify", f"bundle {path.resolve().name}")
     found: list[BundleReport] = []
     text = "every byte of the bundle is as its list says, nothing missing, no more"
     with outcome.examine("bundle-bytes", text) as it:

@@ -11,11 +11,13 @@ from typing import Any, Optional
 from bundle.audit.claims import Outcome
 from bundle.audit.evidence import Evidence
 from bundle.errors import CouldNotVerify
+from bundle.fetching import Cache
 from bundle.files import remove_tree
 from bundle.images.build import Say, build_images, files_needed, load_pins, recipes_of
 from bundle.images.definition import image_names, load_definition
 from bundle.images.spec import Image
-from bundle.locks import verify_chain
+from bundle.locks.debian import verify_debian_chain
+from bundle.locks.model import DebLock, LockedFile
 from bundle.paths import Paths
 
 
@@ -52,8 +54,8 @@ def challenge(
     outcome = Outcome("challenge", subject)
     wanted = list(names) or _images(paths, evidence)
     outcome.facts += [("images", ", ".join(wanted)), ("architectures", ", ".join(architectures))]
-    with outcome.examine("debian", "Debian's own key vouches for the hash of every locked package") as it:
-        verify_chain(paths.root, it.evidence.append)
+    for architecture in architectures:
+        _examine_debian(outcome, paths, wanted, architecture, fetch)
     paths.temporary.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="challenge.", dir=paths.temporary))
     scratch = ScratchPaths(paths.root, folder, scratch=folder)
@@ -64,6 +66,43 @@ def challenge(
     finally:
         remove_tree(folder)
     return outcome
+
+
+def _deb_locks(paths: Paths, names: Sequence[str], architecture: str) -> dict[str, DebLock]:
+    """The locks of Debian packages that some images are made of, those of their compilers' images included."""
+    found: dict[str, DebLock] = {}
+    for name in names:
+        for recipe in recipes_of(paths, name, architecture):
+            if isinstance(recipe.lock, DebLock):
+                found[recipe.lock.label] = recipe.lock
+            elif recipe.definition.kind == "built":
+                found.update(_deb_locks(paths, [recipe.definition.toolchain], architecture))
+    return found
+
+
+def _examine_debian(outcome: Outcome, paths: Paths, names: Sequence[str], architecture: str, fetch: bool) -> None:
+    """A claim for each lock: from Debian's key over its signed indexes down to every package's hash."""
+    cache = Cache(paths.root)
+
+    def read_index(file: LockedFile) -> bytes:
+        path = cache.path(file.sha256)
+        if path is None:
+            raise CouldNotVerify(
+                f"Debian's package index {file.name} is not here",
+                hint="ask for a bundle packed with --with-sources, or run this where there is a network",
+            )
+        return path.read_bytes()
+
+    for lock in sorted(_deb_locks(paths, names, architecture).values(), key=lambda lock: (lock.suite, lock.label)):
+        text = f"lock {lock.label}: Debian's own key vouches for the hash of every package"
+        with outcome.examine(f"debian:{lock.name}:{architecture}", text) as it:
+            missing = [file for file in lock.index_files if cache.path(file.sha256) is None]
+            if missing and fetch:
+                from bundle.fetching import fetch_files
+
+                fetch_files(paths.root, missing)
+            for link in verify_debian_chain(paths.root, lock, read_index):
+                it.evidence.append(f"{link.suite}: {link.debs} packages, signed by {', '.join(link.signers)}")
 
 
 def _images(paths: Paths, evidence: Optional[Evidence]) -> list[str]:

@@ -46,7 +46,7 @@ def verify(paths: Paths, subject: str, data: str, checkpoint: str, key: str, to:
     if not is_run(place) and place.exists():
         keys = [key] if key else []
         outcome = verify_a_bundle(place, paths.temporary, keys, _given(data), _given(checkpoint))
-        _finish(outcome, paths, sha256_bytes(place.name.encode()), to, say)
+        _finish(outcome, paths, sha256_bytes(place.resolve().name.encode()), to, say)
         return
     evidence = open_run(place, paths)
     _finish(verify_run(evidence, _given(data), _given(checkpoint)), paths, evidence.sha256, to, say)
