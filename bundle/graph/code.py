@@ -10,6 +10,9 @@ from pathlib import Path
 
 from bundle.errors import UsageError
 from bundle.files import canonical_json, remove_tree, sha256_bytes
+from bundle.graph.digests import StatCache
+
+_IMPORTS = "imports, version 1,"  # of a file with this content, by `_imported` as it is now
 
 
 @dataclass(frozen=True)
@@ -42,19 +45,57 @@ class Module:
     imports: frozenset[str]
 
 
-def read_code(root: Path, stage: str, known: dict[str, Module | None] | None = None) -> StageCode:
+class Modules:
+    """The files of stages/ as they were when first asked for: all stages of a run see one state of a shared module.
+
+    Args:
+        root: the checkout.
+        cache: remembers, by content, which modules a file imports, so that it is parsed once and not in each run.
+    """
+
+    def __init__(self, root: Path, cache: StatCache | None = None) -> None:
+        self._root = root
+        self._cache = cache or StatCache(None)
+        self._known: dict[str, Module | None] = {}
+
+    def get(self, path: str) -> Module | None:
+        """The file at `path`, such as 'stages/score.py'; None where there is none.
+
+        Raises:
+            UsageError: it is not Python.
+        """
+        if path not in self._known:
+            self._known[path] = self._read(path)
+        return self._known[path]
+
+    def _read(self, path: str) -> Module | None:
+        try:
+            data = (self._root / path).read_bytes()
+        except FileNotFoundError:
+            return None  # `from stages._x import name`: a name, not a module
+        digest = sha256_bytes(data)
+        text = self._cache.recall(_IMPORTS, digest)
+        if text is None:
+            try:
+                text = " ".join(sorted(_imported(ast.parse(data, path))))
+            except SyntaxError as error:
+                raise UsageError(f"{path} is not valid Python: {error}") from None
+            self._cache.remember(_IMPORTS, digest, text)
+        return Module(data, digest, frozenset(text.split()))
+
+
+def read_code(root: Path, stage: str, modules: Modules | None = None) -> StageCode:
     """Read the stage's module and every module of stages/ that it imports, directly or not.
 
     Args:
         root: the checkout.
         stage: a module of stages/, without that prefix.
-        known: files that were read before, by path (None: there is no such file); they are not read or parsed again,
-            and what is read now is added. So all stages of a run see one state of a shared module.
+        modules: where the files are read; None to read each of them now.
 
     Raises:
         UsageError: there is no such stage, or a module of its closure is not Python.
     """
-    known = {} if known is None else known
+    modules = modules or Modules(root)
     files: dict[str, Module] = {}
     pending = ["stages", f"stages.{stage}"]
     while pending:
@@ -62,9 +103,7 @@ def read_code(root: Path, stage: str, known: dict[str, Module | None] | None = N
         path = "stages/__init__.py" if name == "stages" else name.replace(".", "/") + ".py"
         if path in files:
             continue
-        if path not in known:
-            known[path] = _read(root, path)
-        module = known[path]
+        module = modules.get(path)
         if module is not None:
             pending.extend(module.imports)
             files[path] = module
@@ -72,18 +111,6 @@ def read_code(root: Path, stage: str, known: dict[str, Module | None] | None = N
             raise UsageError(f"there is no stage {stage!r}", hint="stages: see `invoke --list`")
     digest = sha256_bytes(canonical_json([[path, files[path].sha256] for path in sorted(files)]))
     return StageCode({path: module.data for path, module in files.items()}, digest)
-
-
-def _read(root: Path, path: str) -> Module | None:
-    try:
-        data = (root / path).read_bytes()
-    except FileNotFoundError:
-        return None  # `from stages._x import name`: a name, not a module
-    try:
-        imports = _imported(ast.parse(data, path))
-    except SyntaxError as error:
-        raise UsageError(f"{path} is not valid Python: {error}") from None
-    return Module(data, sha256_bytes(data), frozenset(imports))
 
 
 def snapshot(code: StageCode, folder: Path) -> Path:

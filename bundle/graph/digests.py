@@ -6,11 +6,12 @@ is its own sha256. The cache is keyed by inode and holds size and times; an audi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,20 @@ class StatCache:
                 self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (inode, key, result))
         return FileDigest(result, found.st_size)
 
+    def recall(self, kind: str, key: str) -> str | None:
+        """What `remember` was last told of this; None where nothing is known."""
+        if self._connection is None:
+            return None
+        with self._lock:
+            row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (f"{kind} {key}",)).fetchone()
+        return None if row is None else str(row[0])
+
+    def remember(self, kind: str, key: str, value: str) -> None:
+        """Keep a fact that may be lost: `key` must hold all that `value` follows from."""
+        if self._connection is not None:
+            with self._lock:
+                self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (f"{kind} {key}", value))
+
 
 def _open_database(database: Path) -> sqlite3.Connection:
     for attempt in (1, 2):
@@ -69,6 +84,7 @@ def _open_database(database: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = OFF")  # losing it costs time only
             connection.execute("CREATE TABLE IF NOT EXISTS files (inode TEXT PRIMARY KEY, stat TEXT, sha256 TEXT)")
+            connection.execute("CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT)")
             return connection
         except sqlite3.DatabaseError:
             if attempt == 2:
@@ -132,8 +148,44 @@ def digest_source(path: Path, cache: StatCache, what: str) -> str:
     raise CouldNotRun(f"{what} is not there: {path}", hint="check the path")
 
 
-def missing_or_changed(folder: Path, files: Mapping[str, FileDigest], cache: StatCache) -> Iterable[str]:
-    """Which of `files` are not in `folder` with that content."""
+def missing_or_changed(folder: Path, files: Mapping[str, FileDigest], cache: StatCache) -> list[str]:
+    """Which of `files` are not in `folder` with that content, in words.
+
+    One look at the stat of each file is enough where all are as they were when each was last found to be right.
+    """
+    known_as = f"{digest_of_files(files)} {folder}"
+    stats = _stats_of(folder, files)
+    if stats is not None and cache.recall(_FOLDER, known_as) == stats:
+        return []
+    wrong = list(_examined(folder, files, cache))
+    if stats is not None and not wrong:
+        cache.remember(_FOLDER, known_as, stats)
+    return wrong
+
+
+_FOLDER = "folder"
+
+
+def _stats_of(folder: Path, files: Iterable[str]) -> str | None:
+    """One digest of place, size and times of all files, taken before any is read; None where one is missing."""
+    digest = hashlib.sha256()
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        for name in files:
+            found = os.stat(name, dir_fd=descriptor)
+            mark = (name, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            digest.update(repr(mark).encode())
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()
+
+
+def _examined(folder: Path, files: Mapping[str, FileDigest], cache: StatCache) -> Iterator[str]:
     for name, expected in files.items():
         try:
             found = cache.sha256(folder / name)

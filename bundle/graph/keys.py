@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.graph.code import Module, StageCode, read_code
+from bundle.graph.code import Modules, StageCode, read_code
 from bundle.graph.digests import StatCache, digest_source
 from bundle.graph.pipeline import ISA_EXACT, Node, Output, Source
 from bundle.graph.store import Result
@@ -42,9 +42,12 @@ class Keys:
     machine: Machine
     cache: StatCache
     _code: dict[str, StageCode] = field(default_factory=dict)
-    _modules: dict[str, Module | None] = field(default_factory=dict)
+    _modules: Modules = field(init=False)
     _sources: dict[Path, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._modules = Modules(self.root, self.cache)
 
     def code(self, stage: str) -> StageCode:
         """The stage's code as it was when this run first asked."""

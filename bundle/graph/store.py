@@ -102,7 +102,7 @@ class Store:
             return None
         except (ValueError, KeyError, TypeError, AttributeError):
             sound = False
-        if not sound or any(True for _ in missing_or_changed(folder / "out", outputs, self._cache)):
+        if not sound or missing_or_changed(folder / "out", outputs, self._cache):
             self._set_aside(folder)
             return None
         return result

@@ -147,7 +147,7 @@ def _short(text: str) -> str:
 
 
 def _times(record: Mapping[str, Any]) -> Markup:
-    """Phases, layers that were built, images made ready and the stages that ran, on one clock, by the time they started."""
+    """Phases, layers built, images made ready and the stages that ran, on one clock, by when they started."""
     styles = {PHASE: "phase", LAYER: "made", IMAGE: "made", STAGE: "bar"}
     rows = [
         (f"ready: {span.name}" if span.kind == IMAGE else span.name, span.started_s, span.seconds, styles[span.kind],

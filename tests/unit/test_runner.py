@@ -13,7 +13,8 @@ from _graph_cases import Bench, image
 from bundle.engines.base import Outcome
 from bundle.engines.when_needed import EngineWhenNeeded
 from bundle.errors import EngineUnavailable, NonDeterministicResult, StageFailed
-from bundle.graph.code import read_code
+from bundle.graph.code import Modules, read_code
+from bundle.graph.digests import StatCache
 from bundle.graph.keys import Machine, difference
 from bundle.graph.runner import Given
 
@@ -258,3 +259,15 @@ def test_making_an_image_ready_is_no_part_of_a_stage_s_time(bench: Bench):
     ready_s = runner.preparations[0].started_s + runner.preparations[0].seconds
     assert done["first"].started_s >= ready_s
     assert done["second"].started_s >= done["first"].started_s + done["first"].seconds
+
+
+def test_what_a_module_imports_is_remembered_by_its_content_and_a_run_reads_it_once(bench: Bench):
+    cache = StatCache(bench.root / "digests.sqlite")
+    before = read_code(bench.root, "first", Modules(bench.root, cache))
+    assert read_code(bench.root, "first", Modules(bench.root, cache)) == before == read_code(bench.root, "first")
+    seen = Modules(bench.root, cache)
+    read_code(bench.root, "first", seen)
+    (bench.stages / "_other.py").write_text("Y = 1\n")
+    (bench.stages / "_shared.py").write_text("from stages import _other\n")
+    assert read_code(bench.root, "first", seen) == before
+    assert "stages/_other.py" in read_code(bench.root, "first", Modules(bench.root, cache)).files

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import NonDeterministicResult, VerificationFailed
-from bundle.graph.digests import FileDigest, StatCache, digest_folder, digest_of_files
+from bundle.graph.digests import FileDigest, StatCache, digest_folder, digest_of_files, missing_or_changed
 from bundle.graph.store import Store, Workspace, fingerprint_of
 
 KEY = {"stage": "features", "image": "sha256:00"}
@@ -199,3 +199,18 @@ def test_many_files_give_the_same_digests_as_one_by_one(tmp_path: Path):
     found = digest_folder(tmp_path, StatCache(None), "a folder")
     assert list(found) == sorted(found)
     assert len({digest.sha256 for digest in found.values()}) == 100
+
+
+def test_files_that_were_found_right_are_not_read_again_until_one_of_them_is_touched(tmp_path: Path, monkeypatch):
+    folder, cache = tmp_path / "out", StatCache(tmp_path / "digests.sqlite")
+    folder.mkdir()
+    (folder / "a").write_bytes(b"one")
+    files = digest_folder(folder, StatCache(None), "a folder")
+    assert missing_or_changed(folder, files, cache) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(StatCache, "sha256", None)  # would fail if it were asked
+        assert missing_or_changed(folder, files, cache) == []
+    (folder / "a").write_bytes(b"two")
+    assert missing_or_changed(folder, files, cache) == ["a has changed"]
+    (folder / "a").unlink()
+    assert missing_or_changed(folder, files, cache) == ["a is missing"]
