@@ -17,7 +17,7 @@ from bundle.sources import SourceArchive
 
 _PER_JOB_BYTES = 1_500_000_000  # the largest compiler process of Kaldi takes 1.1 GB
 _MEMORY_BYTES = 8 * 1024**3
-_TIMEOUT_S = 6 * 3600.0  # under emulation a compiler is some fifteen times slower
+_TIMEOUT_S = 6 * 3600.0  # a slow machine, under emulation
 _PIDS = 512
 _TAIL_LINES = 40
 
@@ -72,6 +72,12 @@ def available_memory_bytes(meminfo: str) -> int:
     return 0
 
 
+def jobs_here() -> int:
+    """How many compilers run at once on this machine, as it is now."""
+    memory = min(_MEMORY_BYTES, available_memory_bytes(Path("/proc/meminfo").read_text()) or _MEMORY_BYTES)
+    return parallel_jobs(len(os.sched_getaffinity(0)), memory)
+
+
 def run_recipe(
     engine: Engine, toolchain: Image, lock: BuiltLock, archives: Mapping[str, Path], out: Path, log: Path
 ) -> None:
@@ -90,7 +96,6 @@ def run_recipe(
     """
     recipe = out.parent / "build.sh"
     recipe.write_bytes(lock.script)
-    memory = min(_MEMORY_BYTES, available_memory_bytes(Path("/proc/meminfo").read_text()) or _MEMORY_BYTES)
     job = Job(
         image=toolchain,
         argv=("/bin/sh", "/run/in/build.sh"),
@@ -100,7 +105,7 @@ def run_recipe(
             Mount(out, "/run/out", writable=True),
         ),
         # The number of jobs cannot change the result, and is all of this machine that the recipe is told.
-        env={"JOBS": str(parallel_jobs(len(os.sched_getaffinity(0)), memory)), "SOURCE_DATE_EPOCH": "1667260800"},
+        env={"JOBS": str(jobs_here()), "SOURCE_DATE_EPOCH": "1667260800"},
         limits=Limits(timeout_s=_TIMEOUT_S, memory_bytes=_MEMORY_BYTES, pids=_PIDS),
         name=f"build-{lock.name}",
     )
