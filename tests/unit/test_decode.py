@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from _plain_beam import plain_beam
 from _score_cases import EXPECTED, GOLDEN, UNITS, posteriors
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,6 +77,67 @@ def test_beam_finds_what_a_slow_search_finds(seed, frames, classes, width):
     result = _decode.beam(np.log(probabilities.astype(np.float64)), following, ending, width)
     best, scores = slow_beam(probabilities.astype(np.float64), following, ending, width)
     assert scores[tuple(result.labels)] == pytest.approx(best, rel=1e-5)
+
+
+# Logarithms on a grid of quarters tie often, and few classes merge often; -200 underflows to a probability of 0.
+GRIDS = [[-0.25, -0.5, -1.0, -2.0], [-0.01, -0.05, -3.0, -6.0], [-0.5, -1.0, -200.0], None]
+
+
+def any_utterance(random, classes):
+    frames, grid = random.randint(0, 30), GRIDS[random.randint(len(GRIDS))]
+    if grid is None:
+        raw = random.gamma(0.2, size=(frames, classes)) + 1e-7
+        return np.log(raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
+    return random.choice(grid, size=(frames, classes)).astype(np.float32)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.integers(2, 6), st.integers(1, 9), st.integers(1, 8), st.booleans())
+def test_beams_are_those_of_one_utterance_at_a_time(seed, classes, width, utterances, flat):
+    random = np.random.RandomState(seed)
+    batch = [any_utterance(random, classes) for _ in range(utterances)]
+    following = np.zeros((classes, classes)) if flat else -random.exponential(0.3, (classes, classes))
+    ending = -random.exponential(0.3, classes)
+    for logprobs, result in zip(batch, _decode.beams(batch, following, ending, width)):
+        labels, empty_survived, underflowed, _ = plain_beam(logprobs, following, ending, width)
+        assert (result.labels, result.empty_survived, result.underflowed) == (labels, empty_survived, underflowed)
+
+
+def test_beams_keep_the_same_bits_as_one_utterance_at_a_time():
+    following, ending = _arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")).tables(UNITS, 0.1)
+    batch = posteriors()
+    frames = _decode._SearchedFrames(batch)
+    search = _decode._Search(frames.counts, following, 10)
+    for step in range(max(frames.counts)):
+        search.advance(*frames.at(step))
+    lengths = np.maximum(search._tree.lengths[search._nodes], 1)
+    scores = ((search._totals + ending[search._last]) / lengths)[np.argsort(search._order)]
+    for logprobs, found in zip(batch, scores):
+        assert found.tobytes() == plain_beam(logprobs, following, ending, 10)[3].tobytes()
+
+
+@pytest.mark.parametrize("width", [1, 41, 64, 300])
+def test_beams_of_any_width_are_those_of_one_utterance_at_a_time(width):
+    following, ending = _arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")).tables(UNITS, 0.1)
+    batch = [logprobs[:25] for logprobs in posteriors()[:3]]
+    for logprobs, result in zip(batch, _decode.beams(batch, following, ending, width)):
+        assert result.labels == plain_beam(logprobs, following, ending, width)[0]
+
+
+def test_beams_of_no_utterance_are_none():
+    assert _decode.beams([], np.zeros((3, 3)), np.zeros(3), 4) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.integers(1, 6))
+def test_greedy_of_a_batch_is_that_of_each_utterance(seed, batch):
+    random = np.random.RandomState(seed)
+    outputs = random.choice([0.0, 1.0, 2.0], size=(9, batch, 4)).astype(np.float32)
+    frames = random.randint(0, 10, size=random.randint(0, batch + 1)).tolist()
+    expected = [[k for k, before in zip(best, [None, *best]) if k not in (0, before)]
+                for best in ([int(np.argmax(frame)) for frame in outputs[:count, row]]
+                             for row, count in enumerate(frames))]  # fmt: skip
+    assert _decode.greedy_batch(outputs, frames) == expected
 
 
 @pytest.mark.parametrize(
