@@ -9,7 +9,9 @@ WER is the phone error rate: edits over phones, separated by spaces. CER: edits 
 joined by single spaces. Both are pooled: the edits of all utterances over the length of all references.
 """
 
+import array
 import collections
+import itertools
 import json
 import os
 
@@ -21,6 +23,7 @@ from stages._stage import Progress, StageError, atomic_file, parser, run, write_
 
 FRAMES = 195
 PUBLISHED, COMPLETE = "published", "complete"
+_LABELLINGS = 1280  # a beam search keeps so many at once, over all utterances that it searches side by side
 
 
 def main(arguments):
@@ -32,28 +35,27 @@ def main(arguments):
         )
     units = read_lines(os.path.join(options.corpus, "units"))
     labels = _labels(os.path.join(options.corpus, manifest["split"], "phn_text"))
+    classes = len(units) + _decode.FIRST_UNIT
     decoder = _decoder(options, units)
-    scores = list(_score_all(options, manifest, labels, decoder, len(units) + _decode.FIRST_UNIT))
+    pools = {PUBLISHED: _Pool(PUBLISHED), COMPLETE: _Pool(COMPLETE)}
+    num_published = (len(manifest["utterances"]) - 1) // options.bs * options.bs
+    with atomic_file(os.path.join(options.out, "utterances.jsonl"), "w") as stream:
+        for position, score in enumerate(_score_all(options, manifest, labels, decoder, classes)):
+            confusions = score.pop("_confusions")
+            score["in_published"] = position < num_published
+            if score["in_published"]:
+                pools[PUBLISHED].add(score, confusions)
+            pools[COMPLETE].add(score, confusions)
+            stream.write(json.dumps(score, sort_keys=True, ensure_ascii=False) + "\n")
 
-    num_published = (len(scores) - 1) // options.bs * options.bs
-    for position, score in enumerate(scores):
-        score["in_published"] = position < num_published
-    protocols = {
-        PUBLISHED: _summary([s for s in scores if s["in_published"]], PUBLISHED),
-        COMPLETE: _summary(scores, COMPLETE),
-    }
     result = {
         "batch_size": options.bs,
         "split": manifest["split"],
         "decode": decoder.description(),
-        "protocols": protocols,
+        "protocols": {protocol: pool.summary() for protocol, pool in pools.items()},
         "excluded": manifest["excluded"],
     }
     write_json(os.path.join(options.out, "score.json"), result)
-    with atomic_file(os.path.join(options.out, "utterances.jsonl"), "w") as stream:
-        for score in scores:
-            kept = {key: value for key, value in score.items() if not key.startswith("_")}
-            stream.write(json.dumps(kept, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def _options(arguments):
@@ -80,8 +82,12 @@ class _Greedy:
     def __init__(self, units):
         self._names = _decode.symbols(units)
 
-    def phones(self, logprobs, _utterance):
-        return [self._names[k] for k in _decode.greedy(logprobs)]
+    group = 1
+
+    def decode(self, batches):
+        for batch in batches:
+            for labels in _decode.greedy_batch(batch.outputs, batch.frames):
+                yield [self._names[k] for k in labels]
 
     def published_text(self, phones):
         return "".join(" " + phone for phone in phones)
@@ -100,13 +106,20 @@ class _Beam:
         self._width, self._alpha = width, alpha
         self._empty, self._underflowed = [], []
 
-    def phones(self, logprobs, utterance):
-        result = _decode.beam(logprobs, self._next, self._end, self._width)
-        if result.empty_survived:
-            self._empty.append(utterance)
-        if result.underflowed:
-            self._underflowed.append(utterance)
-        return [self._names[k] for k in result.labels]
+    @property
+    def group(self):
+        return max(1, _LABELLINGS // self._width)
+
+    def decode(self, batches):
+        utterances = [batch.outputs[:frames, row] for batch in batches for row, frames in enumerate(batch.frames)]
+        names = [name for batch in batches for name in batch.names]
+        results = _decode.beams(utterances, self._next, self._end, self._width)
+        for utterance, result in zip(names, results):
+            if result.empty_survived:
+                self._empty.append(utterance)
+            if result.underflowed:
+                self._underflowed.append(utterance)
+            yield [self._names[k] for k in result.labels]
 
     def published_text(self, phones):
         return " ".join(phones)
@@ -140,31 +153,77 @@ def _decoder(options, units):
     return _Beam(units, _arpa.read(path), options.beam_width, options.lm_alpha)
 
 
+class _Batch:
+    """The outputs (195, B, classes) of one file; of its first rows, in order, the utterances' ids and frames."""
+
+    def __init__(self, outputs, names, frames):
+        self.outputs = outputs
+        self.names = names
+        self.frames = frames
+
+
 def _score_all(options, manifest, labels, decoder, classes):
-    """Yield the score of each utterance, in the manifest's order, holding one batch at a time."""
-    utterances = manifest["utterances"]
-    progress = Progress("score " + manifest["split"], len(utterances))
-    loaded, outputs, path = None, None, None
-    for entry in utterances:
-        if entry["batch"] != loaded:
-            loaded = entry["batch"]
-            folder = "result" if loaded < manifest["num_batches"] else "tail"
-            path = os.path.join(options.outputs, folder, "inputs_{}_0.npy".format(loaded))
-            outputs = _outputs(path, options.bs, classes)
-        logprobs = outputs[: entry["output_frames"], entry["row"]]
-        if np.isnan(logprobs).any() or (logprobs == np.inf).any():
+    """Yield the score of each utterance, in the manifest's order, holding a decoder's group of them at a time."""
+    progress = Progress("score " + manifest["split"], len(manifest["utterances"]))
+    for group in _groups(_batches(options, manifest, classes), decoder.group):
+        names = [name for batch in group for name in batch.names]
+        for name, phones in zip(names, decoder.decode(group)):
+            if name not in labels:
+                raise StageError("utterance {} has outputs but no line in phn_text".format(name))
+            yield _score(name, labels[name].split(), phones, decoder)
+        progress.advance(len(names))
+
+
+def _groups(batches, wanted):
+    """Lists of batches that hold `wanted` utterances together, or a little more."""
+    group, count = [], 0
+    for batch in batches:
+        group.append(batch)
+        count += len(batch.names)
+        if count >= wanted:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
+
+
+def _batches(options, manifest, classes):
+    """Read each file of outputs that the manifest's utterances are in, and check those."""
+    for number, entries in itertools.groupby(manifest["utterances"], key=lambda entry: entry["batch"]):
+        entries = list(entries)
+        folder = "result" if number < manifest["num_batches"] else "tail"
+        path = os.path.join(options.outputs, folder, "inputs_{}_0.npy".format(number))
+        if [entry["row"] for entry in entries] != list(range(len(entries))):
             raise StageError(
-                "{}: the outputs of {} hold NaN or infinity".format(path, entry["id"]),
+                "{}: batch {} does not hold its utterances in rows 0, 1, 2 and so on".format(
+                    os.path.join(options.batches, "manifest.json"), number
+                ),
+                "Run the stage batches again.",
+            )
+        batch = _Batch(
+            _outputs(path, options.bs, classes),
+            [entry["id"] for entry in entries],
+            [entry["output_frames"] for entry in entries],
+        )
+        _check_finite(batch, path)
+        yield batch
+
+
+def _check_finite(batch, path):
+    # Padding may hold anything, so an utterance's own frames are looked at where the file has something odd.
+    odd = np.isnan(batch.outputs) | (batch.outputs == np.inf)
+    if not odd.any():
+        return
+    for row, (name, frames) in enumerate(zip(batch.names, batch.frames)):
+        if odd[:frames, row].any():
+            raise StageError(
+                "{}: the outputs of {} hold NaN or infinity".format(path, name),
                 "The model overflowed, often by conversion to fp16: see the stage compare for where it deviates.",
             )
-        if entry["id"] not in labels:
-            raise StageError("utterance {} has outputs but no line in phn_text".format(entry["id"]))
-        yield _score(entry["id"], labels[entry["id"]], decoder.phones(logprobs, entry["id"]), decoder)
-        progress.advance()
 
 
 def _score(utterance, reference, hypothesis, decoder):
-    """One line of utterances.jsonl; keys that start with _ are for pooling only."""
+    """One line of utterances.jsonl, and `_confusions`, which are for pooling only."""
     substitutions, insertions, deletions, confusions = _edits.alignment(reference, hypothesis)
     wer_edits = substitutions + insertions + deletions
     text = " ".join(reference)
@@ -185,37 +244,55 @@ def _score(utterance, reference, hypothesis, decoder):
     return score
 
 
-def _summary(scores, protocol):
-    """Pool the utterances' scores; rates are null where no utterance is scored."""
-    phones = [s["phones"] for s in scores]
-    characters = [len(s["reference"]) for s in scores]
-    cer_edits = [s[protocol]["cer_edits"] for s in scores]
-    wer_edits = [s[protocol]["wer_edits"] for s in scores]
-    cer = _edits.percent(sum(cer_edits), sum(characters))
-    wer = _edits.percent(sum(wer_edits), sum(phones))
-    confusions = sum((s["_confusions"] for s in scores), collections.Counter())
-    return {
-        "utterances": len(scores),
-        "phones": sum(phones),
-        "characters": sum(characters),
-        "cer_percent": cer,
-        "wer_percent": wer,
-        "cer_printed": None if cer is None else "{:.4f}".format(cer),
-        "wer_printed": None if wer is None else "{:.4f}".format(wer),
-        "edits": {"cer": sum(cer_edits), "wer": sum(wer_edits)},
-        "wer_counts": {
-            kind: sum(s["wer_counts"][kind] for s in scores) for kind in ("substitutions", "insertions", "deletions")
-        },
-        "interval_95": {
-            "cer_percent": _edits.interval_95(cer_edits, characters),
-            "wer_percent": _edits.interval_95(wer_edits, phones),
-            "method": _edits.INTERVAL_METHOD,
-        },
-        "confusions": [
-            {"reference": reference, "hypothesis": hypothesis, "count": count}
-            for (reference, hypothesis), count in sorted(confusions.items(), key=lambda item: (-item[1], item[0]))
-        ],
-    }
+class _Pool:
+    """What a protocol pools of its utterances: four integers each, and no strings."""
+
+    def __init__(self, protocol):
+        self._protocol = protocol
+        self._phones, self._characters = array.array("q"), array.array("q")
+        self._cer_edits, self._wer_edits = array.array("q"), array.array("q")
+        self._counts = dict.fromkeys(("substitutions", "insertions", "deletions"), 0)
+        self._confusions = collections.Counter()
+
+    def add(self, score, confusions):
+        self._phones.append(score["phones"])
+        self._characters.append(len(score["reference"]))
+        self._cer_edits.append(score[self._protocol]["cer_edits"])
+        self._wer_edits.append(score[self._protocol]["wer_edits"])
+        for kind, count in score["wer_counts"].items():
+            self._counts[kind] += count
+        self._confusions.update(confusions)
+
+    def summary(self):
+        """The protocol's entry in score.json; rates are null where no utterance is scored."""
+        phones, characters = sum(self._phones), sum(self._characters)
+        cer = _edits.percent(sum(self._cer_edits), characters)
+        wer = _edits.percent(sum(self._wer_edits), phones)
+        cer_interval, wer_interval = _edits.intervals_95(
+            [(self._cer_edits, self._characters), (self._wer_edits, self._phones)]
+        )
+        return {
+            "utterances": len(self._phones),
+            "phones": phones,
+            "characters": characters,
+            "cer_percent": cer,
+            "wer_percent": wer,
+            "cer_printed": None if cer is None else "{:.4f}".format(cer),
+            "wer_printed": None if wer is None else "{:.4f}".format(wer),
+            "edits": {"cer": sum(self._cer_edits), "wer": sum(self._wer_edits)},
+            "wer_counts": self._counts,
+            "interval_95": {
+                "cer_percent": cer_interval,
+                "wer_percent": wer_interval,
+                "method": _edits.INTERVAL_METHOD,
+            },
+            "confusions": [
+                {"reference": reference, "hypothesis": hypothesis, "count": count}
+                for (reference, hypothesis), count in sorted(
+                    self._confusions.items(), key=lambda item: (-item[1], item[0])
+                )
+            ],
+        }
 
 
 def _outputs(path, batch_size, classes):
@@ -234,8 +311,8 @@ def _outputs(path, batch_size, classes):
 
 
 def _labels(path):
-    """Utterance id -> list of phones."""
-    return {fields[0]: fields[1:] for fields in (line.split() for line in read_lines(path))}
+    """Utterance id -> its phones in one string: a list of them for every utterance would be most of the memory."""
+    return dict((line.split(None, 1) + [""])[:2] for line in read_lines(path))
 
 
 if __name__ == "__main__":
