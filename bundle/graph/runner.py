@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import queue
 import shutil
@@ -114,8 +115,9 @@ class Runner:
         self._watcher = watcher
         self._given = given
         self._access = access
-        self._prepare_lock = threading.Lock()
+        self._preparing: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
         self._prepared: set[str] = set()
+        self._ahead: threading.Thread | None = None
         self._began_s = time.monotonic() if began_s is None else began_s
         self.preparations: list[Preparation] = []
 
@@ -180,12 +182,16 @@ class Runner:
                     continue
                 if not self._given.takes(list(running.values()), node):
                     continue
+                if node.stage.host_bound and self._ahead is not None:
+                    self._ahead.join()  # its speed is measured: nothing else may be at work
                 del waiting[key]
                 running[key] = node
                 # Daemon threads: an interrupted process ends at once, and its containers with it.
                 threading.Thread(
                     target=self._work, args=(node, fingerprint_key, results, key in force, finished), daemon=True
                 ).start()
+                if self._ahead is None:
+                    self._prepare_ahead(list(waiting.values()))
 
     def _work(
         self,
@@ -220,13 +226,28 @@ class Runner:
         return Done(node, result, False, started_s - self._began_s, time.monotonic() - started_s)
 
     def _prepare(self, image_name: str) -> None:
-        with self._prepare_lock:
+        with self._preparing[image_name]:
             if image_name not in self._prepared:
                 started_s = time.monotonic()
                 self._engine.prepare(self._keys.images[image_name])
                 self._prepared.add(image_name)
                 seconds = time.monotonic() - started_s
                 self.preparations.append(Preparation(image_name, started_s - self._began_s, seconds))
+
+    def _prepare_ahead(self, waiting: Collection[Node]) -> None:
+        """Make images ready while the first stages run: those of steps that this store has never seen a result of."""
+        last = self._store.folder / "last"
+        names = {node.stage.image: None for node in waiting if not (last / f"{node.key}.json").exists()}
+
+        def prepare() -> None:
+            for name in names:
+                try:
+                    self._prepare(name)
+                except BaseException:  # noqa: BLE001, S112 - the stage that needs it meets the same error, and tells it
+                    continue
+
+        self._ahead = threading.Thread(target=prepare, name="prepare-ahead", daemon=True)
+        self._ahead.start()
 
     def _execute(self, node: Node, work: Workspace, results: Mapping[str, Result]) -> dict[str, Any]:
         code = snapshot(self._keys.code(node.stage.name), self._code_folder)

@@ -15,6 +15,7 @@ from typing import Any
 from bundle.errors import CouldNotRun, UsageError, VerificationFailed
 from bundle.fetching import Cache
 from bundle.files import canonical_json, pretty_json, sha256_bytes, write_atomic
+from bundle.images import cost
 from bundle.images.definition import ImageDefinition, LayerDefinition, image_names, load_definition
 from bundle.images.oci import compute_image, publish
 from bundle.images.spec import Image, Layer
@@ -201,6 +202,11 @@ def _build_layer(paths: Paths, recipe: LayerRecipe, cache: Cache, toolchains: Ma
     return _layer(paths, recipe, diff_id, size_bytes)
 
 
+def _size_bytes(recipe: LayerRecipe) -> int:
+    """Of the locked files that a layer is made from: about as its time."""
+    return sum(file.size_bytes for file in recipe.lock.files)
+
+
 def _status_file(recipe: LayerRecipe) -> str:
     """The first layer holds dpkg's status; a later one cannot append to it and has a file of its own."""
     first = recipe.image.layers[0] == recipe.definition
@@ -259,12 +265,16 @@ def build_images(
     unique = {recipe.key(): recipe for group in recipes.values() for recipe in group}
     pins = load_pins(paths) if check_pins else {"layers": {}, "images": {}}
     layers = {key: _known_layer(paths, recipe) for key, recipe in unique.items()}
+    announced = cost.sentence(_work(paths, [unique[key] for key, layer in layers.items() if layer is None]))
+    if announced:
+        say(announced)
     compilers = sorted({unique[key].definition.toolchain for key, layer in layers.items() if layer is None} - {""})
     toolchains = {}
     if compilers:
         toolchains = build_images(paths, compilers, architecture, say, check_pins=check_pins, timed=timed)
     layers.update({key: _known_layer(paths, unique[key]) for key, layer in layers.items() if layer is None})
     missing = [key for key, layer in layers.items() if layer is None]
+    missing.sort(key=lambda key: -_size_bytes(unique[key]))  # the longest first: nothing is left to wait for alone
 
     def build(key: str) -> Layer:
         recipe, began_s = unique[key], time.monotonic()
@@ -287,6 +297,34 @@ def build_images(
     return images
 
 
+def work_for(paths: Paths, names: Iterable[str], architecture: str) -> cost.Work:
+    """What building these images would still have to do, to be told before it is spent."""
+    recipes = [
+        recipe for name in names for recipe in _recipes(paths, load_definition(paths.docker, name), architecture)
+    ]
+    return _work(paths, [recipe for recipe in recipes if _known_layer(paths, recipe) is None])
+
+
+def _work(paths: Paths, missing: Sequence[LayerRecipe]) -> cost.Work:
+    """Of layers that are not built, each compiler's image included."""
+    pending, layers = list(missing), {}
+    while pending:
+        recipe = pending.pop()
+        if recipe.key() in layers:
+            continue
+        layers[recipe.key()] = recipe
+        if recipe.definition.toolchain:
+            image = load_definition(paths.docker, recipe.definition.toolchain)
+            found = _recipes(paths, image, recipe.architecture)
+            pending += [each for each in found if _known_layer(paths, each) is None]
+    compiled = [recipe for recipe in layers.values() if recipe.definition.kind == "built"]
+    return cost.Work(
+        architecture=missing[0].architecture if missing else "",
+        compile_s={recipe.name: recipe.definition.cpu_seconds for recipe in compiled},
+        package_bytes=sum(file.size_bytes for recipe in layers.values() for file in recipe.lock.files),
+    )
+
+
 def known_images(paths: Paths, names: Iterable[str], architecture: str) -> dict[str, Image]:
     """Those of the images whose layers are all built, without building or publishing anything."""
     images = {}
@@ -307,7 +345,8 @@ def describe_missing(paths: Paths, names: Iterable[str], architecture: str) -> l
                 size_mb = sum(file.size_bytes for file in recipe.lock.files) / 1e6
                 if recipe.definition.kind == "built":
                     lines += describe_missing(paths, [recipe.definition.toolchain], architecture)
-                    lines.append(f"layer {recipe.name:<16} compile in image {recipe.definition.toolchain}")
+                    expected = cost.expected(recipe.definition.cpu_seconds, architecture)
+                    lines.append(f"layer {recipe.name:<16} compile in image {recipe.definition.toolchain}: {expected}")
                     continue
                 line = f"layer {recipe.name:<16} build from {len(recipe.lock.files)} locked files, {size_mb:.0f} MB"
                 if line not in lines:

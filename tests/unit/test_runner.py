@@ -12,7 +12,7 @@ from _graph_cases import Bench, image
 
 from bundle.engines.base import Outcome
 from bundle.engines.when_needed import EngineWhenNeeded
-from bundle.errors import EngineUnavailable, NonDeterministicResult, StageFailed
+from bundle.errors import CouldNotRun, EngineUnavailable, NonDeterministicResult, StageFailed
 from bundle.graph.code import Modules, read_code
 from bundle.graph.digests import StatCache
 from bundle.graph.keys import Machine, difference
@@ -271,3 +271,39 @@ def test_what_a_module_imports_is_remembered_by_its_content_and_a_run_reads_it_o
     (bench.stages / "_shared.py").write_text("from stages import _other\n")
     assert read_code(bench.root, "first", seen) == before
     assert "stages/_other.py" in read_code(bench.root, "first", Modules(bench.root, cache)).files
+
+
+def test_images_of_steps_never_run_before_are_made_ready_while_the_first_one_runs(bench: Bench):
+    ready = threading.Event()
+    bench.images["late"] = image("late", "sha256:" + "3" * 64)
+    nodes = bench.nodes()
+    nodes["second"] = replace(nodes["second"], stage=replace(nodes["second"].stage, image="late"))
+    prepare = bench.engine.prepare
+    bench.engine.prepare = lambda image: (prepare(image), image.name == "late" and ready.set())
+
+    def behave(job, out, obs, on_line):
+        assert ready.wait(30)  # the first stage ends only when the second one's image is ready
+        return write_name(job, out, obs, on_line)
+
+    bench.engine.behave = behave
+    bench.runner().run(nodes)
+    assert sorted(bench.engine.prepared) == ["base", "late"]
+    bench.engine.prepared.clear()
+    (bench.stages / "_shared.py").write_text("X = 2\n")
+    bench.runner().run(nodes)
+    assert bench.engine.prepared == ["base"]  # `second` has a result, which is taken: nothing is loaded for it
+
+
+def test_an_image_that_cannot_be_made_ready_is_the_error_of_the_stage_that_needs_it(bench: Bench):
+    bench.images["late"] = image("late", "sha256:" + "3" * 64)
+    nodes = bench.nodes()
+    nodes["second"] = replace(nodes["second"], stage=replace(nodes["second"].stage, image="late"))
+
+    def prepare(image):
+        if image.name == "late":
+            raise CouldNotRun("no space for late")
+
+    bench.engine.prepare = prepare
+    with pytest.raises(CouldNotRun, match="no space for late"):
+        bench.runner().run(nodes)
+    assert bench.engine.ran == ["first"]
