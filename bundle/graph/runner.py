@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import json
 import queue
 import shutil
@@ -115,9 +114,10 @@ class Runner:
         self._watcher = watcher
         self._given = given
         self._access = access
-        self._preparing: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
+        self._preparing: dict[str, threading.Lock] = {}
         self._prepared: set[str] = set()
         self._ahead: threading.Thread | None = None
+        self._ended = threading.Event()
         self._began_s = time.monotonic() if began_s is None else began_s
         self.preparations: list[Preparation] = []
 
@@ -132,6 +132,17 @@ class Runner:
             StageFailed: a stage ended badly; the others that were running were let finish, and their results kept.
             NonDeterministicResult: a stage gave other bytes than before.
         """
+        try:
+            return self._run(nodes, force)
+        except KeyboardInterrupt:
+            self._ahead = None  # an interrupted process ends at once
+            raise
+        finally:
+            if self._ahead is not None:  # no image is left half unpacked
+                self._ended.set()
+                self._ahead.join()
+
+    def _run(self, nodes: Mapping[str, Node], force: Collection[str]) -> dict[str, Done]:
         done: dict[str, Done] = {}
         waiting = dict(nodes)
         running: dict[str, Node] = {}
@@ -226,7 +237,7 @@ class Runner:
         return Done(node, result, False, started_s - self._began_s, time.monotonic() - started_s)
 
     def _prepare(self, image_name: str) -> None:
-        with self._preparing[image_name]:
+        with self._preparing.setdefault(image_name, threading.Lock()):
             if image_name not in self._prepared:
                 started_s = time.monotonic()
                 self._engine.prepare(self._keys.images[image_name])
@@ -241,6 +252,8 @@ class Runner:
 
         def prepare() -> None:
             for name in names:
+                if self._ended.is_set():
+                    return
                 try:
                     self._prepare(name)
                 except BaseException:  # noqa: BLE001, S112 - the stage that needs it meets the same error, and tells it
