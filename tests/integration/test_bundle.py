@@ -10,20 +10,26 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bundle.crate import METADATA
 from bundle.installer import install as installer
 from bundle.installer.listing import Refused
 from bundle.packing import verify_bundle
 from bundle.packing.script import install_script
 from bundle.paths import Paths
-from tests.integration._runs import QUICK, ROOT, output_digests, reproduce
+from tests.integration._runs import QUICK, ROOT, output_digests
 from tests.unit import _bundle_cases as cases
 
 CHANGES = 1000
+NOBODY = 54321  # a user that has no name, no home and no group anywhere
+QUICK_THERE = ("--bs", "8", "--data", "tests/golden/TIMIT", "--checkpoint", "demo", "--loop", "2")
 
 
 def _kind(region: str) -> str:
@@ -88,60 +94,80 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A real bundle of this checkout's commit with a run in it, and where it was packed.
+
+    Attributes:
+        bundle: the file.
+        fingerprint: of the key that signed it.
+        checkout: the clone that it was packed in.
+        environment: of the packing.
+        record: of the run that it carries.
+    """
+
+    bundle: Path
+    fingerprint: str
+    checkout: Path
+    environment: dict[str, str]
+    record: dict[str, Any]
+
+    def task(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        settings = {"env": self.environment, "capture_output": True, "text": True, "check": False, **options}
+        return subprocess.run([sys.executable, "tasks.py", *words], cwd=self.checkout, **settings)
+
+    def pack(self, target: Path, **options: Any) -> None:
+        done = self.task("bundle.pack", "--run", "latest", "--run-detail", "full", "--to", str(target), **options)
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory):
-    """A real bundle of this checkout's commit, signed, and the key's fingerprint."""
-    folder = tmp_path_factory.mktemp("packed")
-    checkout = _clone(folder / "checkout")
-    environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config")}
-    command = [sys.executable, "tasks.py"]
-    made = subprocess.run([*command, "bundle.keys.make"], cwd=checkout, env=environment, capture_output=True, text=True,
-                          check=True)  # fmt: skip
-    fingerprint = next(line.split()[1] for line in made.stdout.splitlines() if line.startswith("fingerprint"))
-    target = folder / "real.tar"
-    done = subprocess.run([*command, "bundle.pack", "--to", str(target)], cwd=checkout, env=environment,
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return target, fingerprint, checkout, environment
+def packed():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # who installs may be another user
+        checkout = _clone(folder / "checkout")
+        found = Packed(folder / "real.tar", "", checkout, {**os.environ, "XDG_CONFIG_HOME": str(folder / "config")}, {})
+        made = found.task("bundle.keys.make", check=True)
+        fingerprint = next(line.split()[1] for line in made.stdout.splitlines() if line.startswith("fingerprint"))
+        done = found.task("reproduce", *QUICK, "--engine", "sandbox")
+        assert done.returncode == 0, done.stdout + done.stderr
+        document = json.loads((checkout / "artifacts" / "runs" / "latest" / "record.json").read_bytes())
+        found.pack(found.bundle)
+        yield replace(found, fingerprint=fingerprint, record=document)
 
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_packing_twice_gives_the_same_bytes(packed, tmp_path):
-    target, _, checkout, environment = packed
+def test_packing_twice_gives_the_same_bytes(packed: Packed, tmp_path: Path):
     again = tmp_path / "real.tar"
-    done = subprocess.run(
-        [sys.executable, "tasks.py", "bundle.pack", "--to", str(again)], cwd=checkout,
-        env={**environment, "TZ": "Asia/Tokyo", "LC_ALL": "C"}, preexec_fn=lambda: os.umask(0o077) and None,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert subprocess.run(["cmp", str(target), str(again)], check=False).returncode == 0
+    elsewhere = {**packed.environment, "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    packed.pack(again, env=elsewhere, preexec_fn=lambda: os.umask(0o077) and None)
+    assert subprocess.run(["cmp", str(packed.bundle), str(again)], check=False).returncode == 0
 
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_a_changed_byte_of_every_kind_of_file_in_a_real_bundle(packed):
-    target, fingerprint, _, _ = packed
+def test_a_changed_byte_of_every_kind_of_file_in_a_real_bundle(packed: Packed):
     chance = random.Random(20221101)
     kinds: dict[str, list[tuple[str, int, int]]] = {}
-    for region in cases.layout(target):
+    for region in cases.layout(packed.bundle):
         kinds.setdefault(_kind(region[0]), []).append(region)
     chosen = [chance.choice(kinds[kind]) for kind in sorted(kinds)]
     changed = []
-    with open(target, "r+b") as stream:
+    with open(packed.bundle, "r+b") as stream:
         for what, offset, length in chosen:
             if not what.startswith(("list", "padding of the list")):
                 changed.append((what, *_change(stream, offset + chance.randrange(length))))
         stream.flush()
-        said = "\n".join(verify_bundle(target, [fingerprint]).failures)
+        said = "\n".join(verify_bundle(packed.bundle, [packed.fingerprint]).failures)
         for _, position, before in changed:
             stream.seek(position)
             stream.write(before)
     assert len(changed) > 20
     for what, _, _ in changed:
         assert (what.partition(" of ")[2] or "the archive's end") in said, what
-    assert verify_bundle(target, [fingerprint]).verified
+    assert verify_bundle(packed.bundle, [packed.fingerprint]).verified
 
 
 def _change(stream: Any, position: int) -> tuple[int, bytes]:
@@ -152,32 +178,94 @@ def _change(stream: Any, position: int) -> tuple[int, bytes]:
     return position, before
 
 
-@pytest.mark.integration
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["sandbox", "docker"])
-def test_from_the_file_alone_without_network_the_results_are_the_same(packed, tmp_path, engine):
-    target, fingerprint, _, _ = packed
-    if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this user may not make a network namespace")
-    if engine == "docker" and subprocess.run(["docker", "version"], capture_output=True, check=False).returncode:
-        pytest.skip("no Docker Engine here")
-    (tmp_path / "install.py").write_bytes(install_script())
-    (tmp_path / "home").mkdir()
-    environment = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-    if engine == "sandbox":  # as on a machine without any engine
-        environment.update(DOCKER_HOST="unix:///nowhere", CONTAINER_HOST="unix:///nowhere")
+@dataclass(frozen=True)
+class Elsewhere:
+    """A machine without a network, and a home that has never been used.
 
-    def offline(*words: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+    Attributes:
+        engine: that it has.
+        place: a folder of the user there.
+        python: the Python there.
+        as_whom: words before a command that make it another user's; none where that is not possible.
+    """
+
+    engine: str
+    place: Path
+    python: str
+    as_whom: tuple[str, ...]
+    environment: dict[str, str]
+
+    def run(self, *words: str, cwd: str = ".") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["unshare", "-n", *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+            ["unshare", "-n", *self.as_whom, *words],
+            cwd=self.place / cwd,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
-    done = offline(sys.executable, "-I", "install.py", str(target), "--key", fingerprint, "--to", "site")
+
+@pytest.fixture(params=["sandbox", "docker"])
+def elsewhere(request) -> Iterator[Elsewhere]:
+    """With the sandbox a machine without any engine and, where the tests run as root, a user without a name."""
+    if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make a network namespace")
+    if request.param == "docker" and subprocess.run(["docker", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("no Docker Engine here")
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        (place / "home").mkdir()
+        (place / "install.py").write_bytes(install_script())
+        environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(place / "home")}
+        here = Elsewhere(request.param, place, sys.executable, (), environment)
+        if request.param == "sandbox":
+            environment.update(DOCKER_HOST="unix:///nowhere", CONTAINER_HOST="unix:///nowhere")
+            user = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
+            other = replace(here, as_whom=user, python="python3", environment={**environment, "PATH": os.defpath})
+            place.chmod(0o755)
+            if os.geteuid() == 0 and not other.run("python3", "-c", "import ensurepip, venv").returncode:
+                here = other
+                for path in (place, *place.iterdir()):
+                    os.chown(path, NOBODY, NOBODY)
+        yield here
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_from_the_file_alone_without_network_the_results_are_the_same(packed: Packed, elsewhere: Elsewhere):
+    done = elsewhere.run(
+        elsewhere.python, "-I", "install.py", str(packed.bundle), "--key", packed.fingerprint, "--to", "site"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    site = tmp_path / "site"
-    done = offline("./bootstrap", "reproduce", *QUICK, "--engine", engine, cwd=site)
+    site = elsewhere.place / "site"
+
+    done = elsewhere.run("./bootstrap", "reproduce", *QUICK_THERE, "--engine", elsewhere.engine, cwd="site")
     assert done.returncode == 0, done.stdout + done.stderr
     there = json.loads((site / "artifacts" / "runs" / "latest" / "record.json").read_bytes())
-    here = reproduce(tmp_path / "here", "--engine", engine)
-    assert output_digests(there) == output_digests(here)
-    assert there["identity"] == here["identity"] and there["images"] == here["images"]
+    assert output_digests(there) == output_digests(packed.record)
+    assert there["identity"] == packed.record["identity"] and there["images"] == packed.record["images"]
+
+    (carried,) = (site / "artifacts" / "received").iterdir()
+    assert (carried / METADATA).is_file()
+    words = ("--data", "tests/golden/TIMIT", "--engine", elsewhere.engine, "--rounds", "10", "--to", "rerun")
+    done = elsewhere.run("./bootstrap", "audit.rerun", f"artifacts/received/{carried.name}", *words, cwd="site")
+    claims = _claims(site / "rerun")
+    assert set(claims.values()) <= {"proven here", "attested", "could not verify"}, done.stderr
+    for stage in packed.record["stages"]:
+        assert claims[f"stage:{stage['key']}"] == "proven here", stage["key"]
+    assert claims["same-environment"] == claims["figures"] == claims["timed-is-scored@8"] == "proven here"
+    # Two executions are no figure, and a busy machine leaves the speed checks undecided.
+    unsure = {key for key, status in claims.items() if status == "could not verify"}
+    assert unsure <= {"speed-valid@8", "no-caching@8", "no-shortcut@8"}
+
+    words = ("--data", "tests/golden/TIMIT", "--key", packed.fingerprint, "--to", "verify")
+    done = elsewhere.run("./bootstrap", "audit.verify", ".", *words, cwd="site")
+    claims = _claims(site / "verify")
+    unsure = {key: status for key, status in claims.items() if status not in ("proven here", "attested")}
+    assert unsure == {f"{carried.name}: speed-valid@8": "could not verify"}, done.stderr
+    assert claims[f"{carried.name}: crate"] == claims["bundle-signature"] == "proven here"
+
+
+def _claims(folder: Path) -> dict[str, str]:
+    return {claim["key"]: claim["status"] for claim in json.loads((folder / "audit.json").read_bytes())["claims"]}
