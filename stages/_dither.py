@@ -25,10 +25,6 @@ _STEPS_PER_UNIFORM = 3
 _RAND_MAX = 2147483647
 _BLOCK_FRAMES = 32  # keeps the temporaries of one block within the processor's cache
 
-# A uniform's 31 bits are bits 16 to 26 of a first state of the generator, and 16 to 25 of the next two. Constants of
-# the generator are shifted so that these bits are a state's highest: what is above them falls off in 32 bits.
-_TO_THE_TOP = (5, 6, 6)
-
 # sin(z) = z + z^3 * polynomial(z^2) for |z| <= pi/2: interpolated at Chebyshev's nodes, relative error 2^-50. With a
 # term less, 123 of the 75,497,472 angles that a draw can give are rounded to another float32; with these, none is.
 _SINE = (
@@ -43,28 +39,52 @@ _SINE = (
 
 
 class SeedStream:
-    """The seeds of the frames of one Kaldi process, in order: glibc's rand() from seed 1, plus Kaldi's offset."""
+    """The seeds of the frames of one Kaldi process, in order: glibc's rand() from seed 1, plus Kaldi's offset.
+
+    rand() goes by r[i] = r[i-3] + r[i-31] mod 2^32. Runs of a fixed length are computed side by side: the state that
+    a run begins with is that of the one before it times a matrix, the recurrence's to the power of the length.
+    """
 
     _LONG_LAG = 31
     _SHORT_LAG = 3
     _DISCARDED = 310
+    _RUN = 512
+    _RUNS = 64
 
     def __init__(self):
         state = [1]
         for _ in range(1, self._LONG_LAG):
             state.append(16807 * state[-1] % 2147483647)
-        # glibc copies the first three values on before its recurrence r[i] = r[i-3] + r[i-31] mod 2^32 begins.
-        self._state = state[self._SHORT_LAG :] + state[: self._SHORT_LAG]
-        self.take(self._DISCARDED)
+        # glibc copies the first three values on before its recurrence begins.
+        self._state = numpy.array(state[self._SHORT_LAG :] + state[: self._SHORT_LAG], numpy.uint32)
+        self._leap = numpy.eye(self._LONG_LAG, k=1, dtype=numpy.uint32)
+        self._leap[-1, [0, self._LONG_LAG - self._SHORT_LAG]] = 1
+        for _ in range(self._RUN.bit_length() - 1):
+            self._leap = self._leap @ self._leap
+        self._ready = self._next_runs()[self._DISCARDED :]
 
     def take(self, num_frames):
         """The next seeds: (num_frames,) uint32."""
-        values = self._state
-        for _ in range(num_frames):
-            values.append((values[-self._SHORT_LAG] + values[-self._LONG_LAG]) & _MASK)
-        drawn = numpy.array(values[self._LONG_LAG :], dtype=numpy.uint32)
-        self._state = values[-self._LONG_LAG :]
-        return (drawn >> numpy.uint32(1)) + numpy.uint32(_SEED_OFFSET)
+        parts = [self._ready[:num_frames]]
+        missing = num_frames - len(parts[0])
+        self._ready = self._ready[num_frames:]
+        while missing > 0:
+            self._ready = self._next_runs()
+            parts.append(self._ready[:missing])
+            self._ready = self._ready[missing:]
+            missing -= len(parts[-1])
+        return (numpy.concatenate(parts) >> numpy.uint32(1)) + numpy.uint32(_SEED_OFFSET)
+
+    def _next_runs(self):
+        """The next values before the last step of rand(), which drops the lowest bit: uint32."""
+        # A column is a run, its first rows the state that it begins with: the values before it.
+        values = numpy.empty((self._LONG_LAG + self._RUN, self._RUNS), numpy.uint32)
+        for run in range(self._RUNS):
+            values[: self._LONG_LAG, run] = self._state
+            self._state = self._leap @ self._state
+        for row in range(self._LONG_LAG, len(values)):
+            numpy.add(values[row - self._SHORT_LAG], values[row - self._LONG_LAG], out=values[row])
+        return values[self._LONG_LAG :].T.ravel()
 
 
 class Noise:
@@ -81,16 +101,14 @@ class Noise:
             raise ValueError("draw_order is {!r}, not one of {}".format(draw_order, DRAW_ORDERS))
         self._first_is_u1 = draw_order == U1_FIRST
         # State n of the generator is multipliers[n] * seed + increments[n] mod 2^32, so all can be had at once.
-        multiplier, increment = 1, 0
-        multipliers, increments = [], []
-        for _ in range(2 * frame_samples * _STEPS_PER_UNIFORM):
-            multiplier = multiplier * _MULTIPLIER & _MASK
-            increment = (increment * _MULTIPLIER + _INCREMENT) & _MASK
-            multipliers.append(multiplier)
-            increments.append(increment)
+        multipliers, increments = _steps(2 * frame_samples * _STEPS_PER_UNIFORM)
         self._frame_samples = frame_samples
-        self._multipliers = _by_step(multipliers, frame_samples)
-        self._increments = _by_step(increments, frame_samples)
+        self._multipliers = _of_first_steps(multipliers, frame_samples)
+        self._increments = _of_first_steps(increments, frame_samples)
+        # From the first state of a uniform to its second and third, and these moved up by 6 bits: so the bits that
+        # count are the highest, and what is above them falls off.
+        self._second = numpy.uint32(multipliers[0] << 6 & _MASK), numpy.uint32(increments[0] << 6 & _MASK)
+        self._third = numpy.uint32(multipliers[1] << 6 & _MASK), numpy.uint32(increments[1] << 6 & _MASK)
 
     def draw(self, seeds):
         """Noise of the frames with these seeds: (len(seeds), frame_samples) float32, of unit variance."""
@@ -107,81 +125,93 @@ class Noise:
 
     def draw_into(self, noise, seeds, work):
         """As `draw`, into `noise`, in arrays made by `work` for at least as many frames."""
-        first, second = self._uniforms(seeds, work)
+        count = len(seeds)
+        first, second = self._uniforms(work, seeds)
         u1, u2 = (first, second) if self._first_is_u1 else (second, first)
-        values, other, cosine = (array[: len(seeds)] for array in (work.values, work.other, work.rounded))
         numpy.log(u1, out=noise, dtype=numpy.float64, casting="same_kind")
         noise *= numpy.float32(-2)
         numpy.sqrt(noise, out=noise)
+        values, cosine = work.values[:count], work.rounded[:count]
         numpy.multiply(u2, 2 * numpy.pi, out=values, dtype=numpy.float64)
         numpy.copyto(cosine, values, casting="same_kind")  # Kaldi's angle is float32
         numpy.copyto(values, cosine)
-        numpy.copyto(cosine, cosine_of_turn(values, other), casting="same_kind")
+        cosine_of_turn(values, work.square[:count], work.sine[:count])
+        numpy.copyto(cosine, work.sine[:count], casting="same_kind")
         noise *= cosine
 
-    def _uniforms(self, seeds, work):
+    def _uniforms(self, work, seeds):
         """Each Gaussian's first and second uniform: (2, len(seeds), frame_samples) float32 within (0, 1)."""
-        states, drawn, wide, uniforms = (
-            array[:, : len(seeds)] for array in (work.states, work.drawn, work.wide, work.uniforms)
-        )
-        self._states(drawn, seeds, 0)
-        drawn >>= numpy.uint32(1)
+        first, later, drawn = (array[:, : len(seeds)] for array in (work.first, work.later, work.drawn))
+        # Bits 16 to 26 of its first state are a uniform's highest, then 16 to 25 of the second, and of the third.
+        numpy.multiply(seeds[:, numpy.newaxis], self._multipliers, out=first)
+        first += self._increments
+        numpy.left_shift(first, numpy.uint32(4), out=drawn)
         drawn &= numpy.uint32(0x7FF00000)
-        self._states(states, seeds, 1)
-        states >>= numpy.uint32(12)
-        states &= numpy.uint32(0x000FFC00)
-        drawn |= states
-        self._states(states, seeds, 2)
-        states >>= numpy.uint32(22)
-        drawn |= states
+        numpy.multiply(first, self._second[0], out=later)
+        later += self._second[1]
+        later >>= numpy.uint32(12)
+        later &= numpy.uint32(0x000FFC00)
+        drawn |= later
+        numpy.multiply(first, self._third[0], out=later)
+        later += self._third[1]
+        later >>= numpy.uint32(22)
+        drawn |= later
         drawn += numpy.uint32(1)
         # Kaldi divides by RAND_MAX + 2. No quotient is nearer than 2^-31 of itself to the middle between two float32,
         # so multiplying by the reciprocal, which is 2^-52 of it off at most, rounds to the same.
-        numpy.copyto(wide, drawn)
-        wide *= 1.0 / (_RAND_MAX + 2.0)
-        numpy.copyto(uniforms, wide, casting="same_kind")
+        uniforms = drawn.view(numpy.float32)
+        for half in range(2):
+            values = work.values[: len(seeds)]
+            numpy.copyto(values, drawn[half])
+            values *= 1.0 / (_RAND_MAX + 2.0)
+            numpy.copyto(uniforms[half], values, casting="same_kind")
         return uniforms
-
-    def _states(self, states, seeds, step):
-        numpy.multiply(seeds[:, numpy.newaxis], self._multipliers[step], out=states)
-        states += self._increments[step]
 
 
 class _Work:
-    """Temporary arrays for blocks of frames."""
+    """Temporary arrays for blocks of frames: few, since what matters is that they stay in the cache."""
 
     def __init__(self, num_frames, frame_samples):
-        pair, single = (2, num_frames, frame_samples), (num_frames, frame_samples)
-        self.states = numpy.empty(pair, numpy.uint32)
-        self.drawn = numpy.empty(pair, numpy.uint32)
-        self.wide = numpy.empty(pair)
-        self.uniforms = numpy.empty(pair, numpy.float32)
-        self.values = numpy.empty(single)
-        self.other = numpy.empty(single)
-        self.rounded = numpy.empty(single, numpy.float32)
+        self.first = numpy.empty((2, num_frames, frame_samples), numpy.uint32)
+        self.drawn = numpy.empty((2, num_frames, frame_samples), numpy.uint32)
+        self.values = numpy.empty((num_frames, frame_samples))
+        self.square = numpy.empty((num_frames, frame_samples))
+        self.sine = numpy.empty((num_frames, frame_samples))
+        self.later = self.sine.view(numpy.uint32).reshape(self.first.shape)
+        self.rounded = self.first[0].view(numpy.float32)
 
 
-def cosine_of_turn(angles, work):
-    """cos of angles within [0, 2 pi], in place of `work`, which is returned; `angles` are overwritten.
+def cosine_of_turn(angles, square, cosine):
+    """cos of angles within [0, 2 pi], into `cosine`; `angles` and `square` are overwritten.
 
-    Both float64 and of one shape. cos(x) = sin(|x - pi| - pi/2), whose argument lies within a quarter turn, and whose
+    All float64 and of one shape. cos(x) = sin(|x - pi| - pi/2), whose argument lies within a quarter turn, and whose
     zeros are the cosine's, so that small values keep their relative precision.
     """
     angles -= numpy.pi
     numpy.abs(angles, out=angles)
     angles -= numpy.pi / 2
-    square = angles * angles
-    numpy.multiply(square, _SINE[-1], out=work)
+    numpy.multiply(angles, angles, out=square)
+    numpy.multiply(square, _SINE[-1], out=cosine)
     for coefficient in _SINE[-2::-1]:
-        work += coefficient
-        work *= square
-    work *= angles
-    work += angles
-    return work
+        cosine += coefficient
+        cosine *= square
+    cosine *= angles
+    cosine += angles
 
 
-def _by_step(values, frame_samples):
-    """[step within a uniform]: (2, 1, frame_samples) uint32, of each Gaussian's two uniforms."""
-    ordered = numpy.array(values, dtype=numpy.uint32).reshape(frame_samples, 2, _STEPS_PER_UNIFORM).transpose(2, 1, 0)
-    shifts = numpy.array(_TO_THE_TOP, numpy.uint32)[:, numpy.newaxis, numpy.newaxis]
-    return numpy.ascontiguousarray(ordered << shifts)[:, :, numpy.newaxis]
+def _steps(count):
+    """(multipliers, increments) of 1 to `count` steps of rand_r's generator."""
+    multiplier, increment = 1, 0
+    multipliers, increments = [], []
+    for _ in range(count):
+        multiplier = multiplier * _MULTIPLIER & _MASK
+        increment = (increment * _MULTIPLIER + _INCREMENT) & _MASK
+        multipliers.append(multiplier)
+        increments.append(increment)
+    return multipliers, increments
+
+
+def _of_first_steps(values, frame_samples):
+    """(2, 1, frame_samples) uint32, of the first step of each Gaussian's two uniforms."""
+    ordered = numpy.array(values[::_STEPS_PER_UNIFORM], dtype=numpy.uint32).reshape(frame_samples, 2)
+    return numpy.ascontiguousarray(ordered.T)[:, numpy.newaxis]

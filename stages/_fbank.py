@@ -6,11 +6,12 @@ its frames have in Kaldi's order. Options are read from the file that Kaldi's ow
 
 import numpy
 
-from stages import _dither
+from stages import _dither, _fbank_direct
 from stages._labels import read_lines
 from stages._stage import StageError
 
-_BLOCK_FRAMES = 256  # bounds the memory of an utterance of any length
+BLOCK_FRAMES = 32  # keeps what is computed on within the processor's cache; of an utterance of any length
+_MOST_FRAMES = 1 << 20  # of one extractor, whose counters have 32 bits
 _BOOLEANS = {"true": True, "t": True, "1": True, "": True, "false": False, "f": False, "0": False}
 
 
@@ -75,7 +76,7 @@ def num_frames(num_samples, options):
 
 
 class FilterBank:
-    """Computes features of one utterance at a time; keeps no state between them.
+    """Computes features of one utterance at a time, in one thread at a time; no result depends on an earlier one.
 
     Args:
         options: of `read_options`.
@@ -88,32 +89,53 @@ class FilterBank:
         self._options = options
         self._length, self._shift = frame_samples(options)
         self._noise = _dither.Noise(self._length, draw_order)
-        self._online = kaldi_native_fbank.OnlineFbank
+        self._work = self._noise.work(BLOCK_FRAMES)
+        self._frames = numpy.empty((BLOCK_FRAMES, self._length), numpy.float32)
+        self._library = kaldi_native_fbank
         self._native = _native_options(kaldi_native_fbank.FbankOptions(), options)
         self._num_features = options["num-mel-bins"] + options["use-energy"]
+        self._begin_extractor()
 
     def compute(self, samples, seeds):
         """(num_frames, num_mel_bins + energy) float32 from int16 samples and one dither seed a frame (uint32)."""
+        if len(seeds) > num_frames(len(samples), self._options):
+            raise ValueError("{} samples do not hold {} frames".format(len(samples), len(seeds)))
         features = numpy.empty((len(seeds), self._num_features), numpy.float32)
-        for start in range(0, len(seeds), _BLOCK_FRAMES):
-            stop = start + _BLOCK_FRAMES
+        samples = samples.astype(numpy.float32)
+        for start in range(0, len(seeds), BLOCK_FRAMES):
+            stop = start + BLOCK_FRAMES
             self._block(samples[start * self._shift :], seeds[start:stop], features[start:stop])
         return features
 
+    def _begin_extractor(self):
+        self._extractor = self._library.OnlineFbank(self._native)
+        self._accept = _fbank_direct.accept_waveform(self._library, self._extractor, self._native)
+        self._done = 0
+
     def _block(self, samples, seeds, features):
-        starts = numpy.arange(len(seeds)) * self._shift
-        frames = samples[starts[:, numpy.newaxis] + numpy.arange(self._length)].astype(numpy.float32)
+        count = len(seeds)
+        frames = self._frames[:count]
+        strides = self._shift * samples.itemsize, samples.itemsize
+        overlapping = numpy.ndarray(frames.shape, samples.dtype, samples, strides=strides)
         if self._options["dither"] != 0.0:
-            frames += self._noise.draw(seeds) * numpy.float32(self._options["dither"])
+            self._noise.draw_into(frames, seeds, self._work)
+            frames *= numpy.float32(self._options["dither"])
+            frames += overlapping
+        else:
+            frames[:] = overlapping
         # Each frame has noise of its own, so overlapping frames no longer share samples: they are laid end to end,
-        # and the library told that a frame begins where the one before it ends.
-        extractor = self._online(self._native)
-        extractor.accept_waveform(self._options["sample-frequency"], frames.ravel().tolist())
-        extractor.input_finished()
-        if extractor.num_frames_ready != len(seeds):
-            raise RuntimeError("{} frames in place of {}".format(extractor.num_frames_ready, len(seeds)))
-        for index in range(len(seeds)):
-            features[index] = extractor.get_frame(index)  # copied: the buffer is the extractor's
+        # and the library told that a frame begins where the one before it ends. So nothing is left over for the next
+        # call, and one extractor serves for many: making one costs as much as a dozen frames.
+        if self._done + count > _MOST_FRAMES:
+            self._begin_extractor()
+        self._accept(frames)
+        if self._extractor.num_frames_ready != self._done + count:
+            ready = self._extractor.num_frames_ready - self._done
+            raise RuntimeError("{} frames in place of {}".format(ready, count))
+        computed = b"".join(map(self._extractor.get_frame, range(self._done, self._done + count)))
+        features[:] = numpy.frombuffer(computed, numpy.float32).reshape(features.shape)
+        self._extractor.pop(count)
+        self._done += count
 
 
 def _native_options(native, options):

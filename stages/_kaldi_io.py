@@ -4,11 +4,15 @@ Formats: kaldi-matrix.cc and kaldi-table. An archive is a run of `KEY SPACE` and
 `\\0B`, `FM `, and rows and columns as `\\4` + int32, then the values by row, all little-endian.
 """
 
+import collections
 import struct
 
 import numpy
 
 from stages._stage import StageError
+
+# Bytes from the start of an entry of an archive: to the matrix, which an index points at, to its values, to its end.
+Place = collections.namedtuple("Place", "matrix values end")
 
 _MATRIX_HEADER = struct.Struct("<2s3sbibi")
 _MAX_KEY_BYTES = 256
@@ -17,12 +21,22 @@ _MAX_MATRIX_BYTES = 1 << 30
 
 def write_matrix(stream, key, matrix):
     """Append one matrix (rows, columns), stored as float32; returns the offset that an index gives for it."""
-    rows, columns = matrix.shape
-    stream.write(key.encode("utf-8") + b" ")
-    offset = stream.tell()
-    stream.write(_MATRIX_HEADER.pack(b"\0B", b"FM ", 4, rows, 4, columns))
-    stream.write(numpy.ascontiguousarray(matrix, dtype="<f4").tobytes())
+    offset = stream.tell() + place(key, *matrix.shape).matrix
+    stream.write(entry(key, matrix))
     return offset
+
+
+def entry(key, matrix):
+    """The bytes of one matrix (rows, columns) in an archive, its key included."""
+    header = _MATRIX_HEADER.pack(b"\0B", b"FM ", 4, matrix.shape[0], 4, matrix.shape[1])
+    return b"".join((key.encode("utf-8"), b" ", header, numpy.ascontiguousarray(matrix, dtype="<f4").data))
+
+
+def place(key, rows, columns):
+    """The `Place` of what `entry` makes of a matrix of this shape."""
+    matrix = len(key.encode("utf-8")) + 1
+    values = matrix + _MATRIX_HEADER.size
+    return Place(matrix, values, values + 4 * rows * columns)
 
 
 def read_matrix(stream, name):

@@ -98,7 +98,7 @@ class FolderSource:
                     raise StageError("{} is not a plain file".format(name))
                 if facts.st_size > MAX_FILE_BYTES:
                     raise StageError("{} has {} bytes, over {}".format(name, facts.st_size, MAX_FILE_BYTES))
-                return stream.read(MAX_FILE_BYTES)
+                return stream.read(facts.st_size)  # room for MAX_FILE_BYTES would cost more than the reading
         except OSError as error:
             raise StageError("cannot read {}: {}".format(name, error.strerror or error)) from error
 
@@ -159,6 +159,7 @@ class ZipSource:
         for member in members:
             self._check_member(member)
         refuse_collisions([member.filename.rstrip("/") for member in members], path)
+        self._process = os.getpid()
         self._members = {
             member.filename: member
             for member in members
@@ -179,6 +180,8 @@ class ZipSource:
         """All bytes of one member; its check sum is verified."""
         if name not in self._members:
             raise StageError("cannot read {}: the archive holds no such file".format(name))
+        if self._process != os.getpid():
+            self._reopen()
         try:
             data = self._archive.read(self._members[name])
         except _BROKEN_ZIP as error:
@@ -186,6 +189,17 @@ class ZipSource:
         if len(data) != self._members[name].file_size:
             raise StageError("cannot read {}: it is cut short".format(name))
         return data
+
+    def _reopen(self):
+        """After a fork: the position in an open file is one for both processes, so each needs the file opened anew."""
+        try:
+            stream = open(self.path, "rb")
+        except OSError as error:
+            raise StageError("cannot read {}: {}".format(self.path, error.strerror or error)) from error
+        if not os.path.samestat(os.fstat(stream.fileno()), os.fstat(self._archive.fp.fileno())):
+            raise StageError("{} was replaced while it was read".format(self.path), "Leave it alone, and run again.")
+        self._archive.fp = stream
+        self._process = os.getpid()
 
     def _check_sizes(self, members):
         if len(members) > MAX_MEMBERS:

@@ -2,28 +2,23 @@
 
 The features are those of compute-fbank-feats, dither included: made by kaldi-native-fbank with Kaldi's noise added
 before it, or with `--implementation kaldi` by Kaldi's own programs. The statistics pass through Kaldi's text form, as
-in the reference, and are read back for apply-cmvn's formula. One utterance at a time is held in memory; a split's
-archive is written raw and normalised in place.
+in the reference, and are read back for apply-cmvn's formula. Of the corpus, a few utterances at a time are held in
+memory.
 """
 
 import collections
-import concurrent.futures
+import functools
 import os
 
-import numpy
-
-from stages import _audio, _dither, _fbank, _fbank_kaldi, _kaldi_io
-from stages._labels import read_lines
+from stages import _audio, _dither, _fbank, _fbank_kaldi, _fbank_portable
 from stages._source import open_source
-from stages._stage import Progress, StageError, atomic_file, parser, run, write_json
+from stages._stage import Progress, StageError, parser, run, write_json
 
 SPLITS = ("train", "dev", "test")
 CMVN = "global_fbank_cmvn.txt"
 PORTABLE = "kaldi-native-fbank"
 KALDI = "kaldi"
 _COMPILED_IN = "compiled into Kaldi"
-_MIN_VARIANCE = 1e-20  # Kaldi's floor
-_MAX_WORKERS = 4
 
 Row = collections.namedtuple("Row", "utterance path container rate_hz num_samples")
 
@@ -55,17 +50,16 @@ def parse(arguments):
 def main(arguments):
     options = parse(arguments)
     fbank_options = _fbank.read_options(os.path.join(options.conf, "fbank.conf"))
-    rows = {split: read_audio_index(os.path.join(options.corpus, split, "audio.tsv")) for split in SPLITS}
-    if not rows["train"]:
+    if next(read_audio_index(audio_index(options, "train")), None) is None:
         raise StageError("{}: train is empty, so there are no statistics".format(options.corpus))
     for split in SPLITS:
         os.mkdir(os.path.join(options.out, split))
     if options.implementation == KALDI:
         draw_order = _COMPILED_IN
-        frames = make_by_kaldi(options, fbank_options, rows)
+        frames = make_by_kaldi(options, fbank_options)
     else:
         draw_order = options.dither_draw_order or _dither.U1_FIRST
-        frames = make_portable(options.out, RawFeatures(options.data, fbank_options, draw_order), rows)
+        frames = make_portable(options, fbank_options, draw_order)
 
     write_json(
         os.path.join(options.out, "summary.json"),
@@ -78,40 +72,36 @@ def main(arguments):
     )
 
 
-def make_portable(out, raw_features, rows):
-    """Write all splits' archives, indexes and the statistics into `out`; returns the frames by split."""
+def make_portable(options, fbank_options, draw_order):
+    """Write all splits' archives, indexes and the statistics; returns the frames by split."""
+    portable = _fbank_portable.PortableFeatures(
+        options.out, Waves(options.data, fbank_options), fbank_options, draw_order
+    )
     frames = {}
-    norm = None
     for split in SPLITS:  # train first: its statistics normalise all
-        path = os.path.join(out, split, "fbank.ark")
-        with atomic_file(path, "w+b") as stream:
-            progress = Progress("features " + split, len(rows[split]))
-            offsets, stats = write_raw(stream, raw_features.of_split(rows[split]), progress)
-            if split == "train":
-                cmvn_path = os.path.join(out, CMVN)
-                with atomic_file(cmvn_path, "w") as text:
-                    _kaldi_io.write_text_matrix(text, stats.astype(numpy.float32))
-                norm = normalisation(_kaldi_io.read_text_matrix(cmvn_path))
-            frames[split] = normalise(stream, offsets, norm)
-        with atomic_file(os.path.join(out, split, "fbank.scp"), "w") as index:
-            index.writelines("{} {}/fbank.ark:{}\n".format(key, split, offset) for key, offset in offsets)
+        rows = functools.partial(read_audio_index, audio_index(options, split))
+        if split == "train":
+            frames[split] = portable.of_train(split, rows, os.path.join(options.out, CMVN))
+        else:
+            frames[split] = portable.of_split(split, rows)
     return frames
 
 
-def make_by_kaldi(options, fbank_options, rows):
+def make_by_kaldi(options, fbank_options):
     """The same files as `make_portable`, by Kaldi's programs; returns the frames by split."""
     config = os.path.join(options.conf, "fbank.conf")
     kaldi = _fbank_kaldi.KaldiFeatures(options.out, options.obs, config, fbank_options)
     waves = Waves(options.data, fbank_options)
     frames = {}
     for split in SPLITS:
-        if not rows[split]:
+        rows = list(read_audio_index(audio_index(options, split)))
+        if not rows:
             frames[split] = kaldi.empty(split)  # Kaldi's programs end with an error where there is nothing to do
             continue
-        kaldi.raw(split, rows[split], waves.read, Progress("features " + split, len(rows[split])))
+        kaldi.raw(split, rows, waves.read, Progress("features " + split, len(rows)))
         if split == "train":
             kaldi.statistics(split, CMVN)
-        frames[split] = kaldi.normalised(split, rows[split], CMVN)
+        frames[split] = kaldi.normalised(split, rows, CMVN)
     return frames
 
 
@@ -136,99 +126,28 @@ class Waves:
         return _audio.samples(data, wave)
 
 
-class RawFeatures:
-    """Features before normalisation, a split at a time, by kaldi-native-fbank."""
-
-    def __init__(self, data, options, draw_order):
-        self._options = options
-        self._waves = Waves(data, options)
-        self._filter_bank = _fbank.FilterBank(options, draw_order)
-
-    def of_split(self, rows):
-        """Yield (utterance id, (num_frames, num_features) float32) in the order of `rows`.
-
-        Threads share the work (NumPy and the library leave the interpreter free for most of it). What they make does
-        not depend on their number: an utterance's noise follows from the frames before it, counted here.
-        """
-        seeds = _dither.SeedStream()  # each split is a process of its own in the reference
-        workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
-        pending = collections.deque()
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            for row in rows:
-                # Read here, in order: an archive has one position. At most a few waves wait at a time.
-                samples = self._waves.read(row)
-                task = pool.submit(
-                    self._filter_bank.compute, samples, seeds.take(_fbank.num_frames(row.num_samples, self._options))
-                )
-                pending.append((row.utterance, task))
-                if len(pending) > workers:
-                    yield self._finished(*pending.popleft())
-            while pending:
-                yield self._finished(*pending.popleft())
-
-    @staticmethod
-    def _finished(utterance, task):
-        features = task.result()
-        if not numpy.isfinite(features).all():
-            raise StageError("{}: its features are not finite".format(utterance))
-        return utterance, features
+def audio_index(options, split):
+    """The path of a split's audio.tsv."""
+    return os.path.join(options.corpus, split, "audio.tsv")
 
 
 def read_audio_index(path):
-    """The rows of an audio.tsv."""
-    rows = []
-    for line in read_lines(path):
-        try:
-            utterance, name, container, rate_hz, num_samples = line.split("\t")
-            rows.append(Row(utterance, name, container, int(rate_hz), int(num_samples)))
-        except ValueError:
-            raise StageError("{}: not a line of an audio index: {!r}".format(path, line)) from None
-    return rows
+    """Yield the rows of an audio.tsv."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for line in stream:
+                if line.strip():
+                    yield _row(line.strip(), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise StageError("cannot read {}: {}".format(path, error)) from error
 
 
-def write_raw(stream, features, progress):
-    """Write an archive; returns ([(id, offset)], statistics (2, dimensions + 1) float64 as Kaldi's AccCmvnStats).
-
-    Row 0 holds sums and, last, the number of frames; row 1 sums of squares and 0. Products are float32 and sums
-    float64, added frame by frame in order, as in Kaldi.
-    """
-    offsets = []
-    stats = None
-    for utterance, matrix in features:
-        offsets.append((utterance, _kaldi_io.write_matrix(stream, utterance, matrix)))
-        if stats is None:
-            stats = numpy.zeros((2, matrix.shape[1] + 1))
-        stats[0, :-1] = _add_in_order(stats[0, :-1], matrix)
-        stats[1, :-1] = _add_in_order(stats[1, :-1], matrix * matrix)
-        stats[0, -1] += matrix.shape[0]
-        progress.advance()
-    return offsets, stats
-
-
-def _add_in_order(start, rows):
-    # Along the first of two axes NumPy adds row after row; it never sums in pairs there.
-    return numpy.add.reduce(numpy.vstack([start[numpy.newaxis], rows.astype(numpy.float64)]), axis=0)
-
-
-def normalisation(stats):
-    """(scale, offset), each (num_features,) float32, of apply-cmvn --norm-vars=true: f * 1/sigma + -mu/sigma."""
-    mean = stats[0, :-1] / stats[0, -1]
-    variance = numpy.maximum(stats[1, :-1] / stats[0, -1] - mean * mean, _MIN_VARIANCE)
-    scale = 1.0 / numpy.sqrt(variance)
-    return scale.astype(numpy.float32), (-(mean * scale)).astype(numpy.float32)
-
-
-def normalise(stream, offsets, norm):
-    """Normalise every matrix of an open archive in place; returns the number of frames."""
-    scale, offset = norm
-    frames = 0
-    for utterance, position in offsets:
-        stream.seek(position)
-        matrix = _kaldi_io.read_matrix(stream, utterance)
-        stream.seek(position - len(utterance.encode("utf-8")) - 1)
-        _kaldi_io.write_matrix(stream, utterance, matrix * scale + offset)
-        frames += matrix.shape[0]
-    return frames
+def _row(line, path):
+    try:
+        utterance, name, container, rate_hz, num_samples = line.split("\t")
+        return Row(utterance, name, container, int(rate_hz), int(num_samples))
+    except ValueError:
+        raise StageError("{}: not a line of an audio index: {!r}".format(path, line)) from None
 
 
 if __name__ == "__main__":

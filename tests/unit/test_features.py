@@ -23,7 +23,7 @@ from _speech_cases import (
     write_zip,
 )
 
-from stages import _dither, _fbank, _kaldi_io, corpus, features
+from stages import _dither, _fbank, _fbank_direct, _fbank_portable, _kaldi_io, corpus, features
 from stages._stage import StageError
 
 pytest.importorskip("kaldi_native_fbank")
@@ -109,14 +109,50 @@ def test_summary_tells_frames_and_options(golden_features):
     assert not list(golden_features.rglob("*.tmp"))
 
 
-def test_features_do_not_depend_on_the_number_of_processors(golden_features, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+@pytest.mark.parametrize("processors", [1, 2, 5])
+def test_features_do_not_depend_on_the_number_of_processors(golden_features, tmp_path, monkeypatch, processors):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
     assert content(run_features(tmp_path, GOLDEN / "TIMIT")) == content(golden_features)
 
 
-def test_features_are_the_same_from_a_zip_as_from_a_folder(golden_features, tmp_path):
+@pytest.mark.parametrize("frames", [1, 300, 10**6])
+def test_features_do_not_depend_on_how_utterances_are_shared_out(golden_features, tmp_path, monkeypatch, frames):
+    monkeypatch.setattr(_fbank_portable, "_CHUNK_FRAMES", frames)
+    assert content(run_features(tmp_path, GOLDEN / "TIMIT")) == content(golden_features)
+
+
+@pytest.mark.parametrize("processors", [1, 3])
+def test_features_are_the_same_from_a_zip_as_from_a_folder(golden_features, tmp_path, monkeypatch, processors):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
     path = write_zip(tmp_path / "data.zip", golden_corpus())
     assert content(run_features(tmp_path, path)) == content(golden_features)
+
+
+def test_samples_go_directly_into_the_version_that_is_locked_and_through_python_into_others(monkeypatch):
+    options = _fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
+    samples, seeds = noise(400 + 99 * 160), _dither.SeedStream().take(100)
+    direct = _fbank.FilterBank(options, _dither.U1_FIRST)
+    monkeypatch.setattr(_fbank_direct, "_KNOWN_VERSION", "none")
+    other = _fbank.FilterBank(options, _dither.U1_FIRST)
+    assert direct._accept.func is _fbank_direct._directly
+    assert other._accept.func is _fbank_direct._through_python
+    np.testing.assert_array_equal(direct.compute(samples, seeds), other.compute(samples, seeds))
+
+
+def test_an_extractor_is_left_before_its_counters_end(monkeypatch):
+    options = _fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
+    samples, seeds = noise(400 + 199 * 160), _dither.SeedStream().take(200)
+    whole = _fbank.FilterBank(options, _dither.U1_FIRST).compute(samples, seeds)
+    monkeypatch.setattr(_fbank, "_MOST_FRAMES", 70)
+    bank = _fbank.FilterBank(options, _dither.U1_FIRST)
+    np.testing.assert_array_equal(bank.compute(samples, seeds), whole)
+    assert bank._extractor.num_frames_ready <= 70
+
+
+def test_seeds_for_more_frames_than_the_samples_hold_are_an_error():
+    options = _fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
+    with pytest.raises(ValueError, match="do not hold 3 frames"):
+        _fbank.FilterBank(options, _dither.U1_FIRST).compute(noise(400 + 160), np.zeros(3, np.uint32))
 
 
 def test_container_and_byte_order_of_a_wave_do_not_matter(tmp_path):
@@ -185,7 +221,7 @@ def test_block_length_does_not_change_features(monkeypatch):
     options = _fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
     bank, seeds = _fbank.FilterBank(options, _dither.U1_FIRST), _dither.SeedStream().take(30)
     whole = bank.compute(noise(400 + 29 * 160), seeds)
-    monkeypatch.setattr(_fbank, "_BLOCK_FRAMES", 7)
+    monkeypatch.setattr(_fbank, "BLOCK_FRAMES", 7)
     np.testing.assert_array_equal(bank.compute(noise(400 + 29 * 160), seeds), whole)
     assert whole.shape == (30, 81)
 
