@@ -14,7 +14,7 @@ FIRST_UNIT = 2
 
 LOG_ZERO = -99999999.0  # what stands for log(0); far below any sum over 195 frames
 SEARCH_NON_BLANK_FROM = 0.1  # a frame whose other classes have less than this together is not searched at all
-_NEW_A_FRAME = 5  # room for so many new labellings a frame from the start; what is not used costs no memory
+_LIKELY = 8  # classes of a frame that are tried first
 REPEAT_BLANK_BELOW = 0.9  # under this blank probability in the frame before, a repeated label needs a blank path
 
 
@@ -97,7 +97,7 @@ def beams(utterances, lm_next, lm_end, width):
     """
     if not utterances:
         return []
-    frames = _SearchedFrames(utterances)
+    frames = _SearchedFrames(utterances, lm_next)
     search = _Search(frames.counts, lm_next, width)
     for step in range(max(frames.counts)):
         search.advance(*frames.at(step))
@@ -112,7 +112,7 @@ class _SearchedFrames:
         underflowed: whether one of them holds a probability of 0, by utterance.
     """
 
-    def __init__(self, utterances):
+    def __init__(self, utterances, lm_next):
         logprobs = np.concatenate(utterances)
         lengths = np.array([len(utterance) for utterance in utterances])
         # exp and log in float64, rounded where the reference holds float32: the same bits on every CPU.
@@ -137,11 +137,26 @@ class _SearchedFrames:
         order = _longest_first(counts)
         self._first = (np.cumsum(counts) - counts)[order]
         self._ordered = counts[order]
+        self._likely, self._others = _likely_classes(self._logs, lm_next)
 
     def at(self, step):
-        """The logarithms (n, classes) of the n longest utterances' frame, and whether repeating needs a blank."""
+        """The n longest utterances' frame: logarithms (n, classes), whether repeating needs a blank, likely classes."""
         rows = self._first[: np.count_nonzero(self._ordered > step)] + step
-        return self._logs[rows], self._needs_blank[rows]
+        return self._logs[rows], self._needs_blank[rows], self._likely[rows], self._others[rows]
+
+
+def _likely_classes(logs, lm_next):
+    """The classes that may add most to a labelling, in ascending order, and how much any of the others adds at most.
+
+    Returns:
+        (frames, LIKELY) classes, never the blank, and (frames,) float64.
+    """
+    most = logs[:, UNK:] + lm_next[:, UNK:].max(axis=0)
+    if most.shape[1] <= _LIKELY:
+        return np.tile(np.arange(UNK, UNK + most.shape[1]), (len(logs), 1)), np.full(len(logs), -np.inf)
+    best_first = np.argpartition(-most, _LIKELY, axis=1)
+    others = _picked(most, best_first[:, _LIKELY : _LIKELY + 1])[:, 0]
+    return np.sort(best_first[:, :_LIKELY], axis=1) + UNK, others
 
 
 class _Labellings:
@@ -152,38 +167,25 @@ class _Labellings:
 
     def __init__(self, roots, classes, capacity):
         self._count = roots
+        self._children = np.zeros((roots + capacity, classes), dtype=np.int32)  # 0: none yet; no root is a child
         self._parents = np.zeros(roots + capacity, dtype=np.int32)
         self._last = np.zeros(roots + capacity, dtype=np.int32)
         self.lengths = np.zeros(roots + capacity, dtype=np.int32)
-        # Most are dropped before they have a child: only those that do get a row in the table of children.
-        self._row_of = np.zeros(roots + capacity, dtype=np.int32)  # 0: none yet
-        self._num_rows = 1
-        self._children = np.zeros((1 + roots + capacity // 4, classes), dtype=np.int32)  # 0: none; no root is a child
 
     def extended(self, numbers, labels):
         """The numbers of labellings extended by a label each; no pair may be given twice."""
-        rows = self._rows(numbers)
-        found = self._children[rows, labels]
+        found = self._children[numbers, labels]
         new = np.flatnonzero(found == 0)
         while self._count + len(new) > len(self._parents):
-            self._parents, self._last = _doubled(self._parents), _doubled(self._last)
-            self.lengths, self._row_of = _doubled(self.lengths), _doubled(self._row_of)
+            self._children, self._parents = _doubled(self._children), _doubled(self._parents)
+            self._last, self.lengths = _doubled(self._last), _doubled(self.lengths)
         added = np.arange(self._count, self._count + len(new))
         self._count += len(new)
         parents, labels = numbers[new], labels[new]
-        found[new] = self._children[rows[new], labels] = added
+        found[new] = self._children[parents, labels] = added
         self._parents[added], self._last[added] = parents, labels
         self.lengths[added] = self.lengths[parents] + 1
         return found
-
-    def _rows(self, numbers):
-        """Their rows in the table of children, given to those that have none."""
-        missing = np.unique(numbers[self._row_of[numbers] == 0])
-        while self._num_rows + len(missing) > len(self._children):
-            self._children = _doubled(self._children)
-        self._row_of[missing] = np.arange(self._num_rows, self._num_rows + len(missing))
-        self._num_rows += len(missing)
-        return self._row_of[numbers]
 
     def labels(self, number):
         """The list of class ids of a labelling."""
@@ -200,9 +202,9 @@ class _Search:
     def __init__(self, counts, lm_next, width):
         count = len(counts)
         self._order = _longest_first(np.array(counts, dtype=np.int64))
-        self._next = lm_next
+        self._next = np.ascontiguousarray(lm_next)
         self._repeated = np.diagonal(lm_next).copy()
-        self._tree = _Labellings(count, len(lm_next), _NEW_A_FRAME * sum(counts))
+        self._tree = _Labellings(count, len(lm_next), (1 + width // 2) * sum(counts))
         self._nodes = np.full((count, width), -1)
         self._nodes[:, 0] = np.arange(count)
         self._parents = np.full((count, width), -2)
@@ -212,70 +214,99 @@ class _Search:
         self._blanks = self._totals.copy()
         self._non_blanks = np.full((count, width), LOG_ZERO)
 
-    def advance(self, logs, needs_blank):
+    def advance(self, logs, needs_blank, likely, others):
         """One frame of the first n utterances: every kept labelling stays, and is extended by every class.
+
+        Only the likely classes are looked at where none of the others can reach what is kept.
 
         Args:
             logs: (n, classes) float64.
             needs_blank: (n,) bool, whether a repeated label needs a path that ends in a blank.
+            likely, others: as `_likely_classes` gives them.
         """
         count, classes = logs.shape
-        totals, blanks, last = self._totals[:count], self._blanks[:count], self._last[:count]
-        own = np.take_along_axis(logs, last, axis=1)  # of each labelling's last label
-        # Column k > 0 of a row is its extension by class k; column 0, the blank's, is the labelling itself.
-        reached = self._next[last]
-        reached += logs[:, np.newaxis]
-        reached += totals[:, :, np.newaxis]
-        before = np.where(needs_blank[:, np.newaxis], blanks, totals)
-        np.put_along_axis(reached, last[:, :, np.newaxis], (own + self._repeated[last] + before)[:, :, np.newaxis], 2)
+        reached = self._reach(slice(count), logs, needs_blank, likely)
+        # Sums are rounded, but never past each other: what is below the last one that is kept is below it by far.
+        most = np.maximum(self._totals[:count].max(axis=1), self._blanks[:count].max(axis=1)) + others
+        unsure = np.flatnonzero((others > -np.inf) & (most >= reached[0][:, -1]))
+        if len(unsure):
+            every = np.tile(np.arange(UNK, classes), (len(unsure), 1))
+            again = self._reach(unsure, logs[unsure], needs_blank[unsure], every)
+            for values, better in zip(reached, again):
+                values[unsure] = better
+        self._keep(count, *reached)
+
+    def _reach(self, at, logs, needs_blank, likely):
+        """What utterances `at` keep after a frame, as (n, width) arrays, the best first.
+
+        Returns:
+            totals, logarithms of paths that end in a blank and in a label, the row that each comes from, and the
+            label that it is extended by, BLANK where it stays.
+        """
+        totals, blanks, last = self._totals[at], self._blanks[at], self._last[at]
+        before = np.where(needs_blank[:, np.newaxis], blanks, totals)  # what a repeated label extends
+        own = _picked(logs, last)  # of each labelling's last label
+        # Column 0 of a row is the labelling itself, the others are its extensions.
+        cells = np.empty(last.shape + (1 + likely.shape[1],))
+        extended = cells[:, :, 1:]
+        label = likely[:, np.newaxis]
+        spoken = self._next.take(last[:, :, np.newaxis] * logs.shape[1] + label)
+        np.add(spoken, _picked(logs, likely)[:, np.newaxis], extended)
+        extended += totals[:, :, np.newaxis]
+        np.copyto(
+            extended, (own + self._repeated[last] + before)[:, :, np.newaxis], where=label == last[:, :, np.newaxis]
+        )
 
         stay_blank = totals + logs[:, BLANK, np.newaxis]
-        stay_label = np.where(last != BLANK, self._non_blanks[:count] + own, LOG_ZERO)
+        stay_label = np.where(last != BLANK, self._non_blanks[at] + own, LOG_ZERO)
         stay = _add(stay_blank, stay_label)
         stay[totals == -np.inf] = -np.inf
-        reached[:, :, BLANK] = stay
 
-        flat = reached.reshape(count, -1)
-        merged = np.full(flat.shape, -1, dtype=np.int32)
-        self._merge(count, flat, merged, stay, stay_blank, stay_label)
-        chosen = _best(flat, self._totals.shape[1])
-        self._keep(count, chosen, flat, merged, stay_blank, stay_label)
-
-    def _merge(self, count, flat, merged, stay, stay_blank, stay_label):
-        """Make one of each labelling and the same one as its parent's extension, where it was met first."""
-        nodes, parents, last = self._nodes[:count], self._parents[:count], self._last[:count]
-        u, row, parent = np.nonzero(parents[:, :, np.newaxis] == nodes[:, np.newaxis])
-        classes = flat.shape[1] // nodes.shape[1]
-        label = last[u, row]
-        here, there = row * classes + BLANK, parent * classes + label
-        extension = flat[u, there]
+        # A labelling and the same one as its parent's extension become one, where it was met first.
+        rows, classes = last.shape[1], logs.shape[1]
+        met = np.tile(np.arange(rows) * classes, (len(last), 1))
+        same = np.flatnonzero(self._parents[at][:, :, np.newaxis] == self._nodes[at][:, np.newaxis])
+        u, row, parent = np.unravel_index(same, (len(last), rows, rows))
+        added, from_label = last[u, row], last[u, parent]
+        source = np.where(added == from_label, before[u, parent], totals[u, parent])
+        extension = logs[u, added] + self._next[from_label, added] + source
         stays = row < parent
-        kept, label_paths, all_paths = stay_blank[u, row], stay_label[u, row], stay[u, row]
-        stay_label[u, row] = _add_in_order(label_paths, extension, stays)
+        stay[u, row] = _add_in_order(stay[u, row], extension, stays)
+        stay_label[u, row] = _add_in_order(stay_label[u, row], extension, stays)
+        kept = stay_blank[u, row]
         stay_blank[u, row] = np.where(stays & (kept <= LOG_ZERO), LOG_ZERO, kept)
-        flat[u, np.where(stays, here, there)] = _add_in_order(all_paths, extension, stays)
-        flat[u, np.where(stays, there, here)] = -np.inf
-        merged[u, there] = row
+        met[u, row] = np.where(stays, row * classes, parent * classes + added)
+        pair, column = np.nonzero(likely[u] == added[:, np.newaxis])
+        extended[u[pair], parent[pair], column] = -np.inf
+        cells[:, :, 0] = stay
 
-    def _keep(self, count, chosen, flat, merged, stay_blank, stay_label):
-        """Take over the chosen cells of `flat`, (count, width) column numbers."""
-        classes = flat.shape[1] // chosen.shape[1]
-        row, label = np.divmod(chosen, classes)
-        totals = np.take_along_axis(flat, chosen, axis=1)
-        # An extension that is also a kept labelling has that one's row in `merged`.
-        source = np.where(label == BLANK, row, np.take_along_axis(merged, chosen, axis=1))
-        known = source >= 0
-        nodes = np.take_along_axis(self._nodes[:count], source, axis=1)
-        above = np.take_along_axis(self._nodes[:count], row, axis=1)
-        self._blanks[:count] = np.where(known, np.take_along_axis(stay_blank, source, axis=1), LOG_ZERO)
-        self._non_blanks[:count] = np.where(known, np.take_along_axis(stay_label, source, axis=1), totals)
-        absent = totals == -np.inf
-        new = ~(known | absent)
+        every_met = np.empty(cells.shape, dtype=np.int64)
+        every_met[:, :, 0] = met
+        np.add(np.arange(rows)[:, np.newaxis] * classes, label, every_met[:, :, 1:])
+        flat = cells.reshape(len(last), -1)
+        chosen = _best(flat, every_met.reshape(flat.shape), rows)
+        row, column = np.divmod(chosen, cells.shape[2])
+        best = _picked(flat, chosen)
+        stays = column == 0
+        return (
+            best,
+            np.where(stays, _picked(stay_blank, row), LOG_ZERO),
+            np.where(stays, _picked(stay_label, row), best),
+            row,
+            np.where(stays, BLANK, _picked(likely, np.maximum(column - 1, 0))),
+        )
+
+    def _keep(self, count, totals, blanks, non_blanks, row, label):
+        """Take over what `_reach` found."""
+        stays, absent = label == BLANK, totals == -np.inf
+        above = _picked(self._nodes[:count], row)
+        nodes = above.copy()
+        new = ~(stays | absent)
         nodes[new] = self._tree.extended(above[new], label[new])
-        self._parents[:count] = np.where(label == BLANK, np.take_along_axis(self._parents[:count], row, axis=1), above)
-        self._last[:count] = np.where(label == BLANK, np.take_along_axis(self._last[:count], row, axis=1), label)
-        self._nodes[:count] = nodes
-        self._totals[:count] = totals
+        self._parents[:count] = np.where(stays, _picked(self._parents[:count], row), above)
+        self._last[:count] = np.where(stays, _picked(self._last[:count], row), label)
+        self._nodes[:count], self._totals[:count] = nodes, totals
+        self._blanks[:count], self._non_blanks[:count] = blanks, non_blanks
         # What is absent is nobody's parent or child, and no path comes from it.
         for values, nothing in ((self._nodes, -1), (self._parents, -2), (self._blanks, -np.inf)):
             values[:count][absent] = nothing
@@ -292,19 +323,27 @@ class _Search:
         return results
 
 
-def _best(values, width):
-    """The columns of the `width` largest values of each row, the largest first; of equal ones, the first one first."""
+def _best(values, met, width):
+    """The columns of the `width` largest values of each row, the largest first; of equal ones, the one met first.
+
+    Args:
+        values, met: (n, columns), `met` integers that differ within a row.
+    """
     negative = -values
     columns = np.argpartition(negative, width - 1, axis=1)[:, :width]
-    columns.sort(axis=1)
-    chosen = np.take_along_axis(negative, columns, axis=1)
-    order = np.argsort(chosen, axis=1, kind="stable")
-    columns = np.take_along_axis(columns, order, axis=1)
-    worst = chosen.max(axis=1)
+    chosen = _picked(negative, columns)
+    columns = np.take_along_axis(columns, np.lexsort((_picked(met, columns), chosen)), axis=1)
     # Among values equal to the last one that is taken, the partition takes any.
+    worst = chosen.max(axis=1)
     tied = np.flatnonzero(np.count_nonzero(negative <= worst[:, np.newaxis], axis=1) > width)
-    columns[tied] = np.argsort(negative[tied], axis=1, kind="stable")[:, :width]
+    if len(tied):
+        columns[tied] = np.lexsort((met[tied], negative[tied]))[:, :width]
     return columns
+
+
+def _picked(array, columns):
+    """np.take_along_axis(array, columns, axis=1), which takes three times as long."""
+    return array.take(np.arange(len(array))[:, np.newaxis] * array.shape[1] + columns)
 
 
 def _float32_probabilities(logprobs):

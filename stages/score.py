@@ -23,7 +23,7 @@ from stages._stage import Progress, StageError, atomic_file, parser, run, write_
 
 FRAMES = 195
 PUBLISHED, COMPLETE = "published", "complete"
-_LABELLINGS = 1280  # a beam search keeps so many at once, over all utterances that it searches side by side
+_LABELLINGS = 2560  # a beam search keeps so many at once, over all utterances that it searches side by side
 
 
 def main(arguments):

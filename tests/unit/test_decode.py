@@ -106,7 +106,7 @@ def test_beams_are_those_of_one_utterance_at_a_time(seed, classes, width, uttera
 def test_beams_keep_the_same_bits_as_one_utterance_at_a_time():
     following, ending = _arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")).tables(UNITS, 0.1)
     batch = posteriors()
-    frames = _decode._SearchedFrames(batch)
+    frames = _decode._SearchedFrames(batch, following)
     search = _decode._Search(frames.counts, following, 10)
     for step in range(max(frames.counts)):
         search.advance(*frames.at(step))
