@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bundle.errors import EXIT_COULD_NOT, EXIT_NOT_REPRODUCED, BundleError
+from bundle.utf8 import insist_on_utf8
 
 HELP = {
     "bs": "batch size: one number, a list (1,8,64), or all (1,4,8,16,32,64, the published table's)",
@@ -43,6 +44,7 @@ def reporting(task: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(task)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        insist_on_utf8()
         try:
             return task(*args, **kwargs)
         except BundleError as error:

@@ -14,6 +14,7 @@ from bundle.errors import CouldNotVerify
 from bundle.fetching import Cache
 from bundle.files import remove_tree
 from bundle.images.build import Say, build_images, files_needed, load_pins, recipes_of
+from bundle.images.compile import why_left_out
 from bundle.images.definition import image_names, load_definition
 from bundle.images.spec import Image
 from bundle.locks.debian import verify_debian_chain
@@ -45,23 +46,23 @@ def challenge(
     Args:
         paths: the checkout.
         architectures: 'amd64', 'arm64'; a built layer of another architecture needs that to run here.
-        names: images; none for all that are always made, or those of the record.
+        names: images; none for those of the record, or else all that can be made here.
         evidence: a run whose record the digests are also held to.
         fetch: bring locked files that are missing (network); each is verified by its hash.
         say: is told of each layer.
     """
     subject = f"record.json sha256 {evidence.sha256}" if evidence else "the layers and images that conf/locks pins"
     outcome = Outcome("challenge", subject)
-    wanted = list(names) or _images(paths, evidence)
-    outcome.facts += [("images", ", ".join(wanted)), ("architectures", ", ".join(architectures))]
+    wanted = {architecture: list(names) or _images(paths, architecture, evidence) for architecture in architectures}
+    outcome.facts += [(f"images ({architecture})", ", ".join(found)) for architecture, found in wanted.items()]
     for architecture in architectures:
-        _examine_debian(outcome, paths, wanted, architecture, fetch)
+        _examine_debian(outcome, paths, wanted[architecture], architecture, fetch)
     paths.temporary.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="challenge.", dir=paths.temporary))
     scratch = ScratchPaths(paths.root, folder, scratch=folder)
     try:
         for architecture in architectures:
-            for name in wanted:
+            for name in wanted[architecture]:
                 _challenge_image(outcome, scratch, architecture, name, evidence, fetch, say)
     finally:
         remove_tree(folder)
@@ -105,10 +106,18 @@ def _examine_debian(outcome: Outcome, paths: Paths, names: Sequence[str], archit
                 it.evidence.append(f"{link.suite}: {link.debs} packages, signed by {', '.join(link.signers)}")
 
 
-def _images(paths: Paths, evidence: Optional[Evidence]) -> list[str]:
+def _images(paths: Paths, architecture: str, evidence: Optional[Evidence]) -> list[str]:
+    """The record's images; else what is always made, and what is pinned and can be compiled from the archives here."""
     if evidence is not None:
         return sorted(evidence.record["images"])
-    return [name for name in image_names(paths.docker) if not load_definition(paths.docker, name).optional]
+    pinned = load_pins(paths)["images"].get(architecture, {})
+    found = []
+    for name in image_names(paths.docker):
+        definition = load_definition(paths.docker, name)
+        compiled = name in pinned and definition.built_layers and not why_left_out(paths, definition, architecture)
+        if not definition.optional or compiled:
+            found.append(name)
+    return found
 
 
 def _challenge_image(

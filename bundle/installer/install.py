@@ -162,6 +162,7 @@ def _make_ready(target: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(misleading)}
     environment.update(
         PYTHON=sys.executable,
+        PYTHONUTF8="1",
         PIP_NO_INDEX="1",
         PIP_FIND_LINKS=(target / "artifacts" / "wheels").absolute().as_uri(),
         PIP_CONFIG_FILE=os.devnull,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,15 @@ LICENCE_NOTES = {
 Images = Mapping[str, Mapping[str, Image]]  # architecture -> name -> image
 
 
-def images_to_pack(
-    paths: Paths, names: Sequence[str], architecture: str, include: Sequence[str], with_sources: bool
-) -> list[str]:
-    """Which images go in: those that run stages and the sandbox's own; compilers' images only with the sources; and
-    what holds a vendor's licensed packages only when asked for by name."""
+def images_to_pack(paths: Paths, names: Sequence[str], architecture: str, include: Sequence[str]) -> list[str]:
+    """Which images go in: those that run stages and the sandbox's own; what holds a vendor's licensed packages only
+    when asked for by name. Compilers' images never: with the sources they can be made again."""
     chosen = []
     for name in names:
         definition = load_definition(paths.docker, name)
         runs = bool(definition.stages) or name == SANDBOX_IMAGE
         licensed = bool(_licensed_sources(paths, definition, architecture))
-        if (runs or with_sources) and (not licensed or "cann" in include):
+        if runs and (not licensed or "cann" in include):
             chosen.append(name)
     return chosen
 
@@ -107,11 +105,24 @@ def wheel_items(paths: Paths, wheels: Sequence[LockedFile]) -> list[Item]:
     ]
 
 
+def _with_compilers(paths: Paths, names: Iterable[str]) -> list[str]:
+    """The images, and those that layers of them are compiled in, and so on."""
+    known: dict[str, None] = {}
+    pending = list(names)
+    while pending:
+        name = pending.pop(0)
+        if name not in known:
+            known[name] = None
+            pending += [layer.toolchain for layer in load_definition(paths.docker, name).built_layers]
+    return list(known)
+
+
 def locked_sources(paths: Paths, images: Images) -> list[LockedFile]:
-    """Every locked file that the images are made of, and the package indexes that prove the .debs, each once."""
+    """Every locked file that the images and their compilers are made of, and the package indexes that prove the .debs,
+    each once."""
     found: dict[str, LockedFile] = {}
     for architecture, named in images.items():
-        for name in named:
+        for name in _with_compilers(paths, named):
             definition = load_definition(paths.docker, name)
             for layer in definition.layers:
                 if layer.kind == "debs":
@@ -133,7 +144,7 @@ def source_items(paths: Paths, images: Images, locked: Sequence[LockedFile]) -> 
     wanted = {
         source
         for architecture, named in images.items()
-        for name in named
+        for name in _with_compilers(paths, named)
         for layer in load_definition(paths.docker, name).layers
         for source in layer.source_names(architecture)
     }

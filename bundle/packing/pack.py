@@ -170,7 +170,7 @@ def _images(paths: Paths, chosen: Sequence[str], choices: Choices, say: Say) -> 
     images: dict[str, dict[str, Image]] = {}
     for architecture in chosen:
         made = obtainable(paths, architecture, lambda _: None)
-        names = contents.images_to_pack(paths, made, architecture, choices.include, choices.with_sources)
+        names = contents.images_to_pack(paths, made, architecture, choices.include)
         needed = files_needed(paths, names, [architecture])
         if needed and choices.fetch:
             fetch_files(paths.root, needed.values())

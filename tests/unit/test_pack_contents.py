@@ -12,6 +12,7 @@ from _record_cases import demo_record
 from bundle.crate import METADATA, WORKFLOW
 from bundle.errors import CouldNotRun, UsageError
 from bundle.files import sha256_bytes
+from bundle.locks.model import load_deb_lock, load_wheel_lock
 from bundle.packing import contents, host_wheels, repository, runs
 from bundle.packing.pack import parse_size
 from bundle.paths import Paths
@@ -87,9 +88,18 @@ def test_what_is_no_size(text):
 
 def test_compilers_and_the_vendors_packages_stay_unless_asked_for():
     names = ["base", "sandbox", "toolchain", "cann", "kaldi"]
-    chosen = contents.images_to_pack(Paths(ROOT), names, "amd64", (), False)
-    assert chosen == ["base", "sandbox", "kaldi"]
-    assert contents.images_to_pack(Paths(ROOT), names, "amd64", ("cann",), True) == names
+    assert contents.images_to_pack(Paths(ROOT), names, "amd64", ()) == ["base", "sandbox", "kaldi"]
+    assert contents.images_to_pack(Paths(ROOT), names, "amd64", ("cann",)) == ["base", "sandbox", "cann", "kaldi"]
+
+
+def test_the_sources_are_those_of_the_compilers_too_and_the_indexes_that_prove_them():
+    paths = Paths(ROOT)
+    images = {"amd64": {"kaldi": None, "runtime": None}}
+    found = {file.sha256 for file in contents.locked_sources(paths, images)}
+    for name in ("toolchain", "kaldi", "base"):
+        lock = load_deb_lock(ROOT, name, "amd64")
+        assert {file.sha256 for file in (*lock.files, *lock.index_files)} <= found
+    assert {file.sha256 for file in load_wheel_lock(ROOT, "runtime", "amd64").files} <= found
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "cann", "timit"])
