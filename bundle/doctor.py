@@ -252,18 +252,21 @@ def _checkpoint_line(paths: Paths) -> Line:
     except BundleError as error:
         present = inputs.demo_checkpoint_path(paths).is_file()
         return Line(DEVIATES if present else MISSING, "checkpoint", error.message, error.hint, blocks=True)
+    published = load_sources(paths.conf)["checkpoint"]
     return Line(
         MISSING,
         "checkpoint",
         "no ctc_best_model.pth: the demo's stands in, and the report says so",
-        "put it into data/, or give --checkpoint: see data/README.md",
+        f"`invoke fetch --sources checkpoint` where the network lets it, or {how_to_get(published)}; "
+        "or give --checkpoint: see data/README.md",
     )
 
 
 def source_lines(paths: Paths, architecture: str) -> list[Line]:
     """What the pinned toolchain and the NPU take from data/sources, by name; and the vendor's licence."""
     other = f"-{_OTHER[architecture]}"
-    known = [source for source in load_sources(paths.conf).values() if not source.name.endswith(other)]
+    everything = load_sources(paths.conf).values()  # the checkpoint has a line of its own
+    known = [source for source in everything if not source.name.endswith(other) and source.name != "checkpoint"]
     lines = []
     for source in known:
         path = find_source(paths, source)
@@ -284,7 +287,8 @@ def source_lines(paths: Paths, architecture: str) -> list[Line]:
 def image_lines(paths: Paths, system: System) -> list[Line]:
     """Locked files fetched, images built, and the disk space that the rest needs."""
     from bundle.fetching.cache import Cache
-    from bundle.images.build import files_needed, known_images
+    from bundle.images import cost
+    from bundle.images.build import files_needed, known_images, work_for
     from bundle.images.commands import obtainable
 
     try:
@@ -292,6 +296,7 @@ def image_lines(paths: Paths, system: System) -> list[Line]:
         names = obtainable(paths, architecture, lambda _: None)
         built = known_images(paths, names, architecture)
         needed = files_needed(paths, names, [architecture])
+        compiling = cost.sentence(work_for(paths, names, architecture))
     except BundleError as error:
         return [Line(DEVIATES, "images", error.message, error.hint, blocks=True)]
     cache = Cache(paths.root)
@@ -306,7 +311,8 @@ def image_lines(paths: Paths, system: System) -> list[Line]:
     unbuilt = [name for name in names if name not in built]
     if unbuilt:
         lines.append(Line(MISSING, "images", f"not built: {', '.join(unbuilt)}",
-                          "`invoke images.build` builds them; `invoke reproduce` does it by itself"))  # fmt: skip
+                          "\n".join(["`invoke images.build` builds them; `invoke reproduce` does it by itself",
+                                     *filter(None, [compiling])])))  # fmt: skip
     else:
         lines.append(Line(OK, "images", f"{len(names)} built for {architecture}"))
     to_fetch = sum(file.size_bytes for file in absent)

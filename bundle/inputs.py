@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundle import user_lock
 from bundle.errors import CouldNotVerify, UsageError, VerificationFailed
-from bundle.files import pretty_json, sha256_bytes, write_atomic
+from bundle.files import sha256_bytes
 from bundle.graph.digests import StatCache
 from bundle.graph.store import Result
 from bundle.paths import Paths
@@ -21,6 +21,7 @@ _CHECKPOINT_PLACES = (
     "checkpoint/ctc_fbank_cnn/ctc_best_model.pth",
     "checkpoint/ctc_best_model.pth",
     "ctc_best_model.pth",
+    "sources/ctc_best_model.pth",
 )
 
 
@@ -114,15 +115,10 @@ def _demo_checkpoint(paths: Paths, cache: StatCache) -> Checkpoint:
 def _user_checkpoint(paths: Paths, path: Path, cache: StatCache) -> Checkpoint:
     """No hash of the published checkpoint is published: the first one seen is recorded and held to afterwards."""
     found = cache.sha256(path).sha256
-    lock = paths.data / "user.lock.json"
-    try:
-        known = json.loads(lock.read_bytes()) if lock.exists() else {}
-    except ValueError as error:
-        raise UsageError(f"data/user.lock.json is not valid JSON: {error}", hint="mend or remove it") from error
-    seen = known.get("checkpoint", {}).get(path.name)
+    known = user_lock.read(paths)
+    seen = known.get("checkpoint", {}).get(path.name) or known.get("sources", {}).get(path.name)
     if seen is None:
-        known.setdefault("checkpoint", {})[path.name] = found
-        write_atomic(lock, pretty_json(known))
+        user_lock.first_seen(paths, "checkpoint", path.name, found)
         return Checkpoint(path, "user", found, "trusted on first use: recorded now in data/user.lock.json")
     if seen != found:
         raise VerificationFailed(

@@ -130,10 +130,25 @@ def find_source(paths: Paths, source: SourceArchive) -> Optional[Path]:
     for name in (source.file, source.zip_file):
         if name and (folder / name).is_file():
             return folder / name
-    if source.first_use and not source.sha256:
-        return None
     candidates = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
-    return next((path for path in candidates if source.accepts(path)), None)
+    if not source.first_use:
+        return next((path for path in candidates if source.accepts(path)), None)
+    # By the published digest of its .zip, or by that of the file seen first under its usual name.
+    zips = [path for path in candidates if source.zip_sha256 and path.suffix == ".zip"]
+    for path in zips:
+        if _hashed(path) == source.zip_sha256:
+            return path
+    wanted = source.sha256 or _recorded(paths, source)
+    return next((path for path in candidates if wanted and _hashed(path) == wanted), None)
+
+
+def _recorded(paths: Paths, source: SourceArchive) -> str:
+    return str(user_lock.read(paths).get("sources", {}).get(source.file, ""))
+
+
+def _hashed(path: Path) -> str:
+    status = path.stat()
+    return _sha256_of(str(path), status.st_size, status.st_mtime_ns)
 
 
 def settled(paths: Paths, source: SourceArchive) -> SourceArchive:
@@ -144,13 +159,11 @@ def settled(paths: Paths, source: SourceArchive) -> SourceArchive:
     if not source.first_use:
         return source
     path = find_source(paths, source)
-    if path is not None and path.name == source.zip_file:
+    if path is not None and source.zip_sha256 and path.suffix == ".zip":
         return replace(source, sha256=source.zip_sha256)
     if path is None:
-        return replace(source, sha256=str(user_lock.read(paths).get("sources", {}).get(source.file, "")))
-    status = path.stat()
-    found = _sha256_of(str(path), status.st_size, status.st_mtime_ns)
-    return replace(source, sha256=user_lock.first_seen(paths, "sources", source.file, found))
+        return replace(source, sha256=_recorded(paths, source))
+    return replace(source, sha256=user_lock.first_seen(paths, "sources", source.file, _hashed(path)))
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import lzma
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -48,7 +49,7 @@ def sources_toml(paths, text):
 
 def test_the_repositorys_own_list_is_valid_and_names_kaldi_at_a_full_commit():
     known = load_sources(Paths.of_checkout({}).conf)
-    assert {"kaldi", "cpython"} <= set(known)
+    assert {"kaldi", "cpython", "checkpoint"} <= set(known)
     assert "f4007661023b98b8081fd875029f0dee62242fd1" in known["kaldi"].file
     assert known["cpython"].sha256 == "e85a76ea9f3d6c485ec1780fca4e500725a4a7bbc63c78ebc44170de9b619d94"
 
@@ -85,6 +86,30 @@ def test_a_truncated_packing_is_refused(paths, tmp_path):
     (paths.data / "sources" / "thing-1.0.tar.gz").write_bytes(gzip.compress(CONTENT)[:-9])
     with pytest.raises(VerificationFailed, match="not readable"):
         copy_verified(paths, archive(content_sha256=sha256(CONTENT)), tmp_path / "copy")
+
+
+def test_a_vendor_s_zip_under_another_name_is_found_by_its_published_digest(paths, tmp_path):
+    source = replace(archive(first_use=True, zip_sha256=sha256(CONTENT)), file="thing.run")
+    (paths.data / "sources" / "other.zip").write_bytes(b"something else")
+    renamed = paths.data / "sources" / "download (1).zip"
+    renamed.write_bytes(CONTENT)
+    assert find_source(paths, source) == renamed
+    assert settled(paths, source).sha256 == sha256(CONTENT)
+    copy_verified(paths, source, tmp_path / "copy")
+    assert not (paths.data / "user.lock.json").exists()  # nothing had to be trusted
+
+
+def test_a_vendor_s_file_once_seen_is_found_under_another_name(paths):
+    source = archive(first_use=True)
+    named = paths.data / "sources" / source.file
+    (paths.data / "sources" / "other").write_bytes(b"something else")
+    assert find_source(paths, source) is None
+    named.write_bytes(CONTENT)
+    settled(paths, source)
+    renamed = named.rename(named.with_name("renamed"))
+    assert find_source(paths, source) == renamed
+    renamed.write_bytes(CONTENT + b"!")
+    assert find_source(paths, source) is None
 
 
 def test_a_missing_archive_says_where_to_get_it(paths, tmp_path):
