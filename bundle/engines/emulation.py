@@ -44,12 +44,14 @@ class Emulation:
         how: for people: which emulator by which handler; where it does not work, why not.
         hint: what to do where it does not.
         enter: the start of a command line under which it works; empty where it works everywhere on this machine.
+        native: no emulator is needed.
     """
 
     works: bool
     how: str
     hint: str = ""
     enter: tuple[str, ...] = ()
+    native: bool = False
 
     @property
     def everywhere(self) -> bool:
@@ -60,7 +62,7 @@ class Emulation:
 def emulation(architecture: str) -> Emulation:
     """How this machine runs programs of 'amd64' or 'arm64'; asked of the kernel once a process."""
     if architecture == host.architecture():
-        return Emulation(True, "native")
+        return Emulation(True, "native", native=True)
     return foreign(architecture)
 
 

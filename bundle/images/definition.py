@@ -13,6 +13,7 @@ from bundle.toml import read_toml
 _KEYS = {"description", "python", "extends", "stages", "layers", "alternatives", "env", "optional", "site_packages"}
 _LOCKED_KINDS = ("debs", "wheels")
 _BUILT_KEYS = {"kind", "recipe", "sources", "toolchain"}
+_BUILT_MAY = {"cpu_seconds"}
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,15 @@ class LayerDefinition:
     Attributes:
         sources: names in conf/sources.toml of what a built layer is compiled from.
         toolchain: the image that it is compiled in.
+        cpu_seconds: what its recipe took of a processor natively, measured once; 0 where it never was. Only told to
+            people: nothing depends on it.
     """
 
     kind: str
     lock: str
     sources: tuple[str, ...] = ()
     toolchain: str = ""
+    cpu_seconds: int = 0
 
     def source_names(self, architecture: str) -> tuple[str, ...]:
         """`sources` for one architecture: '{architecture}' in a name stands for it."""
@@ -102,8 +106,10 @@ def _layer(image: str, item: Mapping[str, Any]) -> LayerDefinition:
     kind = item.get("kind")
     if kind in _LOCKED_KINDS and set(item) == {"kind", "lock"}:
         return LayerDefinition(str(kind), item["lock"])
-    if kind == "built" and set(item) == _BUILT_KEYS:
-        return LayerDefinition("built", item["recipe"], tuple(item["sources"]), item["toolchain"])
+    if kind == "built" and set(item) - _BUILT_MAY == _BUILT_KEYS:
+        return LayerDefinition(
+            "built", item["recipe"], tuple(item["sources"]), item["toolchain"], int(item.get("cpu_seconds", 0))
+        )
     raise UsageError(
         f"{image}/image.toml: a layer needs exactly kind ({', '.join(_LOCKED_KINDS)}) and lock, "
         f"or kind built and {', '.join(sorted(_BUILT_KEYS - {'kind'}))}"
