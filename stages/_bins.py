@@ -136,8 +136,10 @@ def times_info(times_ms):
     }
 
 
-def summary(infiles, outfiles, times_ms, batch_size, arguments):
-    """ais_bench's result summary: `throughput` is 1000 * batch size / mean compute time in ms.
+def summary(infiles, outfiles, times_ms, batch_size, arguments, streams=1):
+    """ais_bench's result summary: `throughput` is 1000 * batch size / mean compute time in ms, times `streams`.
+
+    `streams`: how many batches were computed side by side, each in a time of its own; ais_bench has one.
 
     The compute times stand under its own name, NPU_compute_time, whatever the device is; the two copies have a count
     of 0, as a CPU copies nothing to a device.
@@ -152,7 +154,8 @@ def summary(infiles, outfiles, times_ms, batch_size, arguments):
         "NPU_compute_time": compute,
         "H2D_latency": times_info([]),
         "D2H_latency": times_info([]),
-        "throughput": 1000.0 * batch_size / compute["mean"] if compute["mean"] > 0 else 0.0,
+        "throughput": 1000.0 * batch_size * streams / compute["mean"] if compute["mean"] > 0 else 0.0,
         "npu_compute_time_list": [float(time) for time in times_ms],
         "pid": os.getpid(),
+        "streams": streams,
     }

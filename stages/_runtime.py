@@ -1,19 +1,12 @@
 """ONNX Runtime on the CPU, opened the same way by every stage that runs a graph."""
 
-import os
-
 import onnxruntime
 
 from stages import _architecture as architecture
-from stages._runtime_arguments import batch_size as batch_size_argument  # noqa: F401 - of the stages that run a graph
+from stages import _runtime_arguments
 from stages._stage import StageError
 
 PROVIDER = "CPUExecutionProvider"
-
-
-def available_threads():
-    """CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 class Graph:
@@ -21,7 +14,7 @@ class Graph:
 
     def __init__(self, path, threads=None):
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = available_threads() if threads is None else threads
+        options.intra_op_num_threads = _runtime_arguments.available_threads() if threads is None else threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.use_deterministic_compute = True
@@ -47,11 +40,7 @@ class Graph:
 
     def require_batch_size(self, batch_size):
         """Refuse a graph that is fixed to another batch size: a throughput figure would silently be wrong."""
-        if self.batch_size not in (None, batch_size):
-            raise StageError(
-                "{} takes batches of {}, not {}".format(self._path, self.batch_size, batch_size),
-                "run the stage convert with --bs {}".format(batch_size),
-            )
+        _runtime_arguments.require_batch_size(self._path, self.batch_size, batch_size)
 
     def run(self, rows):
         """(B, 390, 243) float32 -> (195, B, 41) float32 log-probabilities."""

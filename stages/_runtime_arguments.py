@@ -1,11 +1,28 @@
-"""Options that stages with and without ONNX Runtime share."""
+"""Options, and a check, that stages with and without ONNX Runtime share."""
 
 import argparse
+import os
+
+from stages._stage import StageError
 
 
 def batch_size(parser):
     """Add the option --bs, a whole number from 1."""
     parser.add_argument("--bs", required=True, type=_positive, metavar="B", help="utterances in a batch")
+
+
+def available_threads():
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def require_batch_size(path, has, wanted):
+    """Refuse a model that is fixed to another batch size than the one wanted; `has` is None where it takes any."""
+    if has not in (None, wanted):
+        raise StageError(
+            "{} takes batches of {}, not {}".format(path, has, wanted),
+            "run the stage convert with --bs {}".format(wanted),
+        )
 
 
 def devices(parser):

@@ -22,7 +22,7 @@ import os
 
 import numpy
 
-from stages import _bins, _runtime, _stage
+from stages import _bins, _runtime, _runtime_arguments, _stage
 
 FORMULAS = {
     "max_abs": "max |a - b|",
@@ -104,7 +104,7 @@ def main(arguments):
     parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
     parser.add_argument("--outputs", required=True, metavar="DIR", help="the infer stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
-    _runtime.batch_size_argument(parser)
+    _runtime_arguments.batch_size(parser)
     options = parser.parse_args(arguments)
     manifest = _bins.read_manifest(options.batches, options.bs)
     batches = _bins.list_batches(options.batches, manifest)

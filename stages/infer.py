@@ -1,45 +1,86 @@
 """Runs every batch through the converted model, with ais_bench's file names and summary.
 
 out/result/inputs_{i}_0.npy for the whole batches, out/tail/ for the last, incomplete one: float32 (195, B, 41).
-obs/result_summary.json and obs/tail_summary.json: ais_bench's schema; compute times in ms. One batch is in memory at
-a time. In float32 the outputs are the same bytes for any number of threads.
+obs/result_summary.json and obs/tail_summary.json: ais_bench's schema; compute times in ms. As many batches as there
+are cores go through side by side, each on one core, and while one is read or written the others compute; memory holds
+one batch a core. The outputs are the same bytes for any number of cores.
 """
 
+import concurrent.futures
+import itertools
 import os
+import threading
 import time
 
-from stages import _bins, _runtime, _stage
+from stages import _bins, _network, _runtime_arguments, _stage
+
+
+class _Streams:
+    """Networks that run side by side, one a core."""
+
+    def __init__(self, network, out, batch_size, count):
+        self._idle = [network.stream() for _ in range(count)]
+        self._out = out
+        self._batch_size = batch_size
+        self._lock = threading.Lock()
+
+    def run(self, batch):
+        """Read, compute and write one batch; returns (batch, the output's path, compute time in ms)."""
+        rows = _bins.read_batch(batch, self._batch_size)
+        with self._lock:
+            network = self._idle.pop()
+        try:
+            start_s = time.perf_counter()
+            output = network.run(rows)
+            time_ms = (time.perf_counter() - start_s) * 1000.0
+        finally:
+            with self._lock:
+                self._idle.append(network)
+        return batch, _bins.write_output(self._out, batch, output), time_ms
+
+
+def _in_order(pool, function, items, ahead):
+    """`function` of every item, on the pool, in the items' order; at most `ahead` are under way or waiting."""
+    items = iter(items)
+    pending = [pool.submit(function, item) for item in itertools.islice(items, ahead)]
+    try:
+        while pending:
+            result = pending.pop(0).result()
+            pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
+            yield result
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 def main(arguments):
     parser = _stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
-    _runtime.batch_size_argument(parser)
+    _runtime_arguments.batch_size(parser)
     options = parser.parse_args(arguments)
     manifest = _bins.read_manifest(options.batches, options.bs)
     batches = _bins.list_batches(options.batches, manifest)
-    graph = _runtime.Graph(os.path.join(options.model, "model.onnx"))
-    graph.require_batch_size(options.bs)
+    network = _network.Network(os.path.join(options.model, "model.onnx"))
+    network.require_batch_size(options.bs)
     _bins.make_output_folders(options.out, batches)
     progress = _stage.Progress("infer", len(batches))
+    count = min(network.threads, len(batches))
+    streams = _Streams(network, options.out, options.bs, count)
     runs = {"result": ([], [], []), "tail": ([], [], [])}
-    for batch in batches:
-        rows = _bins.read_batch(batch, options.bs)
-        start_s = time.perf_counter()
-        output = graph.run(rows)
-        time_ms = (time.perf_counter() - start_s) * 1000.0
-        infiles, outfiles, times_ms = runs[batch.folder]
-        infiles.append(batch.source)
-        outfiles.append(_bins.write_output(options.out, batch, output))
-        times_ms.append(time_ms)
-        progress.advance()
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        for batch, path, time_ms in _in_order(pool, streams.run, batches, 2 * count):
+            infiles, outfiles, times_ms = runs[batch.folder]
+            infiles.append(batch.source)
+            outfiles.append(path)
+            times_ms.append(time_ms)
+            progress.advance()
     for folder, (infiles, outfiles, times_ms) in sorted(runs.items()):
         if folder == "tail" and not infiles:
             continue
         _stage.write_json(
             os.path.join(options.obs, folder + "_summary.json"),
-            _bins.summary(infiles, outfiles, times_ms, options.bs, ["stages.infer"] + list(arguments)),
+            _bins.summary(infiles, outfiles, times_ms, options.bs, ["stages.infer"] + list(arguments), streams=count),
         )
 
 

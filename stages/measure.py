@@ -14,7 +14,7 @@ import time
 import numpy
 
 from stages import _architecture as architecture
-from stages import _runtime, _stage
+from stages import _network, _runtime_arguments, _stage
 
 FORMULA = "1000*batchsize/mean(times_ms)"
 WARM_UPS = 1
@@ -65,20 +65,18 @@ def _loop(text):
 def main(arguments):
     parser = _stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
-    _runtime.batch_size_argument(parser)
+    _runtime_arguments.batch_size(parser)
     parser.add_argument("--loop", type=_loop, default=100, metavar="N", help="timed executions (default: 100)")
     options = parser.parse_args(arguments)
     path = os.path.join(options.model, "model.onnx")
-    graph = _runtime.Graph(path)
-    if graph.batch_size is None:
-        raise _stage.StageError("{} has no fixed batch size".format(path), "run the stage convert")
+    graph = _network.Network(path)
     graph.require_batch_size(options.bs)
     with open(path, "rb") as stream:
         digest = hashlib.sha256(stream.read()).hexdigest()
     rows = numpy.zeros(architecture.input_shape(options.bs), dtype=numpy.float32)
     progress = _stage.Progress("measure", options.loop)
     result = statistics(time_executions(graph.run, rows, options.loop, progress), options.bs)
-    result.update({"provider": _runtime.PROVIDER, "threads": graph.threads})
+    result.update({"provider": graph.description, "threads": graph.threads})
     _stage.write_json(os.path.join(options.obs, "measure.json"), result)
     _stage.write_json(
         os.path.join(options.out, "summary.json"),

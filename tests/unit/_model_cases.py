@@ -146,6 +146,19 @@ def write_stand_in(path, batch_size):
     onnx.save(model, str(path))
 
 
+def write_converted(path, weights, batch_size):
+    """Write the converted graph of a model with these weights, for one batch size."""
+    from stages import convert
+
+    plain = path.with_name("plain.onnx")
+    write_plain_onnx(plain, weights)
+    import onnx
+
+    graph = convert.fuse(onnx.load(str(plain)), str(plain), batch_size)
+    plain.unlink()
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
 def write_batches(folder, values, whole, tail, utterances=()):
     """The batches stage's folder, from `values`: float32 (whole + tail, B, 390, 243), one file each."""
     for index, rows in enumerate(values):

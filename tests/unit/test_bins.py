@@ -102,7 +102,7 @@ def test_summary_has_the_schema_and_throughput_of_ais_bench():
     summary = _bins.summary(["a.bin", "b.bin"], ["a_0.npy", "b_0.npy"], [10.0, 30.0], 8, ["x"])
     assert sorted(summary) == [
         "D2H_latency", "H2D_latency", "NPU_compute_time", "args", "filesinfo", "npu_compute_time_list", "pid",
-        "throughput",
+        "streams", "throughput",
     ]  # fmt: skip
     assert sorted(summary["NPU_compute_time"]) == ["count", "max", "mean", "median", "min", "percentile(99%)"]
     assert summary["filesinfo"]["1"] == {"infiles": ["b.bin"], "outfiles": ["b_0.npy"]}

@@ -1,0 +1,271 @@
+"""The converted model, run by kernels that are compiled when it is loaded: float32, the same bytes everywhere.
+
+The weights come out of the converted ONNX graph. A batch goes through in groups of utterances; in each group the two
+directions of a layer are two independent tasks, and so two cores work on one batch however small it is.
+"""
+
+import concurrent.futures
+import copy
+import functools
+import mmap
+
+import numpy
+import onnx
+from onnx import numpy_helper
+
+from stages import _architecture as architecture
+from stages import _kernels
+from stages._runtime_arguments import available_threads, require_batch_size
+from stages._stage import StageError
+
+_FRAMES = architecture.OUTPUT_FRAMES
+_HIDDEN = architecture.HIDDEN
+_GATES = 4 * _HIDDEN
+_MIDDLE = 122  # columns after the first convolution
+_CHANNELS = architecture.CHANNELS
+_FEATURES = architecture.CONV_FEATURES
+_GROUP = 16  # utterances at a time: full speed, and memory that does not grow with the batch size
+_CACHED_BYTES = 1 << 19  # of the rows that pass over every panel together
+_BLOCK = 8  # rows that every kernel takes at once
+_ALIGNMENT = 64
+_HUGE_PAGE = 1 << 21
+
+
+def _aligned(shape, dtype=numpy.float32):
+    """An array of zeros whose first byte is at a multiple of a cache line."""
+    size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
+    alignment = _HUGE_PAGE if size >= _HUGE_PAGE // 2 else _ALIGNMENT
+    memory = mmap.mmap(-1, size + alignment)
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)  # Python 3.8 and later; a matter of speed alone
+    if alignment == _HUGE_PAGE and advice is not None:
+        getattr(memory, "madvise")(advice)  # noqa: B009 - the stages are held to the library of 3.7
+    buffer = numpy.frombuffer(memory, dtype=numpy.uint8)
+    offset = -buffer.ctypes.data % alignment
+    return buffer[offset : offset + size].view(dtype).reshape(shape)
+
+
+def _panels(matrix, width):
+    """(K, N) -> (ceil(N / width), K, width), zeros where the last panel has no column."""
+    terms, columns = matrix.shape
+    count = -(-columns // width)
+    padded = numpy.zeros((terms, count * width), dtype=numpy.float32)
+    padded[:, :columns] = matrix
+    result = _aligned((count, terms, width))
+    result[...] = padded.reshape(terms, count, width).transpose(1, 0, 2)
+    return result
+
+
+@functools.lru_cache(maxsize=None)
+def _library(lanes, registers, features):
+    shape = _kernels.Shape(lanes, registers)
+    text = _kernels.source(shape, _HIDDEN, architecture.COLUMNS, _MIDDLE, _FEATURES, _FRAMES)
+    return shape, _kernels.Library(text, dict(features))
+
+
+def _expected_shapes():
+    """Name -> shape of every constant that the kernels take from a converted graph."""
+    wide = _CHANNELS * _FEATURES
+    shapes = {"project.weight": (2 * _HIDDEN, architecture.CLASSES), "logits.bias": (architecture.CLASSES,)}
+    for index, below in enumerate((1, _CHANNELS)):
+        shapes["conv{}.weight".format(index)] = (_CHANNELS, below, 3, 3)
+        shapes["conv{}.bias".format(index)] = (_CHANNELS,)
+    for layer in range(architecture.LAYERS):
+        name = "layer{}.".format(layer)
+        shapes[name + "input_weights"] = (2, _GATES, 2 * _HIDDEN if layer else wide)
+        shapes[name + "recurrent_weights"] = (2, _GATES, _HIDDEN)
+        shapes[name + "biases"] = (2, 2 * _GATES)
+    return shapes
+
+
+def _read_constants(path):
+    """(constants by name, batch size) of a converted graph; everything that the kernels rely on is checked here.
+
+    Raises:
+        StageError: the file is not a graph as the stage convert makes it.
+    """
+    try:
+        graph = onnx.load(path).graph
+        values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+        dimensions = [item.dim_value for item in graph.input[0].type.tensor_type.shape.dim]
+    except Exception as error:  # noqa: BLE001 - a damaged file makes protobuf or NumPy raise anything
+        raise StageError("{} is not a valid ONNX model: {}".format(path, (str(error) or repr(error)).splitlines()[0]))
+    for name, shape in sorted(_expected_shapes().items()):
+        found = values.get(name)
+        if found is None or found.shape != shape or found.dtype != numpy.float32:
+            raise StageError(
+                "{}: constant {} is not float32 of shape {}: no graph that the stage convert made".format(
+                    path, name, shape
+                ),
+                "run the stage convert",
+            )
+    if dimensions[:1] == [0] or tuple(dimensions[1:]) != architecture.input_shape(1)[1:]:
+        raise StageError("{} takes {}, not this model's input".format(path, dimensions), "run the stage convert")
+    return values, dimensions[0]
+
+
+class _Weights:
+    """A converted graph's constants, laid out for the kernels."""
+
+    def __init__(self, values, width):
+        self.kernels, self.kernel_biases = [], []
+        for name in ("conv0", "conv1"):
+            # (channels, below, row, column) -> terms in the order row, column, below
+            kernel = values[name + ".weight"].transpose(2, 3, 1, 0).reshape(-1, _CHANNELS)
+            self.kernels.append(_panels(kernel, _CHANNELS))
+            self.kernel_biases.append(_copy(values[name + ".bias"]))
+        self.inputs, self.biases, self.recurrent = [], [], []
+        for layer in range(architecture.LAYERS):
+            name = "layer{}".format(layer)
+            inputs = values[name + ".input_weights"]
+            if layer == 0:  # the convolutions' output lies columns first here, channels first in the graph
+                inputs = inputs.reshape(2, _GATES, _CHANNELS, _FEATURES).transpose(0, 1, 3, 2).reshape(2, _GATES, -1)
+            self.inputs.append([_panels(matrix.T, width) for matrix in inputs])
+            self.biases.append([_copy(bias[:_GATES] + bias[_GATES:]) for bias in values[name + ".biases"]])
+            self.recurrent.append([_panels(matrix.T, width) for matrix in values[name + ".recurrent_weights"]])
+        self.project = _panels(values["project.weight"], width)
+        self.logits_bias = _panels(values["logits.bias"][numpy.newaxis], width).reshape(-1)
+
+
+def _copy(values):
+    result = _aligned(values.shape)
+    result[...] = values
+    return result
+
+
+class _Group:
+    """Memory for up to `size` utterances on their way through the network; made once and used again."""
+
+    def __init__(self, size, logits):
+        self.size = size
+        # Products take whole blocks of rows: a few rows more cost less than another pass over the weights.
+        self.rows = -(-_FRAMES * size // _BLOCK) * _BLOCK
+        self.images = _aligned((size, architecture.ROWS + 2, architecture.COLUMNS + 2))
+        self.rings = _aligned((size, 4, _MIDDLE + 2, _CHANNELS))
+        self.frames = _aligned((self.rows, architecture.CHANNELS * _FEATURES))
+        self.layers = [_aligned((self.rows, 2 * _HIDDEN)) for _ in range(2)]
+        self.gates = [_aligned((self.rows, _GATES)) for _ in range(2)]
+        self.sums = [_aligned((size, _GATES)) for _ in range(2)]
+        self.cells = [_aligned((size, _HIDDEN)) for _ in range(2)]
+        self.zeros = _aligned((size, _HIDDEN))
+        self.logits = _aligned((self.rows, logits))
+
+
+class Network:
+    """A converted model, ready to run batches of any size.
+
+    Args:
+        path: the converted graph.
+        threads: how many cores one batch is spread over; by default all that this process may use.
+        features: LLVM's processor features, for tests; by default this processor's.
+    """
+
+    def __init__(self, path, threads=None, features=None):
+        features = _kernels.host_features() if features is None else features
+        shape = _kernels.host_shape(features)
+        registers = 32 if shape.blocks[0] == 8 else 16
+        self._shape, self._kernels = _library(shape.lanes, registers, tuple(sorted(features.items())))
+        self._path = path
+        values, self.batch_size = _read_constants(path)
+        self._weights = _Weights(values, self._shape.width)
+        self._prepare(available_threads() if threads is None else threads)
+
+    def _prepare(self, threads):
+        self.threads = threads
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads) if threads > 1 else None
+        self._groups = []
+
+    def stream(self):
+        """This network on one thread, with memory of its own and the same weights: several run side by side."""
+        other = copy.copy(self)
+        other._prepare(1)
+        return other
+
+    def require_batch_size(self, batch_size):
+        """Refuse a graph that was converted for another batch size: a throughput figure would silently be wrong."""
+        require_batch_size(self._path, self.batch_size, batch_size)
+
+    @property
+    def description(self):
+        """What computes, for the records of a run."""
+        return "kernels compiled for {} float32 lanes".format(self._shape.lanes)
+
+    def run(self, rows):
+        """(B, 390, 243) float32 -> (195, B, 41) float32 log-probabilities."""
+        batch_size = len(rows)
+        if rows.shape != architecture.input_shape(batch_size) or rows.dtype != numpy.float32:
+            raise ValueError("{} {} is no batch".format(rows.dtype, rows.shape))
+        output = numpy.empty(architecture.output_shape(batch_size), dtype=numpy.float32)
+        # Two threads a group, one for each direction.
+        groups = max(1, min(batch_size, self.threads // 2))
+        size = min(_GROUP, -(-batch_size // groups))
+        spans = [(start, min(start + size, batch_size)) for start in range(0, batch_size, size)]
+        for first in range(0, len(spans), groups):
+            self._run_groups(rows, output, spans[first : first + groups])
+        return output
+
+    def _run_groups(self, rows, output, spans):
+        largest = max(stop - start for start, stop in spans)
+        if len(self._groups) < len(spans) or self._groups[0].size != largest:
+            self._groups = [_Group(largest, len(self._weights.logits_bias)) for _ in spans]
+        work = [(group, start, stop) for group, (start, stop) in zip(self._groups, spans)]
+        self._all(self._convolve, [(group, rows[at], at - start) for group, start, stop in work
+                                   for at in range(start, stop)])  # fmt: skip
+        for layer in range(architecture.LAYERS):
+            self._all(self._direction, [(group, layer, direction) for group, _, _ in work for direction in range(2)])
+        self._all(self._classify, [(group, stop - start, output[:, start:stop]) for group, start, stop in work])
+
+    def _all(self, function, arguments):
+        """Call `function` for each tuple of arguments, on all threads; every call has ended when it returns."""
+        if self._pool is None or len(arguments) == 1:
+            for values in arguments:
+                function(*values)
+            return
+        for future in [self._pool.submit(function, *values) for values in arguments]:
+            future.result()
+
+    def _convolve(self, group, rows, index):
+        image = group.images[index]
+        image[1:-1, 1:-1] = rows
+        group.rings[index].fill(0.0)
+        weights = self._weights
+        self._kernels.convolutions(
+            image.ctypes.data, weights.kernels[0].ctypes.data, weights.kernel_biases[0].ctypes.data,
+            weights.kernels[1].ctypes.data, weights.kernel_biases[1].ctypes.data, group.rings[index].ctypes.data,
+            group.frames[index].ctypes.data, group.size * group.frames.shape[1],
+        )  # fmt: skip
+
+    def _direction(self, group, layer, direction):
+        below = group.frames if layer == 0 else group.layers[(layer + 1) % 2]
+        above = group.layers[layer % 2]
+        weights = self._weights
+        gates, width = group.gates[direction], below.shape[1]
+        passes = -(-group.rows * width * 4 // _CACHED_BYTES)
+        block = -(-group.rows // passes // _BLOCK) * _BLOCK
+        self._kernels.multiply(
+            below.ctypes.data, width, weights.inputs[layer][direction].ctypes.data, gates.ctypes.data, _GATES,
+            weights.biases[layer][direction].ctypes.data, 0, group.rows, width, _GATES // self._shape.width, block,
+            False,
+        )  # fmt: skip
+        group.cells[direction].fill(0.0)
+        self._kernels.recurrence(
+            gates.ctypes.data, weights.recurrent[layer][direction].ctypes.data,
+            above.ctypes.data + 4 * _HIDDEN * direction, 2 * _HIDDEN, group.size, _FRAMES, direction == 1,
+            group.zeros.ctypes.data, group.cells[direction].ctypes.data, group.sums[direction].ctypes.data,
+        )  # fmt: skip
+
+    def _classify(self, group, batch, output):
+        weights = self._weights
+        top = group.layers[(architecture.LAYERS - 1) % 2]
+        ld = group.logits.shape[1]
+        self._kernels.project(
+            top.ctypes.data, 2 * _HIDDEN, weights.project.ctypes.data, group.logits.ctypes.data, ld,
+            weights.logits_bias.ctypes.data, 0, group.rows, 2 * _HIDDEN, ld // self._shape.width, _BLOCK, False,
+        )  # fmt: skip
+        logits = (
+            group.logits[: _FRAMES * group.size]
+            .reshape(_FRAMES, group.size, ld)[:, :batch, : architecture.CLASSES]
+            .astype(numpy.float64)
+        )
+        logits -= logits.max(axis=2, keepdims=True)
+        # In float64, rounded once: the same bytes with any vector width of NumPy's.
+        output[...] = logits - numpy.log(numpy.exp(logits).sum(axis=2, keepdims=True))

@@ -1,0 +1,124 @@
+"""The compiled kernels: the reference's outputs, the same bytes for any vectors, cores and batches, refusals."""
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("llvmlite")
+
+from _model_cases import golden_weights, parity, write_converted  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from stages import _kernels, _network  # noqa: E402
+from stages._stage import StageError  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    write_converted(path, golden_weights(), 2)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def network(path):
+    return _network.Network(path)
+
+
+def _without(*parts):
+    features = _kernels.host_features()
+    return {name: has and not any(part in name for part in parts) for name, has in features.items()}
+
+
+def test_the_outputs_are_the_reference_s(network):
+    rows, expected = parity()
+    assert np.abs(network.run(rows) - expected).max() <= 2e-5
+
+
+@pytest.mark.parametrize("missing", [("avx512", "avx10", "amx"), ("sve",)])
+def test_narrower_vectors_give_the_same_bytes(path, network, missing):
+    rows, _ = parity()
+    narrow = _network.Network(path, features=_without(*missing))
+    assert np.array_equal(narrow.run(rows), network.run(rows))
+
+
+def test_a_processor_without_fused_multiply_add_gives_the_same_bytes(path, network):
+    rows, _ = parity()
+    oldest = _network.Network(path, features=_without("avx", "amx", "fma", "f16c", "vaes", "vpclmul", "xop", "sve"))
+    assert np.array_equal(oldest.run(rows[:1]), network.run(rows[:1]))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize("batch_size", [1, 3, 19])
+def test_threads_and_batch_size_change_no_byte(path, network, threads, batch_size):
+    rows = np.random.RandomState(batch_size).standard_normal((batch_size, 390, 243)).astype(np.float32)
+    rows[:, 100:] = 0
+    together = _network.Network(path, threads=threads).run(rows)
+    last = network.run(rows[-1:])
+    assert np.array_equal(together[:, -1:], last)
+
+
+def test_streams_share_weights_and_nothing_else(network):
+    rows, _ = parity()
+    first, second = network.stream(), network.stream()
+    expected = network.run(rows)
+    assert np.array_equal(first.run(rows), expected)
+    second.run(np.zeros_like(rows))
+    assert np.array_equal(first.run(rows), expected)
+
+
+def test_a_smaller_batch_after_a_larger_one_sees_nothing_of_it(network):
+    rows, _ = parity()
+    alone = network.run(rows[:1])
+    network.run(np.full((5, 390, 243), 3.0, dtype=np.float32))
+    assert np.array_equal(network.run(rows[:1]), alone)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 23), st.integers(1, 40), st.integers(1, 5), st.booleans())
+def test_a_product_of_any_size_adds_its_terms_in_their_order(network, rows, terms, panels, backwards):
+    terms *= 4
+    random = np.random.RandomState(rows * 1000 + terms)
+    width = network._shape.width
+    left = _network._copy(random.standard_normal((rows, terms)).astype(np.float32))
+    right = random.standard_normal((terms, panels * width)).astype(np.float32)
+    start = _network._copy(random.standard_normal(panels * width).astype(np.float32))
+    packed = _network._panels(right, width)
+    result = _network._aligned((rows, panels * width))
+    network._kernels.project(
+        left.ctypes.data, terms, packed.ctypes.data, result.ctypes.data, panels * width,
+        start.ctypes.data, 0, rows, terms, panels, 8, backwards,
+    )  # fmt: skip
+    expected = np.broadcast_to(start, result.shape).astype(np.float64)
+    for k in range(terms):  # a float64 holds the product of two float32 exactly: one rounding, as fused
+        expected = np.float32(expected + left[:, k : k + 1].astype(np.float64) * right[k].astype(np.float64))
+        expected = expected.astype(np.float64)
+    # A sum of float64 is rounded itself, before it is rounded to float32: that may differ in one unit, and rarely.
+    assert np.abs(result - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("layer2.recurrent_weights", lambda value: value[:, :-1]),
+        ("conv1.weight", lambda value: value.astype(np.float64)),
+        ("project.weight", None),
+    ],
+)
+def test_a_graph_whose_constants_do_not_fit_is_refused_before_any_kernel_sees_it(path, tmp_path, name, change):
+    model = onnx.load(path)
+    for item in list(model.graph.initializer):
+        if item.name == name:
+            value = onnx.numpy_helper.to_array(item)
+            model.graph.initializer.remove(item)
+            if change is not None:
+                model.graph.initializer.append(onnx.numpy_helper.from_array(change(value), name))
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    with pytest.raises(StageError, match=f"constant {name} is not float32 of shape"):
+        _network.Network(str(tmp_path / "model.onnx"))
+
+
+def test_a_batch_of_another_shape_reaches_no_kernel(network):
+    with pytest.raises(ValueError, match="is no batch"):
+        network.run(np.zeros((1, 389, 243), dtype=np.float32))
