@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,14 +41,20 @@ def spans_of(record: Mapping[str, Any]) -> list[Span]:
     return sorted(spans, key=lambda span: (span.started_s, -span.seconds, span.kind, span.name))
 
 
+def covered_s(spans: Iterable[Span], kind: str) -> float:
+    """Seconds that lie in at least one span of a kind."""
+    covered_s, until_s = 0.0, 0.0
+    for span in sorted((span for span in spans if span.kind == kind), key=lambda span: span.started_s):
+        if span.ended_s > until_s:
+            covered_s += span.ended_s - max(span.started_s, until_s)
+            until_s = span.ended_s
+    return covered_s
+
+
 def accounted(record: Mapping[str, Any]) -> str:
     """How much of the whole run lies in some phase, in a sentence: what lies in none is this program's own."""
     wall_s = float(record["observations"]["wall_s"])
-    covered_s, until_s = 0.0, 0.0
-    for span in spans_of(record):
-        if span.kind == PHASE and span.ended_s > until_s:
-            covered_s += span.ended_s - max(span.started_s, until_s)
-            until_s = span.ended_s
     return (
-        f"{covered_s:.2f} s of {wall_s:.2f} s lie in the phases below; the rest is this program's own start and record."
+        f"{covered_s(spans_of(record), PHASE):.2f} s of {wall_s:.2f} s lie in the phases below; the rest is this "
+        "program's own start and record."
     )
