@@ -84,7 +84,6 @@ class _Edits:
 
     def __init__(self, references, hypotheses):
         self.pairs = list(zip(references, hypotheses))
-        self._clean = [hypothesis[1:] for hypothesis in hypotheses]
         self._phones = [(a.split(), b.split()) for a, b in self.pairs]
 
     def reference(self):
@@ -95,11 +94,10 @@ class _Edits:
         ]
 
     def ours(self):
-        """What the stage does for both protocols: two strings' characters, and the phones' alignment with its pairs."""
+        """The same two as the stage counts them: the characters' distance, and the phones' alignment with its pairs."""
         for _ in range(MANY):
             found = []
-            for (reference, hypothesis), clean, (phones, spoken) in zip(self.pairs, self._clean, self._phones):
-                _edits.characters(reference, clean)
+            for (reference, hypothesis), (phones, spoken) in zip(self.pairs, self._phones):
                 edits = _edits.characters(reference, hypothesis)
                 found.append((edits, sum(_edits.alignment(phones, spoken)[:3])))
         return found
@@ -135,7 +133,7 @@ class _Beam:
         self._posteriors = posteriors
         self._names = _decode.symbols(units)
         self._model = model
-        self._tables = model.tables(units, ALPHA)
+        self._next, self._end = model.tables(units, ALPHA)
 
     def reference(self):
         """One labelling and one class at a time, the language model asked by word for each."""
@@ -143,12 +141,12 @@ class _Beam:
 
     def ours(self):
         """Side by side, as the stage does it."""
-        results = _decode.beams(self._posteriors * TOGETHER, *self._tables, width=WIDTH)
+        results = _decode.beams(self._posteriors * TOGETHER, self._next, self._end, WIDTH)
         return [self._text(result.labels) for result in results]
 
     def ours_alone(self):
         """The same search with one utterance at a time."""
-        return [self._text(_decode.beam(p, *self._tables, width=WIDTH).labels) for p in self._posteriors]
+        return [self._text(_decode.beam(p, self._next, self._end, WIDTH).labels) for p in self._posteriors]
 
     def _text(self, labels):
         return " ".join(self._names[k] for k in labels)

@@ -315,11 +315,11 @@ class _Search:
         """A BeamResult an utterance, in the order in which they were given."""
         lengths = np.maximum(self._tree.lengths[self._nodes], 1)
         best = np.argmax((self._totals + lm_end[self._last]) / lengths, axis=1)
-        results = [None] * len(self._order)
-        for place, utterance in enumerate(self._order.tolist()):
+        results = []
+        for utterance, place in enumerate(np.argsort(self._order).tolist()):
             labels = self._tree.labels(self._nodes[place, best[place]])
             empty_survived = bool((self._nodes[place] == place).any())
-            results[utterance] = BeamResult(labels, empty_survived, bool(underflowed[utterance]))
+            results.append(BeamResult(labels, empty_survived, bool(underflowed[utterance])))
         return results
 
 

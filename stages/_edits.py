@@ -24,19 +24,16 @@ def alignment(reference, hypothesis):
     """How one list of phones becomes the other with the fewest unit-cost edits.
 
     Returns:
-        (substitutions, insertions, deletions, confusions): three counts, whose sum is the distance, and how often
-        each (reference phone, hypothesis phone). Where several alignments are shortest, rapidfuzz's choice.
+        (substitutions, insertions, deletions, confusions): three counts, whose sum is the distance, and a list of
+        (reference phone, hypothesis phone), one for each substitution. Where several alignments are shortest,
+        rapidfuzz's choice.
     """
     edits = Levenshtein.editops(reference, hypothesis).as_list()
-    replaced = [(reference[i], hypothesis[j]) for kind, i, j in edits if kind == "replace"]
-    others = len(edits) - len(replaced)
-    insertions = (
-        others + len(hypothesis) - len(reference)
-    ) // 2  # and insertions - deletions is the lengths' difference
-    confusions = {}
-    for pair in replaced:
-        confusions[pair] = confusions.get(pair, 0) + 1
-    return len(replaced), insertions, others - insertions, confusions
+    confusions = [(reference[i], hypothesis[j]) for kind, i, j in edits if kind == "replace"]
+    others = len(edits) - len(confusions)
+    # Insertions and deletions differ by as much as the lengths do.
+    insertions = (others + len(hypothesis) - len(reference)) // 2
+    return len(confusions), insertions, others - insertions, confusions
 
 
 def percent(edits, length):

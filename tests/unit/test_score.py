@@ -206,7 +206,7 @@ def test_edits_equal_the_textbook_distance(reference, hypothesis):
     substitutions, insertions, deletions, confusions = _edits.alignment(reference, hypothesis)
     assert substitutions + insertions + deletions == plain_distance(reference, hypothesis)
     assert len(reference) - deletions + insertions == len(hypothesis)
-    assert sum(confusions.values()) == substitutions
+    assert len(confusions) == substitutions
     assert all(a != b for a, b in confusions)
     left, right = " ".join(reference), " ".join(hypothesis)
     assert _edits.characters(left, right) == plain_distance(left, right)
