@@ -6,18 +6,23 @@ Python 3.9). That is not the pinned toolchain, and the record must say so by its
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bundle import host as host_facts
+from bundle.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED
+from bundle.audit.evidence import open_run
+from bundle.audit.verify import verify_run
 from bundle.images.build import known_images
 from bundle.images.compile import why_left_out
 from bundle.images.definition import load_definition
 from bundle.paths import Paths
 from tests.integration._ascend import checkout, run
-from tests.integration._runs import ROOT
+from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.host import AscendHost
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
@@ -42,8 +47,15 @@ def paths(tmp_path_factory) -> Paths:
 
 
 @pytest.fixture(scope="module")
-def on_npu(paths: Paths) -> dict[str, Any]:
-    return run(paths, AscendHost(), "sandbox", 8, toolchain="pinned")
+def npu_run(paths: Paths) -> Path:
+    """The folder of a run on the simulated NPU."""
+    run(paths, AscendHost(), "sandbox", 8, toolchain="pinned")
+    return (paths.runs / "latest").resolve()
+
+
+@pytest.fixture(scope="module")
+def on_npu(npu_run: Path) -> dict[str, Any]:
+    return json.loads((npu_run / "record.json").read_bytes())
 
 
 def row(document: dict[str, Any], component: str) -> dict[str, str]:
@@ -75,6 +87,16 @@ def test_each_step_ran_in_the_image_that_the_guide_s_toolchain_has_for_it(on_npu
         assert images[stage] == on_npu["images"][image], stage
     features = next(stage for stage in on_npu["stages"] if stage["name"] == "features")
     assert features["argv"][features["argv"].index("--implementation") + 1] == "kaldi"
+
+
+def test_an_audit_refutes_nothing_of_it(paths, npu_run):
+    outcome = verify_run(open_run(npu_run, paths), GOLDEN / "TIMIT", paths.data / "demo" / "checkpoint.pth")
+    assert outcome.of_status(REFUTED) == []
+    # Two executions are no figure, and the audit says so; all else is proven or, like the chip, attested.
+    assert [claim.key for claim in outcome.of_status(UNVERIFIED)] == ["speed-valid@8"]
+    proven = {claim.key for claim in outcome.of_status(PROVEN)}
+    assert {"layer:built:kaldi", "image:kaldi", "image:cann", "score@8", "symbols@8"} <= proven
+    assert "toolchain" in {claim.key for claim in outcome.of_status(ATTESTED)}
 
 
 def test_the_same_on_the_cpu_gives_the_same_error_rates(paths, on_npu):
