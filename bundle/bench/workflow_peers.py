@@ -20,7 +20,7 @@ from bundle.errors import CouldNotVerify
 from bundle.graph.store import Store
 
 VERSIONS = {"dvc": "3.67.1", "snakemake": "9.27.1"}
-_WORK = "work"
+_WORK, _SOURCE = "work", "source"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class Peer:
     Attributes:
         argv: does what is to do, which is nothing.
         idle: whether what it printed says that nothing was to do.
-        first: a step's stored file of this copy, whose change it must notice.
     """
 
     name: str
@@ -69,7 +68,7 @@ class Peer:
         """
         if not self.idle(self.run()):
             raise CouldNotVerify(f"{self.name} has something to do where nothing changed")
-        source = self.folder / "source"
+        source = self.folder / _SOURCE
         text = source.read_text()
         source.write_text(text + ".")
         if self.idle(self.run()):
@@ -95,6 +94,11 @@ def _word(key: str) -> str:
     return key.replace("@", "_").replace(":", "_")
 
 
+def _read_by(step: Step, steps: list[Step]) -> list[str]:
+    """What a step reads: the folders of the steps before it, and the last one the source that `Peer.check` changes."""
+    return [*dict.fromkeys(f"{_WORK}/{name}" for name in step.inputs), *([_SOURCE] if step is steps[-1] else [])]
+
+
 def _environment(folder: Path) -> dict[str, str]:
     home = folder / "home"
     home.mkdir(exist_ok=True)
@@ -103,7 +107,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def _new(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    (folder / "source").write_text("what the first steps read\n")
+    (folder / _SOURCE).write_text("what the last step reads\n")
     return folder
 
 
@@ -124,7 +128,8 @@ def make(folder: Path, steps: list[Step]) -> Peer | None:
     }
     for step in steps:
         before = [f"{name}.stamp" for name in step.inputs] + [path for name in step.inputs for path in files[name]]
-        rules.append(f"{step.name}.stamp: source {' '.join(dict.fromkeys(before))}")
+        before += [_SOURCE] if step is steps[-1] else []
+        rules.append(f"{step.name}.stamp: {' '.join(dict.fromkeys(before))}")
         rules.append(f"\trm -rf {_WORK}/{step.name}; mkdir -p {_WORK}; cp -r {step.stored} {_WORK}/{step.name}")
         rules.append("\ttouch $@")
         if files[step.name]:
@@ -175,7 +180,7 @@ def dvc(folder: Path, steps: list[Step], programs: Path) -> Peer:
     for step in steps:
         stages[step.name] = {
             "cmd": f"rm -rf {_WORK}/{step.name} && mkdir -p {_WORK} && cp -r {step.stored} {_WORK}/{step.name}",
-            "deps": ["source", *dict.fromkeys(f"{_WORK}/{name}" for name in step.inputs)],
+            "deps": _read_by(step, steps),
             "outs": [f"{_WORK}/{step.name}"],
         }
     (folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))  # JSON is YAML
@@ -190,7 +195,7 @@ def snakemake(folder: Path, steps: list[Step], programs: Path) -> Peer:
     _new(folder)
     rules = ["rule all:\n    input: " + ", ".join(repr(f"{_WORK}/{step.name}") for step in steps)]
     for step in steps:
-        before = ", ".join(repr(path) for path in ("source", *dict.fromkeys(f"{_WORK}/{n}" for n in step.inputs)))
+        before = ", ".join(repr(path) for path in _read_by(step, steps))
         rules.append(
             f"rule {step.name}:\n    input: {before}\n    output: directory({f'{_WORK}/{step.name}'!r})\n"
             f"    shell: 'cp -r {step.stored} {{output}} && touch {{output}}'"

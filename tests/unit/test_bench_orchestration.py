@@ -1,0 +1,92 @@
+"""The bench's peers and copies: each has the run's own graph, and is caught when it does not look after it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bundle.bench import nothing
+from bundle.bench.workflow_peers import Peer, Step, make, steps_of
+from bundle.errors import CouldNotVerify
+from bundle.graph.digests import StatCache
+from bundle.graph.store import Store
+from bundle.report.timeline import PHASE, STAGE, Span, covered_s
+
+
+def stored(folder: Path, name: str, text: str) -> Path:
+    out = folder / name / "out"
+    out.mkdir(parents=True)
+    (out / "result").write_text(text)
+    return out
+
+
+@pytest.fixture
+def steps(tmp_path: Path) -> list[Step]:
+    first = Step("first", (), stored(tmp_path / "store", "1", "one"))
+    return [first, Step("second", ("first",), stored(tmp_path / "store", "2", "two"))]
+
+
+def made(folder: Path, steps: list[Step]) -> Peer:
+    if shutil.which("make") is None:
+        pytest.skip("make is not on this machine")
+    peer = make(folder, steps)
+    assert peer is not None
+    peer.idle(peer.run())
+    return peer
+
+
+def test_make_makes_the_run_s_files_and_then_has_nothing_to_do(tmp_path: Path, steps: list[Step]):
+    peer = made(tmp_path / "make", steps)
+    assert (tmp_path / "make" / "work" / "second" / "result").read_text() == "two"
+    assert peer.idle(peer.run())
+    peer.check()
+
+
+def test_make_notices_a_changed_file_of_a_step_before(tmp_path: Path, steps: list[Step]):
+    peer = made(tmp_path / "make", steps)
+    (tmp_path / "make" / "work" / "first" / "result").write_text("changed")
+    assert not peer.idle(peer.run())
+
+
+def test_a_peer_that_never_does_anything_is_no_peer(tmp_path: Path, steps: list[Step]):
+    peer = made(tmp_path / "make", steps)
+    blind = Peer("blind", peer.folder, ("/bin/true",), lambda text: True)
+    with pytest.raises(CouldNotVerify, match="does not notice"):
+        blind.check()
+
+
+def test_steps_are_the_record_s_stages_with_their_inputs_from_other_stages(tmp_path: Path):
+    record = {
+        "stages": [
+            {"key": "corpus", "fingerprint": "ab" * 32, "inputs": {"conf": {"from": "conf/timit"}}},
+            {"key": "score@8", "fingerprint": "cd" * 32, "inputs": {"corpus": {"from": "corpus"}}},
+        ]
+    }
+    found = steps_of(record, Store(tmp_path / "store", tmp_path / "tmp", StatCache(None)))
+    assert [(step.name, step.inputs) for step in found] == [("corpus", ()), ("score_8", ("corpus",))]
+    assert found[1].stored == tmp_path / "store" / "cd" / ("cd" * 32) / "out"
+
+
+def test_the_copy_for_a_run_from_nothing_holds_nothing_made_and_nothing_of_the_user_s(tmp_path: Path):
+    root = tmp_path / "checkout"
+    for path in (
+        "tasks.py", "bundle/x.py", "bundle/__pycache__/x.pyc", "conf/a.toml", "data/demo/checkpoint.pth",
+        "data/data.zip", "data/user.lock.json", "artifacts/store/x", ".venv/x", ".git/x",
+    ):  # fmt: skip
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(path)
+    copy = nothing._copy(root, tmp_path / "copy")
+    found = sorted(str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file())
+    assert found == ["bundle/x.py", "conf/a.toml", "data/demo/checkpoint.pth", "tasks.py"]
+
+
+def test_seconds_that_two_spans_share_count_once():
+    spans = [
+        Span(STAGE, "a", 0.0, 4.0),
+        Span(STAGE, "b", 2.0, 4.0),
+        Span(STAGE, "c", 8.0, 1.0),
+        Span(PHASE, "p", 0, 99),
+    ]
+    assert covered_s(spans, STAGE) == 7.0
