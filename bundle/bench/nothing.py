@@ -40,14 +40,15 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     spans = spans_of(record)
     for line in _account(spans):
         bench.say(line)
-    fetch_s = sum(span.seconds for span in spans if span.kind == PHASE and span.name == "fetch")
+    # With every file there, that phase only hashes them, which is this run's own work.
+    download_s = sum(span.seconds for span in spans if span.name == "fetch") if absent else 0.0
     checked = (
         "every layer and image has its pinned ID and the demo corpus its pinned digest, no stage came from a store, "
         "a second run found all of them stored and came to the same identity"
     )
     yield Figure(
-        GOAL, "first run, all but the download", wall_s - fetch_s, "s",
-        "wall time of `reproduce --bs 8` with an empty artifacts folder - the phases 'fetch'", AT_MOST, 180.0,
+        GOAL, "first run, all but the download", wall_s - download_s, "s",
+        "wall time of `reproduce --bs 8` with an empty artifacts folder - the phases 'fetch' if any file was absent", AT_MOST, 180.0,
         checked=checked,
     )  # fmt: skip
     yield Figure(
