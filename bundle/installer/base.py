@@ -37,7 +37,7 @@ class Bases:
         for archive in self._archives:
             archive.close()
 
-    def chunks(self, entry: Entry) -> Optional[Iterator[bytes]]:
+    def chunks(self, entry: Entry) -> Optional[Iterator[memoryview]]:
         """A file's content from wherever it is, or None where no base names it."""
         if entry.sha256 in self._packed:
             archive, offset = self._packed[entry.sha256]
@@ -63,11 +63,12 @@ class Bases:
         return wrong
 
 
-def _file_chunks(path: Path) -> Iterator[bytes]:
+def _file_chunks(path: Path) -> Iterator[memoryview]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    buffer = memoryview(bytearray(CHUNK_BYTES))
     try:
-        while chunk := os.read(descriptor, CHUNK_BYTES):
-            yield chunk
+        while count := os.readv(descriptor, [buffer]):
+            yield buffer[:count]
     finally:
         os.close(descriptor)
 

@@ -121,7 +121,7 @@ def _check_room(folder: Path, needed_bytes: int) -> None:
                       "free some space, or choose another disk: --to FOLDER")  # fmt: skip
 
 
-def _write(entry: Entry, chunks: Iterator[bytes], path: Path, meter: Meter) -> None:
+def _write(entry: Entry, chunks: Iterator[memoryview], path: Path, meter: Meter) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor, digest = os.open(path, flags, 0o600), hashlib.sha256()

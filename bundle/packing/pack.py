@@ -200,7 +200,7 @@ def _attestations(
     ]
     for run in packed:
         data = next(item for item in run.items if item.path.endswith("/record.json"))
-        content = b"".join(data.chunks())
+        content = data.content()
         items.append(
             Item.of_bytes(
                 f"attestations/run-{run.name}.dsse.json", envelope(run_statement(json.loads(content), content), signer)

@@ -41,7 +41,8 @@ class Signer:
         return self.key.sign(message)
 
 
-def _signer(key: Ed25519PrivateKey) -> Signer:
+def signer_of(key: Ed25519PrivateKey) -> Signer:
+    """A private key with what is said of it."""
     public = key.public_key()
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return Signer(key, fingerprint_of(public.public_bytes_raw()), pem.decode("ascii"))
@@ -61,7 +62,7 @@ def make_key(path: Path, environ: Mapping[str, str] = os.environ) -> Signer:
     Raises:
         UsageError: the file exists.
     """
-    signer, passphrase = _signer(Ed25519PrivateKey.generate()), _passphrase(environ)
+    signer, passphrase = signer_of(Ed25519PrivateKey.generate()), _passphrase(environ)
     encryption = (
         serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     )  # fmt: skip
@@ -106,7 +107,7 @@ def load_key(path: Path, environ: Mapping[str, str] = os.environ) -> Signer:
         ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError(f"{path} is not an Ed25519 key", hint="`invoke bundle.keys.make` makes one")
-    return _signer(key)
+    return signer_of(key)
 
 
 def envelope(statement: Mapping[str, Any], signer: Signer | None) -> bytes:

@@ -62,14 +62,19 @@ class Item:
         """A file on this machine."""
         return cls(path, source, source.stat().st_size, sha256=sha256)
 
-    def chunks(self) -> Iterator[bytes]:
-        """Its content."""
+    def chunks(self) -> Iterator[memoryview]:
+        """Its content, each piece good until the next."""
         if isinstance(self.source, bytes):
-            yield self.source
+            yield memoryview(self.source)
             return
+        buffer = memoryview(bytearray(CHUNK_BYTES))
         with open(self.source, "rb", buffering=0) as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                yield chunk
+            while count := stream.readinto(buffer):
+                yield buffer[:count]
+
+    def content(self) -> bytes:
+        """The whole of a small one."""
+        return b"".join(map(bytes, self.chunks()))
 
 
 def statement_of(items: Sequence[Item], about: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +155,7 @@ class _Output:
             self.discard()
             raise
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
             number, inside = divmod(offset, self._size_bytes)
@@ -203,17 +208,17 @@ def write_bundle(
     head_end = BLOCK_BYTES + head_bytes + padding_bytes(head_bytes)
     if part_size_bytes and part_size_bytes < head_end:
         raise UsageError(f"--part-size must be {head_end} bytes or more: the list stands in the first part")
-    offsets, end = {}, head_end
+    offsets, headers, end = {}, {}, head_end
     for item in items:
         if not item.in_base:
-            offsets[item.path] = end
-            end += len(_header(item)) + item.size_bytes + padding_bytes(item.size_bytes)
+            offsets[item.path], headers[item.path] = end, tar_header(item.path, item.size_bytes, item.executable)
+            end += len(headers[item.path]) + item.size_bytes + padding_bytes(item.size_bytes)
     target.parent.mkdir(parents=True, exist_ok=True)
     output = _Output(target, end + 2 * BLOCK_BYTES, part_size_bytes)
 
     def copy(item: Item) -> Item:
-        offset = offsets[item.path]
-        header, digest = _header(item), hashlib.sha256()
+        offset, header = offsets[item.path], headers[item.path]
+        digest = hashlib.sha256()
         output.write(offset, header)
         position = offset + len(header)
         end_of_content = position + item.size_bytes
@@ -242,10 +247,6 @@ def write_bundle(
     except BaseException:
         output.discard()
         raise
-
-
-def _header(item: Item) -> bytes:
-    return tar_header(item.path, item.size_bytes, item.executable)
 
 
 def _remove_stale(target: Path, names: Sequence[Path]) -> None:

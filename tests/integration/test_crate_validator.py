@@ -54,7 +54,7 @@ def crate(folder: Path) -> Path:
     for item in pack_run(Paths(folder), "one", "none", False).items:
         path = folder / "carried" / item.path.rpartition("/")[2]
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"".join(item.chunks()))
+        path.write_bytes(item.content())
     return folder / "carried"
 
 

@@ -78,41 +78,43 @@ class _Speech:
             _arpa.write(str(path), lm.estimate(list(self.labels.values())))
             return path.read_bytes()
 
-    def score(self, decode):
-        """By the stage's own code."""
-        from stages import _arpa
-        from stages import score as stage
+    def phn_text(self) -> bytes:
+        return "".join(f"{name} {' '.join(phones)}\n" for name, phones in self.labels.items()).encode()
 
-        decoder = stage._Greedy(UNITS)
-        if decode == "Beam":
-            with tempfile.NamedTemporaryFile() as arpa:
-                arpa.write(self.language_model())
-                arpa.flush()
-                decoder = stage._Beam(UNITS, _arpa.read(arpa.name), 10, 0.1)
-        scores = [
-            stage._score(e["id"], self.labels[e["id"]],
-                         decoder.phones(self.batches[e["batch"]][: e["output_frames"], e["row"]], e["id"]), decoder)
-            for e in self.entries
-        ]  # fmt: skip
-        published = (len(scores) - 1) // SIZE * SIZE
-        for place, item in enumerate(scores):
-            item["in_published"] = place < published
-        document = {
-            "batch_size": SIZE, "split": "dev", "decode": decoder.description(), "excluded": [],
-            "protocols": {
-                "published": stage._summary([s for s in scores if s["in_published"]], "published"),
-                "complete": stage._summary(scores, "complete"),
-            },
-        }  # fmt: skip
-        kept = [{k: v for k, v in s.items() if not k.startswith("_")} for s in scores]
-        lines = "".join(json.dumps(s, sort_keys=True, ensure_ascii=False) + "\n" for s in kept)
-        return document, lines.encode()
+    def arrays(self) -> dict[str, bytes]:
+        return {f"{self.folder(n)}/inputs_{n}_0.npy": _npy(values) for n, values in self.batches.items()}
+
+    def score(self, decode) -> dict[str, bytes]:
+        """What the stage itself makes of it."""
+        from stages import score
+
+        inputs = {
+            "outputs": self.arrays(),
+            "batches": {"manifest.json": pretty_json(self.manifest())},
+            "corpus": {"units": _lines(UNITS), "dev/phn_text": self.phn_text()},
+            "lm": {"lm_phone_bg.arpa": self.language_model()},
+            "out": {},
+            "obs": {},
+        }
+        with tempfile.TemporaryDirectory() as name:
+            words = ["--bs", str(SIZE), "--decode", decode]
+            for option, files in inputs.items():
+                place = Path(name) / option
+                place.mkdir()
+                words += [f"--{option}", str(place)]
+                for path, data in files.items():
+                    (place / path).parent.mkdir(exist_ok=True)
+                    (place / path).write_bytes(data)
+            score.main(words)
+            return {path.name: path.read_bytes() for path in (Path(name) / "out").iterdir()}
+
+
+def _lines(words) -> bytes:
+    return ("\n".join(words) + "\n").encode()
 
 
 def _outputs(speech: _Speech, decode: str) -> dict[str, dict[str, bytes]]:
     """What each stage wrote into out/."""
-    document, lines = speech.score(decode)
-    phn_text = "".join(f"{name} {' '.join(phones)}\n" for name, phones in speech.labels.items())
     phones = sum(map(len, speech.labels.values()))
     counts = {split: {"speakers": 1, "utterances": 10, "phones": phones} for split in ("train", "dev", "test")}
     summary = {
@@ -123,7 +125,7 @@ def _outputs(speech: _Speech, decode: str) -> dict[str, dict[str, bytes]]:
         "max_abs": 1e-5, "cosine": 1.0, "relative_euclidean": 1e-6, "kl": 1e-9, "rmse": 1e-6, "mean_relative": 1e-6,
         "symbols_changed": 0, "utterances": 10, "frames": 1950, "scored_frames": 600, "within_thresholds": True,
     }  # fmt: skip
-    arrays = {f"{speech.folder(n)}/inputs_{n}_0.npy": _npy(values) for n, values in speech.batches.items()}
+    arrays = speech.arrays()
     probes = {
         "base": {"python": "3.11.2", "debs": {}, "wheels": {"numpy": "1.26.4", "kaldiio": "2.18.1"}},
         "features": {"python": "3.11.2", "debs": {}, "wheels": {"kaldi-native-fbank": "1.22"}},
@@ -132,8 +134,8 @@ def _outputs(speech: _Speech, decode: str) -> dict[str, dict[str, bytes]]:
     }
     return {
         "corpus": {
-            "units": ("\n".join(UNITS) + "\n").encode(),
-            "dev/phn_text": phn_text.encode(),
+            "units": _lines(UNITS),
+            "dev/phn_text": speech.phn_text(),
             "summary.json": pretty_json(summary),
         },
         "features": {"dev/fbank.ark": b"features"},
@@ -143,7 +145,7 @@ def _outputs(speech: _Speech, decode: str) -> dict[str, dict[str, bytes]]:
         f"convert@{SIZE}": {"model.onnx": b"converted"},
         f"infer@{SIZE}": arrays,
         f"reference@{SIZE}": arrays,
-        f"score@{SIZE}": {"score.json": pretty_json(document), "utterances.jsonl": lines},
+        f"score@{SIZE}": speech.score(decode),
         f"measure@{SIZE}": {"summary.json": pretty_json({"batch_size": SIZE, "loop": LOOP})},
         f"compare@{SIZE}": {
             "compare.json": pretty_json(

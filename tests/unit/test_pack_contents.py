@@ -189,7 +189,7 @@ def test_none_gives_the_record_the_reports_and_the_crate_alone(tmp_path):
 
 def test_the_crate_describes_the_record_and_the_reports_that_go_with_it(tmp_path):
     paths = make_run(tmp_path)
-    carried = {item.path.rpartition("/")[2]: b"".join(item.chunks())
+    carried = {item.path.rpartition("/")[2]: item.content()
                for item in runs.pack_run(paths, "latest", "none", False).items}  # fmt: skip
     graph = {entity["@id"]: entity for entity in json.loads(carried[METADATA])["@graph"]}
     for name in ("record.json", "report.html", WORKFLOW):
