@@ -18,7 +18,7 @@ from stages._stage import parser, read_json, run, write_json
 
 WIDTH, ALPHA = 10, 0.1
 MANY = 200  # a list of a few microseconds is timed so often in one go
-TOGETHER = 28  # copies of each utterance that are searched side by side, as many as the stage would take together
+TOGETHER = 28  # copies of each utterance that are searched side by side: as many as the stage takes together
 
 
 def main(arguments):
@@ -158,7 +158,8 @@ _ZERO = _decode.LOG_ZERO
 def labelling_by_labelling(logprobs, names, model):
     """The prefix beam search as it is described, over a dictionary of labellings; returns the best one's class ids.
 
-    A labelling has three logarithms: of its paths that end in a blank, of those that end in its last label, of all.
+    Nothing is worked out ahead: each class of each labelling takes its logarithm and asks the language model. A
+    labelling has three logarithms: of its paths that end in a blank, of those that end in its last label, of all.
     """
     words = [_arpa.START, _arpa.UNKNOWN] + names[2:]
     probabilities = np.exp(logprobs.astype(np.float64)).astype(np.float32)
@@ -166,14 +167,14 @@ def labelling_by_labelling(logprobs, names, model):
     for t, frame in enumerate(probabilities):
         if float(1 - frame[0]) < _decode.SEARCH_NON_BLANK_FROM:
             continue
-        logs = [math.log(p) if p > 0 else _ZERO for p in frame]
         blank_before = float(probabilities[t - 1][0])
         reached = {}
         for labelling, (blank, label, total) in _most_probable(beams):
             before = words[labelling[-1] if labelling else 0]
-            for k, log in enumerate(logs):
+            for k in range(len(frame)):
+                log = _log(frame[k])
                 if k == 0:
-                    repeated = label + logs[labelling[-1]] if labelling else _ZERO
+                    repeated = label + _log(frame[labelling[-1]]) if labelling else _ZERO
                     _arrive(reached, labelling, total + log, repeated)
                     continue
                 source = total
@@ -187,6 +188,10 @@ def labelling_by_labelling(logprobs, names, model):
         end = model.log10(words[labelling[-1] if labelling else 0], _arpa.END) * math.log(10.0) * ALPHA
         ended.append(((total + end) / max(len(labelling), 1), labelling))
     return max(ended, key=lambda item: item[0])[1]
+
+
+def _log(probability):
+    return math.log(probability) if probability > 0 else _ZERO
 
 
 def _most_probable(beams):
