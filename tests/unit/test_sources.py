@@ -2,9 +2,12 @@
 
 import gzip
 import hashlib
+import http.server
 import lzma
 import shutil
+import threading
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
@@ -248,3 +251,58 @@ def test_every_archive_that_cannot_be_had_is_named(paths, monkeypatch):
     with pytest.raises(FetchError, match="Archive a; cannot fetch Archive b") as caught:
         archives.fetch_archives(paths, ["a", "b"], lambda _: None)
     assert "page-a" in caught.value.hint and "page-b" in caught.value.hint
+
+
+class Vendor(http.server.BaseHTTPRequestHandler):
+    """A vendor's server behind a proxy: it gives its package to who comes from its page, as CANN's does."""
+
+    asked: ClassVar[list[tuple[str, str]]] = []
+
+    def do_GET(self):
+        self.asked.append((self.path, self.headers.get("Referer", "")))
+        self.send_response(200 if self.headers.get("Referer") == "https://vendor.invalid/" else 403)
+        self.end_headers()
+        self.wfile.write(CONTENT)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def vendor():
+    Vendor.asked.clear()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Vendor)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_licensed_package_is_asked_for_only_after_consent_through_the_proxy_with_its_header(paths, vendor):
+    (paths.conf / "site.toml").write_text(f'[http]\nproxy = "{vendor}"\n')
+    table = (
+        f'[a]\ntitle = "T"\nfile = "a.run"\nfirst_use = true\nzip_sha256 = "{sha256(CONTENT)}"\naccept = "CANN"\n'
+        'licence = "L"\npage = "p"\nurls = ["http://vendor.invalid/a.zip"]\n'
+    )
+    sources_toml(paths, table)
+    with pytest.raises(CouldNotRun, match="accepts Huawei's licence"):
+        archives.fetch_archives(paths, ["a"], lambda _: None)
+    assert Vendor.asked == []
+    user_lock.accept(paths, "CANN")
+    with pytest.raises(FetchError, match="cannot fetch T") as caught:
+        archives.fetch_archives(paths, ["a"], lambda _: None)
+    assert "403" in caught.value.detail
+    sources_toml(paths, table + 'headers = { Referer = "https://vendor.invalid/" }\n')
+    archives.fetch_archives(paths, ["a"], lambda _: None)
+    assert (paths.data / "sources" / "a.zip").read_bytes() == CONTENT
+    assert Vendor.asked[-1] == ("http://vendor.invalid/a.zip", "https://vendor.invalid/")
+
+
+def test_every_package_of_cann_has_that_header_a_digest_and_a_licence():
+    known = load_sources(Paths.of_checkout({}).conf)
+    packages = [source for name, source in known.items() if name.startswith("cann-")]
+    assert len(packages) == 3
+    assert all(source.headers["Referer"].startswith("https://www.hiascend.com") for source in packages)
+    assert all(source.accept == "CANN" and len(source.zip_sha256) == 64 for source in packages)
