@@ -6,8 +6,8 @@ Run as a script, in a fresh interpreter with one thread, as the kernel wants it;
 
 RULE is what binfmt_misc takes (https://docs.kernel.org/admin-guide/binfmt-misc.html). Since Linux 6.7 each user
 namespace may mount a binfmt_misc of its own, which processes outside of it neither see nor are touched by, and which
-ends with the last of its processes. The user keeps its numbers; a failure is one line on standard error and exit code
-125, in which the program was not started.
+ends with the last of its processes. PROGRAM sees its user as number 0, with the rights that it has outside; bubblewrap
+gives the number back. A failure is one line on standard error and exit code 125: PROGRAM was not started.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def enter(rule: str) -> None:
     uid, gid = os.getuid(), os.getgid()
     _check(libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS), "making a user namespace")
     _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{uid} {uid} 1")
-    _write("/proc/self/gid_map", f"{gid} {gid} 1")
+    _write("/proc/self/uid_map", f"0 {uid} 1")  # who registers must be number 0 of the namespace
+    _write("/proc/self/gid_map", f"0 {gid} 1")
     _check(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "keeping mounts private")
     flags = _MS_NOSUID_NODEV_NOEXEC
     _check(libc.mount(b"binfmt_misc", _BINFMT.encode(), b"binfmt_misc", flags, None), "mounting binfmt_misc")

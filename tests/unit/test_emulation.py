@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -117,6 +120,21 @@ def test_a_program_of_the_other_architecture_really_runs_and_the_host_stays_as_i
     if not found.everywhere:
         with pytest.raises(OSError, match="format"):
             subprocess.run([str(program)], check=False, timeout=60)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="every test here runs as an ordinary user already")
+def test_an_ordinary_user_needs_no_right_for_it():
+    found, python = emulation.emulation(OTHER), Path("/usr/bin/python3")
+    if not found.enter or not python.exists():
+        pytest.skip(found.how if not found.enter else f"{python} is not there")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        script = Path(shutil.copy(found.enter[3], folder))
+        script.chmod(0o644)
+        program = elf(Path(folder, "program"), MACHINE[OTHER], _EXIT_42[OTHER])
+        started = [str(python), "-I", "-S", str(script), found.enter[4], "/bin/sh", "-c", str(program)]
+        done = subprocess.run(started, user=65534, group=65534, extra_groups=[], check=False, timeout=60)
+    assert done.returncode == 42
 
 
 def test_a_rule_that_the_kernel_refuses_is_said_and_nothing_is_started(tmp_path):
