@@ -6,8 +6,9 @@ from invoke import Collection, task
 
 from bundle.tasking import exit_with_verdict, help_for, reporting
 
-_RUN_OPTIONS = ("data", "checkpoint", "engine", "toolchain", "device", "devices", "precision-mode", "decode",
-                "beam-width", "lm-alpha", "split", "loop", "skip-bad", "force", "offline")  # fmt: skip
+_RUN_OPTIONS = ("data", "checkpoint", "engine", "toolchain", "device", "devices", "precision",
+                "precision-mode", "decode", "beam-width", "lm-alpha", "split", "loop", "skip-bad", "force",
+                "offline")  # fmt: skip
 
 
 _STAGES = {
@@ -57,9 +58,9 @@ def _here():
 @task(help=help_for("bs", *_RUN_OPTIONS, "plan"), auto_shortflags=False)
 @reporting
 def reproduce(
-    c, bs="8", data="", checkpoint="", engine="auto", toolchain="auto", device="cpu", devices="", precision_mode="",
-    decode="Greedy", beam_width=10, lm_alpha=0.1, split="dev", loop=100, skip_bad=False, force=False, offline=False,
-    plan=False,
+    c, bs="8", data="", checkpoint="", engine="auto", toolchain="auto", device="cpu", devices="", precision="fp32",
+    precision_mode="", decode="Greedy", beam_width=10, lm_alpha=0.1, split="dev", loop=100, skip_bad=False,
+    force=False, offline=False, plan=False,
 ):  # fmt: skip
     """Run everything, from speech to verdict and report.
 
@@ -70,8 +71,9 @@ def reproduce(
 
     paths, console = _here()
     options = _options(
-        bs, force, engine, toolchain, offline, data, checkpoint, devices, device=device, precision_mode=precision_mode,
-        decode=decode, beam_width=beam_width, lm_alpha=lm_alpha, split=split, loop=loop, skip_bad=skip_bad,
+        bs, force, engine, toolchain, offline, data, checkpoint, devices, device=device, precision=precision,
+        precision_mode=precision_mode, decode=decode, beam_width=beam_width, lm_alpha=lm_alpha, split=split, loop=loop,
+        skip_bad=skip_bad,
     )  # fmt: skip
     if plan:
         print("\n".join(run.plan(options, paths, console)))
@@ -87,16 +89,16 @@ def _stage_task(name):
     @reporting
     def run_one(
         c, bs="8", data="", checkpoint="", engine="auto", toolchain="auto", device="cpu", devices="",
-        precision_mode="", decode="Greedy", beam_width=10, lm_alpha=0.1, split="dev", loop=100, skip_bad=False,
-        force=False, offline=False,
+        precision="fp32", precision_mode="", decode="Greedy", beam_width=10, lm_alpha=0.1, split="dev", loop=100,
+        skip_bad=False, force=False, offline=False,
     ):  # fmt: skip
         from bundle.reproduce import run_stages
 
         paths, console = _here()
         options = _options(
             bs, force, engine, toolchain, offline, data, checkpoint, devices, device=device,
-            precision_mode=precision_mode, decode=decode, beam_width=beam_width, lm_alpha=lm_alpha, split=split,
-            loop=loop, skip_bad=skip_bad,
+            precision=precision, precision_mode=precision_mode, decode=decode, beam_width=beam_width,
+            lm_alpha=lm_alpha, split=split, loop=loop, skip_bad=skip_bad,
         )  # fmt: skip
         for folder in run_stages(options, name, paths, console):
             print(folder)

@@ -10,7 +10,7 @@ from typing import Any
 
 from bundle.errors import CouldNotVerify
 from bundle.files import canonical_json, sha256_bytes
-from bundle.graph.pipeline import Node, Request, Source
+from bundle.graph.pipeline import PRECISIONS, Node, Request, Source
 from bundle.graph.runner import Done
 from bundle.images.spec import Image
 from bundle.inputs import Checkpoint
@@ -78,13 +78,14 @@ def _request(parts: Parts) -> dict[str, Any]:
 
 
 def _special(request: Request) -> dict[str, Any]:
-    """What only a run on the NPU or with pinned images has."""
+    """What only a run on the NPU, in another number format or with pinned images has."""
     npu = {
         "soc_version": request.soc_version,
         "precision_mode": request.precision_mode,
         "num_devices": request.num_devices,
     }
-    return {**(npu if request.on_npu else {}), **({"pinned": list(request.pinned)} if request.pinned else {})}
+    precision: dict[str, Any] = {} if request.precision == PRECISIONS[0] else {"precision": request.precision}
+    return {**(npu if request.on_npu else precision), **({"pinned": list(request.pinned)} if request.pinned else {})}
 
 
 def _data(parts: Parts, corpus: Mapping[str, Any]) -> dict[str, Any]:

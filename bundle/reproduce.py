@@ -23,6 +23,7 @@ from bundle.graph.keys import Keys, difference
 from bundle.graph.pipeline import (
     NPU_STAGES,
     PINNED_IMAGES,
+    PRECISIONS,
     Node,
     Output,
     Request,
@@ -168,6 +169,10 @@ def _check_request(options: Options) -> None:
         raise UsageError(f"--decode {options.request.decode!r} is not known", hint="Greedy or Beam")
     if options.request.split not in ("dev", "test"):
         raise UsageError(f"--split {options.request.split!r} is not known", hint="dev (the published set) or test")
+    if options.request.precision not in PRECISIONS:
+        raise UsageError(f"--precision {options.request.precision!r} is not known", hint=" or ".join(PRECISIONS))
+    if options.request.on_npu and options.request.precision != PRECISIONS[0]:
+        raise UsageError("--precision is the CPU's number format", hint="an NPU has --precision-mode, atc's option")
     if options.request.loop < 1:
         raise UsageError("--loop must be at least 1")
 

@@ -20,6 +20,8 @@ HELP = {
     "its sources, else portable; the report lists every deviation",
     "device": "what converts, infers and is timed: cpu, or npu (an Ascend 310P3, with CANN from data/sources)",
     "devices": "NPU device numbers (0 or 0,1) that share the batches; left out: the first idle chip",
+    "precision": "number format on the CPU: fp32, the model's own, or bf16: 2.5 times as fast or more on a processor "
+    "with AMX, for a few digits less; shown in the report, and never compared with the table",
     "precision-mode": "atc's --precision_mode; left out: the vendor's default, as in the published table",
     "decode": "Greedy (the published table's) or Beam",
     "beam-width": "hypotheses kept by Beam (10)",

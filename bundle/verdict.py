@@ -99,6 +99,8 @@ def _machine_reasons(record: Mapping[str, Any], published: Published) -> list[st
         )
     if request.get("num_devices", 1) > 1:
         reasons.append(f"device: the batches were shared by {request['num_devices']} chips; the table is of one")
+    if request.get("precision"):
+        reasons.append(f"precision: {request['precision']}, as was asked for; the table's is the vendor's default")
     if request.get("precision_mode"):
         reasons.append(f"precision: atc's {request['precision_mode']}; the table's is the vendor's default")
     if request["toolchain"] != wanted.toolchain:

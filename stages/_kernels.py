@@ -11,6 +11,7 @@ import ctypes
 
 import llvmlite.binding as llvm
 
+from stages import _amx
 from stages._ir import Text, exponential
 from stages._products import Shape, block_product, product
 
@@ -24,20 +25,20 @@ def host_shape(features):
     return Shape(4, 32 if features.get("neon") else 16)
 
 
-def _gates(shape, hidden):
-    """IR of one step's gates: void gates(sums, cell, output, ld, batch).
+def _gates(shape, hidden, name, store):
+    """IR of one step's gates: void NAME(sums, cell, output, ld, batch); `store(text, value, output, index)` ends it.
 
     sums (batch, 4 * hidden) in ONNX's order i, o, f, c; cell (batch, hidden) is read and written; output has `ld`
     between rows. c = sigmoid(f) c + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c), with the quotients of a product made as
     one: sigmoid(i) tanh(g) = (1 - e^-2g) / ((1 + e^-i) (1 + e^-2g)).
     """
     text = Text(shape.lanes)
-    text.add("define internal void @gates(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch) #0 {\nentry:")
+    text.add("define internal void @{}(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch) #0 {{\nentry:".format(name))
     one, minus_one, minus_two = (text.constant(number) for number in (1.0, -1.0, -2.0))
     text.add("  br label %rows\nrows:\n  %r = phi i64 [0, %entry], [%rn, %rowend]")
     sums = text.at("%sums", text.value("mul i64 %r, {}".format(4 * hidden)))
     cells = text.at("%cell", text.value("mul i64 %r, {}".format(hidden)))
-    outs = text.at("%out", text.value("mul i64 %r, %ld"))
+    out_row = text.value("mul i64 %r, %ld")
     text.add("  br label %units\nunits:\n  %u = phi i64 [0, %rows], [%un, %units]")
     inputs = [text.load(sums, text.value("add i64 %u, {}".format(gate * hidden))) for gate in range(4)]
     i, o, f = (exponential(text, text.binary("fmul", value, minus_one)) for value in inputs[:3])
@@ -55,11 +56,25 @@ def _gates(shape, hidden):
     cell = text.fma(quotient(one, f), cell, new)
     text.store(cell, cells, "%u")
     c = exponential(text, text.binary("fmul", cell, minus_two))
-    text.store(quotient(text.binary("fsub", one, c), o, c), outs, "%u")
+    store(text, quotient(text.binary("fsub", one, c), o, c), "%out", text.value("add i64 {}, %u".format(out_row)))
     text.add("  %un = add i64 %u, {}\n  %mu = icmp ult i64 %un, {}".format(shape.lanes, hidden))
     text.add("  br i1 %mu, label %units, label %rowend\nrowend:\n  %rn = add i64 %r, 1")
     text.add("  %mr = icmp ult i64 %rn, %batch\n  br i1 %mr, label %rows, label %end\nend:\n  ret void\n}")
     return text.text()
+
+
+def _store_float(text, value, pointer, index):
+    text.store(value, pointer, index)
+
+
+def _store_rounded(text, value, pointer, index):
+    """As a float32 that a bfloat16 holds exactly."""
+    bits = _amx.narrowed(text, value)
+    text.store(text.value("bitcast <{} x i32> {} to {}".format(text.lanes, bits, text.vector)), pointer, index)
+
+
+def _store_half(text, value, pointer, index):
+    _amx.store_half(text, _amx.narrowed(text, value), pointer, index)
 
 
 def _recurrence(shape, hidden):
@@ -193,7 +208,7 @@ end:
 
 
 _POINTER, _COUNT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_bool
-_SIGNATURES = {
+SIGNATURES = {
     "multiply": "pnppnpnnnnnb",
     "project": "pnppnpnnnnnb",
     "recurrence": "pppnnnbppp",
@@ -201,8 +216,12 @@ _SIGNATURES = {
 }
 
 
-def source(shape, hidden, image_columns, middle_columns, last_columns, frames):
-    """The whole module's IR for one kind of processor."""
+FLOAT32, ROUNDED, AMX = "float32", "operands rounded to bfloat16", "bfloat16 on AMX"
+"""The kinds of arithmetic that a module is made for."""
+
+
+def source(shape, kind, hidden, image_columns, middle_columns, last_columns, frames):
+    """The whole module's IR for one kind of processor and one kind of arithmetic."""
     declarations = """
 declare <{lanes} x float> @llvm.fma.v{lanes}f32(<{lanes} x float>, <{lanes} x float>, <{lanes} x float>)
 declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
@@ -212,9 +231,10 @@ attributes #0 = {{ nounwind "prefer-vector-width"="512" }}
         declarations,
         product(shape, "multiply", several=True),
         product(shape, "project", several=False),
-        _gates(shape, hidden),
+        _gates(shape, hidden, "gates", _store_rounded if kind == ROUNDED else _store_float),
         _recurrence(shape, hidden),
         _convolutions(shape, image_columns, middle_columns, last_columns, frames),
+        *([_gates(shape, hidden, "gates16", _store_half), _amx.source(shape.lanes, hidden)] if kind == AMX else []),
     ])  # fmt: skip
 
 
@@ -224,9 +244,10 @@ class Library:
     Args:
         text: LLVM IR.
         features: LLVM's names of the processor's features and whether it has them.
+        signatures: of each function its arguments: p a pointer, n a count, b a flag.
     """
 
-    def __init__(self, text, features):
+    def __init__(self, text, features, signatures):
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         module = llvm.parse_assembly(text)
@@ -238,7 +259,7 @@ class Library:
         self._engine = llvm.create_mcjit_compiler(module, machine)
         self._engine.finalize_object()
         kinds = {"p": _POINTER, "n": _COUNT, "b": _FLAG}
-        for name, letters in _SIGNATURES.items():
+        for name, letters in signatures.items():
             prototype = ctypes.CFUNCTYPE(None, *(kinds[letter] for letter in letters))
             setattr(self, name, prototype(self._engine.get_function_address(name)))
 

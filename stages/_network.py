@@ -13,8 +13,8 @@ import numpy
 import onnx
 from onnx import numpy_helper
 
+from stages import _amx, _kernels
 from stages import _architecture as architecture
-from stages import _kernels
 from stages._runtime_arguments import available_threads, require_batch_size
 from stages._stage import StageError
 
@@ -26,12 +26,11 @@ _CHANNELS = architecture.CHANNELS
 _FEATURES = architecture.CONV_FEATURES
 _GROUP = 16  # utterances at a time: full speed, and memory that does not grow with the batch size
 _CACHED_BYTES = 1 << 19  # of the rows that pass over every panel together
-_BLOCK = 8  # rows that every kernel takes at once
 _ALIGNMENT = 64
 _HUGE_PAGE = 1 << 21
 
 
-def _aligned(shape, dtype=numpy.float32):
+def aligned(shape, dtype=numpy.float32):
     """An array of zeros whose first byte is at a multiple of a cache line."""
     size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
     alignment = _HUGE_PAGE if size >= _HUGE_PAGE // 2 else _ALIGNMENT
@@ -50,16 +49,17 @@ def _panels(matrix, width):
     count = -(-columns // width)
     padded = numpy.zeros((terms, count * width), dtype=numpy.float32)
     padded[:, :columns] = matrix
-    result = _aligned((count, terms, width))
+    result = aligned((count, terms, width))
     result[...] = padded.reshape(terms, count, width).transpose(1, 0, 2)
     return result
 
 
 @functools.lru_cache(maxsize=None)
-def _library(lanes, registers, features):
+def _library(lanes, registers, kind, features):
     shape = _kernels.Shape(lanes, registers)
-    text = _kernels.source(shape, _HIDDEN, architecture.COLUMNS, _MIDDLE, _FEATURES, _FRAMES)
-    return shape, _kernels.Library(text, dict(features))
+    text = _kernels.source(shape, kind, _HIDDEN, architecture.COLUMNS, _MIDDLE, _FEATURES, _FRAMES)
+    signatures = dict(_kernels.SIGNATURES, **(_amx.SIGNATURES if kind == _kernels.AMX else {}))
+    return shape, _kernels.Library(text, dict(features), signatures)
 
 
 def _expected_shapes():
@@ -103,51 +103,71 @@ def _read_constants(path):
     return values, dimensions[0]
 
 
-class _Weights:
+class Weights:
     """A converted graph's constants, laid out for the kernels."""
 
-    def __init__(self, values, width):
+    def __init__(self, values, width, lay_out=None):
+        lay_out = lay_out or _panels
         self.kernels, self.kernel_biases = [], []
         for name in ("conv0", "conv1"):
             # (channels, below, row, column) -> terms in the order row, column, below
             kernel = values[name + ".weight"].transpose(2, 3, 1, 0).reshape(-1, _CHANNELS)
             self.kernels.append(_panels(kernel, _CHANNELS))
-            self.kernel_biases.append(_copy(values[name + ".bias"]))
+            self.kernel_biases.append(copied(values[name + ".bias"]))
         self.inputs, self.biases, self.recurrent = [], [], []
         for layer in range(architecture.LAYERS):
             name = "layer{}".format(layer)
             inputs = values[name + ".input_weights"]
             if layer == 0:  # the convolutions' output lies columns first here, channels first in the graph
                 inputs = inputs.reshape(2, _GATES, _CHANNELS, _FEATURES).transpose(0, 1, 3, 2).reshape(2, _GATES, -1)
-            self.inputs.append([_panels(matrix.T, width) for matrix in inputs])
-            self.biases.append([_copy(bias[:_GATES] + bias[_GATES:]) for bias in values[name + ".biases"]])
-            self.recurrent.append([_panels(matrix.T, width) for matrix in values[name + ".recurrent_weights"]])
-        self.project = _panels(values["project.weight"], width)
+            self.inputs.append([lay_out(matrix.T, width) for matrix in inputs])
+            self.biases.append([copied(bias[:_GATES] + bias[_GATES:]) for bias in values[name + ".biases"]])
+            self.recurrent.append([lay_out(matrix.T, width) for matrix in values[name + ".recurrent_weights"]])
+        self.project = lay_out(values["project.weight"], width)
         self.logits_bias = _panels(values["logits.bias"][numpy.newaxis], width).reshape(-1)
 
 
-def _copy(values):
-    result = _aligned(values.shape)
+def copied(values):
+    result = aligned(values.shape)
     result[...] = values
     return result
 
 
-class _Group:
+class Group:
     """Memory for up to `size` utterances on their way through the network; made once and used again."""
+
+    BLOCK = 8  # rows that every kernel takes at once
 
     def __init__(self, size, logits):
         self.size = size
         # Products take whole blocks of rows: a few rows more cost less than another pass over the weights.
-        self.rows = -(-_FRAMES * size // _BLOCK) * _BLOCK
-        self.images = _aligned((size, architecture.ROWS + 2, architecture.COLUMNS + 2))
-        self.rings = _aligned((size, 4, _MIDDLE + 2, _CHANNELS))
-        self.frames = _aligned((self.rows, architecture.CHANNELS * _FEATURES))
-        self.layers = [_aligned((self.rows, 2 * _HIDDEN)) for _ in range(2)]
-        self.gates = [_aligned((self.rows, _GATES)) for _ in range(2)]
-        self.sums = [_aligned((size, _GATES)) for _ in range(2)]
-        self.cells = [_aligned((size, _HIDDEN)) for _ in range(2)]
-        self.zeros = _aligned((size, _HIDDEN))
-        self.logits = _aligned((self.rows, logits))
+        self.rows = -(-_FRAMES * size // self.BLOCK) * self.BLOCK
+        self.images = aligned((size, architecture.ROWS + 2, architecture.COLUMNS + 2))
+        self.rings = aligned((size, 4, _MIDDLE + 2, _CHANNELS))
+        self.frames = aligned((self.rows, architecture.CHANNELS * _FEATURES))
+        self.layers = [aligned((self.rows, 2 * _HIDDEN)) for _ in range(2)]
+        self.gates = [aligned((self.rows, _GATES)) for _ in range(2)]
+        self.sums = [aligned((size, _GATES)) for _ in range(2)]
+        self.cells = [aligned((size, _HIDDEN)) for _ in range(2)]
+        self.zeros = aligned((size, _HIDDEN))
+        self.logits = aligned((self.rows, logits))
+
+
+def log_softmax(logits, size, batch):
+    """Log-probabilities (195, batch, 41) from logits (195 * size or more, 41 or more).
+
+    In float64, for the caller to round once: the same bytes with any vector width of NumPy's.
+    """
+    classes = architecture.CLASSES
+    values = logits[: _FRAMES * size].reshape(_FRAMES, size, -1)[:, :batch, :classes].astype(numpy.float64)
+    values -= values.max(axis=2, keepdims=True)
+    return values - numpy.log(numpy.exp(values).sum(axis=2, keepdims=True))
+
+
+def rows_at_once(group, below):
+    """How many rows pass over all weights before the next do: whole blocks that stay in a core's cache together."""
+    passes = -(-group.rows * below.strides[0] // _CACHED_BYTES)
+    return -(-group.rows // passes // group.BLOCK) * group.BLOCK
 
 
 class Network:
@@ -159,15 +179,23 @@ class Network:
         features: LLVM's processor features, for tests; by default this processor's.
     """
 
+    KIND = _kernels.FLOAT32
+
     def __init__(self, path, threads=None, features=None):
         features = _kernels.host_features() if features is None else features
         shape = _kernels.host_shape(features)
         registers = 32 if shape.blocks[0] == 8 else 16
-        self._shape, self._kernels = _library(shape.lanes, registers, tuple(sorted(features.items())))
+        self._shape, self._kernels = _library(shape.lanes, registers, self.KIND, tuple(sorted(features.items())))
         self._path = path
         values, self.batch_size = _read_constants(path)
-        self._weights = _Weights(values, self._shape.width)
+        self._weights = self._lay_out(values)
         self._prepare(available_threads() if threads is None else threads)
+
+    def _lay_out(self, values):
+        return Weights(values, self._shape.width)
+
+    def _new_group(self, size):
+        return Group(size, len(self._weights.logits_bias))
 
     def _prepare(self, threads):
         self.threads = threads
@@ -187,7 +215,7 @@ class Network:
     @property
     def description(self):
         """What computes, for the records of a run."""
-        return "kernels compiled for {} float32 lanes".format(self._shape.lanes)
+        return "kernels compiled for {} lanes, {}".format(self._shape.lanes, self.KIND)
 
     def run(self, rows):
         """(B, 390, 243) float32 -> (195, B, 41) float32 log-probabilities."""
@@ -206,10 +234,11 @@ class Network:
     def _run_groups(self, rows, output, spans):
         largest = max(stop - start for start, stop in spans)
         if len(self._groups) < len(spans) or self._groups[0].size != largest:
-            self._groups = [_Group(largest, len(self._weights.logits_bias)) for _ in spans]
+            self._groups = [self._new_group(largest) for _ in spans]
         work = [(group, start, stop) for group, (start, stop) in zip(self._groups, spans)]
         self._all(self._convolve, [(group, rows[at], at - start) for group, start, stop in work
                                    for at in range(start, stop)])  # fmt: skip
+        self._after_convolutions([group for group, _, _ in work])
         for layer in range(architecture.LAYERS):
             self._all(self._direction, [(group, layer, direction) for group, _, _ in work for direction in range(2)])
         self._all(self._classify, [(group, stop - start, output[:, start:stop]) for group, start, stop in work])
@@ -234,13 +263,15 @@ class Network:
             group.frames[index].ctypes.data, group.size * group.frames.shape[1],
         )  # fmt: skip
 
+    def _after_convolutions(self, groups):
+        """What another number format does to the frames."""
+
     def _direction(self, group, layer, direction):
         below = group.frames if layer == 0 else group.layers[(layer + 1) % 2]
         above = group.layers[layer % 2]
         weights = self._weights
         gates, width = group.gates[direction], below.shape[1]
-        passes = -(-group.rows * width * 4 // _CACHED_BYTES)
-        block = -(-group.rows // passes // _BLOCK) * _BLOCK
+        block = rows_at_once(group, below)
         self._kernels.multiply(
             below.ctypes.data, width, weights.inputs[layer][direction].ctypes.data, gates.ctypes.data, _GATES,
             weights.biases[layer][direction].ctypes.data, 0, group.rows, width, _GATES // self._shape.width, block,
@@ -259,13 +290,6 @@ class Network:
         ld = group.logits.shape[1]
         self._kernels.project(
             top.ctypes.data, 2 * _HIDDEN, weights.project.ctypes.data, group.logits.ctypes.data, ld,
-            weights.logits_bias.ctypes.data, 0, group.rows, 2 * _HIDDEN, ld // self._shape.width, _BLOCK, False,
+            weights.logits_bias.ctypes.data, 0, group.rows, 2 * _HIDDEN, ld // self._shape.width, group.BLOCK, False,
         )  # fmt: skip
-        logits = (
-            group.logits[: _FRAMES * group.size]
-            .reshape(_FRAMES, group.size, ld)[:, :batch, : architecture.CLASSES]
-            .astype(numpy.float64)
-        )
-        logits -= logits.max(axis=2, keepdims=True)
-        # In float64, rounded once: the same bytes with any vector width of NumPy's.
-        output[...] = logits - numpy.log(numpy.exp(logits).sum(axis=2, keepdims=True))
+        output[...] = log_softmax(group.logits, group.size, batch)

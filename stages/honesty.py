@@ -28,7 +28,7 @@ import time
 import numpy
 
 from stages import _architecture as architecture
-from stages import _bins, _network, _runtime_arguments, _stage
+from stages import _bins, _precision, _runtime_arguments, _stage
 
 LIMIT = 0.10  # several times what one processor's executions of one network differ by, far less than a cache gains
 LEAST_ROUNDS = 10
@@ -96,6 +96,7 @@ def main(arguments):
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
     parser.add_argument("--outputs", required=True, metavar="DIR", help="the infer stage's results")
     _runtime_arguments.batch_size(parser)
+    _precision.argument(parser)
     parser.add_argument("--rounds", type=int, default=30, metavar="N", help="timed rounds (default: 30)")
     options = parser.parse_args(arguments)
     if options.rounds < LEAST_ROUNDS:
@@ -106,7 +107,7 @@ def main(arguments):
     listed = listed[: options.rounds + 1]
     batches = [_bins.read_batch(batch, options.bs) for batch in listed]
     stored = [_bins.read_output(options.outputs, batch, options.bs) for batch in listed]
-    graph = _network.Network(os.path.join(options.model, "model.onnx"))
+    graph = _precision.open_network(os.path.join(options.model, "model.onnx"), options.precision)
     graph.require_batch_size(options.bs)
     zeros = numpy.zeros(architecture.input_shape(options.bs), dtype=numpy.float32)
     unequal, compared = set(), [0]

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 
-from stages import _bins, _network, _runtime_arguments, _stage
+from stages import _bins, _precision, _runtime_arguments, _stage
 
 
 class _Streams:
@@ -58,10 +58,11 @@ def main(arguments):
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
     _runtime_arguments.batch_size(parser)
+    _precision.argument(parser)
     options = parser.parse_args(arguments)
     manifest = _bins.read_manifest(options.batches, options.bs)
     batches = _bins.list_batches(options.batches, manifest)
-    network = _network.Network(os.path.join(options.model, "model.onnx"))
+    network = _precision.open_network(os.path.join(options.model, "model.onnx"), options.precision)
     network.require_batch_size(options.bs)
     _bins.make_output_folders(options.out, batches)
     progress = _stage.Progress("infer", len(batches))

@@ -14,7 +14,7 @@ import time
 import numpy
 
 from stages import _architecture as architecture
-from stages import _network, _runtime_arguments, _stage
+from stages import _precision, _runtime_arguments, _stage
 
 FORMULA = "1000*batchsize/mean(times_ms)"
 WARM_UPS = 1
@@ -66,10 +66,11 @@ def main(arguments):
     parser = _stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
     _runtime_arguments.batch_size(parser)
+    _precision.argument(parser)
     parser.add_argument("--loop", type=_loop, default=100, metavar="N", help="timed executions (default: 100)")
     options = parser.parse_args(arguments)
     path = os.path.join(options.model, "model.onnx")
-    graph = _network.Network(path)
+    graph = _precision.open_network(path, options.precision)
     graph.require_batch_size(options.bs)
     with open(path, "rb") as stream:
         digest = hashlib.sha256(stream.read()).hexdigest()

@@ -169,13 +169,14 @@ def run_honesty(options: Options, fresh: Paths, how: Rerun, console: Console) ->
     session = Session(fresh, console)
     nodes = graph_of(options.request, fresh)
     for size in options.request.batch_sizes:
+        precision = {name: value for name, value in nodes[f"infer@{size}"].parameters.items() if name == "precision"}
         inputs = {
             "model": Output(f"convert@{size}"),
             "batches": Output(f"batches@{size}"),
             "outputs": Output(f"infer@{size}"),
         }
         key = f"honesty@{size}"
-        nodes[key] = Node(key, HONESTY, inputs, {"bs": str(size), "rounds": str(how.rounds)}, size)
+        nodes[key] = Node(key, HONESTY, inputs, {"bs": str(size), "rounds": str(how.rounds), **precision}, size)
     choice = session.engine(options.engine, fetch=how.fetch)
     images = session.images({node.stage.image for node in nodes.values()}, fetch=how.fetch)
     return session.runner(choice.engine, session.keys(images)).run(nodes)

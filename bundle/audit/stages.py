@@ -13,7 +13,7 @@ from bundle.errors import BundleError, CouldNotVerify
 from bundle.graph.code import read_code
 from bundle.graph.digests import FileDigest, StatCache, digest_of_files, digest_source
 from bundle.graph.keys import FORMAT, STAGE_ENV
-from bundle.graph.pipeline import ISA_EXACT, Node, Output, Request, Source
+from bundle.graph.pipeline import ISA_EXACT, PRECISIONS, Node, Output, Request, Source
 from bundle.graph.store import fingerprint_of
 from bundle.inputs import DEMO
 from bundle.reproduce import graph_of
@@ -38,6 +38,7 @@ def request_of(record: Mapping[str, Any], data: Path | None = None, checkpoint: 
         skip_bad=asked.get("skip_bad", False),
         pinned=tuple(asked.get("pinned", ())),
         soc_version=asked.get("soc_version", ""),
+        precision=asked.get("precision", PRECISIONS[0]),
         precision_mode=asked.get("precision_mode", ""),
         num_devices=asked.get("num_devices", 1),
     )

@@ -10,6 +10,8 @@ from typing import Union
 from bundle.errors import UsageError
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
+PRECISIONS = ("fp32", "bf16")
+"""The model's own number format, and the one that trades a few digits for speed: stages/_precision.py."""
 EXACT = "exact"
 ISA_EXACT = "exact per instruction set, else within a tolerance with the same decoded symbols"
 
@@ -126,6 +128,7 @@ class Request:
         skip_bad: exclude utterances that cannot be used, listed and counted, instead of refusing.
         pinned: stages that run in their pinned image (see PINNED_IMAGES).
         soc_version: the NPU's chip as atc calls it, '' on the CPU.
+        precision: the number format that the model runs in on the CPU, one of PRECISIONS.
         precision_mode: of atc; '' leaves it to the vendor's default.
         num_devices: how many chips share the batches.
     """
@@ -142,6 +145,7 @@ class Request:
     skip_bad: bool = False
     pinned: tuple[str, ...] = ()
     soc_version: str = ""
+    precision: str = PRECISIONS[0]
     precision_mode: str = ""
     num_devices: int = 1
 
@@ -180,6 +184,7 @@ def _flags(request: Request, *names: str) -> dict[str, str]:
         "soc": {"soc-version": request.soc_version} if request.on_npu else {},
         "devices": {"num-devices": str(request.num_devices)} if request.on_npu and request.num_devices > 1 else {},
     }
+    known["precision"] = {} if request.precision == PRECISIONS[0] else {"precision": request.precision}
     if request.on_npu and request.precision_mode:
         known["soc"] = {**known["soc"], "precision-mode": request.precision_mode}
     merged: dict[str, str] = {}
@@ -226,12 +231,13 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
         model = {"model": Output(f"convert@{size}")}
         add("batches", {"corpus": corpus, "features": features}, {**bs, **skip, "split": request.split}, size)
         add("convert", {"onnx": Output("export")}, {**bs, **_flags(request, "soc")}, size)
-        add("infer", {**model, "batches": batches}, {**bs, **_flags(request, "devices")}, size)
+        add("infer", {**model, "batches": batches}, {**bs, **_flags(request, "devices", "precision")}, size)
         scored: Inputs = {"outputs": outputs, "batches": batches, "corpus": corpus}
         if request.decode == "Beam":
             scored = {**scored, "lm": Output("lm")}
         add("score", scored, {**bs, **_flags(request, "decode", "beam")}, size)
-        add("measure", model, {**bs, "loop": str(request.loop), **_flags(request, "devices")}, size)
+        timed = {**bs, "loop": str(request.loop), **_flags(request, "devices", "precision")}
+        add("measure", model, timed, size)
         add("reference", {"checkpoint": checkpoint, "batches": batches}, size=size)
         three = {"reference": Output(f"reference@{size}"), "onnx": Output("export"), "outputs": outputs}
         add("compare", {**three, "batches": batches}, bs, size)

@@ -68,11 +68,19 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("checkpoint", record["checkpoint"]["kind"]),
         ("decoder", request["decode"]["type"]),
         ("device", request["device"]),
+        *_number_format(request),
         ("toolchain", request["toolchain"]),
         ("engine", engine_name(record)),
         ("started", record["observations"]["started_at"]),
         ("identity", record["identity"]["sha256"]),
     ]
+
+
+def _number_format(request: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "precision" not in request:
+        return []
+    told = "chosen with --precision; the network's outputs depend on whether the processor has AMX, and not on threads"
+    return [("number format", f"{request['precision']}, {told} or batch size")]
 
 
 def compared(record: Mapping[str, Any]) -> list[str]:

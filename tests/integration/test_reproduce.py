@@ -171,6 +171,8 @@ def test_two_runs_at_once_do_not_harm_each_other(sandbox_results: Path, tmp_path
         (("--device", "tpu"), 2, "--device tpu"),
         (("--engine", "lxc"), 2, "there is no engine 'lxc'"),
         (("--engine", "lxc", "--plan"), 2, "there is no engine 'lxc'"),
+        (("--precision", "int8"), 2, "--precision 'int8' is not known"),
+        (("--precision", "bf16", "--device", "npu"), 2, "--precision is the CPU's number format"),
         (("--decode", "Best"), 2, "--decode 'Best'"),
     ],
 )

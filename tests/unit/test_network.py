@@ -10,7 +10,7 @@ from _model_cases import golden_weights, parity, write_converted  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from stages import _kernels, _network  # noqa: E402
+from stages import _amx, _kernels, _network, _precision  # noqa: E402
 from stages._stage import StageError  # noqa: E402
 
 
@@ -81,11 +81,11 @@ def test_a_product_of_any_size_adds_its_terms_in_their_order(network, rows, term
     terms *= 4
     random = np.random.RandomState(rows * 1000 + terms)
     width = network._shape.width
-    left = _network._copy(random.standard_normal((rows, terms)).astype(np.float32))
+    left = _network.copied(random.standard_normal((rows, terms)).astype(np.float32))
     right = random.standard_normal((terms, panels * width)).astype(np.float32)
-    start = _network._copy(random.standard_normal(panels * width).astype(np.float32))
+    start = _network.copied(random.standard_normal(panels * width).astype(np.float32))
     packed = _network._panels(right, width)
-    result = _network._aligned((rows, panels * width))
+    result = _network.aligned((rows, panels * width))
     network._kernels.project(
         left.ctypes.data, terms, packed.ctypes.data, result.ctypes.data, panels * width,
         start.ctypes.data, 0, rows, terms, panels, 8, backwards,
@@ -122,3 +122,45 @@ def test_a_graph_whose_constants_do_not_fit_is_refused_before_any_kernel_sees_it
 def test_a_batch_of_another_shape_reaches_no_kernel(network):
     with pytest.raises(ValueError, match="is no batch"):
         network.run(np.zeros((1, 389, 243), dtype=np.float32))
+
+
+def _half(path, threads=None, amx=True):
+    features = _kernels.host_features() if amx else _without("amx")
+    if amx and not _amx.usable(features):
+        pytest.skip("this processor has no AMX, or the kernel does not let it be used")
+    return _precision.open_network(path, "bf16", threads=threads, features=features)
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_bfloat16_is_near_the_reference_and_is_not_float32(path, network, amx):
+    rows, expected = parity()
+    output = _half(path, amx=amx).run(rows)
+    assert np.abs(output - network.run(rows)).max() > 1e-4
+    cosine = (output * expected).sum() / np.sqrt((output**2).sum() * (expected**2).sum())
+    assert cosine >= 0.99  # the NPU vendor's threshold for comparing tensors
+
+
+@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize(("batch_size", "threads"), [(1, 2), (3, 7), (21, 1)])
+def test_bfloat16_depends_on_neither_threads_nor_batch_size(path, amx, batch_size, threads):
+    rows = np.random.RandomState(batch_size).standard_normal((batch_size, 390, 243)).astype(np.float32)
+    rows[:, 150:] = 0
+    together = _half(path, threads=threads, amx=amx).run(rows)
+    assert np.array_equal(together[:, -1:], _half(path, threads=1, amx=amx).run(rows[-1:]))
+
+
+def test_rounding_without_amx_gives_the_same_bytes_for_any_vectors(path):
+    rows, _ = parity()
+    narrow = _precision.open_network(path, "bf16", features=_without("avx512", "avx10", "amx"))
+    assert np.array_equal(narrow.run(rows), _half(path, amx=False).run(rows))
+
+
+def test_rounding_to_bfloat16_is_to_the_nearest_and_ties_to_even():
+    values = np.array(
+        [1.0, 1.0 + 2**-8, 1.0 + 3 * 2**-8, 1.0 + 2**-8 + 2**-20, -1.0 - 3 * 2**-8, 0.0, 3e-41], np.float32
+    )
+    expected = np.array([1.0, 1.0, 1.0 + 2**-6, 1.0 + 2**-7, -1.0 - 2**-6, 0.0, 3.0e-41], np.float32)
+    rounded = _precision.round_to_bfloat16(values)
+    assert np.array_equal(rounded[:6], expected[:6])
+    assert abs(rounded[6] - expected[6]) <= 2**-133
+    assert not (rounded.view(np.uint32) & 0xFFFF).any()

@@ -255,3 +255,14 @@ def test_damaged_table_is_refused_by_name(tmp_path, old, new):
     (tmp_path / "published.toml").write_text(text.replace(old, new))
     with pytest.raises(UsageError, match="is not a published table"):
         load_published(tmp_path / "published.toml")
+
+
+def test_another_number_format_is_never_compared_and_the_report_says_which():
+    from bundle.report.writer import render_markdown
+
+    record = published_record()
+    record["request"]["precision"] = "bf16"
+    judged = judge(record)
+    assert judged["outcome"] == "not-comparable"
+    assert any("precision: bf16" in reason for reason in judged["reasons"])
+    assert "number format" in render_markdown({**record, "verdict": judged})
