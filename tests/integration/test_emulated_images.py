@@ -1,0 +1,75 @@
+"""The portable images for the other architecture, run under emulation: the same corpus, features, bins and graph.
+
+No speed is meant, and nothing that a machine of that architecture would do in its own way: an emulated processor has
+instructions of its own. It takes minutes, and is left out where those images were never built, or QEMU is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from bundle import host
+from bundle.console import Console
+from bundle.engines.emulation import emulation
+from bundle.graph.pipeline import Request, build_graph, closure
+from bundle.graph.runner import Done
+from bundle.images.build import known_images
+from bundle.paths import Paths
+from bundle.reproduce import Session
+from tests.integration._runs import GOLDEN, ROOT
+from tests.integration.test_kaldi import MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE, SPLITS, differences
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
+OTHER = {"amd64": "arm64", "arm64": "amd64"}[host.architecture()]
+IMAGES = ("base", "features", "exporter")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> dict[str, Mapping[str, Done]]:
+    """The same steps on golden's corpus in the images of both architectures."""
+    paths = Paths(ROOT, tmp_path_factory.mktemp("results"))
+    found = emulation(OTHER)
+    if not found.works:
+        pytest.skip(f"{found.how}; {found.hint}")
+    if len(known_images(paths, IMAGES, OTHER)) < len(IMAGES):
+        pytest.skip(f"the images were never built here for {OTHER}: `invoke images.build --arch {OTHER}`")
+    session = Session(paths, Console())
+    demo = paths.data / "demo" / "checkpoint.pth"
+    engine = session.engine("sandbox", fetch=True).engine
+    nodes = build_graph(Request((8,), data=GOLDEN / "TIMIT", checkpoint=demo), paths.conf, demo)
+    nodes = closure(nodes, ["batches@8", "export"])
+    done = {}
+    for architecture in (host.architecture(), OTHER):
+        session.architecture = architecture
+        images = session.images({node.stage.image for node in nodes.values()}, fetch=False)
+        done[architecture] = session.runner(engine, session.keys(images)).run(nodes)
+    return done
+
+
+@pytest.mark.parametrize("step", ["corpus", "export"])
+def test_what_no_arithmetic_touches_is_the_same_to_the_byte(both, step):
+    ours, theirs = (both[name][step].result for name in (host.architecture(), OTHER))
+    assert ours.key["image"] != theirs.key["image"]
+    assert {path: file.sha256 for path, file in ours.outputs.items()} == {
+        path: file.sha256 for path, file in theirs.outputs.items()
+    }
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_features_differ_by_no_more_than_processors_may(both, split):
+    ours, theirs = (both[name]["features"].result.out for name in (host.architecture(), OTHER))
+    for reference in (ours / split, GOLDEN / "data" / split):
+        found = differences(theirs / split / "fbank.ark", reference / "fbank.ark")
+        assert found.max() <= MAX_FROM_PORTABLE and found.mean() <= MEAN_FROM_PORTABLE
+
+
+def test_bins_hold_the_same_batches(both):
+    ours, theirs = (both[name]["batches@8"].result.out for name in (host.architecture(), OTHER))
+    names = sorted(path.relative_to(ours) for path in ours.rglob("*.bin"))
+    assert names and names == sorted(path.relative_to(theirs) for path in theirs.rglob("*.bin"))
+    for name in names:
+        one, other = (np.fromfile(folder / name, "<f4") for folder in (ours, theirs))
+        assert one.shape == other.shape and np.abs(one - other).max() <= MAX_FROM_PORTABLE
