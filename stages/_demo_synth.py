@@ -1,8 +1,9 @@
 """From a sentence and a speaker to 16 kHz samples with a TIMIT-60 phone segmentation.
 
-Everything after the synthesisers is integer arithmetic, so that no CPU's floating point enters the bytes.
+Everything after the synthesisers is arithmetic of integers, so that no CPU's floating point enters the bytes.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -31,6 +32,7 @@ _TIMEOUT_S = 120
 _HALF_TAPS = 16
 _CUTOFF = Fraction(97, 100)
 _TAP_BITS = 16
+_PHASES_AT_A_TIME = 16
 _MAX_PHASES = 500  # the warp is rounded to a ratio with at most so many filter phases
 
 _FLITE_PHONES = {
@@ -182,6 +184,35 @@ def to_timit(segments):
     return result
 
 
+@functools.lru_cache(maxsize=None)
+def _taps(step, phases):
+    """(half, (phases, 2 * half) float64 of integers): the resampler's table; see `resample`."""
+    cutoff = float(min(Fraction(1), Fraction(phases, step)) * _CUTOFF)
+    half = int(np.ceil(_HALF_TAPS / cutoff))
+    offsets = np.arange(1 - half, half + 1)[None, :] - (np.arange(phases) * step % phases)[:, None] / phases
+    window = 0.5 + 0.5 * np.cos(np.pi * offsets / (half + 1))
+    return half, np.rint(cutoff * np.sinc(cutoff * offsets) * window * (1 << _TAP_BITS))
+
+
+@functools.lru_cache(maxsize=None)
+def _filters(step, phases):
+    """[(first, count, matrix)]: `count` phases' taps side by side, each where its samples begin after `first`.
+
+    Matrices: (span, count) float64 of integers; span samples from `first` on are all that these phases need.
+    """
+    half, taps = _taps(step, phases)
+    result = []
+    for start in range(0, phases, _PHASES_AT_A_TIME):
+        group = range(start, min(start + _PHASES_AT_A_TIME, phases))
+        first = group[0] * step // phases
+        matrix = np.zeros((group[-1] * step // phases - first + 2 * half, len(group)))
+        for column, phase in enumerate(group):
+            begin = phase * step // phases - first
+            matrix[begin : begin + 2 * half, column] = taps[phase]
+        result.append((first, len(group), matrix))
+    return half, result
+
+
 def resample(samples, ratio):
     """Band-limited resampling: result[n] = samples[n * ratio], times 2**16, in int64.
 
@@ -191,25 +222,26 @@ def resample(samples, ratio):
 
     Returns:
         (floor(n / ratio),) int64, scaled by 2**16: a Hann-windowed sinc, one table of taps a phase, rounded to
-        16 bits, so that the sums are exact whatever the CPU.
+        16 bits. The sums are products of matrices in float64, and exact whatever the CPU and the order, since all in
+        them are integers below 2**53.
     """
-    step, phases = ratio.numerator, ratio.denominator
-    cutoff = float(min(Fraction(1), 1 / ratio) * _CUTOFF)
-    half = int(np.ceil(_HALF_TAPS / cutoff))
-    offsets = np.arange(1 - half, half + 1)[None, :] - (np.arange(phases) * step % phases)[:, None] / phases
-    window = 0.5 + 0.5 * np.cos(np.pi * offsets / (half + 1))
-    taps = np.rint(cutoff * np.sinc(cutoff * offsets) * window * (1 << _TAP_BITS)).astype(np.int64)
+    # Several periods are taken as one where a period is short: few large products in place of many small ones.
+    periods = -(-_MAX_PHASES // ratio.denominator)
+    step, phases = ratio.numerator * periods, ratio.denominator * periods
+    half, filters = _filters(step, phases)
     length = len(samples) * phases // step
-    padded = np.concatenate((np.zeros(half - 1, np.int64), samples.astype(np.int64), np.zeros(half + 1, np.int64)))
-    views = np.lib.stride_tricks.as_strided(
-        padded, (len(padded) - 2 * half + 1, 2 * half), (padded.strides[0], padded.strides[0]), writeable=False
-    )
-    result = np.empty(length, np.int64)
-    for phase in range(min(phases, length)):
-        first = phase * step // phases
-        count = -(-(length - phase) // phases)
-        result[phase::phases] = (views[first : first + (count - 1) * step + 1 : step] * taps[phase]).sum(axis=1)
-    return result
+    rows = -(-length // phases)
+    padded = np.zeros(half - 1 + rows * step + step + 2 * half)
+    padded[half - 1 : half - 1 + len(samples)] = samples
+    result = np.empty((rows, phases))
+    done = 0
+    for first, count, matrix in filters:
+        spans = np.lib.stride_tricks.as_strided(
+            padded[first:], (rows, len(matrix)), (step * padded.itemsize, padded.itemsize), writeable=False
+        )
+        np.matmul(spans, matrix, out=result[:, done : done + count])
+        done += count
+    return result.ravel()[:length].astype(np.int64)
 
 
 def _noise(name, length):

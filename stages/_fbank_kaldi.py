@@ -131,14 +131,14 @@ def _feed(stream, rows, waves, progress):
     try:
         for row in rows:
             samples = waves(row)
-            stream.write(row.utterance.encode("utf-8") + b" " + _riff(samples, row.rate_hz))
+            stream.write(row.utterance.encode("utf-8") + b" " + riff(samples, row.rate_hz))
             progress.advance()
         stream.close()
     except BrokenPipeError:
         pass
 
 
-def _riff(samples, rate_hz):
+def riff(samples, rate_hz):
     """A RIFF wave of int16 samples, one channel."""
     data = samples.astype("<i2").tobytes()
     form = struct.pack("<IHHIIHH", 16, 1, 1, rate_hz, 2 * rate_hz, 2, 16)

@@ -5,13 +5,13 @@ what it is. The digest is the sha256 of the lines `SHA256  PATH` of all files in
 would print them; it is printed on stdout and written to obs/demo_corpus.json with the counts.
 """
 
-import concurrent.futures
+import functools
 import hashlib
 import json
 import os
 from typing import NamedTuple
 
-from stages import _demo_synth, _demo_text, _stage
+from stages import _demo_synth, _demo_text, _stage, _workers
 from stages._demo_voices import SENTENCES_A_SPEAKER, SPEAKERS, Speaker
 
 _SEED = "lstm-ctc demo corpus 1"
@@ -100,7 +100,7 @@ def word_lines(text, segments):
     return "".join(lines)
 
 
-def _make(job, out):
+def _make(out, job):
     utterance = _demo_synth.speak(job.name, job.speaker, job.text)
     phones = "".join("{} {} {}\n".format(*segment) for segment in utterance.segments)
     files = {
@@ -135,17 +135,9 @@ def make(out, jobs, workers):
     """Write the corpus of `jobs` under `out`; returns the seconds of speech a split."""
     samples = {"train": 0, "dev": 0, "test": 0}
     progress = _stage.Progress("demo corpus", len(jobs))
-    # Threads are enough: the synthesisers are processes of their own, one an utterance.
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        waiting = {pool.submit(_make, job, out): job for job in jobs}
-        try:
-            for done in concurrent.futures.as_completed(waiting):
-                samples[waiting[done].speaker.split] += done.result()
-                progress.advance()
-        except BaseException:
-            for future in waiting:
-                future.cancel()
-            raise
+    for job, count in _workers.in_order(functools.partial(_make, out), jobs, workers):
+        samples[job.speaker.split] += count
+        progress.advance()
     with _stage.atomic_file(os.path.join(out, "README.DOC"), "w") as stream:
         stream.write(_README)
     return {split: count / _demo_synth.RATE_HZ for split, count in samples.items()}
@@ -154,7 +146,7 @@ def make(out, jobs, workers):
 def main(arguments):
     parser = _stage.parser(__doc__)
     parser.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="utterances made at a time (all CPUs)"
+        "--workers", type=int, default=_workers.processors(), help="utterances made at a time (all CPUs)"
     )
     options = parser.parse_args(arguments)
     if options.workers < 1:

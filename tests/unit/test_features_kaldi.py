@@ -144,6 +144,6 @@ def test_a_split_without_utterances_has_empty_files(kaldi, tmp_path):
 
 
 def test_waves_go_in_as_plain_riff():
-    data = _fbank_kaldi._riff(np.array([1, -2], np.int16), 16000)
+    data = _fbank_kaldi.riff(np.array([1, -2], np.int16), 16000)
     assert data[:4] == b"RIFF" and data[8:16] == b"WAVEfmt " and data[36:40] == b"data"
     assert data[44:] == b"\x01\x00\xfe\xff"
