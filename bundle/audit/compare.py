@@ -34,8 +34,9 @@ def compare_runs(outcome: Outcome, first: Evidence, second: Evidence, words: tup
         it.wrong += differences(two["data"]["fingerprint"], one["data"]["fingerprint"], "data.fingerprint")
         it.wrong += differences(two["checkpoint"]["sha256"], one["checkpoint"]["sha256"], "checkpoint.sha256")
         it.evidence.append(f"data {one['data']['fingerprint']}, checkpoint {one['checkpoint']['sha256']}")
+    other = _made_otherwise(one, two)
     with outcome.examine("same-environment", f"{here} and {there} ran in the same images") as it:
-        _examine_images(it, one, two)
+        _examine_images(it, one, two, other)
     stages = {stage["key"]: stage for stage in two["stages"]}
     for stage in one["stages"]:
         key = stage["key"]
@@ -43,30 +44,51 @@ def compare_runs(outcome: Outcome, first: Evidence, second: Evidence, words: tup
         with outcome.examine(f"stage:{key}", text) as it:
             if key not in stages:
                 it.missing.append(f"{there} has no stage {key}")
-            elif _is_of_the_device(stage) and one["request"]["device"] != two["request"]["device"]:
-                _examine_device(it, first, second, stage, stages)
+            elif other and (_is_of_the_device(stage) or stage["image"] != stages[key]["image"]):
+                _examine_elsewhere(it, first, second, stage, stages, other)
             elif stage["name"] == "probe" and _architecture(one) != _architecture(two):
                 it.if_it_holds = ATTESTED
                 it.evidence.append("a probe describes the image of its own architecture")
             else:
-                _examine_stage(it, first, second, stage, stages[key])
+                _examine_stage(it, first, second, stage, stages[key], other)
     text = f"{here} and {there} decoded the same symbols, and have the same error rates"
     with outcome.examine("figures", text) as it:
         _examine_figures(it, one, two, stages)
+        _leave_open(it, other)
     with outcome.examine("speeds", f"the speeds of {here} and {there}, side by side") as it:
         it.if_it_holds = ATTESTED
         it.evidence += _speeds(one, two, words)
+
+
+def _made_otherwise(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
+    """Why outputs of two runs need not have equal bytes: another device or toolchain; '' where they must."""
+    devices = [record["request"]["device"] for record in (one, two)]
+    if devices[0] != devices[1]:
+        return f"made on the devices {devices[0]} and {devices[1]}"
+    pinned = [", ".join(sorted(record["request"].get("pinned", ()))) or "none" for record in (one, two)]
+    if pinned[0] != pinned[1]:
+        return f"made with other toolchains: in their pinned images ran {pinned[0]}, and {pinned[1]}"
+    return ""
+
+
+def _leave_open(it: Examination, other: str) -> None:
+    """What differs because one machine lacks the other's device or toolchain refutes nothing."""
+    if other and it.wrong:
+        it.missing += [f"{other}; {it.wrong[0]}", *it.wrong[1:]]
+        it.wrong.clear()
 
 
 def _architecture(record: Mapping[str, Any]) -> str:
     return str(record["host"].get("architecture", ""))
 
 
-def _examine_images(it: Examination, one: Mapping[str, Any], two: Mapping[str, Any]) -> None:
+def _examine_images(it: Examination, one: Mapping[str, Any], two: Mapping[str, Any], other: str) -> None:
     for name in sorted({*one["images"], *two["images"]}):
         ours, theirs = one["images"].get(name), two["images"].get(name)
         if ours == theirs:
             it.evidence.append(f"{name}: {ours}")
+        elif other and not (ours and theirs):
+            it.missing.append(f"{name}: {ours or 'absent'} and {theirs or 'absent'}; {other}")
         elif _architecture(one) != _architecture(two):
             layers = [[layer["name"] for layer in record["image_layers"].get(name, [])] for record in (one, two)]
             if layers[0] == layers[1]:
@@ -79,8 +101,9 @@ def _examine_images(it: Examination, one: Mapping[str, Any], two: Mapping[str, A
 
 
 def _examine_stage(
-    it: Examination, first: Evidence, second: Evidence, one: Mapping[str, Any], two: Mapping[str, Any]
+    it: Examination, first: Evidence, second: Evidence, one: Mapping[str, Any], two: Mapping[str, Any], other: str = ""
 ) -> None:
+    """Hold outputs to each other byte by byte; where `other` says why they may differ, what does is left open."""
     if one["outputs"]["files"] == two["outputs"]["files"]:
         it.evidence.append(f"{len(one['outputs']['files'])} files, identical bytes: {one['outputs']['digest']}")
         return
@@ -96,9 +119,10 @@ def _examine_stage(
             _file(first, one, name),
             _file(second, two, name),
             files_one[name]["sha256"] == files_two[name]["sha256"],
-            processors[0] == processors[1],
+            processors[0] == processors[1] and not other,
         )
         _note(it, compared)
+    _leave_open(it, other)
 
 
 def _is_of_the_device(stage: Mapping[str, Any]) -> bool:
@@ -106,23 +130,24 @@ def _is_of_the_device(stage: Mapping[str, Any]) -> bool:
     return stage["name"].partition("_")[0] in _OF_THE_DEVICE
 
 
-def _examine_device(
+def _examine_elsewhere(
     it: Examination,
     first: Evidence,
     second: Evidence,
     one: Mapping[str, Any],
     stages: Mapping[str, Mapping[str, Any]],
+    other: str,
 ) -> None:
-    """What another device made cannot be made again here; its outputs are held to the vendor's thresholds."""
+    """What another device or toolchain made cannot be made again here; a network's outputs are held to the vendor's
+    thresholds."""
     key = one["key"]
-    it.missing.append("made on a device that the other run does not have")
+    it.missing.append(other)
     if not key.startswith("infer@"):
         return
     two, compared = stages[key], stages[key.replace("infer@", "compare@")]
     thresholds = second.json(compared, "compare.json")["thresholds"]
     for name in sorted(one["outputs"]["files"]):
-        ours, theirs = first.file(one, name), second.file(two, name)
-        found = closeness(name, ours, theirs)
+        found = closeness(name, first.file(one, name), second.file(two, name))
         for figure, limit in thresholds["at_least"].items():
             if figure in found and found[figure] < limit:
                 it.wrong.append(f"{name}: {figure} {found[figure]:.6f}, the vendor's threshold is at least {limit}")

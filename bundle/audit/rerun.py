@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from bundle.files import remove_tree
 from bundle.graph.digests import StatCache, digest_source
 from bundle.graph.pipeline import Node, Output, StageDefinition
 from bundle.graph.runner import Done
+from bundle.host import architecture
 from bundle.inputs import DEMO, demo_checkpoint_path, find_data, users_checkpoint
 from bundle.paths import Paths
-from bundle.reproduce import PORTABLE, Options, Session, graph_of, reproduce
+from bundle.reproduce import Options, Session, graph_of, reproduce
+from bundle.target import PINNED, PORTABLE, lacking_for_pinned
 
 HONESTY = StageDefinition("honesty", "runtime", whole_machine=True, host_bound=True, timeout_s=2 * 3600.0)
 _NAMES = ("the record", "this machine")
@@ -100,12 +102,16 @@ def _run(
 ) -> None:
     record = evidence.record
     request = request_of({**record, "request": {**record["request"], "device": _CPU}}, **found)
+    asked = request.pinned
+    lacking = lacking_for_pinned(evidence.paths, architecture()) if asked else []
+    if lacking:
+        request = replace(request, pinned=())
     options = Options(
         request=request,
         data_option=str(found["data"] or DEMO),
         checkpoint_option=DEMO if record["checkpoint"]["kind"] == DEMO else str(found["checkpoint"]),
         engine=how.engine,
-        toolchain=PORTABLE,
+        toolchain=PINNED if request.pinned else PORTABLE,
         fetch=how.fetch,
     )
     made: list[Evidence] = []
@@ -123,6 +129,10 @@ def _run(
     if record["request"]["device"] != _CPU:
         with outcome.examine("device", "the record's device computes the same again") as it:
             it.missing.append(f"the record is of device {record['request']['device']}; this machine ran on its CPU")
+    if asked:
+        with outcome.examine("toolchain", "the record's pinned images run again") as it:
+            it.missing += lacking
+            it.evidence.append(f"pinned in the record: {', '.join(asked)}")
     compare_runs(outcome, evidence, again, _NAMES)
     _examine_honesty(outcome, options, fresh, how, console)
 

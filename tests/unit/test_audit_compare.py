@@ -123,6 +123,27 @@ def test_another_device_is_held_to_the_vendor_s_thresholds(sound: Path, other: P
     assert [claim.key for claim in outcome.of_status(REFUTED)] == [f"stage:infer@{SIZE}"]
 
 
+def test_another_toolchain_leaves_open_what_differs_and_still_holds_outputs_to_the_thresholds(sound: Path, other: Path):
+    replaced(other, f"infer@{SIZE}", "result/inputs_0_0.npy", moved_output(sound, 1e-4))
+    evidence = reopen(other)
+    evidence.record["request"]["pinned"] = ["export", "features", "reference"]
+    evidence.record["images"]["kaldi"] = evidence.record["images"].pop("features")
+    evidence.record["results"][0]["complete"]["wer_percent"] = 12.5
+    write_record(evidence.run, evidence.record)
+    outcome = Outcome("compare", "A and B")
+    compare_runs(outcome, reopen(other), reopen(sound))
+    claims = {claim.key: claim for claim in outcome.claims}
+    assert outcome.of_status(REFUTED) == []
+    for key in ("same-environment", "figures", f"stage:infer@{SIZE}"):
+        assert claims[key].status == UNVERIFIED
+        assert "made with other toolchains" in " ".join(claims[key].findings)
+    assert claims["stage:corpus"].status == PROVEN
+    replaced(other, f"infer@{SIZE}", "result/inputs_0_0.npy", moved_output(sound, 1e6))
+    outcome = Outcome("compare", "A and B")
+    compare_runs(outcome, reopen(other), reopen(sound))
+    assert [claim.key for claim in outcome.of_status(REFUTED)] == [f"stage:infer@{SIZE}"]
+
+
 def _ark(values) -> bytes:
     rows, columns = values.shape
     return b"ID \0BFM \4" + struct.pack("<i", rows) + b"\4" + struct.pack("<i", columns) + values.tobytes()

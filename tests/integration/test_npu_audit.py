@@ -1,0 +1,55 @@
+"""Audits of an NPU's run on a machine without one: what needs the NPU is left open, never refuted and never proven."""
+
+from __future__ import annotations
+
+import pytest
+
+from bundle.audit.claims import PROVEN, REFUTED, UNVERIFIED
+from bundle.audit.evidence import open_run
+from bundle.audit.rerun import Rerun, rerun
+from bundle.audit.verify import verify_run
+from bundle.console import Console
+from bundle.engines.select import probe_all
+from bundle.paths import Paths
+from tests.integration._ascend import checkout, run
+from tests.integration._runs import GOLDEN
+from tests.simulators.ascend.host import AscendHost
+
+pytestmark = pytest.mark.integration
+OF_THE_NPU = {f"stage:{stage}@8" for stage in ("convert", "infer", "measure", "compare")}
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory):
+    """A run on the simulated NPU, read as an auditor reads it."""
+    if not {engine.name: engine.usable for engine in probe_all(Paths.of_checkout({}))}["sandbox"]:
+        pytest.skip("no sandbox here")
+    paths = checkout(tmp_path_factory.mktemp("ascend"))
+    run(paths, AscendHost(), "sandbox", 8)
+    return open_run(paths.runs / "latest", paths)
+
+
+@pytest.mark.timeout(900)
+def test_what_needs_the_npu_could_not_be_verified_and_its_outputs_meet_the_vendors_thresholds(evidence):
+    outcome = rerun(evidence, Rerun(str(GOLDEN / "TIMIT"), engine="sandbox", rounds=10), Console())
+    found = {claim.key: claim for claim in outcome.claims}
+    assert outcome.of_status(REFUTED) == [], [claim.findings for claim in outcome.of_status(REFUTED)]
+    unverified = {claim.key for claim in outcome.of_status(UNVERIFIED)}
+    assert unverified >= {*OF_THE_NPU, "device", "same-environment"}
+    assert unverified - {*OF_THE_NPU, "device", "same-environment"} <= {
+        "speed-valid@8", "no-caching@8", "no-shortcut@8", "stage:probe:cann",
+    }  # fmt: skip
+    proven = {claim.key for claim in outcome.of_status(PROVEN)}
+    assert {"stage:corpus", "stage:features", "stage:batches@8", "stage:export", "stage:reference@8"} <= proven
+    assert {"stage:score@8", "figures"} <= proven  # of outputs that decode to the same symbols on either device
+    evidence_of_outputs = " ".join(found["stage:infer@8"].evidence)
+    assert "cosine 1.000000" in evidence_of_outputs and "relative_euclidean" in evidence_of_outputs
+    assert "cann: " in " ".join(found["same-environment"].findings)
+
+
+def test_its_figures_are_attested_its_symbols_and_rates_proven(evidence):
+    outcome = verify_run(evidence, GOLDEN / "TIMIT")
+    assert outcome.of_status(REFUTED) == [], [claim.findings for claim in outcome.of_status(REFUTED)]
+    status = {claim.key: claim.status for claim in outcome.claims}
+    assert status["symbols@8"] == status["score@8"] == PROVEN
+    assert status["speed@8"] == "attested"
