@@ -92,6 +92,7 @@ def check_lines(material: ManyOutputs, utterances: Path) -> None:
             if (
                 found["id"] != material.names[position - 1]
                 or found["published"]["hypothesis"] != material.heard[which]
+                or found["complete"]["hypothesis"] != material.heard[which][1:]
                 or found["reference"] != material.spoken[which]
             ):
                 raise VerificationFailed(f"{utterances}: line {position} is not what the reference decodes")

@@ -227,3 +227,31 @@ def test_interval_bytes_are_those_of_the_first_day():
     lengths = [20 + 7 * i % 31 for i in range(60)]
     edits = [i * i % 11 for i in range(60)]
     assert _edits.interval_95(edits, lengths) == [9.307875894988067, 13.698630136986301]
+
+
+def test_interval_is_the_same_however_it_is_drawn(monkeypatch):
+    random = np.random.RandomState(3)
+    lengths, edits = random.randint(20, 60, 97), random.randint(0, 20, 97)
+    # All draws at once, as they were first defined.
+    drawn = np.random.RandomState(_edits.SEED).randint(0, 97, size=(_edits.RESAMPLES, 97))
+    rates = np.sort(100.0 * edits[drawn].sum(axis=1) / lengths[drawn].sum(axis=1))
+    expected = [rates[249], rates[9750]]
+    for pieces in (10, 97, 98, 1000, 1 << 22):
+        monkeypatch.setattr(_edits, "_DRAWN_AT_ONCE", pieces)
+        assert _edits.intervals_95([(edits, lengths), (lengths, edits)])[0] == expected
+
+
+def test_interval_of_numbers_that_fit_no_common_word_is_the_same():
+    lengths, edits = [3, 5, 8], [1, 0, 4]
+    large = 1 << 40
+    assert _edits.interval_95([e * large for e in edits], [n * large for n in lengths]) == _edits.interval_95(
+        edits, lengths
+    )
+
+
+def test_outputs_out_of_their_rows_are_refused(tmp_path):
+    manifest = make_inputs(tmp_path, 4)
+    manifest["utterances"][1]["row"] = 2
+    (tmp_path / "batches/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StageError, match="batch 0 does not hold its utterances in rows"):
+        run_score(tmp_path, 4)

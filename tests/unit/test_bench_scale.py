@@ -1,0 +1,48 @@
+"""The larger corpora of the bench of scale: TIMIT's layout under further names, which the stage corpus takes."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from bundle.bench import scale
+from bundle.bench.workbench import StageRun
+from bundle.errors import VerificationFailed
+from stages import corpus
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_multiplied_corpus_is_the_same_utterances_under_further_speakers(tmp_path, times):
+    data, conf = scale.multiplied(GOLDEN / "TIMIT", ROOT / "conf" / "timit", tmp_path / "made", times)
+    out = tmp_path / "out"
+    out.mkdir()
+    corpus.main(["--data", str(data), "--conf", str(conf), "--out", str(out), "--obs", str(out)])
+    assert scale._check_corpus(out, times) == {"train": 20 * times, "dev": 10 * times, "test": 5 * times}
+    assert (out / "units").read_text() == (GOLDEN / "data/units").read_text()
+    with pytest.raises(VerificationFailed, match="corpus"):
+        scale._check_corpus(out, times + 1)
+
+
+def _point(stage, times, cpu_s, peak_mib):
+    run = StageRun(Path("out"), Path("obs"), 2 * cpu_s, 2 * cpu_s, cpu_s, peak_mib << 20)
+    return scale.Point(stage, times, 50 * times, run)
+
+
+def test_figures_compare_the_largest_size_with_the_smallest():
+    points = [_point("lm", 1, 1.0, 40), _point("lm", 10, 10.9, 45), _point("lm", 3, 3.0, 400)]
+    time, memory = scale._figures(points)
+    assert time.value == pytest.approx(1.09) and time.met
+    assert memory.value == pytest.approx(45 / 40) and not memory.met
+
+
+def test_the_plot_is_a_picture_of_every_point():
+    points = [_point(stage, times, 1.0 * times, 40) for stage in ("lm", "score") for times in (1, 10)]
+    drawn = ElementTree.fromstring(scale.plot([*points, _point("lm", 100, 50.0, 44)]))
+    bars = [element for element in drawn.iter() if element.tag.endswith("rect")]
+    assert len(bars) == 2 * 5
+    assert "| lm | 10 x | 500 | 20.00 | 10.00 | 20.000 | 40 |" in scale.table(points)

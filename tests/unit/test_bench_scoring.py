@@ -1,0 +1,65 @@
+"""What the bench of scoring measures with: the reference's methods told again, and outputs of many utterances."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from _score_cases import EXPECTED, GOLDEN, UNITS, posteriors
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundle.bench import scoring
+from bundle.bench.many_outputs import check_lines, make_outputs
+from bundle.errors import VerificationFailed
+from stages import _arpa, _bench_scoring, _decode, _edits, score
+
+TEXTS = st.text("ab c", max_size=80)
+
+
+@given(TEXTS, TEXTS)
+def test_the_restated_edit_distance_is_the_stage_s(left, right):
+    assert _bench_scoring.textbook_distance(left, right) == _edits.characters(left, right)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_distances_are_exact_on_either_side_of_one_machine_word(kept, changed):
+    left, right = "a" * kept + "b" * changed, "a" * kept + "c" * changed
+    assert _edits.characters(left, right) == changed
+
+
+def test_the_restated_beam_search_decodes_as_the_reference():
+    model = _arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa"))
+    names = _decode.symbols(UNITS)
+    for logprobs, text in zip(posteriors()[:3], EXPECTED["Beam/bs1"]["decoded"]):
+        labels = _bench_scoring.labelling_by_labelling(logprobs, names, model)
+        assert " ".join(names[k] for k in labels) == text
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (21, 4), (100, 8), (64, 64)])
+def test_many_utterances_decode_to_the_reference_s_strings(tmp_path, count, batch_size):
+    material = make_outputs(GOLDEN, tmp_path, count, batch_size)
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["--outputs", material.outputs, "--batches", material.batches, "--corpus", material.corpus]
+    score.main([str(word) for word in [*words, "--bs", batch_size, "--out", out, "--obs", out]])
+    check_lines(material, out / "utterances.jsonl")
+    lines = (out / "utterances.jsonl").read_text().splitlines(keepends=True)
+    damaged = lines[0].replace(" aa", " ae", 1) if " aa" in lines[0] else lines[0].replace(" sil", " s", 1)
+    for content in ("".join([damaged, *lines[1:]]), "".join(lines[:-1])):
+        (out / "utterances.jsonl").write_text(content)
+        with pytest.raises(VerificationFailed):
+            check_lines(material, out / "utterances.jsonl")
+
+
+def test_pooled_rates_of_many_utterances_are_recomputed(tmp_path):
+    material = make_outputs(GOLDEN, tmp_path, 30, 8)
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["--outputs", material.outputs, "--batches", material.batches, "--corpus", material.corpus]
+    score.main([str(word) for word in [*words, "--bs", 8, "--out", out, "--obs", out]])
+    protocols = json.loads((out / "score.json").read_bytes())["protocols"]
+    scoring._check_rates(material, protocols)
+    protocols["complete"]["edits"]["wer"] += 1
+    with pytest.raises(VerificationFailed, match="complete"):
+        scoring._check_rates(material, protocols)
