@@ -48,8 +48,8 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     )
     yield Figure(
         GOAL, "first run, all but the download", wall_s - download_s, "s",
-        "wall time of `reproduce --bs 8` with an empty artifacts folder - the phases 'fetch' if any file was absent", AT_MOST, 180.0,
-        checked=checked,
+        "wall time of `reproduce --bs 8` with an empty artifacts folder - the phases 'fetch' if any file was absent",
+        AT_MOST, 180.0, checked=checked,
     )  # fmt: skip
     yield Figure(
         GOAL, "share of the first run that its account covers", covered_s(spans, PHASE) / wall_s, "s/s",
