@@ -1,0 +1,181 @@
+"""Goal 1: the model in float32 beside the processor's matrix peak, ONNX Runtime, OpenVINO and PyTorch."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle.bench.figure import AT_LEAST, AT_MOST, Figure, shown
+from bundle.bench.inputs import Inputs, demo_inputs
+from bundle.bench.workbench import Workbench
+from bundle.errors import VerificationFailed
+
+GOAL = "1 inference"
+OURS = "ours"
+SIDE_BY_SIDE, ONE_AT_A_TIME = "side by side", "one at a time"
+TOLERANCE = 5e-5
+SIZES, QUICK_SIZES = (1, 4, 8, 16, 32, 64), (1, 8)
+_FAR_FROM_THE_PEAK = 0.8  # a peer below this share of the peak is to be left behind by more
+
+
+@dataclass(frozen=True)
+class Run:
+    """A candidate in one of its ways at one batch size: utterances a second, round by round."""
+
+    name: str
+    way: str
+    rates: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rates)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What was measured at one batch size.
+
+    Attributes:
+        peak: FLOP/s of the whole processor, round by round, by the library whose median is the highest.
+        flop: an utterance's.
+    """
+
+    batch_size: int
+    library: str
+    peak: tuple[float, ...]
+    flop: int
+    runs: tuple[Run, ...]
+
+    def run(self, name: str, way: str) -> Run:
+        return next(run for run in self.runs if (run.name, run.way) == (name, way))
+
+    def share(self, run: Run) -> float:
+        """Of the matrix peak: what the run's products would take at the peak / what the run took."""
+        return run.median * self.flop / statistics.median(self.peak)
+
+    def best_peer(self) -> Run:
+        """The quickest of the peers that runs graphs, in its better way; PyTorch is held to a bound of its own."""
+        return max((run for run in self.runs if run.name != OURS), key=lambda run: run.median)
+
+
+def sizes_of(times: Mapping[str, Any]) -> list[Size]:
+    """The program's times, a `Size` for each batch size."""
+    sizes = []
+    for batch_size, measured in times["sizes"].items():
+        rates = {
+            library: tuple(times["product_flop"] * entry["products"] / seconds for seconds in entry["seconds"])
+            for library, entry in measured["peak"].items()
+        }
+        library = max(rates, key=lambda name: statistics.median(rates[name]))
+        runs = tuple(
+            Run(name, way, _rates(entry)) for name, ways in measured["runs"].items() for way, entry in ways.items()
+        )
+        sizes.append(Size(int(batch_size), library, rates[library], times["flop_an_utterance"], runs))
+    return sorted(sizes, key=lambda size: size.batch_size)
+
+
+def _rates(entry: Mapping[str, Any]) -> tuple[float, ...]:
+    return tuple(entry["utterances"] / seconds for seconds in entry["seconds"])
+
+
+def bound_of_share(batch_size: int) -> float | None:
+    """The share of the peak that is asked for at a batch size."""
+    if batch_size == 1:
+        return 0.55
+    return 0.90 if batch_size >= 8 else None
+
+
+def figures_of(size: Size, torch_rates: Sequence[float], checked: str) -> Iterator[Figure]:
+    """The figures of one batch size."""
+    name = f"batches of {size.batch_size}"
+    ours, alone, peer = size.run(OURS, SIDE_BY_SIDE), size.run(OURS, ONE_AT_A_TIME), size.best_peer()
+    bound = bound_of_share(size.batch_size)
+    peak_said = f"peak {statistics.median(size.peak) / 1e9:.0f} GFLOP/s, the highest of three: {size.library}"
+    share_formula = "utterances/s x the model's operations an utterance / the matrix peak of the same rounds, all cores"
+    for run, way, asked in ((ours, "", bound), (alone, ", one at a time on all cores", None)):
+        shares = [rate * size.flop / peak for rate, peak in zip(run.rates, size.peak)]
+        yield Figure(
+            GOAL, f"{name}{way}, share of the matrix peak", size.share(run), "x", share_formula,
+            AT_LEAST if asked else "", asked, (min(shares), max(shares)), len(shares), checked,
+            f"{shown(run.median)} utterances/s; {peak_said}",
+        )  # fmt: skip
+    ratios = [mine / theirs for mine, theirs in zip(ours.rates, peer.rates)]
+    peer_share = size.share(peer)
+    yield Figure(
+        GOAL, f"{name}, times the best of ONNX Runtime and OpenVINO", ours.median / peer.median, "x",
+        "utterances/s, ours / the quickest peer's in its better way, taking turns",
+        AT_LEAST, 1.15 if peer_share < _FAR_FROM_THE_PEAK else 1.0, (min(ratios), max(ratios)), len(ratios), checked,
+        f"{peer.name}, {peer.way}: {shown(peer.median)} utterances/s, {peer_share:.2f} of the peak",
+    )  # fmt: skip
+    ratios = [mine / statistics.median(torch_rates) for mine in ours.rates]
+    yield Figure(
+        GOAL, f"{name}, times PyTorch eager", ours.median / statistics.median(torch_rates), "x",
+        "utterances/s, ours / PyTorch's, which runs before and after all rounds of ours",
+        AT_LEAST, 2.0, (min(ratios), max(ratios)), len(ratios), checked,
+        f"PyTorch: {shown(statistics.median(torch_rates))} utterances/s",
+    )  # fmt: skip
+
+
+def check(checks: Mapping[str, Any], torch_largest: float) -> str:
+    """What was checked, in words.
+
+    Raises:
+        VerificationFailed: an output of a timed run is not what it has to be.
+    """
+    others = {key: count for key, count in checks["utterances_with_other_symbols"].items() if count}
+    if others:
+        raise VerificationFailed(f"the model's symbols are not those of {', '.join(sorted(others))}: {others}")
+    if checks["timed_not_the_untimed_bytes"]:
+        raise VerificationFailed(f"{checks['timed_not_the_untimed_bytes']} outputs of timed runs have other bytes")
+    apart = {**checks["timed_largest_from_torch"], "PyTorch": torch_largest}
+    far = {name: value for name, value in apart.items() if value > TOLERANCE}
+    if far:
+        raise VerificationFailed(f"timed outputs differ from PyTorch's by more than {TOLERANCE}: {far}")
+    return (
+        f"all {checks['timed_utterances'][OURS]} timed outputs of ours are the untimed run's bytes; of {checks['utterances']} "
+        "dev utterances all symbols are PyTorch's and the plain graph's; every timed peer is within 5e-5 of PyTorch"
+    )
+
+
+def measure(bench: Workbench) -> Iterator[Figure]:
+    """The figures of goal 1."""
+    inputs = demo_inputs(bench)
+    sizes = QUICK_SIZES if bench.quick else SIZES
+    before, apart_before = _torch(bench, inputs, sizes, 1 if bench.quick else 2)
+    folders = {"onnx": inputs.export, "model": inputs.model, "batches": inputs.batches, "reference": inputs.reference}
+    words = ["--sizes", ",".join(str(size) for size in sizes), "--rounds", "3" if bench.quick else "5"]
+    run = bench.stage("bench", "_bench_inference", words, folders)
+    after, apart_after = _torch(bench, inputs, sizes, 1 if bench.quick else 2)
+    checks = _read(run.out / "checks.json")
+    checked = check(checks, max(apart_before, apart_after))
+    for other, key in (("PyTorch's", "largest_from_torch"), ("the plain graph's", "largest_from_plain_graph")):
+        yield Figure(
+            GOAL, f"largest difference from {other} outputs", checks[key], "", "max |log-probability - theirs|",
+            AT_MOST, TOLERANCE, samples=checks["utterances"], checked=checked,
+        )  # fmt: skip
+    measured = sizes_of(_read(run.obs / "times.json"))
+    if not any(run.name == "OpenVINO" for size in measured for run in size.runs):
+        bench.say("OpenVINO is not in the image for this architecture: ONNX Runtime is the only peer that runs graphs")
+    for size in measured:
+        yield from figures_of(size, before[size.batch_size] + after[size.batch_size], checked)
+
+
+def _torch(
+    bench: Workbench, inputs: Inputs, sizes: Sequence[int], rounds: int
+) -> tuple[dict[int, tuple[float, ...]], float]:
+    """PyTorch's utterances/s by batch size, and how far its outputs are from the stage reference's."""
+    run = bench.stage(
+        "exporter", "_bench_torch", ["--sizes", ",".join(str(size) for size in sizes), "--rounds", str(rounds)],
+        {"checkpoint": inputs.checkpoint, "batches": inputs.batches, "reference": inputs.reference},
+    )  # fmt: skip
+    times, checks = _read(run.obs / "times.json"), _read(run.out / "checks.json")
+    return {int(size): _rates(entry) for size, entry in times["sizes"].items()}, checks["largest_from_reference"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_bytes())
+    return document

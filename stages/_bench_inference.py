@@ -1,0 +1,33 @@
+"""Times the model beside its peers on the same batches, for the bench alone: in turn, and with every output checked.
+
+Ours and the peers run in two ways: 'side by side', one batch a core, each on one thread; and 'one at a time', all cores
+on one batch. The matrix peak is taken between them: one large product a core.
+out/checks.json: differences found. obs/times.json: seconds of every round, by batch size and candidate.
+"""
+
+import os
+
+from stages import _stage
+
+
+def main(arguments):
+    parser = _stage.parser(__doc__)
+    parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
+    parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
+    parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
+    parser.add_argument("--reference", required=True, metavar="DIR", help="the reference stage's, of the same batches")
+    parser.add_argument("--sizes", required=True, metavar="B,B,…", help="batch sizes")
+    parser.add_argument("--rounds", required=True, type=int)
+    options = parser.parse_args(arguments)
+    # OpenBLAS reads this when NumPy is loaded, hence the import here: each core makes a product of its own.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    from stages import _bench_candidates
+
+    sizes = [int(size) for size in options.sizes.split(",")]
+    times, checks = _bench_candidates.measure(options, sizes)
+    _stage.write_json(os.path.join(options.obs, "times.json"), times)
+    _stage.write_json(os.path.join(options.out, "checks.json"), checks)
+
+
+if __name__ == "__main__":
+    _stage.run(main)
