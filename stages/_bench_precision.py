@@ -1,0 +1,55 @@
+"""Times the model in bfloat16 beside float32 on the same batches, for the bench alone, side by side on all cores.
+
+out/checks.json: whether every timed output in bfloat16 has the bytes that one utterance alone, on one thread, gives.
+obs/times.json: seconds of every round, by batch size and number format.
+"""
+
+import os
+
+import numpy
+
+from stages import _bench_speech, _precision, _runtime_arguments, _stage
+
+
+def main(arguments):
+    parser = _stage.parser(__doc__)
+    parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
+    parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
+    parser.add_argument("--sizes", required=True, metavar="B,B,…", help="batch sizes")
+    parser.add_argument("--rounds", required=True, type=int)
+    options = parser.parse_args(arguments)
+    path = os.path.join(options.model, "model.onnx")
+    cores = _runtime_arguments.available_threads()
+    speech = _bench_speech.Speech(options.batches)
+    networks = {name: _precision.open_network(path, name, threads=cores) for name in _precision.PRECISIONS}
+    alone = networks[_precision.BFLOAT16].stream()
+    expected = [alone.run(speech.rows[number : number + 1])[:, 0].tobytes() for number in range(len(speech.rows))]
+    runners = {name: [network.stream().run for _ in range(cores)] for name, network in networks.items()}
+    compared, unequal, sizes = 0, 0, {}
+    for size in [int(text) for text in options.sizes.split(",")]:
+        count = _bench_speech.batches_in_a_round(size, cores, True)
+        picked = speech.picked(size, count)
+        batches = [numpy.ascontiguousarray(speech.rows[numbers]) for numbers in picked]
+        seconds = {name: [] for name in runners}
+        for number in range(-1, options.rounds):  # the first round warms up
+            for name in sorted(runners, reverse=number % 2 == 0):
+                taken_s, outputs = _bench_speech.timed(runners[name], batches)
+                if number >= 0:
+                    seconds[name].append(taken_s)
+                if name == _precision.BFLOAT16:
+                    for numbers, values in zip(picked, outputs):
+                        for row, utterance in enumerate(numbers):
+                            compared += 1
+                            unequal += values[:, row].tobytes() != expected[utterance]
+        sizes[str(size)] = {"utterances": size * count, "seconds": seconds}
+    together = networks[_precision.BFLOAT16].run(speech.rows[:7])
+    unequal += sum(together[:, row].tobytes() != expected[row] for row in range(7))
+    _stage.write_json(os.path.join(options.out, "checks.json"), {"compared": compared + 7, "unequal": unequal})
+    _stage.write_json(
+        os.path.join(options.obs, "times.json"),
+        {"arithmetic": networks[_precision.BFLOAT16].description, "cores": cores, "sizes": sizes},
+    )
+
+
+if __name__ == "__main__":
+    _stage.run(main)
