@@ -1,0 +1,25 @@
+"""The quick bench runs whole: for function, never for time."""
+
+import json
+from pathlib import Path
+
+from _runs import run
+
+from bundle.bench.run import AREAS, FULL_ONLY
+
+
+def test_the_quick_bench_measures_every_area_and_writes_its_pages(tmp_path: Path):
+    done = run(tmp_path, "bench")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "bench" / "latest"
+    document = json.loads((folder / "bench.json").read_bytes())
+    assert document["could_not"] == {}
+    assert set(document["seconds"]) == set(AREAS) - set(FULL_ONLY)
+    goals = {figure["goal"].split()[0] for figure in document["figures"]}
+    assert {"1", "2", "3", "4", "5", "6"} <= goals
+    for figure in document["figures"]:
+        assert figure["formula"], figure["name"]
+        assert figure["bound"] is None or figure["checked"], f"{figure['name']} has a bound and no check of its outputs"
+    names = [(figure["goal"], figure["name"]) for figure in document["figures"]]
+    assert len(names) == len(set(names))
+    assert "<svg" in (folder / "bench.html").read_text(encoding="utf-8")
