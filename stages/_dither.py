@@ -126,21 +126,24 @@ class Noise:
     def draw_into(self, noise, seeds, work):
         """As `draw`, into `noise`, in arrays made by `work` for at least as many frames."""
         count = len(seeds)
-        first, second = self._uniforms(work, seeds)
-        u1, u2 = (first, second) if self._first_is_u1 else (second, first)
-        numpy.log(u1, out=noise, dtype=numpy.float64, casting="same_kind")
+        self._draw_bits(work, seeds)
+        values, rounded = work.values[:count], work.rounded[:count]
+        radius, angle = (0, 1) if self._first_is_u1 else (1, 0)
+        _uniform(work.drawn[radius, :count], values, rounded)
+        numpy.log(values, out=values)
+        numpy.copyto(noise, values, casting="same_kind")
         noise *= numpy.float32(-2)
         numpy.sqrt(noise, out=noise)
-        values, cosine = work.values[:count], work.rounded[:count]
-        numpy.multiply(u2, 2 * numpy.pi, out=values, dtype=numpy.float64)
-        numpy.copyto(cosine, values, casting="same_kind")  # Kaldi's angle is float32
-        numpy.copyto(values, cosine)
+        _uniform(work.drawn[angle, :count], values, rounded)
+        values *= 2 * numpy.pi
+        numpy.copyto(rounded, values, casting="same_kind")  # Kaldi's angle is float32
+        numpy.copyto(values, rounded)
         cosine_of_turn(values, work.square[:count], work.sine[:count])
-        numpy.copyto(cosine, work.sine[:count], casting="same_kind")
-        noise *= cosine
+        numpy.copyto(rounded, work.sine[:count], casting="same_kind")
+        noise *= rounded
 
-    def _uniforms(self, work, seeds):
-        """Each Gaussian's first and second uniform: (2, len(seeds), frame_samples) float32 within (0, 1)."""
+    def _draw_bits(self, work, seeds):
+        """Each Gaussian's first and second draw of 31 bits, plus 1, into `work.drawn`."""
         first, later, drawn = (array[:, : len(seeds)] for array in (work.first, work.later, work.drawn))
         # Bits 16 to 26 of its first state are a uniform's highest, then 16 to 25 of the second, and of the third.
         numpy.multiply(seeds[:, numpy.newaxis], self._multipliers, out=first)
@@ -157,15 +160,16 @@ class Noise:
         later >>= numpy.uint32(22)
         drawn |= later
         drawn += numpy.uint32(1)
-        # Kaldi divides by RAND_MAX + 2. No quotient is nearer than 2^-31 of itself to the middle between two float32,
-        # so multiplying by the reciprocal, which is 2^-52 of it off at most, rounds to the same.
-        uniforms = drawn.view(numpy.float32)
-        for half in range(2):
-            values = work.values[: len(seeds)]
-            numpy.copyto(values, drawn[half])
-            values *= 1.0 / (_RAND_MAX + 2.0)
-            numpy.copyto(uniforms[half], values, casting="same_kind")
-        return uniforms
+
+
+def _uniform(drawn, values, rounded):
+    """Kaldi's float32 of draws plus 1 (uint32), widened to float64: into `values`; `rounded` is overwritten."""
+    # Kaldi divides by RAND_MAX + 2. No quotient is nearer than 2^-31 of itself to the middle between two float32, so
+    # multiplying by the reciprocal, which is 2^-52 of it off at most, rounds to the same.
+    numpy.copyto(values, drawn)
+    values *= 1.0 / (_RAND_MAX + 2.0)
+    numpy.copyto(rounded, values, casting="same_kind")
+    numpy.copyto(values, rounded)
 
 
 class _Work:

@@ -119,7 +119,8 @@ class FilterBank:
         overlapping = numpy.ndarray(frames.shape, samples.dtype, samples, strides=strides)
         if self._options["dither"] != 0.0:
             self._noise.draw_into(frames, seeds, self._work)
-            frames *= numpy.float32(self._options["dither"])
+            if self._options["dither"] != 1.0:
+                frames *= numpy.float32(self._options["dither"])
             frames += overlapping
         else:
             frames[:] = overlapping

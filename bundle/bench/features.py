@@ -32,7 +32,7 @@ _MODULE = "_bench_features"
 def measure(bench: Workbench) -> Iterator[Figure]:
     """The figures of goal 4."""
     data, corpus = _demo(bench)
-    part = _selected(bench, corpus, every=4 if bench.quick else 1, times=1)
+    part = _selected(bench, corpus, every=2 if bench.quick else 1, times=1 if bench.quick else 2)
     inputs = {"data": data, "corpus": part, "conf": bench.paths.conf / "features"}
     speech_s = _speech_s(part)
     dither = _check_dither(bench)
@@ -54,7 +54,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
         candidates["kaldi"] = kaldis
     else:
         bench.say("features: Kaldi's own programs are not here, since its source archive is not; no ratio to them")
-    times = bench.interleaved(candidates, rounds=3 if bench.quick else 5)
+    times = bench.interleaved(candidates, rounds=1 if bench.quick else 2)
     _hold_equal([run.out for name in ("one", "all") for run in runs[name]])
     exact = f"{golden}; {dither}; every run's archives are equal byte by byte"
 
@@ -90,9 +90,8 @@ def measure(bench: Workbench) -> Iterator[Figure]:
 
 
 def _memory(bench: Workbench, inputs: dict[str, Path], corpus: Path, before: list[StageRun]) -> Figure:
-    """The largest process on a corpus ten times as large (four times in a quick run)."""
-    every, times = (1, 1) if bench.quick else (1, 10)
-    larger = _selected(bench, corpus, every=every, times=times)
+    """The largest process on a corpus four times as large (twice in a quick run)."""
+    larger = _selected(bench, corpus, every=1, times=1 if bench.quick else 8)
     run = bench.stage("features", "features", [], {**inputs, "corpus": larger})
     found = sum((run.out / split / "fbank.scp").read_text(encoding="utf-8").count("\n") for split in _SPLITS)
     expected = sum(len(lines) for lines in _rows(larger).values())
