@@ -5,11 +5,14 @@ The sandbox mounts these folders read-only. A folder appears under its chain ID 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import posixpath
 import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +25,8 @@ from bundle.layers.tree import clean_path
 from bundle.paths import Paths
 
 SANDBOX_IMAGE = "sandbox"
+_UNPACKING = ".unpack."
+_LOCKED_WITHIN_S = 60.0  # a folder is locked a moment after it is made
 
 
 def chain_id(layers: Sequence[Layer]) -> str:
@@ -58,8 +63,11 @@ def _ensure(paths: Paths, layers: Sequence[Layer]) -> Path:
         return target
     parent = _ensure(paths, layers[:-1]) if len(layers) > 1 else None
     paths.rootfs.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".unpack.", dir=paths.rootfs))
+    _remove_left_over(paths.rootfs)
+    temporary = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=paths.rootfs))
+    lock = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         root = temporary / "root"
         if parent is not None:
             shutil.copytree(parent, root, symlinks=True, copy_function=os.link)
@@ -80,7 +88,21 @@ def _ensure(paths: Paths, layers: Sequence[Layer]) -> Path:
         ) from error
     finally:
         remove_tree(temporary)
+        os.close(lock)
     return target
+
+
+def _remove_left_over(folder: Path) -> None:
+    """Remove what killed processes were unpacking: folders that nobody has locked, a while after they were made."""
+    for left in folder.glob(_UNPACKING + "*"):
+        with contextlib.suppress(OSError):  # its owner is alive, or another process was first
+            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(descriptor).st_mtime > _LOCKED_WITHIN_S:
+                    remove_tree(left)
+            finally:
+                os.close(descriptor)
 
 
 def _unpack(layer: Layer, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -311,3 +312,19 @@ def test_a_layer_that_leaves_its_folder_is_not_unpacked(tmp_path: Path, hostile)
         ensure_rootfs(Paths(tmp_path), image)
     assert not (tmp_path / "artifacts" / "rootfs" / chain_id([broken])).exists()
     assert not list((tmp_path / "artifacts" / "rootfs").glob(".unpack.*"))
+
+
+def test_what_a_killed_process_was_unpacking_is_removed_and_what_a_living_one_is_is_left(tmp_path: Path):
+    paths, image = Paths(tmp_path), two_layers(tmp_path)
+    dead, alive, fresh = (paths.rootfs / f".unpack.{name}" for name in ("dead", "alive", "fresh"))
+    for folder in (dead, alive, fresh):
+        (folder / "root").mkdir(parents=True)
+    for folder in (dead, alive):
+        os.utime(folder, (0, 0))
+    lock = os.open(alive, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ensure_rootfs(paths, image)
+    finally:
+        os.close(lock)
+    assert sorted(paths.rootfs.glob(".unpack.*")) == [alive, fresh]
