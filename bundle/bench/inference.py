@@ -40,15 +40,19 @@ class Size:
     """What was measured at one batch size.
 
     Attributes:
-        peak: FLOP/s of the whole processor, round by round, by the library whose median is the highest.
+        libraries: FLOP/s of the whole processor in a large product, round by round, by each library of products.
         flop: an utterance's.
     """
 
     batch_size: int
-    library: str
-    peak: tuple[float, ...]
+    libraries: Mapping[str, tuple[float, ...]]
     flop: int
     runs: tuple[Run, ...]
+
+    @property
+    def peak(self) -> tuple[float, ...]:
+        """The matrix peak: FLOP/s by the library whose median is the highest, whoever's it is."""
+        return max(self.libraries.values(), key=statistics.median)
 
     def run(self, name: str, way: str) -> Run:
         return next(run for run in self.runs if (run.name, run.way) == (name, way))
@@ -70,11 +74,10 @@ def sizes_of(times: Mapping[str, Any]) -> list[Size]:
             library: tuple(times["product_flop"] * entry["products"] / seconds for seconds in entry["seconds"])
             for library, entry in measured["peak"].items()
         }
-        library = max(rates, key=lambda name: statistics.median(rates[name]))
         runs = tuple(
             Run(name, way, _rates(entry)) for name, ways in measured["runs"].items() for way, entry in ways.items()
         )
-        sizes.append(Size(int(batch_size), library, rates[library], times["flop_an_utterance"], runs))
+        sizes.append(Size(int(batch_size), rates, times["flop_an_utterance"], runs))
     return sorted(sizes, key=lambda size: size.batch_size)
 
 
@@ -94,7 +97,8 @@ def figures_of(size: Size, torch_rates: Sequence[float], checked: str) -> Iterat
     name = f"batches of {size.batch_size}"
     ours, alone, peer = size.run(OURS, SIDE_BY_SIDE), size.run(OURS, ONE_AT_A_TIME), size.best_peer()
     bound = bound_of_share(size.batch_size)
-    peak_said = f"peak {statistics.median(size.peak) / 1e9:.0f} GFLOP/s, the highest of three: {size.library}"
+    products = sorted(((statistics.median(rates) / 1e9, name) for name, rates in size.libraries.items()), reverse=True)
+    peak_said = "the peak is the highest of " + ", ".join(f"{name} {rate:.0f}" for rate, name in products) + " GFLOP/s"
     share_formula = "utterances/s x the model's operations an utterance / the matrix peak of the same rounds, all cores"
     for run, way, asked in ((ours, "", bound), (alone, ", one at a time on all cores", None)):
         shares = [rate * size.flop / peak for rate, peak in zip(run.rates, size.peak)]
@@ -114,7 +118,7 @@ def figures_of(size: Size, torch_rates: Sequence[float], checked: str) -> Iterat
     ratios = [mine / statistics.median(torch_rates) for mine in ours.rates]
     yield Figure(
         GOAL, f"{name}, times PyTorch eager", ours.median / statistics.median(torch_rates), "x",
-        "utterances/s, ours / PyTorch's, which runs before and after all rounds of ours",
+        "utterances/s, ours / PyTorch's, which runs before them, and in full after them too",
         AT_LEAST, 2.0, (min(ratios), max(ratios)), len(ratios), checked,
         f"PyTorch: {shown(statistics.median(torch_rates))} utterances/s",
     )  # fmt: skip
@@ -136,8 +140,9 @@ def check(checks: Mapping[str, Any], torch_largest: float) -> str:
     if far:
         raise VerificationFailed(f"timed outputs differ from PyTorch's by more than {TOLERANCE}: {far}")
     return (
-        f"all {checks['timed_utterances'][OURS]} timed outputs of ours are the untimed run's bytes; of {checks['utterances']} "
-        "dev utterances all symbols are PyTorch's and the plain graph's; every timed peer is within 5e-5 of PyTorch"
+        f"all {checks['timed_utterances'][OURS]} timed outputs of ours are the untimed run's bytes; of "
+        f"{checks['utterances']} dev utterances all symbols are PyTorch's and the plain graph's; every timed peer is "
+        "within 5e-5 of PyTorch"
     )
 
 
@@ -145,13 +150,13 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     """The figures of goal 1."""
     inputs = demo_inputs(bench)
     sizes = QUICK_SIZES if bench.quick else SIZES
-    before, apart_before = _torch(bench, inputs, sizes, 1 if bench.quick else 2)
+    before, apart = _torch(bench, inputs, sizes, 2)
     folders = {"onnx": inputs.export, "model": inputs.model, "batches": inputs.batches, "reference": inputs.reference}
     words = ["--sizes", ",".join(str(size) for size in sizes), "--rounds", "3" if bench.quick else "5"]
     run = bench.stage("bench", "_bench_inference", words, folders)
-    after, apart_after = _torch(bench, inputs, sizes, 1 if bench.quick else 2)
+    after, apart_after = ({}, 0.0) if bench.quick else _torch(bench, inputs, sizes, 2)
     checks = _read(run.out / "checks.json")
-    checked = check(checks, max(apart_before, apart_after))
+    checked = check(checks, max(apart, apart_after))
     for other, key in (("PyTorch's", "largest_from_torch"), ("the plain graph's", "largest_from_plain_graph")):
         yield Figure(
             GOAL, f"largest difference from {other} outputs", checks[key], "", "max |log-probability - theirs|",
@@ -161,7 +166,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     if not any(run.name == "OpenVINO" for size in measured for run in size.runs):
         bench.say("OpenVINO is not in the image for this architecture: ONNX Runtime is the only peer that runs graphs")
     for size in measured:
-        yield from figures_of(size, before[size.batch_size] + after[size.batch_size], checked)
+        yield from figures_of(size, before[size.batch_size] + after.get(size.batch_size, ()), checked)
 
 
 def _torch(

@@ -1,4 +1,4 @@
-"""What the areas that run the model are given: the demo's results, from the store or made now, before anything is timed.
+"""What the areas that run the model are given: the demo's results, from the store or made before the clock runs.
 
 A person who has run `reproduce` has most of them; the clock of no figure runs while one is made.
 """
