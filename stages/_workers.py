@@ -89,8 +89,10 @@ class _Pool:
                 due += 1
             if exhausted and due == given:
                 return
-            if due not in done:
-                for pipe in self._wait([pipe for pipe, queue in numbers.items() if queue]):
+            # Nobody is at work where all that was given is done: then there is nothing to wait for, but more to give.
+            busy = [pipe for pipe, queue in numbers.items() if queue]
+            if due not in done and busy:
+                for pipe in self._wait(busy):
                     done[numbers[pipe].popleft()] = _received(pipe)
                     idle.append(pipe)
 

@@ -1,6 +1,7 @@
 """Work shared by processes: in order, bounded, and with the first error of the tasks' order."""
 
 import os
+import time
 
 import pytest
 
@@ -19,6 +20,15 @@ def test_results_come_in_the_order_of_the_tasks(num_processes):
     assert [task for task, _ in results] == [returned for _, (returned, _) in results] == list(range(40))
     used = {process for _, (_, process) in results}
     assert used == {os.getpid()} if num_processes == 1 else os.getpid() not in used and len(used) == num_processes
+
+
+# Each task's hundredths of a second: the twelfth result finds all that was given done, and more to give.
+ALL_DONE_AT_ONCE = [9, 2, 2, 20, 20, 2, 1, 2, 5, 1, 2, 9, 20, 2]
+
+
+def test_nothing_is_waited_for_when_all_that_was_given_is_done():
+    results = _workers.in_order(lambda task: time.sleep(ALL_DONE_AT_ONCE[task] / 100), range(14), 2)
+    assert [task for task, _ in results] == list(range(14))
 
 
 def test_tasks_are_taken_only_as_far_as_there_is_room():
