@@ -1,7 +1,7 @@
 """Work shared by processes: in order, bounded, and with the first error of the tasks' order."""
 
+import collections
 import os
-import time
 
 import pytest
 
@@ -22,13 +22,39 @@ def test_results_come_in_the_order_of_the_tasks(num_processes):
     assert used == {os.getpid()} if num_processes == 1 else os.getpid() not in used and len(used) == num_processes
 
 
-# Each task's hundredths of a second: the twelfth result finds all that was given done, and more to give.
+# How long each task takes, such that the twelfth result finds all that was given done, and more to give.
 ALL_DONE_AT_ONCE = [9, 2, 2, 20, 20, 2, 1, 2, 5, 1, 2, 9, 20, 2]
 
 
-def test_nothing_is_waited_for_when_all_that_was_given_is_done():
-    results = _workers.in_order(lambda task: time.sleep(ALL_DONE_AT_ONCE[task] / 100), range(14), 2)
-    assert [task for task, _ in results] == list(range(14))
+class PretendedProcess:
+    """Stands for a process and its pipe, in a time of its own."""
+
+    now = 0
+
+    def __init__(self):
+        self.free_at = 0
+        self.finished = collections.deque()
+
+    def send(self, task):
+        self.free_at = max(PretendedProcess.now, self.free_at) + ALL_DONE_AT_ONCE[task]
+        self.finished.append((self.free_at, task))
+
+    def recv(self):
+        return "done", self.finished.popleft()[1]
+
+
+def wait_in_pretended_time(processes):
+    assert processes, "waits for nobody, for ever"
+    PretendedProcess.now = max(PretendedProcess.now, min(process.finished[0][0] for process in processes))
+    return [process for process in processes if process.finished[0][0] <= PretendedProcess.now]
+
+
+def test_nothing_is_waited_for_when_all_that_was_given_is_done(monkeypatch):
+    monkeypatch.setattr(PretendedProcess, "now", 0)
+    pool = object.__new__(_workers._Pool)
+    pool._processes = [(None, PretendedProcess()), (None, PretendedProcess())]
+    pool._wait = wait_in_pretended_time
+    assert [result for _, result in pool.results(iter(range(14)))] == list(range(14))
 
 
 def test_tasks_are_taken_only_as_far_as_there_is_room():
