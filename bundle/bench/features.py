@@ -26,6 +26,9 @@ GOAL = "4 features"
 _RATE_HZ = 16000
 _SPLITS = ("train", "dev", "test")
 _MAX_ABS, _MEAN_ABS = 5e-3, 1e-5  # golden's bounds
+# Beside Kaldi's programs on the demo corpus there are a hundred times golden's values, so the largest difference lies
+# further out. Another dither would show in the mean: 6e-3 and more.
+_MAX_ABS_OF_MANY = 2e-2
 _MODULE = "_bench_features"
 
 
@@ -66,7 +69,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     )  # fmt: skip
     if "kaldi" in times:
         kaldi = times["kaldi"]
-        beside = _compare(bench, runs["one"][-1].out, runs["kaldi"][-1].out, "Kaldi's of this run")
+        beside = _compare(bench, runs["one"][-1].out, runs["kaldi"][-1].out, "Kaldi's of this run", _MAX_ABS_OF_MANY)
         ratios = [theirs / mine for theirs, mine in zip(kaldi.times, one.times)]
         yield Figure(
             GOAL, "one core, times Kaldi's own programs", kaldi.median / one.median, "x",
@@ -159,14 +162,14 @@ def _check_golden(bench: Workbench) -> str:
     golden = bench.paths.root / "tests" / "golden"
     corpus = bench.stage("base", "corpus", [], {"data": golden / "TIMIT", "conf": bench.paths.conf / "timit"})
     inputs = {"data": golden / "TIMIT", "corpus": corpus.out, "conf": bench.paths.conf / "features"}
-    return _compare(bench, bench.stage("features", "features", [], inputs).out, golden / "data", "golden's")
+    return _compare(bench, bench.stage("features", "features", [], inputs).out, golden / "data", "golden's", _MAX_ABS)
 
 
-def _compare(bench: Workbench, ours: Path, theirs: Path, whose: str) -> str:
+def _compare(bench: Workbench, ours: Path, theirs: Path, whose: str, most: float) -> str:
     run = bench.stage("features", _MODULE, ["--mode", "compare"], {"ours": ours, "theirs": theirs})
     splits = json.loads((run.out / "compare.json").read_bytes())
     largest, mean = (max(split[what] for split in splits.values()) for what in ("max_abs", "mean_abs"))
-    if largest > _MAX_ABS or mean > _MEAN_ABS:
+    if largest > most or mean > _MEAN_ABS:
         raise VerificationFailed(f"features differ from {whose} by {largest:.2g} at most, {mean:.2g} on average")
     return f"features equal {whose} within {largest:.1e}, {mean:.1e} on average"
 
