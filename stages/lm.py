@@ -9,11 +9,11 @@ import math
 import os
 
 from stages import _arpa
-from stages._labels import read_lines
 from stages._stage import StageError, parser, run
 
 # IRSTLM pads the start of its input with <s>, so that its counts hold this many (<s>, <s>), whatever the text.
 START_PADDING = 2
+_RESERVED = frozenset((_arpa.START, _arpa.END, _arpa.UNKNOWN))
 
 
 def estimate(sentences):
@@ -25,7 +25,7 @@ def estimate(sentences):
     D = sum of c(w) + T + (T + 1).
 
     Args:
-        sentences: lists of words, without <s> and </s>.
+        sentences: an iterable of lists of words, without <s> and </s>.
 
     Returns:
         _arpa.Bigram. </s> and <unk> have the back-off weight 1: nothing follows them.
@@ -61,13 +61,26 @@ def main(arguments):
     options.add_argument("--corpus", required=True, metavar="DIR", help="result folder of the stage corpus")
     parsed = options.parse_args(arguments)
     path = os.path.join(parsed.corpus, "train", "phn_text")
-    sentences = [line.split()[1:] for line in read_lines(path)]
-    if not any(sentences):
+    model = estimate(_sentences(path))
+    if set(model.unigrams) <= _RESERVED:
         raise StageError("{} holds no phone: no language model can be estimated".format(path))
-    reserved = sorted({_arpa.START, _arpa.END, _arpa.UNKNOWN} & {phone for sentence in sentences for phone in sentence})
-    if reserved:
-        raise StageError("{} uses {} as a phone, which ARPA reserves".format(path, ", ".join(reserved)))
-    _arpa.write(os.path.join(parsed.out, "lm_phone_bg.arpa"), estimate(sentences))
+    _arpa.write(os.path.join(parsed.out, "lm_phone_bg.arpa"), model)
+
+
+def _sentences(path):
+    """The words of each line but its first, the utterance, one line at a time; the counts are all that is kept."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for line in stream:
+                words = line.split()[1:]
+                if not line.strip():
+                    continue
+                reserved = sorted(_RESERVED.intersection(words))
+                if reserved:
+                    raise StageError("{} uses {} as a phone, which ARPA reserves".format(path, ", ".join(reserved)))
+                yield words
+    except (OSError, ValueError) as error:
+        raise StageError("cannot read {}: {}".format(path, error))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,16 @@ def test_written_model_reads_back(tmp_path):
     assert back.missing(["aa"]) == [] and back.missing(["xx"]) == ["xx"]
 
 
+def test_a_blank_line_is_no_sentence(tmp_path):
+    (tmp_path / "train").mkdir()
+    written = []
+    for text in ("A_1 aa b\nA_2 b\n", "A_1 aa b\n\n  \nA_2 b\n"):
+        (tmp_path / "train/phn_text").write_text(text)
+        lm.main(["--corpus", str(tmp_path), "--out", str(tmp_path), "--obs", str(tmp_path)])
+        written.append((tmp_path / "lm_phone_bg.arpa").read_bytes())
+    assert written[0] == written[1]
+
+
 def test_stage_refuses_labels_without_a_phone(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/phn_text").write_text("A_1\n")
