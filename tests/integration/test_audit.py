@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import sysconfig
+import tempfile
 from pathlib import Path
 
 import pytest
-from _runs import GOLDEN, ROOT, command, environment, record, reproduce, run
+from _runs import GOLDEN, ROOT, record, reproduce, run
 
 from bundle import host
 from bundle.audit.claims import PROVEN, REFUTED, UNVERIFIED
@@ -92,27 +95,72 @@ def test_a_run_compared_with_itself_agrees(results: Path, tmp_path: Path):
     assert page(tmp_path)[REFUTED] == page(tmp_path)[UNVERIFIED] == {}
 
 
-def test_a_challenge_elsewhere_gives_the_same_digests(tmp_path: Path):
-    """Another path, clock's zone, locale and umask; what is fetched is shared, what is built is not."""
-    clone = tmp_path / "another place"
-    subprocess.run(["git", "clone", "-q", "--shared", str(ROOT), str(clone)], check=True)
-    (clone / "artifacts").mkdir()
-    (clone / "artifacts" / "cache").symlink_to(ROOT / "artifacts" / "cache")
-    words = command("audit.challenge", "--images", "sandbox,features", "--to", str(tmp_path / "page"))
-    done = subprocess.run(
-        words,
-        cwd=clone,
-        env={**environment(tmp_path / "results"), "TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR",
-             "PYTHONPATH": str(clone), "HOME": str(tmp_path)},
-        preexec_fn=lambda: os.umask(0o077),
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = page(tmp_path / "page")
-    assert {f"image:sandbox:{ARCH}", f"image:features:{ARCH}", f"debian:base:{ARCH}"} <= set(found[PROVEN])
-    assert list((tmp_path / "results" / "tmp").glob("challenge.*")) == []
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+NOBODY = 54321  # a user that has no name, no home and no group anywhere
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_challenge_by_another_user_elsewhere_and_at_another_time_gives_the_same_digests():
+    """Another user, path, clock, time zone, locale and umask; nothing fetched; compiled layers where their sources are.
+
+    What is fetched is shared, what is built is not.
+    """
+    environment = {"PATH": os.environ["PATH"], "TZ": "Asia/Kathmandu", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0",
+                   "PYTHONUTF8": "0"}  # fmt: skip
+    clock = ["env", f"LD_PRELOAD={FAKETIME[0]}", "FAKETIME=@2028-02-29 23:59:50"] if FAKETIME else []
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        clone = place / "another place"
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        (clone / "artifacts").mkdir()
+        as_whom = []
+        if os.geteuid() == 0:
+            as_whom = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
+            place.chmod(0o755)
+            subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(clone)], check=True)
+        _share_what_is_fetched(clone)
+        challenge = ["-m", "invoke", "audit.challenge", "--offline", "--to", str(clone / "page")]
+        done = subprocess.run(
+            [*as_whom, *clock, *_python_of(as_whom), *challenge],
+            cwd=clone,
+            env={**environment, "HOME": str(clone)},
+            preexec_fn=lambda: os.umask(0o077) and None,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        proven = set(page(clone / "page")[PROVEN])
+        pinned = json.loads((ROOT / "conf" / "locks" / "images.json").read_bytes())
+        compiled = any((clone / "data" / "sources").glob("kaldi-*"))
+        expected = {layer for layer in pinned["layers"][ARCH] if layer not in ("debs:toolchain", "debs:kaldi")}
+        expected -= set() if compiled else {"built:kaldi"}
+        assert {f"layer:{layer}:{ARCH}" for layer in expected} <= proven
+        assert {f"image:sandbox:{ARCH}", f"image:exporter:{ARCH}", f"debian:base:{ARCH}"} <= proven
+        assert list((clone / "artifacts" / "tmp").glob("challenge.*")) == []
+
+
+def _python_of(as_whom: list[str]) -> list[str]:
+    """These tests' Python; or, where that is root's alone, the system's with the same packages."""
+    for words in (["env", sys.executable], ["env", f"PYTHONPATH={sysconfig.get_path('purelib')}", "/usr/bin/python3"]):
+        imports = [*as_whom, *words, "-c", "import cryptography.x509, invoke, pysequoia"]
+        if not subprocess.run(imports, check=False, capture_output=True).returncode:
+            return words
+    pytest.skip("no Python here that another user can run, with the host's requirements")
+
+
+def _share_what_is_fetched(clone: Path) -> None:
+    """By hard links where they can be made; the user of the clone may read them and no more."""
+    for folder in ("artifacts/cache", "data/sources"):
+        for path in (ROOT / folder).rglob("*") if (ROOT / folder).is_dir() else ():
+            if path.is_file():
+                target = clone / folder / path.relative_to(ROOT / folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.link(path, target)
+                except OSError:
+                    shutil.copyfile(path, target)
 
 
 def test_wrong_use_is_said_in_one_line(results: Path, tmp_path: Path):

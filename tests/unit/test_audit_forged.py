@@ -391,3 +391,10 @@ def test_a_change_of_any_leaf_is_refuted_or_the_leaf_is_an_observation(run, reme
 def test_observations_are_few_and_listed(sound: Path):
     observed = {path.split(".")[0].split("[")[0] for path, _ in leaves(reopen(sound).record) if is_observation(path)}
     assert observed == {"checkpoint", "engine", "host", "observations", "stages"}
+
+
+@pytest.mark.parametrize("asked", [{}, {"precision": "bf16"}])
+def test_a_run_s_precision_is_part_of_what_is_asked_for_again(run: Path, asked):
+    record = reopen(run).record
+    record["request"].update(asked)
+    assert stages.request_of(record).precision == asked.get("precision", "fp32")
