@@ -50,6 +50,7 @@ def test_the_share_is_of_the_highest_peak_whoever_s_it_is():
     (size,) = sizes_of(times())
     assert size.peak == (100.0, 200.0, 100.0)
     assert size.share(size.run(OURS, SIDE_BY_SIDE)) == pytest.approx(0.8)  # 8 utterances/s x 10 / 100
+    assert size.library_share(size.run(OURS, SIDE_BY_SIDE)) == pytest.approx(1.6)  # of OpenBLAS's 50
 
 
 def test_a_peer_counts_in_its_better_way():
