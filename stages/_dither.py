@@ -13,6 +13,8 @@ polynomial: rounded to float32 it is the C library's for every angle that a draw
 
 import numpy
 
+from stages import _dither_kernel
+
 U1_FIRST = "u1-first"
 U2_FIRST = "u2-first"
 DRAW_ORDERS = (U1_FIRST, U2_FIRST)
@@ -23,6 +25,7 @@ _INCREMENT = 12345
 _MASK = 0xFFFFFFFF
 _STEPS_PER_UNIFORM = 3
 _RAND_MAX = 2147483647
+_RECIPROCAL = 1.0 / (_RAND_MAX + 2.0)
 _BLOCK_FRAMES = 32  # keeps the temporaries of one block within the processor's cache
 
 # sin(z) = z + z^3 * polynomial(z^2) for |z| <= pi/2: interpolated at Chebyshev's nodes, relative error 2^-50. With a
@@ -94,9 +97,10 @@ class Noise:
         frame_samples: samples a frame.
         draw_order: which of a Gaussian's two uniforms is drawn first. C++ leaves it to the compiler; U1_FIRST is what
             g++ 12 does on x86_64.
+        compiled: draw by `_dither_kernel` where there is a compiler: the same bytes, sooner.
     """
 
-    def __init__(self, frame_samples, draw_order=U1_FIRST):
+    def __init__(self, frame_samples, draw_order=U1_FIRST, compiled=True):
         if draw_order not in DRAW_ORDERS:
             raise ValueError("draw_order is {!r}, not one of {}".format(draw_order, DRAW_ORDERS))
         self._first_is_u1 = draw_order == U1_FIRST
@@ -109,6 +113,19 @@ class Noise:
         # count are the highest, and what is above them falls off.
         self._second = numpy.uint32(multipliers[0] << 6 & _MASK), numpy.uint32(increments[0] << 6 & _MASK)
         self._third = numpy.uint32(multipliers[1] << 6 & _MASK), numpy.uint32(increments[1] << 6 & _MASK)
+        self._kernel = None
+        if compiled and _dither_kernel.Kernel.fits(frame_samples):
+            self._kernel = self._compile()
+
+    def _compile(self):
+        both = numpy.stack([self._multipliers[:, 0], self._increments[:, 0]], axis=1)
+        return _dither_kernel.Kernel(
+            numpy.ascontiguousarray(both if self._first_is_u1 else both[::-1]),
+            second=tuple(int(value) for value in self._second),
+            third=tuple(int(value) for value in self._third),
+            reciprocal=_RECIPROCAL,
+            sine=_SINE,
+        )
 
     def draw(self, seeds):
         """Noise of the frames with these seeds: (len(seeds), frame_samples) float32, of unit variance."""
@@ -125,6 +142,9 @@ class Noise:
 
     def draw_into(self, noise, seeds, work):
         """As `draw`, into `noise`, in arrays made by `work` for at least as many frames."""
+        if self._kernel is not None:
+            self._kernel.draw_into(noise, numpy.ascontiguousarray(seeds))
+            return
         count = len(seeds)
         self._draw_bits(work, seeds)
         values, rounded = work.values[:count], work.rounded[:count]
@@ -167,7 +187,7 @@ def _uniform(drawn, values, rounded):
     # Kaldi divides by RAND_MAX + 2. No quotient is nearer than 2^-31 of itself to the middle between two float32, so
     # multiplying by the reciprocal, which is 2^-52 of it off at most, rounds to the same.
     numpy.copyto(values, drawn)
-    values *= 1.0 / (_RAND_MAX + 2.0)
+    values *= _RECIPROCAL
     numpy.copyto(rounded, values, casting="same_kind")
     numpy.copyto(values, rounded)
 

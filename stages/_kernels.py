@@ -7,10 +7,6 @@ exponentials are polynomials made of the same few IEEE operations, so that vecto
 and any number of threads give the same bytes.
 """
 
-import ctypes
-
-import llvmlite.binding as llvm
-
 from stages import _amx
 from stages._ir import Text, exponential
 from stages._products import Shape, block_product, product
@@ -207,7 +203,6 @@ end:
            frames=frames)  # fmt: skip
 
 
-_POINTER, _COUNT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_bool
 SIGNATURES = {
     "multiply": "pnppnpnnnnnb",
     "project": "pnppnpnnnnnb",
@@ -236,34 +231,3 @@ attributes #0 = {{ nounwind "prefer-vector-width"="512" }}
         _convolutions(shape, image_columns, middle_columns, last_columns, frames),
         *([_gates(shape, hidden, "gates16", _store_half), _amx.source(shape.lanes, hidden)] if kind == AMX else []),
     ])  # fmt: skip
-
-
-class Library:
-    """The compiled kernels, as functions that release Python's lock.
-
-    Args:
-        text: LLVM IR.
-        features: LLVM's names of the processor's features and whether it has them.
-        signatures: of each function its arguments: p a pointer, n a count, b a flag.
-    """
-
-    def __init__(self, text, features, signatures):
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        module = llvm.parse_assembly(text)
-        module.verify()
-        flat = ",".join(("+" if has else "-") + name for name, has in sorted(features.items()))
-        machine = llvm.Target.from_default_triple().create_target_machine(features=flat, opt=3, jit=True)
-        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-        builder.getModulePassManager().run(module, builder)
-        self._engine = llvm.create_mcjit_compiler(module, machine)
-        self._engine.finalize_object()
-        kinds = {"p": _POINTER, "n": _COUNT, "b": _FLAG}
-        for name, letters in signatures.items():
-            prototype = ctypes.CFUNCTYPE(None, *(kinds[letter] for letter in letters))
-            setattr(self, name, prototype(self._engine.get_function_address(name)))
-
-
-def host_features():
-    """LLVM's features of this processor: {name: bool}."""
-    return dict(llvm.get_host_cpu_features())

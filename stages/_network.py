@@ -13,7 +13,7 @@ import numpy
 import onnx
 from onnx import numpy_helper
 
-from stages import _amx, _kernels
+from stages import _amx, _kernels, _llvm
 from stages import _architecture as architecture
 from stages._runtime_arguments import available_threads, require_batch_size
 from stages._stage import StageError
@@ -59,7 +59,7 @@ def _library(lanes, registers, kind, features):
     shape = _kernels.Shape(lanes, registers)
     text = _kernels.source(shape, kind, _HIDDEN, architecture.COLUMNS, _MIDDLE, _FEATURES, _FRAMES)
     signatures = dict(_kernels.SIGNATURES, **(_amx.SIGNATURES if kind == _kernels.AMX else {}))
-    return shape, _kernels.Library(text, dict(features), signatures)
+    return shape, _llvm.Library(text, dict(features), signatures)
 
 
 def _expected_shapes():
@@ -182,10 +182,11 @@ class Network:
     KIND = _kernels.FLOAT32
 
     def __init__(self, path, threads=None, features=None):
-        features = _kernels.host_features() if features is None else features
+        features = _llvm.host_features() if features is None else features
         shape = _kernels.host_shape(features)
         registers = 32 if shape.blocks[0] == 8 else 16
-        self._shape, self._kernels = _library(shape.lanes, registers, self.KIND, tuple(sorted(features.items())))
+        self._shape, self._library = _library(shape.lanes, registers, self.KIND, tuple(sorted(features.items())))
+        self._kernels = self._library.call
         self._path = path
         values, self.batch_size = _read_constants(path)
         self._weights = self._lay_out(values)

@@ -2,7 +2,7 @@
 
 import numpy
 
-from stages import _amx, _kernels
+from stages import _amx, _kernels, _llvm
 from stages import _architecture as architecture
 from stages._network import Group, Network, Weights, aligned, log_softmax, rows_at_once
 
@@ -21,7 +21,7 @@ def open_network(path, precision, threads=None, features=None):
     """
     if precision == FLOAT32:
         return Network(path, threads, features)
-    usable = _amx.usable(_kernels.host_features() if features is None else features)
+    usable = _amx.usable(_llvm.host_features() if features is None else features)
     return (_AmxNetwork if usable else _RoundedNetwork)(path, threads, features)
 
 

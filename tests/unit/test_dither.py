@@ -108,3 +108,45 @@ def test_noise_drawn_in_used_arrays_is_the_same():
     for start, stop in ((0, 32), (32, 50)):
         noise.draw_into(drawn[start:stop], seeds[start:stop], work)
     np.testing.assert_array_equal(drawn, noise.draw(seeds))
+
+
+def test_the_compiled_kernel_draws_the_arrays_bytes():
+    pytest.importorskip("llvmlite")
+    seeds = _dither.SeedStream().take(3000)
+    for order in _dither.DRAW_ORDERS:
+        arrays, kernel = (_dither.Noise(400, order, compiled=compiled) for compiled in (False, True))
+        assert kernel._kernel is not None
+        assert np.array_equal(arrays.draw(seeds).view(np.uint32), kernel.draw(seeds).view(np.uint32))
+
+
+def test_the_kernels_logarithm_rounds_to_numpys_for_the_uniforms_that_can_occur():
+    pytest.importorskip("llvmlite")
+    from stages import _dither_kernel, _llvm
+
+    text = _dither_kernel._Text()
+    text.add(
+        "define void @logs(ptr %x, ptr %y, i64 %n) {\nentry:\n  br label %l\nl:\n  %i = phi i64 [0, %entry], [%in, %l]"
+    )
+    source = text.value("getelementptr float, ptr %x, i64 %i")
+    values = text.cast("fpext", text.value(f"load <16 x float>, ptr {source}, align 4"), "float", "double")
+    result = text.cast("fptrunc", _dither_kernel._logarithm(text, values), "double", "float")
+    target = text.value("getelementptr float, ptr %y, i64 %i")
+    text.add(f"  store <16 x float> {result}, ptr {target}, align 4\n  %in = add i64 %i, 16")
+    text.add("  %m = icmp ult i64 %in, %n\n  br i1 %m, label %l, label %e\ne:\n  ret void\n}")
+    library = _llvm.Library("\n".join(text.lines), _llvm.host_features(), {"logs": "ppn"})
+    uniforms = uniforms_that_can_occur(37).astype(np.float32)
+    uniforms = np.ascontiguousarray(uniforms[: len(uniforms) // 16 * 16])
+    found = np.empty_like(uniforms)
+    library.call.logs(uniforms.ctypes.data, found.ctypes.data, len(uniforms))
+    assert np.array_equal(found, np.log(uniforms.astype(np.float64)).astype(np.float32))
+
+
+def test_a_processor_with_shorter_vectors_draws_the_same_bytes(monkeypatch):
+    pytest.importorskip("llvmlite")
+    from stages import _llvm
+
+    seeds = _dither.SeedStream().take(50)
+    expected = _dither.Noise(400).draw(seeds)
+    features = {name: has and "avx" not in name and name != "fma" for name, has in _llvm.host_features().items()}
+    monkeypatch.setattr(_llvm, "host_features", lambda: features)
+    assert np.array_equal(_dither.Noise(400).draw(seeds), expected)

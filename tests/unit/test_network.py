@@ -10,7 +10,7 @@ from _model_cases import golden_weights, parity, write_converted  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from stages import _amx, _kernels, _network, _precision  # noqa: E402
+from stages import _amx, _llvm, _network, _precision  # noqa: E402
 from stages._stage import StageError  # noqa: E402
 
 
@@ -27,7 +27,7 @@ def network(path):
 
 
 def _without(*parts):
-    features = _kernels.host_features()
+    features = _llvm.host_features()
     return {name: has and not any(part in name for part in parts) for name, has in features.items()}
 
 
@@ -125,7 +125,7 @@ def test_a_batch_of_another_shape_reaches_no_kernel(network):
 
 
 def _half(path, threads=None, amx=True):
-    features = _kernels.host_features() if amx else _without("amx")
+    features = _llvm.host_features() if amx else _without("amx")
     if amx and not _amx.usable(features):
         pytest.skip("this processor has no AMX, or the kernel does not let it be used")
     return _precision.open_network(path, "bf16", threads=threads, features=features)
