@@ -186,6 +186,7 @@ def probe_nodes(images: Collection[str]) -> dict[str, Node]:
 
 def aim(options: Options, session: Session) -> Target:
     """Toolchain and chips of a run; says what a person should know of the choice."""
+    _check_request(options)
     request = options.request
     target = settle(
         session.paths, session.architecture, options.toolchain, request.device, options.devices, options.ascend_host
@@ -199,7 +200,6 @@ def resolve(
     options: Options, paths: Paths, cache: StatCache, target: Target | None = None
 ) -> tuple[Request, inputs.Checkpoint]:
     """The request with the user's data and checkpoint found, or the demo's, and with what `target` decides."""
-    _check_request(options)
     checkpoint = inputs.find_checkpoint(paths, options.checkpoint_option, cache)
     data = inputs.find_data(paths, options.data_option)
     request = replace(options.request, data=data, checkpoint=checkpoint.path)
