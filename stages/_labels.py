@@ -63,12 +63,3 @@ def read_table(path):
     if len({utterance for utterance, _ in table}) != len(table):
         raise StageError("{}: an utterance stands there twice".format(path))
     return table
-
-
-def units_in_order(phone_lists):
-    """The distinct phones in the order of first appearance: class ids are this order plus 2 (0 blank, 1 UNK)."""
-    units = {}
-    for phones in phone_lists:
-        for phone in phones:
-            units.setdefault(phone, None)
-    return list(units)

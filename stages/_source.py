@@ -1,10 +1,12 @@
 """Speech data as it lies: a folder or a zip archive, read in place, never unpacked, and distrusted.
 
-Both kinds answer the same three questions: which folders lie in a folder, which files lie below one, and what bytes a
-file holds. Names are relative, with '/', from the folder's or the archive's root. A source that could lead a reader
-elsewhere (links, '..', absolute names) or exhaust the machine (bombs) is refused as a whole.
+Both kinds answer the same questions: which folders lie in a folder, which files lie in one or below it, and what bytes
+a file holds. A tree is listed folder by folder: it may be larger than memory. Names are relative, with '/', from the
+folder's or the archive's root. A source that could lead a reader elsewhere (links, '..', absolute names) or exhaust the
+machine (bombs) is refused as a whole.
 """
 
+import itertools
 import os
 import re
 import stat
@@ -15,7 +17,7 @@ import zlib
 from stages._stage import StageError
 
 MAX_FILE_BYTES = 64 << 20  # a TIMIT wave has 0.25 MB at most
-MAX_MEMBERS = 250000  # TIMIT has about 32,000 files, repackagings with a second wave about 40,000
+MAX_MEMBERS = 250000  # of an archive, or of one folder; TIMIT has about 32,000 files in 1,200 folders
 MAX_TOTAL_BYTES = 16 << 30  # TIMIT has 0.5 GB
 MAX_RATIO = 100  # speech deflates to about a half; plain text to about a fifth
 MAX_DEPTH = 16  # folders in folders; TIMIT has three
@@ -77,13 +79,25 @@ class FolderSource:
         found = [entry.name for entry in self._entries(folder) if entry.is_dir() and not is_clutter(entry.name)]
         return sorted(found)
 
-    def files(self, folder):
-        """Relative names, sorted, of all files below `folder`, clutter left out."""
-        names = []
-        self._collect(folder, 0, names)
-        names.sort()
-        refuse_collisions(names, self.path)
-        return names
+    def walk(self, folder):
+        """Yield (folder, names) of `folder` and every folder below it: its files' own names, as `files_in` has them.
+
+        Of the tree, only the names of one folder and of folders still to come are held.
+        """
+        waiting = [(folder, 0)]
+        while waiting:
+            folder, depth = waiting.pop()
+            if depth > MAX_DEPTH:
+                raise StageError("{}: folders are nested more than {} deep".format(folder, MAX_DEPTH))
+            files, folders = self._listed(folder)
+            yield folder, files
+            waiting.extend((folder + "/" + name, depth + 1) for name in reversed(folders))
+            if len(waiting) > MAX_MEMBERS:
+                raise StageError("{}: more than {} folders".format(folder, MAX_MEMBERS))
+
+    def files_in(self, folder):
+        """The own names, sorted, of the files right inside `folder`, clutter left out."""
+        return self._listed(folder)[0]
 
     def read(self, name):
         """All bytes of one file. Errors name it without this machine's path: they may end up in a result."""
@@ -103,19 +117,21 @@ class FolderSource:
             raise StageError("cannot read {}: {}".format(name, error.strerror or error)) from error
 
     def _entries(self, folder):
+        path = os.path.join(self.path, folder)
         try:
-            with os.scandir(os.path.join(self.path, folder)) as entries:
-                return sorted(entries, key=lambda entry: entry.name)
+            with os.scandir(path) as entries:
+                found = list(itertools.islice(entries, MAX_MEMBERS + 1))
         except OSError as error:
-            raise StageError(
-                "cannot list {}: {}".format(os.path.join(self.path, folder), error.strerror or error)
-            ) from error
+            raise StageError("cannot list {}: {}".format(path, error.strerror or error)) from error
+        if len(found) > MAX_MEMBERS:
+            raise StageError("{} holds more than {} files".format(path, MAX_MEMBERS), "This is no folder of TIMIT.")
+        return sorted(found, key=lambda entry: entry.name)
 
-    def _collect(self, folder, depth, names):
-        if depth > MAX_DEPTH:
-            raise StageError("{}: folders are nested more than {} deep".format(folder, MAX_DEPTH))
+    def _listed(self, folder):
+        """The own names of files and of folders right inside `folder`, sorted; what must not be there is refused."""
         if os.path.islink(os.path.join(self.path, folder)):
             raise self._link(folder)
+        files, folders = [], []
         for entry in self._entries(folder):
             name = folder + "/" + entry.name
             if is_clutter(entry.name):
@@ -124,13 +140,13 @@ class FolderSource:
             if entry.is_symlink():
                 raise self._link(name)
             if entry.is_dir():
-                self._collect(name, depth + 1, names)
+                folders.append(entry.name)
             elif entry.is_file():
-                names.append(name)
-                if len(names) > MAX_MEMBERS:
-                    raise StageError("{}: more than {} files".format(folder, MAX_MEMBERS))
+                files.append(entry.name)
             else:
                 raise StageError("{} is neither a file nor a folder".format(os.path.join(self.path, name)))
+        refuse_collisions((folder + "/" + name for name in files + folders), self.path)
+        return files, folders
 
     def _link(self, name):
         return StageError(
@@ -165,6 +181,10 @@ class ZipSource:
             for member in members
             if not member.is_dir() and not any(is_clutter(part) for part in member.filename.split("/"))
         }
+        self._files = {}  # folder: its files' own names
+        for name in sorted(self._members):
+            folder, _, own = name.rpartition("/")
+            self._files.setdefault(folder, []).append(own)
 
     def folders(self, folder=""):
         """Names (sorted) of the folders right inside `folder` ('' is the root) that hold a file, however deep."""
@@ -172,9 +192,15 @@ class ZipSource:
         below = (name[len(prefix) :] for name in self._members if name.startswith(prefix))
         return sorted({rest.split("/")[0] for rest in below if "/" in rest})
 
-    def files(self, folder):
-        """Relative names, sorted, of all files below `folder`."""
-        return sorted(name for name in self._members if name.startswith(folder + "/"))
+    def walk(self, folder):
+        """Yield (folder, names) of `folder` and every folder below it that hold files: the files' own names, sorted."""
+        for name in sorted(self._files):
+            if name == folder or name.startswith(folder + "/"):
+                yield name, self._files[name]
+
+    def files_in(self, folder):
+        """The own names, sorted, of the files right inside `folder`."""
+        return self._files.get(folder, [])
 
     def read(self, name):
         """All bytes of one member; its check sum is verified."""

@@ -3,11 +3,16 @@
 Train is every speaker under TRAIN; dev and test are the speakers of two lists, both under TEST. SA sentences are left
 out. Utterances are called SPEAKER_SENTENCE (upper case) and sorted by byte order. Waves are read in place, from a
 folder or a zip, and checked to the last sample; `X.WAV.wav`, a repackager's second copy of `X.WAV`, is used only where
-`X.WAV` is missing. Standard library only.
+`X.WAV` is missing. A speaker's utterances are held at a time, so a corpus may be larger than memory. Standard library
+only.
 """
 
+import contextlib
+import copy
+import itertools
 import os
 import re
+import shutil
 
 from stages import _audio, _labels
 from stages._source import find_corpus, open_source
@@ -50,6 +55,50 @@ class Utterance:
         self.words = words
 
 
+class Split:
+    """The four lists of one split, written while its utterances come, sorted by id.
+
+    Attributes:
+        counts: speakers, utterances and phones so far.
+    """
+
+    _NAMES = ("utterances", "phn_text", "wrd_text", "audio.tsv")
+
+    def __init__(self, folder, prefix):
+        self._folder = folder
+        self._prefix = prefix
+        self._speaker = None
+        self._open = contextlib.ExitStack()
+        self.counts = {"phones": 0, "speakers": 0, "utterances": 0}
+
+    def __enter__(self):
+        os.mkdir(self._folder)
+        with contextlib.ExitStack() as files:
+            self._streams = [
+                files.enter_context(atomic_file(os.path.join(self._folder, name), "w")) for name in self._NAMES
+            ]
+            self._open = files.pop_all()
+        return self
+
+    def __exit__(self, *error):
+        return self._open.__exit__(*error)
+
+    def add(self, utterance):
+        wave = utterance.wave
+        lines = (
+            utterance.identifier + " " + utterance.name[len(self._prefix) :],
+            " ".join([utterance.identifier] + utterance.phones),
+            " ".join([utterance.identifier] + utterance.words),
+            "\t".join([utterance.identifier, utterance.name, wave.container, str(wave.rate_hz), str(wave.num_samples)]),
+        )
+        for stream, line in zip(self._streams, lines):
+            stream.write(line + "\n")
+        self.counts["phones"] += len(utterance.phones)
+        self.counts["speakers"] += utterance.speaker != self._speaker
+        self.counts["utterances"] += 1
+        self._speaker = utterance.speaker
+
+
 def main(arguments):
     options = parser(__doc__)
     options.add_argument("--data", required=True, metavar="PATH", help="TIMIT's folder, or data.zip")
@@ -58,7 +107,16 @@ def main(arguments):
         "--skip-bad", action="store_true", help="leave bad utterances out, listed, in place of failing"
     )
     options = options.parse_args(arguments)
+    try:
+        make(options)
+    except BaseException:
+        for split in SPLITS:  # whatever is refused leaves no half of a corpus behind
+            shutil.rmtree(os.path.join(options.out, split), ignore_errors=True)
+        raise
 
+
+def make(options):
+    """Write all lists."""
     source = open_source(options.data)
     prefix, train, test = find_corpus(source)
     wanted = {
@@ -67,41 +125,37 @@ def main(arguments):
     }
     folding = _labels.read_phone_map(os.path.join(options.conf, "phones.60-48-39.map"))
     timit = read_json(os.path.join(options.conf, "counts.json"))
-
-    in_train = group_files(source, prefix + train)
-    in_test = group_files(source, prefix + test)
-    chosen = {"train": in_train}
+    in_test = Speakers(source, prefix + test)
+    chosen = {"train": Speakers(source, prefix + train)}
     for split in ("dev", "test"):
-        chosen[split] = [found for found in in_test if found.speaker in wanted[split]]
+        chosen[split] = in_test.only(wanted[split])
     for split in ("train", "dev"):
-        if not chosen[split]:
+        if not chosen[split].num_utterances:
             raise StageError(
                 "{}: no utterance for the split {}".format(source.path, split),
                 "dev takes the speakers of {} from TEST.".format(os.path.join(options.conf, "dev_spk.list")),
             )
 
-    progress = Progress("corpus", sum(len(chosen[split]) for split in SPLITS))
-    accepted, excluded = {}, []
+    progress = Progress("corpus", sum(chosen[split].num_utterances for split in SPLITS))
+    splits, excluded, units, copies = {}, [], {}, 0
     for split in SPLITS:
-        accepted[split] = []
-        for found in chosen[split]:
-            try:
-                accepted[split].append(read_utterance(source, found, folding))
-            except StageError as error:
-                if not options.skip_bad:
-                    hint = (error.hint + "\n" if error.hint else "") + "Or leave bad utterances out with --skip-bad."
-                    raise StageError("{}: {}".format(found.identifier, error.message), hint) from error
-                excluded.append({"utterance": found.identifier, "reason": error.message})
-            progress.advance()
-        write_split(os.path.join(options.out, split), accepted[split], prefix)
-    if not accepted["train"] or not accepted["dev"]:
-        raise StageError("{}: every utterance of train or dev is bad".format(source.path), excluded[0]["reason"])
+        with Split(os.path.join(options.out, split), prefix) as lists:
+            for found in chosen[split].utterances():
+                copies += bool(found.wave and found.copy)
+                utterance = read_or_leave_out(source, found, folding, excluded if options.skip_bad else None)
+                if utterance is not None:
+                    lists.add(utterance)
+                    if split == "train":
+                        # Class ids are the order of first appearance plus 2 (0 blank, 1 UNK).
+                        units.update(dict.fromkeys(utterance.phones))
+                progress.advance()
+        splits[split] = lists.counts
+        if split != "test" and not lists.counts["utterances"]:
+            raise StageError("{}: every utterance of {} is bad".format(source.path, split), excluded[-1]["reason"])
 
-    units = _labels.units_in_order(utterance.phones for utterance in accepted["train"])
-    _write_lines(os.path.join(options.out, "units"), units)
-    splits = {split: count(accepted[split]) for split in SPLITS}
+    with atomic_file(os.path.join(options.out, "units"), "w") as stream:
+        stream.writelines(unit + "\n" for unit in units)
     deviations = deviations_from(timit, splits)
-    copies = sum(1 for split in SPLITS for found in chosen[split] if found.wave and found.copy)
     write_json(
         os.path.join(options.out, "summary.json"),
         {
@@ -113,35 +167,96 @@ def main(arguments):
     )
 
 
-def group_files(source, top):
-    """Utterances (`Found`, sorted by id) below `top`, TRAIN's or TEST's name; those with SA sentences left out."""
-    names = source.files(top)
+class Speakers:
+    """Where the utterances of TRAIN or TEST lie, sorted by speaker: a folder's name a speaker is all that is held.
+
+    Attributes:
+        num_utterances: how many there are; SA sentences are left out.
+    """
+
+    # No speaker's name holds this, so that names sort as the ids SPEAKER_SENTENCE do.
+    _AFTER_SPEAKER = "_ "
+
+    def __init__(self, source, top):
+        self._source = source
+        self._places = []
+        self.num_utterances = 0
+        for folder, names in source.walk(top):
+            found = [] if folder == top else in_folder(source, folder, names)
+            if found:
+                self._places.append(found[0].speaker + self._AFTER_SPEAKER + folder)
+                self.num_utterances += len(found)
+        self._places.sort()
+
+    def only(self, speakers):
+        """Those of some speakers."""
+        result = copy.copy(self)
+        result._places = [place for place in self._places if self._speaker(place) in speakers]
+        result.num_utterances = sum(
+            len(in_folder(self._source, folder)) for folder in map(self._folder, result._places)
+        )
+        return result
+
+    def utterances(self):
+        """Yield a `Found` for each, sorted by id; StageError where one lies in two folders."""
+        for _, places in itertools.groupby(self._places, self._speaker):
+            utterances = {}
+            for folder in map(self._folder, places):
+                for found in in_folder(self._source, folder):
+                    other = utterances.setdefault(found.identifier, found)
+                    if other is not found:
+                        raise StageError(
+                            "{}: {} lies in {} and in {}".format(
+                                self._source.path, found.identifier, other.folder, folder
+                            ),
+                            "Remove one.",
+                        )
+            for identifier in sorted(utterances):
+                yield utterances[identifier]
+
+    def _speaker(self, place):
+        return place.partition(self._AFTER_SPEAKER)[0]
+
+    def _folder(self, place):
+        return place.partition(self._AFTER_SPEAKER)[2]
+
+
+def in_folder(source, folder, names=None):
+    """A `Found` for each utterance right inside a speaker's folder, SA sentences left out."""
+    names = source.files_in(folder) if names is None else names
     utterances = {}
-    by_lower_case = {name.lower(): name for name in names}
+    by_lower_case = {name.lower(): folder + "/" + name for name in names}
+    speaker = folder.rpartition("/")[2].upper()
     for name in names:
-        folder, _, base = name.rpartition("/")
-        match = _WAVE.fullmatch(base) or _LABELS.fullmatch(base)
-        if not match or match.group(1).upper().startswith("SA") or folder == top:
+        match = _WAVE.fullmatch(name) or _LABELS.fullmatch(name)
+        if not match or match.group(1).upper().startswith("SA"):
             continue
-        speaker = folder.rpartition("/")[2].upper()
         found = Found(speaker, folder, match.group(1))
         if not _NAME.fullmatch(speaker) or not _NAME.fullmatch(found.stem.upper()):
             raise StageError(
-                "{}: {!r} is no name that TIMIT would give".format(source.path, name), "Rename or remove it."
+                "{}: {!r} is no name that TIMIT would give".format(source.path, folder + "/" + name),
+                "Rename or remove it.",
             )
-        other = utterances.setdefault(found.identifier, found)
-        if other.folder != folder:
-            raise StageError(
-                "{}: {} lies in {} and in {}".format(source.path, found.identifier, other.folder, folder),
-                "Remove one.",
-            )
+        utterances.setdefault(found.identifier, found)
     for found in utterances.values():
-        stem = (found.folder + "/" + found.stem).lower()
+        stem = found.stem.lower()
         found.wave = by_lower_case.get(stem + ".wav")
         found.copy = by_lower_case.get(stem + ".wav.wav")
         found.phn = by_lower_case.get(stem + ".phn")
         found.wrd = by_lower_case.get(stem + ".wrd")
-    return [utterances[identifier] for identifier in sorted(utterances)]
+    return list(utterances.values())
+
+
+def read_or_leave_out(source, found, folding, excluded):
+    """An `Utterance`; where it is bad, None and a line in the list `excluded`, or without one a StageError."""
+    try:
+        return read_utterance(source, found, folding)
+    except StageError as error:
+        if excluded is None:
+            hint = (error.hint + "\n" if error.hint else "") + "Or leave bad utterances out with --skip-bad."
+            raise StageError("{}: {}".format(found.identifier, error.message), hint) from error
+        excluded.append({"utterance": found.identifier, "reason": error.message})
+        return None
 
 
 def read_utterance(source, found, folding):
@@ -164,15 +279,6 @@ def read_utterance(source, found, folding):
     return Utterance(found.identifier, found.speaker, name, wave, phones, words)
 
 
-def count(utterances):
-    """Speakers, utterances and phones of a split."""
-    return {
-        "phones": sum(len(utterance.phones) for utterance in utterances),
-        "speakers": len({utterance.speaker for utterance in utterances}),
-        "utterances": len(utterances),
-    }
-
-
 def deviations_from(timit, splits):
     """One line for each count that is not TIMIT's."""
     return [
@@ -181,26 +287,6 @@ def deviations_from(timit, splits):
         for what, number in sorted(timit[split].items())
         if splits[split][what] != number
     ]
-
-
-def write_split(folder, utterances, prefix):
-    """Write the four lists of one split."""
-    os.mkdir(folder)
-    lists = {"utterances": [], "phn_text": [], "wrd_text": [], "audio.tsv": []}
-    for utterance in utterances:
-        wave = utterance.wave
-        lists["utterances"].append(utterance.identifier + " " + utterance.name[len(prefix) :])
-        lists["phn_text"].append(" ".join([utterance.identifier] + utterance.phones))
-        lists["wrd_text"].append(" ".join([utterance.identifier] + utterance.words))
-        fields = [utterance.identifier, utterance.name, wave.container, str(wave.rate_hz), str(wave.num_samples)]
-        lists["audio.tsv"].append("\t".join(fields))
-    for name, lines in lists.items():
-        _write_lines(os.path.join(folder, name), lines)
-
-
-def _write_lines(path, lines):
-    with atomic_file(path, "w") as stream:
-        stream.writelines(line + "\n" for line in lines)
 
 
 if __name__ == "__main__":

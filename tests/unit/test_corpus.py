@@ -172,7 +172,7 @@ def test_corrupt_zip_member_is_named_or_skipped(tmp_path):
 def test_corpus_with_nothing_but_bad_utterances_is_refused_even_with_skip_bad(tmp_path):
     files = small_corpus()
     files[WAVE] = b""
-    with pytest.raises(StageError, match="every utterance of train or dev is bad"):
+    with pytest.raises(StageError, match="every utterance of dev is bad"):
         run_corpus(tmp_path, write_folder(tmp_path / "timit", files), "--skip-bad")
 
 
@@ -200,3 +200,22 @@ def test_phone_map_folds_61_to_39_and_drops_q():
 def test_speaker_lists_have_timits_sizes_and_share_nobody():
     dev, test = (_labels.read_speakers(str(CONF / name)) for name in ("dev_spk.list", "test_spk.list"))
     assert (len(dev), len(test), len(dev & test)) == (50, 24, 0)
+
+
+def test_refusal_in_a_later_split_leaves_nothing_of_the_earlier_ones(tmp_path):
+    files = small_corpus()
+    files[WAVE] = b""
+    with pytest.raises(StageError, match="neither NIST SPHERE nor RIFF"):
+        run_corpus(tmp_path, write_folder(tmp_path / "timit", files))
+    assert not list((tmp_path / "stages.corpus.out").iterdir())
+
+
+def test_speaker_in_two_folders_is_one_and_its_utterances_are_sorted_among_the_others(tmp_path):
+    files = small_corpus()
+    for folder, stem in (("DR1/FABC0", "SX3"), ("DR7/FABC0", "SI2"), ("DR2/FABC0-1", "SX0"), ("DR2/FABC", "SX5")):
+        files.update({name.replace("DR1/FABC0/SX1", folder + "/" + stem): data for name, data in files.items()
+                      if "DR1/FABC0/SX1." in name})  # fmt: skip
+    out = run_corpus(tmp_path, write_folder(tmp_path / "timit", files))
+    names = [line.split()[0] for line in (out / "train" / "utterances").read_text().splitlines()]
+    assert names == sorted(names) and "FABC0_SI2" in names and "FABC0-1_SX0" in names
+    assert summary(out)["splits"]["train"]["speakers"] == 3
