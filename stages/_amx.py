@@ -182,6 +182,8 @@ entry:
   %size = mul i64 %batch, {gates}
   %span = mul i64 %batch, %ld
   %bytes = mul i64 %ld, 2
+  %back = sub i64 0, %size
+  %along = select i1 %reverse, i64 %back, i64 %size
   br label %step
 step:
   %s = phi i64 [0, %entry], [%sn, %stepend]
@@ -245,7 +247,8 @@ columnend:
   %mc = icmp ult i64 %nn, {tiles}
   br i1 %mc, label %column, label %stepend
 stepend:
-  call void @gates16(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch)
+  %soon = getelementptr float, ptr %in, i64 %along
+  call void @gates16(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch, ptr %soon)
   %sn = add i64 %s, 1
   %more = icmp ult i64 %sn, %frames
   br i1 %more, label %step, label %end

@@ -14,7 +14,6 @@ from stages._stage import StageError
 
 EDGE = 1536  # of the square product that the peak is taken with
 PRODUCTS = 8  # a core and a round
-_ROWS_AT_ONCE = 88  # of ours: as many as `_network.rows_at_once` would take for rows of this length
 SIDE_BY_SIDE, ONE_AT_A_TIME = "side by side", "one at a time"
 OURS, ONNX_RUNTIME, OPENVINO = "ours", "ONNX Runtime", "OpenVINO"
 _GRAPH, _MODEL = "lstm_ctc.onnx", "model.onnx"
@@ -124,11 +123,12 @@ class Peak:
         panels = _network._panels(right, width)
         left, start = _network.copied(left), _network.aligned((EDGE,))
         result = _network.aligned((EDGE, EDGE))
+        rows_at_once = _network.rows_at_once(EDGE, left.strides[0])
 
         def run(_item):
             kernels.multiply(
                 left.ctypes.data, EDGE, panels.ctypes.data, result.ctypes.data, EDGE, start.ctypes.data, 0, EDGE, EDGE,
-                EDGE // width, _ROWS_AT_ONCE, False,
+                EDGE // width, rows_at_once, False,
             )  # fmt: skip
             return result
 

@@ -35,6 +35,10 @@ class Text:
     def store(self, value, pointer, index=0):
         self._lines.append("  store {} {}, ptr {}, align 4".format(self.vector, value, self.at(pointer, index)))
 
+    def prefetch(self, pointer, nearness):
+        """Ask for a line of the cache: nearness 3 for the first level, 2 for the second."""
+        self._lines.append("  call void @llvm.prefetch.p0(ptr {}, i32 0, i32 {}, i32 1)".format(pointer, nearness))
+
     def spread(self, scalar):
         """A float in every lane."""
         first = self.value("insertelement {0} poison, float {1}, i32 0".format(self.vector, scalar))
@@ -45,7 +49,19 @@ class Text:
     def constant(self, number):
         return self.spread(literal(number))
 
-    def binary(self, operation, left, right):
+    def plus(self, left, right):
+        return self._binary("fadd", left, right)
+
+    def minus(self, left, right):
+        return self._binary("fsub", left, right)
+
+    def times(self, left, right):
+        return self._binary("fmul", left, right)
+
+    def over(self, left, right):
+        return self._binary("fdiv", left, right)
+
+    def _binary(self, operation, left, right):
         return self.value("{} {} {}, {}".format(operation, self.vector, left, right))
 
     def fma(self, a, b, c, name=""):
@@ -65,31 +81,29 @@ def literal(number):
     return "0x{:016X}".format(struct.unpack("<Q", struct.pack("<d", rounded))[0])
 
 
-_LOG2_E = 1.4426950408889634
-_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # together ln 2; the first has few enough bits to be exact times n
-_EXP_TERMS = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
-_EXP_LIMIT = 43.0  # e to this, squared, is still a float32: what is beyond changes no gate's value
+LOG2_E = 1.4426950408889634
+_POWER_LIMIT = 40.0  # 2 to this, times itself twice, is still a float32: what is beyond changes no gate's value
+# 2^r = 1 + r (c1 + r (c2 + ...)) for |r| <= 1/2, within 9.4e-8: the best of this form with float32 coefficients.
+_POWER_TERMS = (1.3269407209e-3, 9.6712941304e-3, 5.5507112294e-2, 2.4022246897e-1, 6.9314700365e-1)
 
 
-def exponential(text, x):
-    """e to the x, |x| cut to 43: 2^n times Cephes' polynomial (expf), within 2 units in the last place."""
-    limit = text.constant(_EXP_LIMIT)
-    low = text.constant(-_EXP_LIMIT)
-    for condition, bound in (("ogt", limit), ("olt", low)):
-        beyond = text.value("fcmp {} {} {}, {}".format(condition, text.vector, x, bound))
-        x = text.value("select <{0} x i1> {1}, {2} {3}, {2} {4}".format(text.lanes, beyond, text.vector, bound, x))
+def power_of_two(text, x, scale):
+    """2 to the x * scale, |x * scale| cut to 40, within 3 units in the last place.
+
+    x * scale is rounded once, as what is left of it beside the nearest whole number.
+    """
+    bound = _POWER_LIMIT / abs(scale)
+    for condition, number in (("ogt", bound), ("olt", -bound)):
+        limit = text.constant(number)
+        beyond = text.value("fcmp {} {} {}, {}".format(condition, text.vector, x, limit))
+        x = text.value("select <{0} x i1> {1}, {2} {3}, {2} {4}".format(text.lanes, beyond, text.vector, limit, x))
     # Adding 1.5 * 2^23 rounds to a whole number, in the low bits of the sum.
-    magic = text.constant(12582912.0)
-    shifted = text.fma(x, text.constant(_LOG2_E), magic)
-    whole = text.binary("fsub", shifted, magic)
-    rest = text.fma(whole, text.constant(-_LN2_HIGH), x)
-    rest = text.fma(whole, text.constant(-_LN2_LOW), rest)
-    result = text.constant(_EXP_TERMS[0])
-    for term in _EXP_TERMS[1:]:
+    magic, factor = text.constant(12582912.0), text.constant(scale)
+    shifted = text.fma(x, factor, magic)
+    rest = text.fma(x, factor, text.minus(magic, shifted))
+    result = text.constant(_POWER_TERMS[0])
+    for term in _POWER_TERMS[1:] + (1.0,):
         result = text.fma(result, rest, text.constant(term))
-    square = text.binary("fmul", rest, rest)
-    result = text.fma(result, square, rest)
-    result = text.binary("fadd", result, text.constant(1.0))
     integers = "<{} x i32>".format(text.lanes)
     bits = text.value("bitcast {} {} to {}".format(text.vector, shifted, integers))
     power = text.value("shl {} {}, {}".format(integers, bits, _splat(text, 23)))

@@ -8,7 +8,7 @@ and any number of threads give the same bytes.
 """
 
 from stages import _amx
-from stages._ir import Text, exponential
+from stages._ir import LOG2_E, Text, power_of_two
 from stages._products import Shape, block_product, product
 
 
@@ -22,37 +22,40 @@ def host_shape(features):
 
 
 def _gates(shape, hidden, name, store):
-    """IR of one step's gates: void NAME(sums, cell, output, ld, batch); `store(text, value, output, index)` ends it.
+    """IR of one step's gates: void NAME(sums, cell, output, ld, batch, soon); `store` writes what goes to output.
 
     sums (batch, 4 * hidden) in ONNX's order i, o, f, c; cell (batch, hidden) is read and written; output has `ld`
-    between rows. c = sigmoid(f) c + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c), with the quotients of a product made as
-    one: sigmoid(i) tanh(g) = (1 - e^-2g) / ((1 + e^-i) (1 + e^-2g)).
+    between rows. c = sigmoid(f) c + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c), each as one quotient. With I = e^-i and
+    so on, G = e^-2g and C = e^-2c: c = (c (1 + I) (1 + G) + (1 - G) (1 + F)) / ((1 + I) (1 + G) (1 + F)) and
+    h = (1 - C) / ((1 + O) (1 + C)).
+
+    `soon` is what the next step gets from below. It lies in rows so far apart that no processor fetches it by itself,
+    and nothing else is fetched from memory here, so that this is the time to ask for it.
     """
     text = Text(shape.lanes)
-    text.add("define internal void @{}(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch) #0 {{\nentry:".format(name))
-    one, minus_one, minus_two = (text.constant(number) for number in (1.0, -1.0, -2.0))
+    text.add("define internal void @{}(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch, "
+             "ptr %soon) #0 {{\nentry:".format(name))  # fmt: skip
+    one = text.constant(1.0)
     text.add("  br label %rows\nrows:\n  %r = phi i64 [0, %entry], [%rn, %rowend]")
     sums = text.at("%sums", text.value("mul i64 %r, {}".format(4 * hidden)))
+    soon = text.at("%soon", text.value("mul i64 %r, {}".format(4 * hidden)))
     cells = text.at("%cell", text.value("mul i64 %r, {}".format(hidden)))
     out_row = text.value("mul i64 %r, %ld")
     text.add("  br label %units\nunits:\n  %u = phi i64 [0, %rows], [%un, %units]")
-    inputs = [text.load(sums, text.value("add i64 %u, {}".format(gate * hidden))) for gate in range(4)]
-    i, o, f = (exponential(text, text.binary("fmul", value, minus_one)) for value in inputs[:3])
-    g = exponential(text, text.binary("fmul", inputs[3], minus_two))
-
-    def quotient(over, *under):
-        product = None
-        for value in under:
-            value = text.binary("fadd", value, one)
-            product = value if product is None else text.binary("fmul", product, value)
-        return text.binary("fdiv", over, product)
-
-    new = quotient(text.binary("fsub", one, g), i, g)
+    places = [text.value("add i64 %u, {}".format(gate * hidden)) for gate in range(4)]
+    for place in places:
+        text.prefetch(text.at(soon, place), 3)
+    inputs = [text.load(sums, place) for place in places]
+    i, o, f = (power_of_two(text, value, -LOG2_E) for value in inputs[:3])
+    g = power_of_two(text, inputs[3], -2 * LOG2_E)
     cell = text.load(cells, "%u")
-    cell = text.fma(quotient(one, f), cell, new)
+    above, others = text.plus(one, f), text.times(text.plus(one, i), text.plus(one, g))
+    over = text.fma(cell, others, text.times(text.minus(one, g), above))
+    cell = text.over(over, text.times(others, above))
     text.store(cell, cells, "%u")
-    c = exponential(text, text.binary("fmul", cell, minus_two))
-    store(text, quotient(text.binary("fsub", one, c), o, c), "%out", text.value("add i64 {}, %u".format(out_row)))
+    c = power_of_two(text, cell, -2 * LOG2_E)
+    output = text.over(text.minus(one, c), text.times(text.plus(one, o), text.plus(one, c)))
+    store(text, output, "%out", text.value("add i64 {}, %u".format(out_row)))
     text.add("  %un = add i64 %u, {}\n  %mu = icmp ult i64 %un, {}".format(shape.lanes, hidden))
     text.add("  br i1 %mu, label %units, label %rowend\nrowend:\n  %rn = add i64 %r, 1")
     text.add("  %mr = icmp ult i64 %rn, %batch\n  br i1 %mr, label %rows, label %end\nend:\n  ret void\n}")
@@ -86,6 +89,8 @@ entry:
   %last = sub i64 %frames, 1
   %size = mul i64 %batch, {gates}
   %span = mul i64 %batch, %ld
+  %back = sub i64 0, %size
+  %along = select i1 %reverse, i64 %back, i64 %size
   br label %step
 step:
   %s = phi i64 [0, %entry], [%sn, %step]
@@ -100,7 +105,8 @@ step:
   %odd = trunc i64 %s to i1
   call void @multiply(ptr %before, i64 %ldb, ptr %weights, ptr %sums, i64 {gates}, ptr %in, i64 {gates}, i64 %batch,
                       i64 {hidden}, i64 {panels}, i64 %batch, i1 %odd)
-  call void @gates(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch)
+  %soon = getelementptr float, ptr %in, i64 %along
+  call void @gates(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch, ptr %soon)
   %sn = add i64 %s, 1
   %more = icmp ult i64 %sn, %frames
   br i1 %more, label %step, label %end

@@ -25,7 +25,7 @@ _MIDDLE = 122  # columns after the first convolution
 _CHANNELS = architecture.CHANNELS
 _FEATURES = architecture.CONV_FEATURES
 _GROUP = 16  # utterances at a time: full speed, and memory that does not grow with the batch size
-_CACHED_BYTES = 1 << 19  # of the rows that pass over every panel together
+_CACHED_BYTES = 3 << 18  # of the rows that pass over every panel together
 _ALIGNMENT = 64
 _HUGE_PAGE = 1 << 21
 
@@ -164,10 +164,10 @@ def log_softmax(logits, size, batch):
     return values - numpy.log(numpy.exp(values).sum(axis=2, keepdims=True))
 
 
-def rows_at_once(group, below):
+def rows_at_once(rows, row_bytes, block=Group.BLOCK):
     """How many rows pass over all weights before the next do: whole blocks that stay in a core's cache together."""
-    passes = -(-group.rows * below.strides[0] // _CACHED_BYTES)
-    return -(-group.rows // passes // group.BLOCK) * group.BLOCK
+    passes = -(-rows * row_bytes // _CACHED_BYTES)
+    return -(-rows // passes // block) * block
 
 
 class Network:
@@ -272,7 +272,7 @@ class Network:
         above = group.layers[layer % 2]
         weights = self._weights
         gates, width = group.gates[direction], below.shape[1]
-        block = rows_at_once(group, below)
+        block = rows_at_once(group.rows, below.strides[0], group.BLOCK)
         self._kernels.multiply(
             below.ctypes.data, width, weights.inputs[layer][direction].ctypes.data, gates.ctypes.data, _GATES,
             weights.biases[layer][direction].ctypes.data, 0, group.rows, width, _GATES // self._shape.width, block,

@@ -115,7 +115,7 @@ class _AmxNetwork(Network):
         self._kernels.product16(
             below.ctypes.data, below.shape[1], tiles.ctypes.data, gates.ctypes.data, _GATES,
             weights.biases[layer][direction].ctypes.data, group.rows, tiles.shape[1], tiles.shape[0],
-            rows_at_once(group, below),
+            rows_at_once(group.rows, below.strides[0], group.BLOCK),
         )  # fmt: skip
         group.cells[direction].fill(0.0)
         self._kernels.recurrence16(
