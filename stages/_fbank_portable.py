@@ -14,7 +14,7 @@ import numpy
 from stages import _dither, _fbank, _kaldi_io, _workers
 from stages._stage import Progress, StageError, atomic_file
 
-_CHUNK_FRAMES = 1024
+_CHUNK_FRAMES = 2048  # of a task: some 20 ms of work, beside which handing it over costs little
 _MIN_VARIANCE = 1e-20  # Kaldi's floor
 
 # Successive utterances: where in the archive they begin, their rows of the audio index, a dither seed for every frame.
