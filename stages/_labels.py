@@ -5,13 +5,27 @@ from stages._stage import StageError
 DROPPED = ""
 
 
-def read_lines(path):
-    """The lines of a small UTF-8 text file, blank ones left out, or StageError."""
+def each_line(path):
+    """Yield the lines of a UTF-8 text file, blank ones left out; StageError where it cannot be read."""
     try:
         with open(path, encoding="utf-8") as stream:
-            return [line.strip() for line in stream if line.strip()]
+            for line in stream:
+                if line.strip():
+                    yield line.strip()
     except (OSError, ValueError) as error:
         raise StageError("cannot read {}: {}".format(path, error)) from error
+
+
+def read_lines(path):
+    """As `each_line`, of a small file, as a list."""
+    return list(each_line(path))
+
+
+def each_entry(path):
+    """Yield (id, [symbols]) of a file of `ID SYMBOL...` lines, in its order."""
+    for line in each_line(path):
+        words = line.split()
+        yield words[0], words[1:]
 
 
 def read_speakers(path):
@@ -58,8 +72,8 @@ def fold(phones, folding, name):
 
 
 def read_table(path):
-    """`ID SYMBOL...` lines as a list of (id, [symbols]) in the file's order; StageError where an id stands twice."""
-    table = [(words[0], words[1:]) for words in (line.split() for line in read_lines(path))]
+    """As `each_entry`, as a list; StageError where an id stands twice."""
+    table = list(each_entry(path))
     if len({utterance for utterance, _ in table}) != len(table):
         raise StageError("{}: an utterance stands there twice".format(path))
     return table

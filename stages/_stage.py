@@ -87,9 +87,10 @@ def atomic_file(path, mode="wb"):
 
 def write_json(path, value):
     """Deterministic JSON for people: sorted keys, two spaces, final newline, no NaN or Infinity."""
-    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    encoder = json.JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_file(path, "w") as stream:
-        stream.write(text + "\n")
+        stream.writelines(encoder.iterencode(value))  # piece by piece: the whole text is many times the value's size
+        stream.write("\n")
 
 
 def read_json(path):

@@ -11,7 +11,7 @@ import os
 import numpy
 
 from stages import _kaldi_io
-from stages._labels import read_table
+from stages._labels import each_entry
 from stages._stage import Progress, StageError, atomic_file, parser, run, write_json
 
 RIGHT_CONTEXT = 2
@@ -35,11 +35,13 @@ def main(arguments):
     options = options.parse_args(arguments)
 
     labels_path = os.path.join(options.corpus, options.split, "phn_text")
-    labels = read_table(labels_path)
     archive = os.path.join(options.features, options.split, "fbank.ark")
     excluded = []
-    progress = Progress("batches of {}".format(options.bs), len(labels))
+    # Twice over the labels: that they are not sorted is said before anything that follows from it.
+    total = sum(1 for _ in _sorted(each_entry(labels_path), labels_path))
+    progress = Progress("batches of {}".format(options.bs), total)
     writer = BatchWriter(options.out, options.bs)
+    labels = each_entry(labels_path)
     for utterance, features, phones in matched(_kaldi_io.read_archive(archive), labels, archive, labels_path):
         progress.advance()
         try:
@@ -71,31 +73,36 @@ def main(arguments):
 def matched(archive, labels, archive_path, labels_path):
     """Yield (id, features or None, phones or None) in the labels' order; None where a side lacks the utterance.
 
-    Both are sorted by id, so one pass over the archive is enough.
+    Args:
+        archive, labels: iterables of (id, features) and (id, phones); both must be sorted by id, so that one pass over
+            them is enough, and neither is held in memory.
     """
-    _check_sorted("", [utterance for utterance, _ in labels], labels_path)
-    position = 0
-    previous = ""
-    for utterance, features in archive:
-        _check_sorted(previous, [utterance], archive_path)
-        previous = utterance
-        while position < len(labels) and labels[position][0] < utterance:
-            yield labels[position][0], None, labels[position][1]
-            position += 1
-        if position < len(labels) and labels[position][0] == utterance:
-            yield utterance, features, labels[position][1]
-            position += 1
+    labels = _sorted(labels, labels_path)
+    following = next(labels, None)
+    for utterance, features in _sorted(archive, archive_path):
+        while following and following[0] < utterance:
+            yield following[0], None, following[1]
+            following = next(labels, None)
+        if following and following[0] == utterance:
+            yield utterance, features, following[1]
+            following = next(labels, None)
         else:
             yield utterance, features, None
-    for utterance, phones in labels[position:]:
-        yield utterance, None, phones
+    while following:
+        yield following[0], None, following[1]
+        following = next(labels, None)
 
 
-def _check_sorted(previous, utterances, path):
-    for utterance in utterances:
-        if utterance <= previous:
-            raise StageError("{}: {} after {}, not sorted".format(path, utterance, previous))
-        previous = utterance
+def _sorted(entries, path):
+    """Yield the entries as they are, or refuse the first that does not come after the one before it."""
+    previous = ""
+    for entry in entries:
+        if entry[0] == previous:
+            raise StageError("{}: {} stands there twice".format(path, previous))
+        if entry[0] < previous:
+            raise StageError("{}: {} after {}, not sorted".format(path, entry[0], previous))
+        previous = entry[0]
+        yield entry
 
 
 def checked(features, phones):

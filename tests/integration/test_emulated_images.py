@@ -1,4 +1,4 @@
-"""The portable images for the other architecture, run under emulation: the same corpus, features, bins and graph.
+"""The portable images for the other architecture, run under emulation: the same corpus, features, bins, graph, outputs.
 
 No speed is meant, and nothing that a machine of that architecture would do in its own way: an emulated processor has
 instructions of its own. It takes minutes, and is left out where those images were never built, or QEMU is not there.
@@ -6,14 +6,18 @@ instructions of its own. It takes minutes, and is left out where those images we
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bundle import host
 from bundle.console import Console
+from bundle.engines.base import Engine, Job, Mount
 from bundle.engines.emulation import emulation
+from bundle.graph.keys import STAGE_ENV
 from bundle.graph.pipeline import Request, build_graph, closure
 from bundle.graph.runner import Done
 from bundle.images.build import known_images
@@ -24,29 +28,39 @@ from tests.integration.test_kaldi import MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE, 
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
 OTHER = {"amd64": "arm64", "arm64": "amd64"}[host.architecture()]
-IMAGES = ("base", "features", "exporter")
+IMAGES = ("base", "features", "exporter", "runtime")
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory) -> dict[str, Mapping[str, Done]]:
-    """The same steps on golden's corpus in the images of both architectures."""
+def session(tmp_path_factory) -> Session:
     paths = Paths(ROOT, tmp_path_factory.mktemp("results"))
     found = emulation(OTHER)
     if not found.works:
         pytest.skip(f"{found.how}; {found.hint}")
     if len(known_images(paths, IMAGES, OTHER)) < len(IMAGES):
         pytest.skip(f"the images were never built here for {OTHER}: `invoke images.build --arch {OTHER}`")
-    session = Session(paths, Console())
-    demo = paths.data / "demo" / "checkpoint.pth"
-    engine = session.engine("sandbox", fetch=True).engine
-    nodes = build_graph(Request((8,), data=GOLDEN / "TIMIT", checkpoint=demo), paths.conf, demo)
-    nodes = closure(nodes, ["batches@8", "export"])
-    done = {}
-    for architecture in (host.architecture(), OTHER):
-        session.architecture = architecture
-        images = session.images({node.stage.image for node in nodes.values()}, fetch=False)
-        done[architecture] = session.runner(engine, session.keys(images)).run(nodes)
-    return done
+    return Session(paths, Console())
+
+
+@pytest.fixture(scope="module")
+def engine(session) -> Engine:
+    return session.engine("sandbox", fetch=True).engine
+
+
+def run(session: Session, engine: Engine, architecture: str, steps: Sequence[str]) -> Mapping[str, Done]:
+    """Steps of a run on golden's corpus in an architecture's images."""
+    demo = session.paths.data / "demo" / "checkpoint.pth"
+    nodes = build_graph(Request((8,), data=GOLDEN / "TIMIT", checkpoint=demo), session.paths.conf, demo)
+    nodes = closure(nodes, steps)
+    session.architecture = architecture
+    images = session.images({node.stage.image for node in nodes.values()}, fetch=False)
+    return session.runner(engine, session.keys(images)).run(nodes)
+
+
+@pytest.fixture(scope="module")
+def both(session, engine) -> dict[str, Mapping[str, Done]]:
+    """The same steps in the images of both architectures."""
+    return {name: run(session, engine, name, ["batches@8", "export"]) for name in (host.architecture(), OTHER)}
 
 
 @pytest.mark.parametrize("step", ["corpus", "export"])
@@ -73,3 +87,27 @@ def test_bins_hold_the_same_batches(both):
     for name in names:
         one, other = (np.fromfile(folder / name, "<f4") for folder in (ours, theirs))
         assert one.shape == other.shape and np.abs(one - other).max() <= MAX_FROM_PORTABLE
+
+
+def test_kernels_compiled_for_the_other_architecture_give_the_same_bytes(session, engine, tmp_path):
+    model = run(session, engine, host.architecture(), ["convert@8"])["convert@8"].result.out / "model.onnx"
+    code = tmp_path / "code"
+    shutil.copytree(ROOT / "stages", code / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(Path(__file__).with_name("_digest_of_outputs.py"), code)
+    said: dict[str, list[str]] = {}
+    for architecture in (host.architecture(), OTHER):
+        session.architecture = architecture
+        image = session.images(["runtime"], fetch=False)["runtime"]
+        engine.prepare(image)
+        lines: list[str] = []
+        job = Job(
+            image=image,
+            argv=("/usr/bin/python3", "/run/code/_digest_of_outputs.py", "/run/model.onnx"),
+            mounts=(Mount(code, "/run/code"), Mount(model, "/run/model.onnx")),
+            env=STAGE_ENV,
+        )
+        outcome = engine.run(job, lambda _, line, lines=lines: lines.append(line))
+        assert outcome.exit_code == 0, lines
+        said[architecture] = lines
+    (_, ours), (_, theirs) = said[host.architecture()], said[OTHER]
+    assert ours == theirs
