@@ -1,4 +1,4 @@
-"""Runs in an image: `python3 _digest_of_outputs.py MODEL` says what the kernels are and the digest of what they give."""
+"""Runs in an image: `python3 _digest_of_outputs.py MODEL` says what the kernels are and the digest of their outputs."""
 
 import hashlib
 import sys
