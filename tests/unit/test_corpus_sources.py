@@ -1,6 +1,7 @@
 """Hostile and broken folders and archives: refused as a whole, by name, with nothing written."""
 
 import os
+import shutil
 import stat
 import struct
 import zipfile
@@ -115,6 +116,24 @@ def test_folder_with_a_linked_folder_is_refused(tmp_path):
     elsewhere = write_folder(tmp_path / "elsewhere", {name: data for name, data in files.items() if TRAIN in name})
     os.symlink(elsewhere / "TRAIN", folder / "TRAIN")
     refused(tmp_path, folder, "TRAIN is a symbolic link")
+
+
+def test_folder_of_too_many_files_is_refused_before_they_are_all_listed(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "timit", small_corpus())
+    monkeypatch.setattr(_source, "MAX_MEMBERS", 2)
+    refused(tmp_path, folder, "FAKS0 holds more than 2 files")
+
+
+def test_tree_of_too_many_or_too_deep_folders_is_refused(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "timit", small_corpus())
+    (folder / "TRAIN/DR1/FABC0" / "/".join("abcdefghijklmnop")).mkdir(parents=True)
+    refused(tmp_path, folder, "nested more than 16 deep")
+    shutil.rmtree(folder / "TRAIN/DR1/FABC0/a")
+    for name in range(5):
+        (folder / "TRAIN" / f"EMPTY{name}").mkdir()
+    monkeypatch.setattr(_source, "MAX_MEMBERS", 5)
+    monkeypatch.setattr(_source.FolderSource, "_entries", lambda self, name: list(os.scandir(folder / name)))
+    refused(tmp_path, folder, "more than 5 folders")
 
 
 def test_link_put_in_place_of_a_wave_after_the_listing_is_not_followed(tmp_path):
