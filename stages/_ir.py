@@ -88,9 +88,10 @@ _POWER_TERMS = (1.3269407209e-3, 9.6712941304e-3, 5.5507112294e-2, 2.4022246897e
 
 
 def power_of_two(text, x, scale):
-    """2 to the x * scale, |x * scale| cut to 40, within 3 units in the last place.
+    """2 to the x * scale, |x * scale| cut to 40: relative error 1.8e-7 at 1.4, 5.2e-7 at 40.
 
-    x * scale is rounded once, as what is left of it beside the nearest whole number.
+    x * scale is rounded once, as what is left of it beside the nearest whole number; the error that grows is that of
+    the float32 `scale`. A sigmoid made of it is within 4e-8, since it is flat where the error is large.
     """
     bound = _POWER_LIMIT / abs(scale)
     for condition, number in (("ogt", bound), ("olt", -bound)):

@@ -68,7 +68,6 @@ class Split:
         self._folder = folder
         self._prefix = prefix
         self._speaker = None
-        self._open = contextlib.ExitStack()
         self.counts = {"phones": 0, "speakers": 0, "utterances": 0}
 
     def __enter__(self):
