@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bundle.bench import scale
-from bundle.bench.workbench import StageRun
+from bundle.bench.workbench import StageRun, Workbench
 from bundle.errors import VerificationFailed
+from bundle.paths import Paths
 from stages import corpus
 
 ROOT = Path(__file__).parents[2]
@@ -46,3 +48,12 @@ def test_the_plot_is_a_picture_of_every_point():
     bars = [element for element in drawn.iter() if element.tag.endswith("rect")]
     assert len(bars) == 2 * 5
     assert "| lm | 10 x | 500 | 20.00 | 10.00 | 20.000 | 40 |" in scale.table(points)
+
+
+@pytest.mark.parametrize(("free_bytes", "until"), [(16_000_000_000, "score"), (14_000_000_000, "lm")])
+def test_the_largest_size_goes_as_far_as_the_disk(tmp_path, monkeypatch, free_bytes, until):
+    said: list[str] = []
+    bench = Workbench(Paths(ROOT, tmp_path), quick=False, scratch=tmp_path, say=said.append)
+    monkeypatch.setattr(scale.shutil, "disk_usage", lambda _: SimpleNamespace(free=free_bytes))
+    assert scale._full(bench) == {1: "score", 10: "score", 100: until}
+    assert bool(said) == (until == "lm") and all("15 GB" in line and "14 GB are free" in line for line in said)
