@@ -42,10 +42,6 @@ class Candidates:
         self.cores = _runtime_arguments.available_threads()
         self._graph = os.path.join(options.onnx, _GRAPH)
         self.network = _network.Network(os.path.join(options.model, _MODEL))
-        self._ours = {
-            SIDE_BY_SIDE: [self.network.stream().run for _ in range(self.cores)],
-            ONE_AT_A_TIME: [self.network.run],
-        }
         self.session = _session(self._graph, self.cores)
         self._sessions = {
             SIDE_BY_SIDE: [functools.partial(_run_session, _session(self._graph, 1)) for _ in range(self.cores)],
@@ -55,8 +51,12 @@ class Candidates:
     def at(self, size):
         """(candidate, way) -> the functions that run a batch of `size`, one a thread."""
         runners = {}
+        ours = {
+            SIDE_BY_SIDE: [stream.run for stream in self.network.streams(size)],
+            ONE_AT_A_TIME: [self.network.run],
+        }
         openvino = _openvino(self._graph, size, self.cores)
-        for name, ways in ((OURS, self._ours), (ONNX_RUNTIME, self._sessions), (OPENVINO, openvino)):
+        for name, ways in ((OURS, ours), (ONNX_RUNTIME, self._sessions), (OPENVINO, openvino)):
             for way, functions in ways.items():
                 runners[name, way] = functions
         return runners

@@ -1,6 +1,6 @@
 """Computes the batches that the stage infer is given, from memory, for the bench alone: what the stage cannot go below.
 
-The same streams, one a core, and no file is read or written once the clock runs. Batches may be links to a few
+The same streams, and no file is read or written once the clock runs. Batches may be links to a few
 different files: each file is read once. out/result/: the output of each different file, computed before the clock runs
 and held to every timed one byte by byte. obs/times.json: {"batches", "seconds", "rounds"}.
 """
@@ -26,8 +26,8 @@ def main(arguments):
         batches.append(_bins.read_batch(batch, options.bs))
         expected.append(network.run(batches[-1]))
         _bins.write_output(options.out, batch, expected[-1])
-    runners = [_held_to(network.stream(), batches, expected) for _ in range(network.threads)]
-    _bench_speech.timed(runners, list(range(min(len(batches), network.threads))))
+    runners = [_held_to(stream, batches, expected) for stream in network.streams(options.bs)]
+    _bench_speech.timed(runners, list(range(min(len(batches), len(runners)))))
     seconds, equal = _bench_speech.timed(runners, [number % len(batches) for number in range(options.count)])
     if not all(equal):
         raise _stage.StageError("{} of {} outputs have other bytes than before".format(equal.count(False), len(equal)))

@@ -24,12 +24,12 @@ def main(arguments):
     networks = {name: _precision.open_network(path, name, threads=cores) for name in _precision.PRECISIONS}
     alone = networks[_precision.BFLOAT16].stream()
     expected = [alone.run(speech.rows[number : number + 1])[:, 0].tobytes() for number in range(len(speech.rows))]
-    runners = {name: [network.stream().run for _ in range(cores)] for name, network in networks.items()}
     compared, unequal, sizes = 0, 0, {}
     for size in [int(text) for text in options.sizes.split(",")]:
         count = _bench_speech.batches_in_a_round(size, cores, True)
         picked = speech.picked(size, count)
         batches = [numpy.ascontiguousarray(speech.rows[numbers]) for numbers in picked]
+        runners = {name: [stream.run for stream in network.streams(size)] for name, network in networks.items()}
         seconds = {name: [] for name in runners}
         for number in range(-1, options.rounds):  # the first round warms up
             for name in sorted(runners, reverse=number % 2 == 0):

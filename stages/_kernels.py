@@ -7,8 +7,9 @@ exponentials are polynomials made of the same few IEEE operations, so that vecto
 and any number of threads give the same bytes.
 """
 
-from stages import _amx
+from stages import _amx, _parts
 from stages._ir import LOG2_E, Text, power_of_two
+from stages._parts import PARTS
 from stages._products import Shape, block_product, product
 
 
@@ -21,13 +22,13 @@ def host_shape(features):
     return Shape(4, 32 if features.get("neon") else 16)
 
 
-def _gates(shape, hidden, name, store):
-    """IR of one step's gates: void NAME(sums, cell, output, ld, batch, soon); `store` writes what goes to output.
+def _gates(shape, hidden, units, name, store):
+    """IR of a step's gates of `units` units: void NAME(sums, cell, output, ld, batch, soon); `store` writes to output.
 
-    sums (batch, 4 * hidden) in ONNX's order i, o, f, c; cell (batch, hidden) is read and written; output has `ld`
-    between rows. c = sigmoid(f) c + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c), each as one quotient. With I = e^-i and
-    so on, G = e^-2g and C = e^-2c: c = (c (1 + I) (1 + G) + (1 - G) (1 + F)) / ((1 + I) (1 + G) (1 + F)) and
-    h = (1 - C) / ((1 + O) (1 + C)).
+    sums (batch, 4 * units) in ONNX's order i, o, f, c, its rows 4 * hidden apart; cell (batch, units), hidden apart, is
+    read and written; output has `ld` between rows. c = sigmoid(f) c + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c), each
+    as one quotient. With I = e^-i and so on, G = e^-2g and C = e^-2c:
+    c = (c (1 + I) (1 + G) + (1 - G) (1 + F)) / ((1 + I) (1 + G) (1 + F)) and h = (1 - C) / ((1 + O) (1 + C)).
 
     `soon` is what the next step gets from below. It lies in rows so far apart that no processor fetches it by itself,
     and nothing else is fetched from memory here, so that this is the time to ask for it.
@@ -42,7 +43,7 @@ def _gates(shape, hidden, name, store):
     cells = text.at("%cell", text.value("mul i64 %r, {}".format(hidden)))
     out_row = text.value("mul i64 %r, %ld")
     text.add("  br label %units\nunits:\n  %u = phi i64 [0, %rows], [%un, %units]")
-    places = [text.value("add i64 %u, {}".format(gate * hidden)) for gate in range(4)]
+    places = [text.value("add i64 %u, {}".format(gate * units)) for gate in range(4)]
     for place in places:
         text.prefetch(text.at(soon, place), 3)
     inputs = [text.load(sums, place) for place in places]
@@ -56,7 +57,7 @@ def _gates(shape, hidden, name, store):
     c = power_of_two(text, cell, -2 * LOG2_E)
     output = text.over(text.minus(one, c), text.times(text.plus(one, o), text.plus(one, c)))
     store(text, output, "%out", text.value("add i64 {}, %u".format(out_row)))
-    text.add("  %un = add i64 %u, {}\n  %mu = icmp ult i64 %un, {}".format(shape.lanes, hidden))
+    text.add("  %un = add i64 %u, {}\n  %mu = icmp ult i64 %un, {}".format(shape.lanes, units))
     text.add("  br i1 %mu, label %units, label %rowend\nrowend:\n  %rn = add i64 %r, 1")
     text.add("  %mr = icmp ult i64 %rn, %batch\n  br i1 %mr, label %rows, label %end\nend:\n  ret void\n}")
     return text.text()
@@ -77,25 +78,34 @@ def _store_half(text, value, pointer, index):
 
 
 def _recurrence(shape, hidden):
-    """IR: void recurrence(inputs, weights, output, ld, batch, frames, reverse, zeros, cell, sums).
+    """IR: void recurrence(inputs, weights, output, ld, batch, frames, reverse, zeros, cell, sums, first, count, mine,
+    theirs, meetings).
 
     inputs: (frames, batch, 4 * hidden), what the gates get from below; weights: the recurrent panels; output row t of
-    batch row b is at (t * batch + b) * ld; `cell` and `zeros` start as zeros, (batch, hidden).
+    batch row b is at (t * batch + b) * ld; `cell` and `zeros` start as zeros, (batch, hidden). `count` of PARTS parts
+    of the hidden units are computed, from `first` on; inputs, weights, cell and sums are those of `first`. Where the
+    other part is another thread's, each step ends with a meeting, the first with `meetings`; `theirs` is null where
+    there is no other.
     """
     return """
 define void @recurrence(ptr %inputs, ptr %weights, ptr %output, i64 %ld, i64 %batch, i64 %frames, i1 %reverse,
-                        ptr %zeros, ptr %cell, ptr %sums) #0 {{
+                        ptr %zeros, ptr %cell, ptr %sums, i64 %first, i64 %count, ptr %mine, ptr %theirs,
+                        i64 %meetings) #0 {{
 entry:
   %last = sub i64 %frames, 1
   %size = mul i64 %batch, {gates}
   %span = mul i64 %batch, %ld
   %back = sub i64 0, %size
   %along = select i1 %reverse, i64 %back, i64 %size
+  %shift = mul i64 %first, {units}
+  %panels = mul i64 %count, {panels}
+  %alone = icmp eq ptr %theirs, null
+  %others = sub i64 {units}, %shift
   br label %step
 step:
-  %s = phi i64 [0, %entry], [%sn, %step]
-  %before = phi ptr [%zeros, %entry], [%out, %step]
-  %ldb = phi i64 [{hidden}, %entry], [%ld, %step]
+  %s = phi i64 [0, %entry], [%sn, %stepend]
+  %before = phi ptr [%zeros, %entry], [%out, %stepend]
+  %ldb = phi i64 [{hidden}, %entry], [%ld, %stepend]
   %mirror = sub i64 %last, %s
   %t = select i1 %reverse, i64 %mirror, i64 %s
   %io = mul i64 %t, %size
@@ -104,31 +114,57 @@ step:
   %out = getelementptr float, ptr %output, i64 %oo
   %odd = trunc i64 %s to i1
   call void @multiply(ptr %before, i64 %ldb, ptr %weights, ptr %sums, i64 {gates}, ptr %in, i64 {gates}, i64 %batch,
-                      i64 {hidden}, i64 {panels}, i64 %batch, i1 %odd)
+                      i64 {hidden}, i64 %panels, i64 %batch, i1 %odd)
   %soon = getelementptr float, ptr %in, i64 %along
-  call void @gates(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch, ptr %soon)
+  br label %part
+part:
+  %p = phi i64 [0, %step], [%pn, %part]
+  %po = mul i64 %p, {columns}
+  %psums = getelementptr float, ptr %sums, i64 %po
+  %psoon = getelementptr float, ptr %soon, i64 %po
+  %pu = mul i64 %p, {units}
+  %pcell = getelementptr float, ptr %cell, i64 %pu
+  %place = add i64 %shift, %pu
+  %pout = getelementptr float, ptr %out, i64 %place
+  call void @gates(ptr %psums, ptr %pcell, ptr %pout, i64 %ld, i64 %batch, ptr %psoon)
+  %pn = add i64 %p, 1
+  %mp = icmp ult i64 %pn, %count
+  br i1 %mp, label %part, label %gated
+gated:
+  br i1 %alone, label %stepend, label %meeting
+meeting:
+  %number = add i64 %meetings, %s
+  call void @meet(ptr %mine, ptr %theirs, i64 %number)
+  %half = getelementptr float, ptr %out, i64 %others
+  call void @fetch(ptr %half, i64 %ld, i64 %batch)
+  br label %stepend
+stepend:
   %sn = add i64 %s, 1
   %more = icmp ult i64 %sn, %frames
   br i1 %more, label %step, label %end
 end:
   ret void
 }}
-""".format(gates=4 * hidden, hidden=hidden, panels=4 * hidden // shape.width)
+""".format(gates=4 * hidden, hidden=hidden, units=hidden // PARTS, columns=4 * hidden // PARTS,
+           panels=4 * hidden // PARTS // shape.width)  # fmt: skip
 
 
-def _convolutions(shape, columns, middle, last, frames):
-    """IR: void convolutions(image, weights0, bias0, weights1, bias1, ring, output, stride), one utterance.
+def _convolutions(shape, columns, middle, last):
+    """IR: void convolutions(image, weights0, bias0, weights1, bias1, ring, output, stride, from, to), one utterance.
 
-    image: (2 * frames + 2, pitch) with a border of zeros, its rows `columns` wide and 2 + columns apart; weights: one
+    image: (2 * rows + 2, pitch) with a border of zeros, its rows `columns` wide and 2 + columns apart; weights: one
     panel of 32 channels each, terms in the order row, column, channel below; output: row t at t * stride,
-    (last, 32): columns, then channels. `ring`: four rows of the first convolution, (middle + 2, 32) each, all zeros at
-    the start; its border stays so.
+    (last, 32): columns, then channels; rows `from` to `to` (exclusive) are made. `ring`: four rows of the first
+    convolution, (middle + 2, 32) each, all zeros at the start; its border stays so.
     """
     vectors, rows = shape.conv_vectors, shape.conv_rows
     first = block_product(shape, "first_convolution", rows, 1, vectors, chunks=3, unroll=3, relu=True)
     second = block_product(shape, "second_convolution", rows, 1, vectors, chunks=3, unroll=4, relu=True)
     pitch, ring = columns + 2, (middle + 2) * 32
-    return first + second + """
+    return (
+        first
+        + second
+        + """
 define internal void @first_row(ptr %image, ptr %weights, ptr %bias, ptr %ring, i64 %j) #0 {{
 entry:
   %slot = and i64 %j, 3
@@ -161,11 +197,17 @@ end:
   ret void
 }}
 define void @convolutions(ptr %image, ptr %weights0, ptr %bias0, ptr %weights1, ptr %bias1, ptr %ring, ptr %output,
-                          i64 %stride) #0 {{
+                          i64 %stride, i64 %from, i64 %to) #0 {{
 entry:
+  %top = icmp eq i64 %from, 0
+  br i1 %top, label %time, label %above
+above:
+  %fd = mul i64 %from, 2
+  %fa = sub i64 %fd, 1
+  call void @first_row(ptr %image, ptr %weights0, ptr %bias0, ptr %ring, i64 %fa)
   br label %time
 time:
-  %t = phi i64 [0, %entry], [%tn, %timeend]
+  %t = phi i64 [%from, %entry], [%from, %above], [%tn, %timeend]
   %j0 = mul i64 %t, 2
   %j1 = add i64 %j0, 1
   %jm = sub i64 %j0, 1
@@ -200,20 +242,21 @@ loop:
   br i1 %more, label %loop, label %timeend
 timeend:
   %tn = add i64 %t, 1
-  %moretime = icmp ult i64 %tn, {frames}
+  %moretime = icmp ult i64 %tn, %to
   br i1 %moretime, label %time, label %end
 end:
   ret void
 }}
-""".format(ring=ring, pitch=pitch, top0=middle - rows, top1=last - rows, rows=rows, middle=middle, last=last,
-           frames=frames)  # fmt: skip
+""".format(ring=ring, pitch=pitch, top0=middle - rows, top1=last - rows, rows=rows, middle=middle, last=last)
+    )
 
 
 SIGNATURES = {
     "multiply": "pnppnpnnnnnb",
     "project": "pnppnpnnnnnb",
-    "recurrence": "pppnnnbppp",
-    "convolutions": "pppppppn",
+    "recurrence": "pppnnnbpppnnppn",
+    "convolutions": "pppppppnnn",
+    "meet": "ppn",
 }
 
 
@@ -221,7 +264,7 @@ FLOAT32, ROUNDED, AMX = "float32", "operands rounded to bfloat16", "bfloat16 on 
 """The kinds of arithmetic that a module is made for."""
 
 
-def source(shape, kind, hidden, image_columns, middle_columns, last_columns, frames):
+def source(shape, kind, hidden, image_columns, middle_columns, last_columns):
     """The whole module's IR for one kind of processor and one kind of arithmetic."""
     declarations = """
 declare <{lanes} x float> @llvm.fma.v{lanes}f32(<{lanes} x float>, <{lanes} x float>, <{lanes} x float>)
@@ -232,8 +275,10 @@ attributes #0 = {{ nounwind "prefer-vector-width"="512" }}
         declarations,
         product(shape, "multiply", several=True),
         product(shape, "project", several=False),
-        _gates(shape, hidden, "gates", _store_rounded if kind == ROUNDED else _store_float),
+        _parts.source(hidden),
+        _gates(shape, hidden, hidden // PARTS, "gates", _store_rounded if kind == ROUNDED else _store_float),
         _recurrence(shape, hidden),
-        _convolutions(shape, image_columns, middle_columns, last_columns, frames),
-        *([_gates(shape, hidden, "gates16", _store_half), _amx.source(shape.lanes, hidden)] if kind == AMX else []),
+        _convolutions(shape, image_columns, middle_columns, last_columns),
+        *([_gates(shape, hidden, hidden, "gates16", _store_half), _amx.source(shape.lanes, hidden)]
+          if kind == AMX else []),
     ])  # fmt: skip

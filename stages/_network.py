@@ -1,7 +1,8 @@
 """The converted model, run by kernels that are compiled when it is loaded: float32, the same bytes everywhere.
 
-The weights come out of the converted ONNX graph. A batch goes through in groups of utterances; in each group the two
-directions of a layer are two independent tasks, and so two cores work on one batch however small it is.
+The weights come out of the converted ONNX graph. A batch goes through in groups of utterances, each with one thread or
+with two, which share all of the group's work: frames of the convolutions, hidden units of the layers, frames of the
+result. So two cores work on one batch however small it is.
 """
 
 import concurrent.futures
@@ -13,20 +14,23 @@ import numpy
 import onnx
 from onnx import numpy_helper
 
-from stages import _amx, _kernels, _llvm
+from stages import _amx, _kernels, _llvm, _parts
 from stages import _architecture as architecture
+from stages._parts import PARTS
 from stages._runtime_arguments import available_threads, require_batch_size
 from stages._stage import StageError
 
 _FRAMES = architecture.OUTPUT_FRAMES
 _HIDDEN = architecture.HIDDEN
 _GATES = 4 * _HIDDEN
+_UNITS = _HIDDEN // PARTS
 _MIDDLE = 122  # columns after the first convolution
 _CHANNELS = architecture.CHANNELS
 _FEATURES = architecture.CONV_FEATURES
 _GROUP = 16  # utterances at a time: full speed, and memory that does not grow with the batch size
 _CACHED_BYTES = 3 << 18  # of the rows that pass over every panel together
 _ALIGNMENT = 64
+_APART = 32  # int64 values between counters: cache lines are fetched in pairs
 _HUGE_PAGE = 1 << 21
 
 
@@ -57,7 +61,7 @@ def _panels(matrix, width):
 @functools.lru_cache(maxsize=None)
 def _library(lanes, registers, kind, features):
     shape = _kernels.Shape(lanes, registers)
-    text = _kernels.source(shape, kind, _HIDDEN, architecture.COLUMNS, _MIDDLE, _FEATURES, _FRAMES)
+    text = _kernels.source(shape, kind, _HIDDEN, architecture.COLUMNS, _MIDDLE, _FEATURES)
     signatures = dict(_kernels.SIGNATURES, **(_amx.SIGNATURES if kind == _kernels.AMX else {}))
     return shape, _llvm.Library(text, dict(features), signatures)
 
@@ -104,10 +108,16 @@ def _read_constants(path):
 
 
 class Weights:
-    """A converted graph's constants, laid out for the kernels."""
+    """A converted graph's constants, laid out for the kernels.
 
-    def __init__(self, values, width, lay_out=None):
-        lay_out = lay_out or _panels
+    Args:
+        values: the constants by name.
+        width: columns of a panel.
+        lay_out: makes what a kernel takes from a matrix (K, N) and the width.
+        order: puts the columns of the gates in the kernels' order.
+    """
+
+    def __init__(self, values, width, lay_out, order):
         self.kernels, self.kernel_biases = [], []
         for name in ("conv0", "conv1"):
             # (channels, below, row, column) -> terms in the order row, column, below
@@ -120,11 +130,19 @@ class Weights:
             inputs = values[name + ".input_weights"]
             if layer == 0:  # the convolutions' output lies columns first here, channels first in the graph
                 inputs = inputs.reshape(2, _GATES, _CHANNELS, _FEATURES).transpose(0, 1, 3, 2).reshape(2, _GATES, -1)
-            self.inputs.append([lay_out(matrix.T, width) for matrix in inputs])
-            self.biases.append([copied(bias[:_GATES] + bias[_GATES:]) for bias in values[name + ".biases"]])
-            self.recurrent.append([lay_out(matrix.T, width) for matrix in values[name + ".recurrent_weights"]])
+            recurrent, biases = values[name + ".recurrent_weights"], values[name + ".biases"]
+            self.inputs.append([lay_out(order(matrix.T), width) for matrix in inputs])
+            self.biases.append([copied(order(bias[:_GATES] + bias[_GATES:])) for bias in biases])
+            self.recurrent.append([lay_out(order(matrix.T), width) for matrix in recurrent])
         self.project = lay_out(values["project.weight"], width)
         self.logits_bias = _panels(values["logits.bias"][numpy.newaxis], width).reshape(-1)
+
+
+def in_parts(columns):
+    """(..., 4 * hidden), gate after gate -> the same, part after part, and gate after gate in each."""
+    shape = columns.shape
+    parts = columns.reshape(shape[:-1] + (4, PARTS, _UNITS))
+    return numpy.swapaxes(parts, -3, -2).reshape(shape)
 
 
 def copied(values):
@@ -142,8 +160,8 @@ class Group:
         self.size = size
         # Products take whole blocks of rows: a few rows more cost less than another pass over the weights.
         self.rows = -(-_FRAMES * size // self.BLOCK) * self.BLOCK
-        self.images = aligned((size, architecture.ROWS + 2, architecture.COLUMNS + 2))
-        self.rings = aligned((size, 4, _MIDDLE + 2, _CHANNELS))
+        self.images = [aligned((architecture.ROWS + 2, architecture.COLUMNS + 2)) for _ in range(PARTS)]
+        self.rings = [aligned((4, _MIDDLE + 2, _CHANNELS)) for _ in range(PARTS)]
         self.frames = aligned((self.rows, architecture.CHANNELS * _FEATURES))
         self.layers = [aligned((self.rows, 2 * _HIDDEN)) for _ in range(2)]
         self.gates = [aligned((self.rows, _GATES)) for _ in range(2)]
@@ -151,15 +169,45 @@ class Group:
         self.cells = [aligned((size, _HIDDEN)) for _ in range(2)]
         self.zeros = aligned((size, _HIDDEN))
         self.logits = aligned((self.rows, logits))
+        self.meetings = aligned((PARTS, _APART), numpy.int64)[:, :1]
+
+    def let_go(self):
+        """No thread waits for another any more: one of them will not come."""
+        self.meetings[...] = _parts.LET_GO
 
 
-def log_softmax(logits, size, batch):
-    """Log-probabilities (195, batch, 41) from logits (195 * size or more, 41 or more).
+class Share:
+    """What one thread does of all that a group goes through, and its meetings with the thread that does the rest."""
+
+    def __init__(self, kernels, group, number, count):
+        self._kernels = kernels
+        self.number = number
+        self._count = count
+        self.parts = PARTS // count
+        self.first_part = number * self.parts
+        self.met = 0
+        self.mine = self.theirs = 0
+        if count > 1:
+            self.mine, self.theirs = (group.meetings[each].ctypes.data for each in (number, 1 - number))
+
+    def of(self, amount, block=1):
+        """(from, to): this share of things in a row, in whole blocks."""
+        bounds = [-(-amount * number // (self._count * block)) * block for number in (self.number, self.number + 1)]
+        return bounds[0], min(bounds[1], amount)
+
+    def meet(self):
+        """Wait until the other has come as far: each then sees what the other wrote."""
+        self.met += 1
+        if self._count > 1:
+            self._kernels.meet(self.mine, self.theirs, self.met)
+
+
+def log_softmax(logits):
+    """Log-probabilities (..., 41) from logits (..., 41).
 
     In float64, for the caller to round once: the same bytes with any vector width of NumPy's.
     """
-    classes = architecture.CLASSES
-    values = logits[: _FRAMES * size].reshape(_FRAMES, size, -1)[:, :batch, :classes].astype(numpy.float64)
+    values = logits.astype(numpy.float64)
     values -= values.max(axis=2, keepdims=True)
     return values - numpy.log(numpy.exp(values).sum(axis=2, keepdims=True))
 
@@ -180,6 +228,7 @@ class Network:
     """
 
     KIND = _kernels.FLOAT32
+    SHARED_BATCH = 1  # up to this size, two threads on one batch are faster than two batches side by side
 
     def __init__(self, path, threads=None, features=None):
         features = _llvm.host_features() if features is None else features
@@ -193,21 +242,30 @@ class Network:
         self._prepare(available_threads() if threads is None else threads)
 
     def _lay_out(self, values):
-        return Weights(values, self._shape.width)
+        return Weights(values, self._shape.width, _panels, in_parts)
 
     def _new_group(self, size):
         return Group(size, len(self._weights.logits_bias))
 
     def _prepare(self, threads):
         self.threads = threads
-        self._pool = concurrent.futures.ThreadPoolExecutor(threads) if threads > 1 else None
+        self._pool = concurrent.futures.ThreadPoolExecutor(max(1, threads - 1))  # threads start when needed
         self._groups = []
 
-    def stream(self):
-        """This network on one thread, with memory of its own and the same weights: several run side by side."""
+    def stream(self, threads=1):
+        """This network on fewer threads, with memory of its own and the same weights: several run side by side."""
         other = copy.copy(self)
-        other._prepare(1)
+        other._prepare(threads)
         return other
+
+    def streams(self, batch_size):
+        """Streams that together use all of this network's threads best for batches of this size.
+
+        What two threads save on a small batch, its weights' way into the cache, is more than what they lose by waiting
+        for each other; on a large one it is less.
+        """
+        pairs = self.threads // 2 if batch_size <= self.SHARED_BATCH else 0
+        return [self.stream(2) for _ in range(pairs)] + [self.stream() for _ in range(self.threads - 2 * pairs)]
 
     def require_batch_size(self, batch_size):
         """Refuse a graph that was converted for another batch size: a throughput figure would silently be wrong."""
@@ -224,73 +282,106 @@ class Network:
         if rows.shape != architecture.input_shape(batch_size) or rows.dtype != numpy.float32:
             raise ValueError("{} {} is no batch".format(rows.dtype, rows.shape))
         output = numpy.empty(architecture.output_shape(batch_size), dtype=numpy.float32)
-        # Two threads a group, one for each direction.
-        groups = max(1, min(batch_size, self.threads // 2))
+        shares = min(PARTS, self.threads)
+        groups = max(1, min(batch_size, self.threads // shares))
         size = min(_GROUP, -(-batch_size // groups))
         spans = [(start, min(start + size, batch_size)) for start in range(0, batch_size, size)]
         for first in range(0, len(spans), groups):
-            self._run_groups(rows, output, spans[first : first + groups])
+            self._run_groups(rows, output, spans[first : first + groups], shares)
         return output
 
-    def _run_groups(self, rows, output, spans):
+    def _run_groups(self, rows, output, spans, shares):
         largest = max(stop - start for start, stop in spans)
         if len(self._groups) < len(spans) or self._groups[0].size != largest:
             self._groups = [self._new_group(largest) for _ in spans]
-        work = [(group, start, stop) for group, (start, stop) in zip(self._groups, spans)]
-        self._all(self._convolve, [(group, rows[at], at - start) for group, start, stop in work
-                                   for at in range(start, stop)])  # fmt: skip
-        self._after_convolutions([group for group, _, _ in work])
-        for layer in range(architecture.LAYERS):
-            self._all(self._direction, [(group, layer, direction) for group, _, _ in work for direction in range(2)])
-        self._all(self._classify, [(group, stop - start, output[:, start:stop]) for group, start, stop in work])
-
-    def _all(self, function, arguments):
-        """Call `function` for each tuple of arguments, on all threads; every call has ended when it returns."""
-        if self._pool is None or len(arguments) == 1:
-            for values in arguments:
-                function(*values)
-            return
-        for future in [self._pool.submit(function, *values) for values in arguments]:
+        tasks = []
+        for group, (start, stop) in zip(self._groups, spans):
+            group.meetings[...] = 0
+            for number in range(shares):
+                share = Share(self._kernels, group, number, shares)
+                tasks.append((group, share, rows[start:stop], output[:, start:stop]))
+        futures = []
+        try:
+            for task in tasks[1:]:
+                futures.append(self._pool.submit(self._walk, *task))
+            self._walk(*tasks[0])
+        except BaseException:  # a thread that could not be started, or an interrupt: nobody may wait for it
+            for group in self._groups:
+                group.let_go()
+            raise
+        finally:
+            concurrent.futures.wait(futures)
+        for future in futures:
             future.result()
 
-    def _convolve(self, group, rows, index):
-        image = group.images[index]
-        image[1:-1, 1:-1] = rows
-        group.rings[index].fill(0.0)
+    def _walk(self, group, share, rows, output):
+        """One share of a group's way through the network."""
+        try:
+            start, stop = share.of(_FRAMES)
+            for index, values in enumerate(rows):
+                self._convolve(group, share, values, index, start, stop)
+            self._after_convolutions(group, start, stop)
+            share.meet()
+            for layer in range(architecture.LAYERS):
+                self._layer(group, share, layer)
+                share.meet()
+            start, stop = share.of(group.rows, group.BLOCK)
+            if start < stop:
+                self._project(group, start, stop - start)
+            share.meet()
+            start, stop = share.of(_FRAMES)
+            logits = group.logits[: _FRAMES * group.size].reshape(_FRAMES, group.size, -1)
+            output[start:stop] = log_softmax(logits[start:stop, : len(rows), : architecture.CLASSES])
+        except BaseException:
+            group.let_go()
+            raise
+
+    def _convolve(self, group, share, rows, index, start, stop):
+        """Output frames `start` to `stop` of an utterance's convolutions."""
+        image, ring = group.images[share.number], group.rings[share.number]
+        # The utterance lies one row down. A frame takes five rows: three of the middle, each of three that overlap.
+        first, last = max(0, 2 * start - 2), min(architecture.ROWS, 2 * stop + 1)
+        image[1 + first : 1 + last, 1:-1] = rows[first:last]
+        ring.fill(0.0)
         weights = self._weights
         self._kernels.convolutions(
             image.ctypes.data, weights.kernels[0].ctypes.data, weights.kernel_biases[0].ctypes.data,
-            weights.kernels[1].ctypes.data, weights.kernel_biases[1].ctypes.data, group.rings[index].ctypes.data,
-            group.frames[index].ctypes.data, group.size * group.frames.shape[1],
+            weights.kernels[1].ctypes.data, weights.kernel_biases[1].ctypes.data, ring.ctypes.data,
+            group.frames[index].ctypes.data, group.size * group.frames.shape[1], start, stop,
         )  # fmt: skip
 
-    def _after_convolutions(self, groups):
-        """What another number format does to the frames."""
+    def _after_convolutions(self, group, start, stop):
+        """What another number format does to the frames that were made."""
 
-    def _direction(self, group, layer, direction):
+    def _layer(self, group, share, layer):
+        """One of the parts of both directions, or both parts."""
         below = group.frames if layer == 0 else group.layers[(layer + 1) % 2]
         above = group.layers[layer % 2]
-        weights = self._weights
-        gates, width = group.gates[direction], below.shape[1]
+        weights, width = self._weights, below.shape[1]
+        unit = share.first_part * _UNITS
+        column, panels = 4 * unit, share.parts * 4 * _UNITS // self._shape.width
         block = rows_at_once(group.rows, below.strides[0], group.BLOCK)
-        self._kernels.multiply(
-            below.ctypes.data, width, weights.inputs[layer][direction].ctypes.data, gates.ctypes.data, _GATES,
-            weights.biases[layer][direction].ctypes.data, 0, group.rows, width, _GATES // self._shape.width, block,
-            False,
-        )  # fmt: skip
-        group.cells[direction].fill(0.0)
-        self._kernels.recurrence(
-            gates.ctypes.data, weights.recurrent[layer][direction].ctypes.data,
-            above.ctypes.data + 4 * _HIDDEN * direction, 2 * _HIDDEN, group.size, _FRAMES, direction == 1,
-            group.zeros.ctypes.data, group.cells[direction].ctypes.data, group.sums[direction].ctypes.data,
-        )  # fmt: skip
+        for direction in range(2):
+            gates, cells = group.gates[direction].ctypes.data + 4 * column, group.cells[direction]
+            self._kernels.multiply(
+                below.ctypes.data, width, weights.inputs[layer][direction].ctypes.data + 4 * column * width, gates,
+                _GATES, weights.biases[layer][direction].ctypes.data + 4 * column, 0, group.rows, width, panels, block,
+                False,
+            )  # fmt: skip
+            cells[:, unit : unit + share.parts * _UNITS] = 0.0
+            self._kernels.recurrence(
+                gates, weights.recurrent[layer][direction].ctypes.data + 4 * column * _HIDDEN,
+                above.ctypes.data + 4 * _HIDDEN * direction, 2 * _HIDDEN, group.size, _FRAMES, direction == 1,
+                group.zeros.ctypes.data, cells.ctypes.data + 4 * unit, group.sums[direction].ctypes.data + 4 * column,
+                share.first_part, share.parts, share.mine, share.theirs, share.met + 1,
+            )  # fmt: skip
+            share.met += _FRAMES
 
-    def _classify(self, group, batch, output):
+    def _project(self, group, first, rows):
         weights = self._weights
-        top = group.layers[(architecture.LAYERS - 1) % 2]
-        ld = group.logits.shape[1]
+        top, logits = group.layers[(architecture.LAYERS - 1) % 2][first:], group.logits[first:]
+        ld = logits.shape[1]
         self._kernels.project(
-            top.ctypes.data, 2 * _HIDDEN, weights.project.ctypes.data, group.logits.ctypes.data, ld,
-            weights.logits_bias.ctypes.data, 0, group.rows, 2 * _HIDDEN, ld // self._shape.width, group.BLOCK, False,
+            top.ctypes.data, 2 * _HIDDEN, weights.project.ctypes.data, logits.ctypes.data, ld,
+            weights.logits_bias.ctypes.data, 0, rows, 2 * _HIDDEN, ld // self._shape.width, group.BLOCK, False,
         )  # fmt: skip
-        output[...] = log_softmax(group.logits, group.size, batch)

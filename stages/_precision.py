@@ -4,7 +4,7 @@ import numpy
 
 from stages import _amx, _kernels, _llvm
 from stages import _architecture as architecture
-from stages._network import Group, Network, Weights, aligned, log_softmax, rows_at_once
+from stages._network import Group, Network, Weights, aligned, rows_at_once
 
 FLOAT32, BFLOAT16 = "fp32", "bf16"
 PRECISIONS = (FLOAT32, BFLOAT16)
@@ -50,9 +50,8 @@ class _RoundedNetwork(Network):
         }  # fmt: skip
         return super()._lay_out(rounded)
 
-    def _convolve(self, group, rows, index):
-        super()._convolve(group, rows, index)
-        frames = group.frames[: _FRAMES * group.size].reshape(_FRAMES, group.size, _WIDE)[:, index]
+    def _after_convolutions(self, group, start, stop):
+        frames = group.frames[start * group.size : stop * group.size]
         frames[...] = round_to_bfloat16(frames)
 
 
@@ -60,7 +59,7 @@ class _TiledWeights(Weights):
     """The weights of the recurrent layers and the last one as AMX's tiles of bfloat16."""
 
     def __init__(self, values, width):
-        super().__init__(values, width, lay_out=_tiles)
+        super().__init__(values, width, _tiles, lambda columns: columns)
         self.logits_bias = aligned((len(self.project) * _amx.TILE_COLUMNS,))
         self.logits_bias[: architecture.CLASSES] = values["logits.bias"]
 
@@ -94,6 +93,7 @@ class _AmxNetwork(Network):
     """bfloat16 operands in the processor's matrix unit."""
 
     KIND = _kernels.AMX
+    SHARED_BATCH = 0
 
     def _lay_out(self, values):
         return _TiledWeights(values, self._shape.width)
@@ -101,35 +101,34 @@ class _AmxNetwork(Network):
     def _new_group(self, size):
         return _HalfGroup(size, len(self._weights.logits_bias))
 
-    def _after_convolutions(self, groups):
-        self._all(self._narrow, [(group,) for group in groups])
+    def _after_convolutions(self, group, start, stop):
+        first = start * group.size
+        frames, half_frames = group.frames[first:], group.half_frames[first:]
+        self._kernels.narrow(frames.ctypes.data, half_frames.ctypes.data, (stop - start) * group.size * _WIDE)
 
-    def _narrow(self, group):
-        self._kernels.narrow(group.frames.ctypes.data, group.half_frames.ctypes.data, group.frames.size)
-
-    def _direction(self, group, layer, direction):
+    def _layer(self, group, share, layer):
+        """One direction, or both: each one's weights fit a core's cache, and so nothing is gained by parts."""
         below = group.half_frames if layer == 0 else group.layers[(layer + 1) % 2]
         above = group.layers[layer % 2]
-        weights, gates = self._weights, group.gates[direction]
-        tiles = weights.inputs[layer][direction]
-        self._kernels.product16(
-            below.ctypes.data, below.shape[1], tiles.ctypes.data, gates.ctypes.data, _GATES,
-            weights.biases[layer][direction].ctypes.data, group.rows, tiles.shape[1], tiles.shape[0],
-            rows_at_once(group.rows, below.strides[0], group.BLOCK),
-        )  # fmt: skip
-        group.cells[direction].fill(0.0)
-        self._kernels.recurrence16(
-            gates.ctypes.data, weights.recurrent[layer][direction].ctypes.data,
-            above.ctypes.data + 2 * _HIDDEN * direction, 2 * _HIDDEN, group.size, _FRAMES, direction == 1,
-            group.zeros.ctypes.data, group.cells[direction].ctypes.data, group.sums[direction].ctypes.data,
-        )  # fmt: skip
+        for direction in range(*share.of(2)):
+            weights, gates = self._weights, group.gates[direction]
+            tiles = weights.inputs[layer][direction]
+            self._kernels.product16(
+                below.ctypes.data, below.shape[1], tiles.ctypes.data, gates.ctypes.data, _GATES,
+                weights.biases[layer][direction].ctypes.data, group.rows, tiles.shape[1], tiles.shape[0],
+                rows_at_once(group.rows, below.strides[0], group.BLOCK),
+            )  # fmt: skip
+            group.cells[direction].fill(0.0)
+            self._kernels.recurrence16(
+                gates.ctypes.data, weights.recurrent[layer][direction].ctypes.data,
+                above.ctypes.data + 2 * _HIDDEN * direction, 2 * _HIDDEN, group.size, _FRAMES, direction == 1,
+                group.zeros.ctypes.data, group.cells[direction].ctypes.data, group.sums[direction].ctypes.data,
+            )  # fmt: skip
 
-    def _classify(self, group, batch, output):
+    def _project(self, group, first, rows):
         weights = self._weights
-        top = group.layers[(architecture.LAYERS - 1) % 2]
+        top, logits = group.layers[(architecture.LAYERS - 1) % 2][first:], group.logits[first:]
         self._kernels.product16(
-            top.ctypes.data, 2 * _HIDDEN, weights.project.ctypes.data, group.logits.ctypes.data, group.logits.shape[1],
-            weights.logits_bias.ctypes.data, group.rows, weights.project.shape[1], weights.project.shape[0],
-            group.BLOCK,
+            top.ctypes.data, 2 * _HIDDEN, weights.project.ctypes.data, logits.ctypes.data, logits.shape[1],
+            weights.logits_bias.ctypes.data, rows, weights.project.shape[1], weights.project.shape[0], group.BLOCK,
         )  # fmt: skip
-        output[...] = log_softmax(group.logits, group.size, batch)

@@ -1,41 +1,40 @@
 """Runs every batch through the converted model, with ais_bench's file names and summary.
 
 out/result/inputs_{i}_0.npy for the whole batches, out/tail/ for the last, incomplete one: float32 (195, B, 41).
-obs/result_summary.json and obs/tail_summary.json: ais_bench's schema; compute times in ms. As many batches as there
-are cores go through side by side, each on one core, and while one is read or written the others compute; memory holds
-one batch a core. The outputs are the same bytes for any number of cores.
+obs/result_summary.json and obs/tail_summary.json: ais_bench's schema; compute times in ms. Several batches go through
+side by side, each on one core, or on two where that is faster, and while they are computed another is read or written:
+memory holds one batch a core and one more. The outputs are the same bytes for any number of cores.
 """
 
 import concurrent.futures
 import itertools
 import os
-import threading
+import queue
 import time
 
 from stages import _bins, _precision, _runtime_arguments, _stage
 
 
 class _Streams:
-    """Networks that run side by side, one a core."""
+    """Networks that run side by side."""
 
-    def __init__(self, network, out, batch_size, count):
-        self._idle = [network.stream() for _ in range(count)]
+    def __init__(self, networks, out, batch_size):
+        self._idle = queue.Queue()
+        for network in networks:
+            self._idle.put(network)
         self._out = out
         self._batch_size = batch_size
-        self._lock = threading.Lock()
 
     def run(self, batch):
         """Read, compute and write one batch; returns (batch, the output's path, compute time in ms)."""
         rows = _bins.read_batch(batch, self._batch_size)
-        with self._lock:
-            network = self._idle.pop()
+        network = self._idle.get()
         try:
             start_s = time.perf_counter()
             output = network.run(rows)
             time_ms = (time.perf_counter() - start_s) * 1000.0
         finally:
-            with self._lock:
-                self._idle.append(network)
+            self._idle.put(network)
         return batch, _bins.write_output(self._out, batch, output), time_ms
 
 
@@ -66,11 +65,12 @@ def main(arguments):
     network.require_batch_size(options.bs)
     _bins.make_output_folders(options.out, batches)
     progress = _stage.Progress("infer", len(batches))
-    count = min(network.threads, len(batches))
-    streams = _Streams(network, options.out, options.bs, count)
+    networks = network.streams(options.bs)[: len(batches)]
+    streams = _Streams(networks, options.out, options.bs)
+    workers = len(networks) + 1  # so that one batch is read or written while the others are computed
     runs = {"result": ([], [], []), "tail": ([], [], [])}
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        for batch, path, time_ms in _in_order(pool, streams.run, batches, 2 * count):
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for batch, path, time_ms in _in_order(pool, streams.run, batches, 2 * workers):
             infiles, outfiles, times_ms = runs[batch.folder]
             infiles.append(batch.source)
             outfiles.append(path)
@@ -81,7 +81,9 @@ def main(arguments):
             continue
         _stage.write_json(
             os.path.join(options.obs, folder + "_summary.json"),
-            _bins.summary(infiles, outfiles, times_ms, options.bs, ["stages.infer"] + list(arguments), streams=count),
+            _bins.summary(
+                infiles, outfiles, times_ms, options.bs, ["stages.infer"] + list(arguments), streams=len(networks)
+            ),  # fmt: skip
         )
 
 

@@ -1,5 +1,7 @@
 """The compiled kernels: the reference's outputs, the same bytes for any vectors, cores and batches, refusals."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,51 @@ def test_streams_share_weights_and_nothing_else(network):
     assert np.array_equal(first.run(rows), expected)
     second.run(np.zeros_like(rows))
     assert np.array_equal(first.run(rows), expected)
+
+
+def test_a_small_batch_gets_two_threads_and_all_threads_are_used(path):
+    network = _network.Network(path, threads=5)
+    assert [stream.threads for stream in network.streams(1)] == [2, 2, 1]
+    assert [stream.threads for stream in network.streams(8)] == [1] * 5
+    assert [stream.threads for stream in _network.Network(path, threads=1).streams(1)] == [1]
+
+
+@pytest.mark.parametrize("kernel", ["convolutions", "multiply", "project"])
+@pytest.mark.parametrize("calling", [True, False])
+def test_a_thread_that_fails_is_waited_for_by_nobody(path, monkeypatch, kernel, calling):
+    network = _network.Network(path, threads=2)
+    rows, _ = parity()
+    expected = network.run(rows)
+    works = getattr(network._kernels, kernel)
+
+    def fails(*arguments):
+        if (threading.current_thread() is threading.main_thread()) == calling:
+            raise MemoryError("no room")
+        return works(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(network._kernels, kernel, fails)
+        with pytest.raises(MemoryError, match="no room"):
+            network.run(rows)
+    assert np.array_equal(network.run(rows), expected)
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_no_endless_wait(path, monkeypatch):
+    network = _network.Network(path, threads=4)
+    rows, _ = parity()
+    submit, calls = network._pool.submit, []
+
+    def at_its_limit(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise RuntimeError("can't start new thread")
+        return submit(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(network._pool, "submit", at_its_limit)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            network.run(rows)
+    assert np.array_equal(network.run(rows), _network.Network(path, threads=1).run(rows))
 
 
 def test_a_smaller_batch_after_a_larger_one_sees_nothing_of_it(network):
