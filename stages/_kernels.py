@@ -101,6 +101,7 @@ entry:
   %panels = mul i64 %count, {panels}
   %alone = icmp eq ptr %theirs, null
   %others = sub i64 {units}, %shift
+  %few = icmp ule i64 %batch, {block}
   br label %step
 step:
   %s = phi i64 [0, %entry], [%sn, %stepend]
@@ -113,12 +114,20 @@ step:
   %oo = mul i64 %t, %span
   %out = getelementptr float, ptr %output, i64 %oo
   %odd = trunc i64 %s to i1
+  br i1 %few, label %again, label %once
+again:
+  call void @multiply_again(ptr %before, i64 %ldb, ptr %weights, ptr %sums, i64 {gates}, ptr %in, i64 {gates},
+                            i64 %batch, i64 {hidden}, i64 %panels, i64 %batch, i1 %odd)
+  br label %summed
+once:
   call void @multiply(ptr %before, i64 %ldb, ptr %weights, ptr %sums, i64 {gates}, ptr %in, i64 {gates}, i64 %batch,
                       i64 {hidden}, i64 %panels, i64 %batch, i1 %odd)
+  br label %summed
+summed:
   %soon = getelementptr float, ptr %in, i64 %along
   br label %part
 part:
-  %p = phi i64 [0, %step], [%pn, %part]
+  %p = phi i64 [0, %summed], [%pn, %part]
   %po = mul i64 %p, {columns}
   %psums = getelementptr float, ptr %sums, i64 %po
   %psoon = getelementptr float, ptr %soon, i64 %po
@@ -146,7 +155,7 @@ end:
   ret void
 }}
 """.format(gates=4 * hidden, hidden=hidden, units=hidden // PARTS, columns=4 * hidden // PARTS,
-           panels=4 * hidden // PARTS // shape.width)  # fmt: skip
+           panels=4 * hidden // PARTS // shape.width, block=shape.blocks[0])  # fmt: skip
 
 
 def _convolutions(shape, columns, middle, last):
@@ -274,6 +283,7 @@ attributes #0 = {{ nounwind "prefer-vector-width"="512" }}
     return "\n".join([
         declarations,
         product(shape, "multiply", several=True),
+        product(shape, "multiply_again", several=True, again=True),
         product(shape, "project", several=False),
         _parts.source(hidden),
         _gates(shape, hidden, hidden // PARTS, "gates", _store_rounded if kind == ROUNDED else _store_float),

@@ -8,6 +8,8 @@ columns are cut into blocks.
 from stages._ir import Text
 
 VECTORS = 3  # of a panel: with 8 rows, 24 sums fill 32 registers
+_UNROLL = 4  # terms
+_LINE = 64  # bytes of a cache line
 
 
 class Shape:
@@ -29,11 +31,12 @@ class Shape:
         self.conv_rows = {16: 8, 8: 2, 4: 2}[lanes]
 
 
-def block_product(shape, name, rows, panels, vectors, chunks=1, unroll=4, relu=False):
+def block_product(shape, name, rows, panels, vectors, chunks=1, unroll=4, relu=False, ahead=(0,), nearness=2):
     """IR of c[rows, panels * width] = start + a @ b, in registers from the first term to the last.
 
     a: `chunks` arrays, each (rows, K) with `lda` between rows; b: the panels, K rows of each chunk after another;
-    `start` has `ldi` between its rows (0: one row for all, a bias). K is a multiple of `unroll`.
+    `start` has `ldi` between its rows (0: one row for all, a bias). K is a multiple of `unroll`. After every `unroll`
+    terms the cache lines at these bytes from %ahead are asked for, and %ahead moves on by %step bytes a term.
     """
     text = Text(shape.lanes)
     width = vectors * shape.lanes
@@ -64,8 +67,9 @@ def block_product(shape, name, rows, panels, vectors, chunks=1, unroll=4, relu=F
             totals[key] = "%s{}_{}".format(chunk, "_".join(str(part) for part in key))
             text.add("  {0} = phi {1} [{2}, %{3}], [{0}n, %{4}]".format(
                 totals[key], text.vector, sums[key], before, loop))  # fmt: skip
-        text.add("  call void @llvm.prefetch.p0(ptr {}, i32 0, i32 2, i32 1)".format(
-            text.at("%ahead", text.value("mul i64 {}, %step".format(index)), "i8")))  # fmt: skip
+        fetched = text.at("%ahead", text.value("mul i64 {}, %step".format(index)), "i8")
+        for place in ahead:
+            text.prefetch(text.at(fetched, place, "i8") if place else fetched, nearness)
         offset = text.value("mul i64 {}, {}".format(index, width))
         offset = text.value("add i64 {}, {}".format(offset, text.value("mul i64 %K, {}".format(chunk * width))))
         heads = [text.at(base, offset) for base in bases]
@@ -141,10 +145,7 @@ group{r}:
   %p{r} = mul i64 %g{r}, {p}
   %bo{r} = mul i64 %p{r}, %stride
   %bp{r} = getelementptr float, ptr %b, i64 %bo{r}
-  %hop{r} = mul i64 %stride, {p}
-  %nohop{r} = sub i64 0, %hop{r}
-  %move{r} = select i1 %backwards, i64 %nohop{r}, i64 %hop{r}
-  %next{r} = getelementptr float, ptr %bp{r}, i64 %move{r}
+{where}
   %column{r} = mul i64 %p{r}, {width}
   br label %row{r}
 row{r}:
@@ -160,7 +161,7 @@ row{r}:
   %done{r} = sub i64 %i{r}, %from{r}
   %ahead{r} = mul i64 %done{r}, %K
   %bytes{r} = mul i64 %ahead{r}, {step_row}
-  %pf{r} = getelementptr i8, ptr %next{r}, i64 %bytes{r}
+  %pf{r} = getelementptr i8, ptr %fetched{r}, i64 %bytes{r}
   call void @{kernel}(ptr %ap{r}, i64 %lda, ptr %bp{r}, ptr %cp{r}, i64 %ldc, ptr %sp{r}, i64 %ldi, i64 %K, ptr %pf{r},
                       i64 {step})
   %in{r} = add i64 %i{r}, {r}
@@ -175,28 +176,57 @@ skip{r}:
 """
 
 
+_NEXT = """  %hop{r} = mul i64 %stride, {p}
+  %nohop{r} = sub i64 0, %hop{r}
+  %move{r} = select i1 %backwards, i64 %nohop{r}, i64 %hop{r}
+  %fetched{r} = getelementptr float, ptr %bp{r}, i64 %move{r}"""
+
+_SECOND_HALF = """  %half{r} = udiv i64 %stride, 2
+  %n1{r} = add i64 %n{r}, 1
+  %on{r} = mul i64 %n{r}, %half{r}
+  %on1{r} = mul i64 %n1{r}, %half{r}
+  %nback{r} = sub i64 0, %on1{r}
+  %along{r} = select i1 %backwards, i64 %nback{r}, i64 %on{r}
+  %middle{r} = mul i64 %half{r}, %panels
+  %place{r} = add i64 %middle{r}, %along{r}
+  %fetched{r} = getelementptr float, ptr %b, i64 %place{r}"""
+
+
 def _ahead_bytes(rows):
     """Bytes of the next panel that are prefetched while one term is added: most where there is least to compute."""
     return 64 if rows == 1 else 16
 
 
-def product(shape, name, several):
+def product(shape, name, several, again=False):
     """IR of a whole product: blocks of 8 rows, then what is left in smaller ones, panel after panel.
 
     void NAME(a, lda, b, c, ldc, start, ldi, M, K, panels, rows, backwards): `rows` rows pass over all panels before the
     next do, so that they stay in the cache; `backwards` takes the panels from the last to the first, so that those
     which were used last, and are in the cache still, come first. While a panel is used, the next is prefetched.
+
+    `again`: the product is made with the same weights again and again, in turns forwards and backwards. Then the first
+    half of the panels are in the cache, and those that come last are not: while the whole product lasts, its second
+    half is prefetched, half a panel with each. For one block of the largest size: a smaller one has no time to spare,
+    and several blocks need the panels so much later that they are there.
     """
     kernels, parts = [], []
     for number, rows in enumerate(shape.blocks):
         panels = shape.panels[rows] if several else 1
         kernel = "{}_{}x{}".format(name, rows, panels)
-        kernels.append(block_product(shape, kernel, rows, panels, VECTORS))
+        step, step_row, where, options = _ahead_bytes(rows), _ahead_bytes(rows) // rows, _NEXT, {}
+        if again and number == 0:
+            step, step_row, where = (
+                2 * shape.width,
+                0,
+                _SECOND_HALF,
+            )  # half of a panel's bytes a term, whatever the rows
+            options = {"ahead": tuple(range(0, _UNROLL * step, _LINE)), "nearness": 3}
+        kernels.append(block_product(shape, kernel, rows, panels, VECTORS, unroll=_UNROLL, **options))
         before = "skip{}".format(shape.blocks[number - 1]) if number else "outer"
         after = "begin{}".format(shape.blocks[number + 1]) if number + 1 < len(shape.blocks) else "done"
         start = "%to{}".format(shape.blocks[number - 1]) if number else "%from"
         parts.append(_PART.format(r=rows, p=panels, width=shape.width, kernel=kernel, before=before, after=after,
-                                  start=start, step=_ahead_bytes(rows),
-                                  step_row=_ahead_bytes(rows) // rows))  # fmt: skip
+                                  start=start, step=step, step_row=step_row,
+                                  where=where.format(r=rows, p=panels)))  # fmt: skip
     driver = _DRIVER.format(name=name, width=shape.width, first=shape.blocks[0], parts="".join(parts))
     return "\n".join([*kernels, driver])
