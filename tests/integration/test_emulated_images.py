@@ -109,5 +109,7 @@ def test_kernels_compiled_for_the_other_architecture_give_the_same_bytes(session
         outcome = engine.run(job, lambda _, line, lines=lines: lines.append(line))
         assert outcome.exit_code == 0, lines
         said[architecture] = lines
-    (_, ours), (_, theirs) = said[host.architecture()], said[OTHER]
+    (_, *ours), (_, *theirs) = said[host.architecture()], said[OTHER]
     assert ours == theirs
+    alone, together = (line.split()[at] for line, at in zip(ours, (0, 2), strict=True))
+    assert alone == together
