@@ -164,8 +164,8 @@ def _everything(run, speech, size):
     return numpy.concatenate([numpy.swapaxes(part, 0, 1) for part in parts])
 
 
-def measure(options, sizes):
-    """(times, checks) of all candidates for these batch sizes; see `_bench_inference`."""
+def measure(options, rounds):
+    """(times, checks) of all candidates; `rounds`: batch size -> how many rounds. See `_bench_inference`."""
     speech = _bench_speech.Speech(options.batches, options.reference)
     candidates = Candidates(options)
     ours = _everything(candidates.network.run, speech, 8)
@@ -177,8 +177,8 @@ def measure(options, sizes):
     checks = Checks(speech, ours)
     peak = Peak(candidates.network, candidates.cores)
     by_size = {}
-    for size in sizes:
-        by_size[str(size)] = _measure_size(size, candidates, peak, speech, checks, options.rounds)
+    for size, number in rounds.items():
+        by_size[str(size)] = _measure_size(size, candidates, peak, speech, checks, number)
     times = {
         "cores": candidates.cores,
         "flop_an_utterance": _bench_speech.flop_an_utterance(),

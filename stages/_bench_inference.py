@@ -18,14 +18,15 @@ def main(arguments):
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
     parser.add_argument("--reference", required=True, metavar="DIR", help="the reference stage's, of the same batches")
     parser.add_argument("--sizes", required=True, metavar="B,B,…", help="batch sizes")
-    parser.add_argument("--rounds", required=True, type=int)
+    parser.add_argument("--rounds", required=True, metavar="N,N,…", help="rounds at each of these sizes")
     options = parser.parse_args(arguments)
     # OpenBLAS reads this when NumPy is loaded, hence the import here: each core makes a product of its own.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from stages import _bench_candidates
 
     sizes = [int(size) for size in options.sizes.split(",")]
-    times, checks = _bench_candidates.measure(options, sizes)
+    rounds = [int(number) for number in options.rounds.split(",")]
+    times, checks = _bench_candidates.measure(options, dict(zip(sizes, rounds)))
     _stage.write_json(os.path.join(options.obs, "times.json"), times)
     _stage.write_json(os.path.join(options.out, "checks.json"), checks)
 

@@ -164,7 +164,9 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     sizes = QUICK_SIZES if bench.quick else SIZES
     before, apart = _torch(bench, inputs, sizes, 2)
     folders = {"onnx": inputs.export, "model": inputs.model, "batches": inputs.batches, "reference": inputs.reference}
-    words = ["--sizes", ",".join(str(size) for size in sizes), "--rounds", "3" if bench.quick else "7"]
+    # A round of small batches is short, so that more of them are taken: the machine's moods weigh the more on each.
+    rounds = [3 if bench.quick else max(7, min(21, 168 // size)) for size in sizes]
+    words = ["--sizes", _listed(sizes), "--rounds", _listed(rounds)]
     run = bench.stage("bench", "_bench_inference", words, folders)
     after, apart_after = ({}, 0.0) if bench.quick else _torch(bench, inputs, sizes, 2)
     checks = _read(run.out / "checks.json")
@@ -181,12 +183,16 @@ def measure(bench: Workbench) -> Iterator[Figure]:
         yield from figures_of(size, before[size.batch_size] + after.get(size.batch_size, ()), checked)
 
 
+def _listed(numbers: Sequence[int]) -> str:
+    return ",".join(str(number) for number in numbers)
+
+
 def _torch(
     bench: Workbench, inputs: Inputs, sizes: Sequence[int], rounds: int
 ) -> tuple[dict[int, tuple[float, ...]], float]:
     """PyTorch's utterances/s by batch size, and how far its outputs are from the stage reference's."""
     run = bench.stage(
-        "exporter", "_bench_torch", ["--sizes", ",".join(str(size) for size in sizes), "--rounds", str(rounds)],
+        "exporter", "_bench_torch", ["--sizes", _listed(sizes), "--rounds", str(rounds)],
         {"checkpoint": inputs.checkpoint, "batches": inputs.batches, "reference": inputs.reference},
     )  # fmt: skip
     times, checks = _read(run.obs / "times.json"), _read(run.out / "checks.json")
