@@ -1,10 +1,10 @@
-"""The commands. Each is a few lines that call bundle/; `invoke --help TASK` explains its options."""
+"""The commands. Each is a few lines that call repro/; `invoke --help TASK` explains its options."""
 
 from __future__ import annotations
 
 from invoke import Collection, task
 
-from bundle.tasking import exit_with_verdict, help_for, reporting
+from repro.tasking import exit_with_verdict, help_for, reporting
 
 _RUN_OPTIONS = ("data", "checkpoint", "engine", "toolchain", "device", "devices", "precision",
                 "precision-mode", "decode", "beam-width", "lm-alpha", "split", "loop", "skip-bad", "force",
@@ -32,9 +32,9 @@ _STAGES = {
 
 def _options(bs, force=False, engine="auto", toolchain="auto", offline=False, data="", checkpoint="", devices="",
              **request):  # fmt: skip
-    from bundle.graph.pipeline import Request, parse_batch_sizes
-    from bundle.reproduce import Options
-    from bundle.target import parse_devices
+    from repro.graph.pipeline import Request, parse_batch_sizes
+    from repro.reproduce import Options
+    from repro.target import parse_devices
 
     return Options(
         request=Request(batch_sizes=parse_batch_sizes(bs), **request),
@@ -49,8 +49,8 @@ def _options(bs, force=False, engine="auto", toolchain="auto", offline=False, da
 
 
 def _here():
-    from bundle.console import Console
-    from bundle.paths import Paths
+    from repro.console import Console
+    from repro.paths import Paths
 
     return Paths.of_checkout(), Console()
 
@@ -66,8 +66,8 @@ def reproduce(
 
     What is stored already is not run again. The record and the reports are written into artifacts/runs/latest.
     """
-    from bundle import reproduce as run
-    from bundle.report import terminal_summary
+    from repro import reproduce as run
+    from repro.report import terminal_summary
 
     paths, console = _here()
     options = _options(
@@ -92,7 +92,7 @@ def _stage_task(name):
         precision="fp32", precision_mode="", decode="Greedy", beam_width=10, lm_alpha=0.1, split="dev", loop=100,
         skip_bad=False, force=False, offline=False,
     ):  # fmt: skip
-        from bundle.reproduce import run_stages
+        from repro.reproduce import run_stages
 
         paths, console = _here()
         options = _options(
@@ -117,7 +117,7 @@ def doctor(c, engine="auto"):
 
     Looks at the machine, its engines, data, checkpoint, sources and disk space: ok, missing or deviates.
     """
-    from bundle.doctor import examine
+    from repro.doctor import examine
 
     paths, _ = _here()
     print(examine(paths, engine))
@@ -131,7 +131,7 @@ def toolchain(c, engine="auto"):
     Each component with its status and the probe that told it, run in every image that is built here; driver, firmware
     and chip are this host's.
     """
-    from bundle.reproduce import compatibility_table
+    from repro.reproduce import compatibility_table
 
     paths, console = _here()
     print(compatibility_table(paths, console, engine))
@@ -144,7 +144,7 @@ def accept_cann_licence(c):
 
     Recorded in data/user.lock.json. Without it nothing of CANN is installed.
     """
-    from bundle import user_lock
+    from repro import user_lock
 
     user_lock.accept(_here()[0], "CANN")
     print(f"accepted, and recorded in data/user.lock.json: {user_lock.LICENCES['CANN']}")
@@ -154,11 +154,11 @@ def accept_cann_licence(c):
 @reporting
 def fetch(c, arch="", sources=""):
     """Fetch and verify what the images need (network)."""
-    from bundle.images.commands import fetch_for_images
+    from repro.images.commands import fetch_for_images
 
     paths, console = _here()
     if sources:
-        from bundle.fetching.archives import fetch_archives
+        from repro.fetching.archives import fetch_archives
 
         fetch_archives(paths, sources.split(","), console.say)
     fetch_for_images(paths, arch, console.say)
@@ -168,7 +168,7 @@ def fetch(c, arch="", sources=""):
 @reporting
 def images_list(c, arch=""):
     """Show images: layers, sizes, IDs, origins."""
-    from bundle.images.commands import describe_images
+    from repro.images.commands import describe_images
 
     print(describe_images(_here()[0], arch))
 
@@ -180,7 +180,7 @@ def images_build(c, arch=""):
 
     They are written into artifacts/oci, an OCI layout that also holds manifest.json.
     """
-    from bundle.images.commands import build_all
+    from repro.images.commands import build_all
 
     paths, console = _here()
     build_all(paths, arch, console.say)
@@ -193,7 +193,7 @@ def images_pin(c):
 
     conf/locks/images.json then says what every later build must come out as.
     """
-    from bundle.images.commands import pin_all
+    from repro.images.commands import pin_all
 
     paths, console = _here()
     print(pin_all(paths, console.say))
@@ -208,7 +208,7 @@ def images_save(c, to, arch=""):
     """
     from pathlib import Path
 
-    from bundle.images.commands import save_all
+    from repro.images.commands import save_all
 
     paths, console = _here()
     save_all(paths, arch, Path(to), console.say)
@@ -218,7 +218,7 @@ def images_save(c, to, arch=""):
 @reporting
 def lock_write(c, sets=""):
     """Resolve conf/intents into locks (network, apt)."""
-    from bundle.locks import write_locks
+    from repro.locks import write_locks
 
     paths, console = _here()
     write_locks(paths.root, [name for name in sets.split(",") if name], console.say)
@@ -231,7 +231,7 @@ def lock_verify(c):
 
     The chain: key, signed InRelease, package index, lock.
     """
-    from bundle.locks import verify_chain
+    from repro.locks import verify_chain
 
     paths, console = _here()
     verify_chain(paths.root, console.say)
@@ -241,7 +241,7 @@ def lock_verify(c):
 @reporting
 def store_gc(c):
     """Remove stored results that no run refers to."""
-    from bundle.reproduce import collect_garbage
+    from repro.reproduce import collect_garbage
 
     paths, console = _here()
     collect_garbage(paths, console.say)
@@ -254,7 +254,7 @@ def demo_train(c, epochs=0, engine="auto"):
 
     Runs in its container, and goes on where it was killed.
     """
-    from bundle.demo import train
+    from repro.demo import train
 
     paths, console = _here()
     train(paths, console, engine, epochs)
@@ -280,7 +280,7 @@ def audit_verify(c, subject, data="", checkpoint="", key="", to=""):
 
     Every digest, image and figure is recomputed; nothing is run, and nothing that the record says is believed.
     """
-    from bundle.audit import commands
+    from repro.audit import commands
 
     commands.verify(_here()[0], subject, data, checkpoint, key, to, print)
 
@@ -293,7 +293,7 @@ def audit_rerun(c, subject, data="", checkpoint="", engine="auto", offline=False
 
     Also checks that its speeds are honest: what is timed is what is scored, nothing is cached, no work is skipped.
     """
-    from bundle.audit import commands
+    from repro.audit import commands
 
     paths, console = _here()
     commands.rerun(paths, console, subject, data, checkpoint, engine, offline, rounds, to, print)
@@ -307,7 +307,7 @@ def audit_challenge(c, run="", images="", arch="", offline=False, to=""):
 
     From locked sources, into an empty folder; Debian's signatures are verified down to its key.
     """
-    from bundle.audit import commands
+    from repro.audit import commands
 
     paths, console = _here()
     commands.challenge(paths, run, arch, images, offline, to, console.say)
@@ -317,7 +317,7 @@ def audit_challenge(c, run="", images="", arch="", offline=False, to=""):
 @reporting
 def audit_compare(c, first, second, to=""):
     """Compare two runs, output by output."""
-    from bundle.audit import commands
+    from repro.audit import commands
 
     commands.compare(_here()[0], first, second, to, print)
 
@@ -334,7 +334,7 @@ def test(c, unit=False, keep=""):
 
     The stages are also held to Python 3.7. Exit code 1 when anything fails.
     """
-    from bundle.checks import run_tests
+    from repro.checks import run_tests
 
     run_tests(_here()[0].root, unit_only=unit, expression=keep)
 
@@ -363,7 +363,7 @@ def bundle_pack(
 
     Repository, images, wheels, locks and demo; never TIMIT. It is installed by the install.py that it holds.
     """
-    from bundle.packing.commands import pack_bundle
+    from repro.packing.commands import pack_bundle
 
     paths, console = _here()
     files = pack_bundle(
@@ -386,7 +386,7 @@ def bundle_pack(
 @reporting
 def bundle_verify(c, path, key="", first_use=False):
     """Verify a bundle: who signed it, and every byte."""
-    from bundle.packing.commands import verify_and_describe
+    from repro.packing.commands import verify_and_describe
 
     print(verify_and_describe(path, key, first_use))
 
@@ -398,7 +398,7 @@ def keys_make(c, to=""):
 
     It is encrypted where BUNDLE_KEY_PASSPHRASE holds a passphrase.
     """
-    from bundle.packing.commands import make_signing_key
+    from repro.packing.commands import make_signing_key
 
     print(make_signing_key(to))
 
@@ -407,7 +407,7 @@ def keys_make(c, to=""):
 @reporting
 def keys_show(c, key=""):
     """Show this user's key and the trusted ones."""
-    from bundle.packing.commands import show_keys
+    from repro.packing.commands import show_keys
 
     print(show_keys(key))
 
@@ -416,7 +416,7 @@ def keys_show(c, key=""):
 @reporting
 def keys_trust(c, fingerprint):
     """Trust a signer's key on this machine."""
-    from bundle.packing import trust_key
+    from repro.packing import trust_key
 
     print(f"trusted, in {trust_key(fingerprint)}")
 
@@ -430,8 +430,8 @@ def bench(c, full=False, only="", to=""):
 
     Writes a table, JSON, plots, and a line of history. It ends with 0 whether bounds are met or not: a speed is a fact.
     """
-    from bundle.bench.page import summary
-    from bundle.bench.run import run_bench
+    from repro.bench.page import summary
+    from repro.bench.run import run_bench
 
     paths, console = _here()
     document, folder = run_bench(paths, console.say, full=full, only=only, to=to)
@@ -459,7 +459,7 @@ def _audit_namespace():
 
 
 def _namespace():
-    from bundle.graph.pipeline import STAGES
+    from repro.graph.pipeline import STAGES
 
     images = Collection("images")
     images.add_task(images_list, "list")
@@ -484,6 +484,6 @@ def _namespace():
 ns = _namespace()
 
 if __name__ == "__main__":
-    from bundle.main import main
+    from repro.main import main
 
     main()

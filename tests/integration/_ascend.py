@@ -11,11 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from bundle import user_lock
-from bundle.console import Console
-from bundle.graph.pipeline import Request
-from bundle.paths import Paths
-from bundle.reproduce import Options, reproduce
+from repro import user_lock
+from repro.console import Console
+from repro.graph.pipeline import Request
+from repro.paths import Paths
+from repro.reproduce import Options, reproduce
 from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.host import AscendHost
 from tests.simulators.ascend.packages import write_packages

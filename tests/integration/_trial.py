@@ -17,17 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from bundle.engines.base import Availability
-from bundle.engines.docker_engine import DockerEngine
-from bundle.engines.endpoint import docker_endpoint
-from bundle.engines.podman import PodmanEngine
-from bundle.engines.sandbox import SandboxEngine
-from bundle.errors import BundleError, EngineUnavailable
-from bundle.files import sha256_file
-from bundle.images.oci import compute_image, docker_archive_stream
-from bundle.images.rootfs import ensure_sandbox_tools
-from bundle.images.spec import Image, Layer
-from bundle.paths import Paths
+from repro.engines.base import Availability
+from repro.engines.docker_engine import DockerEngine
+from repro.engines.endpoint import docker_endpoint
+from repro.engines.podman import PodmanEngine
+from repro.engines.sandbox import SandboxEngine
+from repro.errors import BundleError, EngineUnavailable
+from repro.files import sha256_file
+from repro.images.oci import compute_image, docker_archive_stream
+from repro.images.rootfs import ensure_sandbox_tools
+from repro.images.spec import Image, Layer
+from repro.paths import Paths
 
 PYTHON = "/usr/local/bin/python3"
 _PROGRAMS = ("sh", "env", "mkdir", "cat", "id", "sleep", "true")

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from _runs import GOLDEN, ROOT, command, record, reproduce, run
 
-from bundle import host
-from bundle.audit.claims import PROVEN, REFUTED, UNVERIFIED
-from bundle.files import pretty_json
-from bundle.paths import Paths
-from bundle.record import identity_of
+from repro import host
+from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED
+from repro.files import pretty_json
+from repro.paths import Paths
+from repro.record import identity_of
 
 pytestmark = pytest.mark.integration
 DATA = ("--data", str(GOLDEN / "TIMIT"))

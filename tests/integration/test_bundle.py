@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from bundle.crate import METADATA
-from bundle.installer import install as installer
-from bundle.installer.listing import Refused
-from bundle.packing import verify_bundle
-from bundle.packing.script import install_script
-from bundle.paths import Paths
+from repro.crate import METADATA
+from repro.installer import install as installer
+from repro.installer.listing import Refused
+from repro.packing import verify_bundle
+from repro.packing.script import install_script
+from repro.paths import Paths
 from tests.integration._runs import QUICK, ROOT, output_digests
 from tests.unit import _bundle_cases as cases
 

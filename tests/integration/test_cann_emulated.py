@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from bundle import host
-from bundle.console import Console
-from bundle.engines.emulation import emulation
-from bundle.graph.pipeline import Request, build_graph, closure
-from bundle.images.build import build_images, known_images
-from bundle.images.rootfs import ensure_rootfs
-from bundle.images.spec import Image
-from bundle.paths import Paths
-from bundle.reproduce import Session, probe_nodes
+from repro import host
+from repro.console import Console
+from repro.engines.emulation import emulation
+from repro.graph.pipeline import Request, build_graph, closure
+from repro.images.build import build_images, known_images
+from repro.images.rootfs import ensure_rootfs
+from repro.images.spec import Image
+from repro.paths import Paths
+from repro.reproduce import Session, probe_nodes
 from tests.integration._ascend import checkout
 from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.packages import write_packages

@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle import host
-from bundle.console import Console
-from bundle.engines.base import Engine, Job, Mount
-from bundle.engines.emulation import emulation
-from bundle.graph.keys import STAGE_ENV
-from bundle.graph.pipeline import Request, build_graph, closure
-from bundle.graph.runner import Done
-from bundle.images.build import known_images
-from bundle.paths import Paths
-from bundle.reproduce import Session
+from repro import host
+from repro.console import Console
+from repro.engines.base import Engine, Job, Mount
+from repro.engines.emulation import emulation
+from repro.graph.keys import STAGE_ENV
+from repro.graph.pipeline import Request, build_graph, closure
+from repro.graph.runner import Done
+from repro.images.build import known_images
+from repro.paths import Paths
+from repro.reproduce import Session
 from tests.integration._runs import GOLDEN, ROOT
 from tests.integration.test_kaldi import MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE, SPLITS, differences
 

@@ -13,19 +13,19 @@ import shutil
 import pytest
 from _runs import ROOT
 
-from bundle import host
-from bundle.console import Console
-from bundle.engines.base import Job, Mount
-from bundle.engines.select import choose
-from bundle.files import sha256_file
-from bundle.graph.pipeline import Request, build_graph, closure
-from bundle.images.build import build_images, recipes_of
-from bundle.images.commands import obtainable
-from bundle.images.compile import compile_layer, why_left_out
-from bundle.images.definition import load_definition
-from bundle.layers.tree import Spool, Tree
-from bundle.paths import Paths
-from bundle.reproduce import Session
+from repro import host
+from repro.console import Console
+from repro.engines.base import Job, Mount
+from repro.engines.select import choose
+from repro.files import sha256_file
+from repro.graph.pipeline import Request, build_graph, closure
+from repro.images.build import build_images, recipes_of
+from repro.images.commands import obtainable
+from repro.images.compile import compile_layer, why_left_out
+from repro.images.definition import load_definition
+from repro.layers.tree import Spool, Tree
+from repro.paths import Paths
+from repro.reproduce import Session
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 STAND_IN = "python3.11_3.11.2.orig.tar.gz"

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 from _runs import GOLDEN, QUICK, ROOT, run
 
-from bundle.console import Console
-from bundle.engines.base import Job, Mount
-from bundle.files import sha256_file
-from bundle.graph.pipeline import STAGES, Node, Output, Source
-from bundle.paths import Paths
-from bundle.reproduce import Session
+from repro.console import Console
+from repro.engines.base import Job, Mount
+from repro.files import sha256_file
+from repro.graph.pipeline import STAGES, Node, Output, Source
+from repro.paths import Paths
+from repro.reproduce import Session
 
 pytestmark = pytest.mark.integration
 HERE = Path(__file__).resolve().parent

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from _runs import ROOT
 
-from bundle.fetching import fetch_all
-from bundle.images.build import build_images, load_pins
-from bundle.images.definition import image_names, load_definition
-from bundle.images.oci import docker_archive_stream
-from bundle.paths import Paths
+from repro.fetching import fetch_all
+from repro.images.build import build_images, load_pins
+from repro.images.definition import image_names, load_definition
+from repro.images.oci import docker_archive_stream
+from repro.paths import Paths
 
 pytestmark = pytest.mark.integration
 PATHS = Paths(ROOT)
@@ -28,9 +28,9 @@ SMALL = ("base", "features", "runtime", "sandbox", "synth")
 _OTHER_PYTHONS = ("python3.9", "python3.10", "python3.12", "python3.13")
 _BUILD = """
 import sys, json
-from bundle.fetching import fetch_all
-from bundle.images.build import build_images
-from bundle.paths import Paths
+from repro.fetching import fetch_all
+from repro.images.build import build_images
+from repro.paths import Paths
 names, architecture = sys.argv[1].split(","), sys.argv[2]
 built = build_images(Paths.of_checkout({}), names, architecture, lambda _: None, check_pins=False)
 print(json.dumps({name: image.config_digest for name, image in built.items()}))
@@ -53,7 +53,7 @@ def test_every_portable_image_is_pinned_for_both_architectures():
 def _copy_of_the_checkout(folder: Path) -> Path:
     """The tracked files at another path, with the fetched files beside them."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    names = [name for name in listed.decode().split("\0") if name.startswith(("bundle/", "conf/", "docker/"))]
+    names = [name for name in listed.decode().split("\0") if name.startswith(("repro/", "conf/", "docker/"))]
     for name in sorted(names, reverse=True):
         if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def test_skopeo_reads_the_archive_both_ways(skopeo: str, tmp_path: Path):
 
 
 def test_every_image_says_which_stages_it_is_for():
-    from bundle.graph.pipeline import STAGES
+    from repro.graph.pipeline import STAGES
 
     by_image = {name: set(load_definition(PATHS.docker, name).stages) for name in PORTABLE}
     for stage in STAGES.values():

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from _runs import GOLDEN, ROOT
 
-from bundle import host
-from bundle.console import Console
-from bundle.graph.pipeline import Node, Request, build_graph, closure
-from bundle.images.build import recipes_of
-from bundle.images.commands import obtainable
-from bundle.images.compile import compile_layer, why_left_out
-from bundle.images.definition import load_definition
-from bundle.images.rootfs import ensure_rootfs
-from bundle.layers.tree import Spool, Tree
-from bundle.paths import Paths
-from bundle.reproduce import Session
+from repro import host
+from repro.console import Console
+from repro.graph.pipeline import Node, Request, build_graph, closure
+from repro.images.build import recipes_of
+from repro.images.commands import obtainable
+from repro.images.compile import compile_layer, why_left_out
+from repro.images.definition import load_definition
+from repro.images.rootfs import ensure_rootfs
+from repro.layers.tree import Spool, Tree
+from repro.paths import Paths
+from repro.reproduce import Session
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(4 * 3600)]
 SPLITS = ("train", "dev", "test")

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from bundle import host
-from bundle.console import Console
-from bundle.engines.emulation import emulation
-from bundle.graph.pipeline import Request, build_graph, closure
-from bundle.images.build import known_images, load_pins
-from bundle.paths import Paths
-from bundle.reproduce import Session
+from repro import host
+from repro.console import Console
+from repro.engines.emulation import emulation
+from repro.graph.pipeline import Request, build_graph, closure
+from repro.images.build import known_images, load_pins
+from repro.paths import Paths
+from repro.reproduce import Session
 from tests.integration._runs import GOLDEN, ROOT
 from tests.integration.test_kaldi import MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE, SPLITS, differences
 

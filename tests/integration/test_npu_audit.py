@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bundle.audit.claims import PROVEN, REFUTED, UNVERIFIED
-from bundle.audit.evidence import open_run
-from bundle.audit.rerun import Rerun, rerun
-from bundle.audit.verify import verify_run
-from bundle.console import Console
-from bundle.engines.select import probe_all
-from bundle.paths import Paths
+from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED
+from repro.audit.evidence import open_run
+from repro.audit.rerun import Rerun, rerun
+from repro.audit.verify import verify_run
+from repro.console import Console
+from repro.engines.select import probe_all
+from repro.paths import Paths
 from tests.integration._ascend import checkout, run
 from tests.integration._runs import GOLDEN
 from tests.simulators.ascend.host import AscendHost

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 _CLIENT = """
 import os, sys
-from bundle.engines.podman import Service
+from repro.engines.podman import Service
 service = Service(sys.argv[1], dict(os.environ))
 service.wait_until_listening()
 print(service.url, flush=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from _runs import run
 
-from bundle.bench.run import AREAS, FULL_ONLY
+from repro.bench.run import AREAS, FULL_ONLY
 
 
 def test_the_quick_bench_measures_every_area_and_writes_its_pages(tmp_path: Path):

@@ -13,10 +13,10 @@ import jsonschema
 import pytest
 from _runs import QUICK, ROOT, command, environment, output_digests, processes_using, record, reproduce, run
 
-from bundle.engines.select import probe_all
-from bundle.graph.store import fingerprint_of
-from bundle.paths import Paths
-from bundle.record import identity_of
+from repro.engines.select import probe_all
+from repro.graph.store import fingerprint_of
+from repro.paths import Paths
+from repro.record import identity_of
 
 pytestmark = pytest.mark.integration
 KILLS = 50
@@ -36,7 +36,7 @@ def sandbox_results(tmp_path_factory) -> Path:
 
 def test_the_record_fits_its_schema_and_accounts_for_itself(sandbox_results: Path):
     document = record(sandbox_results)
-    jsonschema.validate(document, json.loads((ROOT / "bundle" / "record.schema.json").read_bytes()))
+    jsonschema.validate(document, json.loads((ROOT / "repro" / "record.schema.json").read_bytes()))
     assert document["identity"] == identity_of(document)
     for stage in document["stages"]:
         stored = Paths(ROOT, sandbox_results).store / stage["fingerprint"][:2] / stage["fingerprint"] / "result.json"

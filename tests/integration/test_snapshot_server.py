@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bundle.errors import CouldNotVerify, FetchError, VerificationFailed
-from bundle.fetching import Cache, fetch_all, locked_files
-from bundle.locks import verify_chain
-from bundle.locks.debian import keyring_path
-from bundle.locks.model import dump_deb_lock, dump_wheel_lock, lock_path
+from repro.errors import CouldNotVerify, FetchError, VerificationFailed
+from repro.fetching import Cache, fetch_all, locked_files
+from repro.locks import verify_chain
+from repro.locks.debian import keyring_path
+from repro.locks.model import dump_deb_lock, dump_wheel_lock, lock_path
 from tests.simulators.archive import Archive, Server, index_page, wheel_lock
 
 WHEELS = {"one-1.0-py3-none-any.whl": b"one" * 1000, "two-2.0-py3-none-any.whl": b"two" * 1000}
@@ -160,7 +160,7 @@ def test_files_carried_by_hand_need_no_server(machine: Machine) -> None:
 
 
 def test_two_fetches_at_once_share_the_work(machine: Machine, server: Server) -> None:
-    command = "import sys; from pathlib import Path; from bundle.fetching import fetch_all; "
+    command = "import sys; from pathlib import Path; from repro.fetching import fetch_all; "
     command += "fetch_all(Path(sys.argv[1]), ['amd64'], [])"
     repository = Path(__file__).resolve().parents[2]
     running = [

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from _runs import ROOT
 
-from bundle.console import Console
-from bundle.engines.base import Job, Limits, Mount
-from bundle.paths import Paths
-from bundle.reproduce import Session
+from repro.console import Console
+from repro.engines.base import Job, Limits, Mount
+from repro.paths import Paths
+from repro.reproduce import Session
 
 pytestmark = pytest.mark.integration
 _NEEDS_TORCH = re.compile(r"importorskip\(.torch.\)")

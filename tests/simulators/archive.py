@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pysequoia
 
-from bundle.locks.model import Deb, DebLock, Index, LockedFile, Wheel, WheelLock
+from repro.locks.model import Deb, DebLock, Index, LockedFile, Wheel, WheelLock
 
 
 @dataclass

@@ -10,24 +10,24 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle import host, record, toolchain
-from bundle.audit.evidence import Evidence, open_run
-from bundle.files import pretty_json, sha256_bytes, sha256_file
-from bundle.graph.digests import StatCache, digest_source
-from bundle.graph.keys import Keys, Machine
-from bundle.graph.pipeline import Output, Request
-from bundle.graph.runner import Done
-from bundle.graph.store import Store, fingerprint_of
-from bundle.images.build import BASE_ENV, recipes_of
-from bundle.images.definition import load_definition
-from bundle.images.oci import compute_image
-from bundle.images.spec import Layer
-from bundle.inputs import Checkpoint
-from bundle.paths import Paths
-from bundle.published import load_published
-from bundle.report import write_report
-from bundle.reproduce import graph_of
-from bundle.verdict import verdict
+from repro import host, record, toolchain
+from repro.audit.evidence import Evidence, open_run
+from repro.files import pretty_json, sha256_bytes, sha256_file
+from repro.graph.digests import StatCache, digest_source
+from repro.graph.keys import Keys, Machine
+from repro.graph.pipeline import Output, Request
+from repro.graph.runner import Done
+from repro.graph.store import Store, fingerprint_of
+from repro.images.build import BASE_ENV, recipes_of
+from repro.images.definition import load_definition
+from repro.images.oci import compute_image
+from repro.images.spec import Layer
+from repro.inputs import Checkpoint
+from repro.paths import Paths
+from repro.published import load_published
+from repro.report import write_report
+from repro.reproduce import graph_of
+from repro.verdict import verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = Paths(ROOT)

@@ -11,11 +11,11 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bundle.installer.archive import Archive
-from bundle.installer.listing import BLOCK_BYTES, LIST_NAME, canonical, padding_bytes, tar_header
-from bundle.packing.script import install_script
-from bundle.packing.signing import Signer, envelope, signer_of
-from bundle.packing.writer import Item, write_bundle
+from repro.installer.archive import Archive
+from repro.installer.listing import BLOCK_BYTES, LIST_NAME, canonical, padding_bytes, tar_header
+from repro.packing.script import install_script
+from repro.packing.signing import Signer, envelope, signer_of
+from repro.packing.writer import Item, write_bundle
 
 LONG = "tree/artifacts/wheels/" + "a_wheel_with_a_long_name" * 4 + "-1.0-cp311-cp311-manylinux_2_17_x86_64.whl"
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from bundle.audit import arithmetic, scoring
-from bundle.audit.results import validity
-from bundle.errors import VerificationFailed
+from repro.audit import arithmetic, scoring
+from repro.audit.results import validity
+from repro.errors import VerificationFailed
 from stages import _decode, _edits, measure
 
 PHONES = some.lists(some.sampled_from(["aa", "b", "ch", "d", "sil"]), max_size=14)

@@ -12,11 +12,11 @@ from _score_cases import EXPECTED, GOLDEN, UNITS, posteriors
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from bundle.audit import beam, scoring
-from bundle.audit.claims import PROVEN, REFUTED
-from bundle.audit.evidence import Evidence
-from bundle.audit.verify import verify_run
-from bundle.errors import VerificationFailed
+from repro.audit import beam, scoring
+from repro.audit.claims import PROVEN, REFUTED
+from repro.audit.evidence import Evidence
+from repro.audit.verify import verify_run
+from repro.errors import VerificationFailed
 from stages import _arpa, _decode
 
 ARPA = GOLDEN / "score/lm_phone_bg.arpa"

@@ -8,11 +8,11 @@ import pytest
 from _audit_cases import make_run
 from _bundle_cases import files, pack, signer
 
-from bundle.audit.bundles import verify_a_bundle
-from bundle.audit.claims import PROVEN, REFUTED, UNVERIFIED
-from bundle.errors import CouldNotVerify, VerificationFailed
-from bundle.packing.signing import Signer
-from bundle.packing.writer import Item
+from repro.audit.bundles import verify_a_bundle
+from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED
+from repro.errors import CouldNotVerify, VerificationFailed
+from repro.packing.signing import Signer
+from repro.packing.writer import Item
 
 ROOT = Path(__file__).resolve().parents[2]
 

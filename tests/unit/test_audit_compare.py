@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from _audit_cases import PATHS, SIZE, make_run, reopen, write_record
 
-from bundle.audit import commands
-from bundle.audit.agreement import closeness, compare_file, differ
-from bundle.audit.claims import ATTESTED, PROVEN, REFUTED, STATUSES, UNVERIFIED, Outcome
-from bundle.audit.compare import compare_runs
-from bundle.audit.page import sentence, write_page
-from bundle.errors import CouldNotVerify, StageFailed, VerificationFailed
-from bundle.files import sha256_bytes
-from bundle.graph.digests import FileDigest, digest_of_files
+from repro.audit import commands
+from repro.audit.agreement import closeness, compare_file, differ
+from repro.audit.claims import ATTESTED, PROVEN, REFUTED, STATUSES, UNVERIFIED, Outcome
+from repro.audit.compare import compare_runs
+from repro.audit.page import sentence, write_page
+from repro.errors import CouldNotVerify, StageFailed, VerificationFailed
+from repro.files import sha256_bytes
+from repro.graph.digests import FileDigest, digest_of_files
 
 
 @pytest.fixture(scope="module")

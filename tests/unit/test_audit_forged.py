@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from _audit_cases import SIZE, make_run, reopen, times_of, write_record
 
-from bundle.audit import arithmetic, images, stages
-from bundle.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED
-from bundle.audit.leaves import is_observation, leaves
-from bundle.audit.verify import verify_run
-from bundle.crate import METADATA, WORKFLOW, write_crate
-from bundle.errors import CouldNotVerify, UsageError, VerificationFailed
-from bundle.files import pretty_json
-from bundle.record import identity_of
+from repro.audit import arithmetic, images, stages
+from repro.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED
+from repro.audit.leaves import is_observation, leaves
+from repro.audit.verify import verify_run
+from repro.crate import METADATA, WORKFLOW, write_crate
+from repro.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.files import pretty_json
+from repro.record import identity_of
 
 CAMPAIGN = 150
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from bundle.bench import features
-from bundle.bench.workbench import Workbench
-from bundle.errors import VerificationFailed
-from bundle.paths import Paths
+from repro.bench import features
+from repro.bench.workbench import Workbench
+from repro.errors import VerificationFailed
+from repro.paths import Paths
 
 
 @pytest.fixture

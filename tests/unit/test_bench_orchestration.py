@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle.bench import nothing
-from bundle.bench.workflow_peers import Peer, Step, make, steps_of
-from bundle.errors import CouldNotVerify
-from bundle.graph.digests import StatCache
-from bundle.graph.store import Store
-from bundle.report.timeline import PHASE, STAGE, Span, covered_s
+from repro.bench import nothing
+from repro.bench.workflow_peers import Peer, Step, make, steps_of
+from repro.errors import CouldNotVerify
+from repro.graph.digests import StatCache
+from repro.graph.store import Store
+from repro.report.timeline import PHASE, STAGE, Span, covered_s
 
 
 def stored(folder: Path, name: str, text: str) -> Path:
@@ -72,14 +72,14 @@ def test_steps_are_the_record_s_stages_with_their_inputs_from_other_stages(tmp_p
 def test_the_copy_for_a_run_from_nothing_holds_nothing_made_and_nothing_of_the_user_s(tmp_path: Path):
     root = tmp_path / "checkout"
     for path in (
-        "tasks.py", "bundle/x.py", "bundle/__pycache__/x.pyc", "conf/a.toml", "data/demo/checkpoint.pth",
+        "tasks.py", "repro/x.py", "repro/__pycache__/x.pyc", "conf/a.toml", "data/demo/checkpoint.pth",
         "data/data.zip", "data/user.lock.json", "artifacts/store/x", ".venv/x", ".git/x",
     ):  # fmt: skip
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(path)
     copy = nothing._copy(root, tmp_path / "copy")
     found = sorted(str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file())
-    assert found == ["bundle/x.py", "conf/a.toml", "data/demo/checkpoint.pth", "tasks.py"]
+    assert found == ["repro/x.py", "conf/a.toml", "data/demo/checkpoint.pth", "tasks.py"]
 
 
 def test_seconds_that_two_spans_share_count_once():

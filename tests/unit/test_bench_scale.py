@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from bundle.bench import scale
-from bundle.bench.workbench import StageRun, Workbench
-from bundle.errors import VerificationFailed
-from bundle.paths import Paths
+from repro.bench import scale
+from repro.bench.workbench import StageRun, Workbench
+from repro.errors import VerificationFailed
+from repro.paths import Paths
 from stages import corpus
 
 ROOT = Path(__file__).parents[2]

@@ -13,18 +13,18 @@ from _graph_cases import FakeEngine, image
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle import host
-from bundle.engines.base import Outcome
-from bundle.engines.emulation import Emulation
-from bundle.errors import CouldNotRun, UsageError, VerificationFailed
-from bundle.images.build import describe_missing, files_needed, load_pins, write_pins
-from bundle.images.commands import obtainable
-from bundle.images.compile import why_left_out
-from bundle.images.definition import load_definition
-from bundle.layers.built import BuiltLock, add_built, available_memory_bytes, parallel_jobs, run_recipe
-from bundle.layers.tree import Spool, Tree
-from bundle.paths import Paths
-from bundle.sources import SourceArchive, load_sources
+from repro import host
+from repro.engines.base import Outcome
+from repro.engines.emulation import Emulation
+from repro.errors import CouldNotRun, UsageError, VerificationFailed
+from repro.images.build import describe_missing, files_needed, load_pins, write_pins
+from repro.images.commands import obtainable
+from repro.images.compile import why_left_out
+from repro.images.definition import load_definition
+from repro.layers.built import BuiltLock, add_built, available_memory_bytes, parallel_jobs, run_recipe
+from repro.layers.tree import Spool, Tree
+from repro.paths import Paths
+from repro.sources import SourceArchive, load_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = SourceArchive("thing", "Thing", "thing.tar", "MIT", "https://example.org", (), sha256="0" * 64)
@@ -212,7 +212,7 @@ def test_without_an_emulator_an_image_of_another_architecture_is_left_out_with_w
     folder = bare.data / "sources"
     folder.mkdir(parents=True)
     (folder / load_sources(bare.conf)["kaldi"].file).write_bytes(b"")
-    monkeypatch.setattr("bundle.images.compile.emulation", lambda _: Emulation(False, "no emulator", "install QEMU"))
+    monkeypatch.setattr("repro.images.compile.emulation", lambda _: Emulation(False, "no emulator", "install QEMU"))
     why = why_left_out(bare, load_definition(bare.docker, "kaldi"), "arm64")
     assert "its compilers are arm64 programs: no emulator; install QEMU" in why
 

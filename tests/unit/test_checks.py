@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle import checks
-from bundle.checks import Check
-from bundle.errors import CouldNotRun, UsageError
+from repro import checks
+from repro.checks import Check
+from repro.errors import CouldNotRun, UsageError
 
 GOOD = Check("good", ("-c", "print('fine')"))
 BAD = Check("bad", ("-c", "import sys; print('line 7 is wrong'); sys.exit(1)"))

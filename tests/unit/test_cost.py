@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from bundle import doctor, host
-from bundle.engines.emulation import Emulation
-from bundle.errors import UsageError
-from bundle.images import cost
-from bundle.images.build import build_images, describe_missing, work_for
-from bundle.images.cost import Work
-from bundle.images.definition import load_definition
-from bundle.paths import Paths
-from bundle.sources import load_sources
+from repro import doctor, host
+from repro.engines.emulation import Emulation
+from repro.errors import UsageError
+from repro.images import cost
+from repro.images.build import build_images, describe_missing, work_for
+from repro.images.cost import Work
+from repro.images.definition import load_definition
+from repro.paths import Paths
+from repro.sources import load_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = Emulation(True, "native", native=True)
@@ -81,7 +81,7 @@ def test_every_recipe_with_public_sources_has_a_measured_time():
 
 
 def test_the_time_does_not_enter_a_layer_s_key(bare):
-    from bundle.images.build import recipes_of
+    from repro.images.build import recipes_of
 
     before = recipes_of(bare, "kaldi", "amd64")[-1].key()
     path = bare.docker / "kaldi" / "image.toml"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from _audit_cases import make_run
 
-from bundle.crate import METADATA, WORKFLOW, write_crate
-from bundle.files import sha256_bytes
+from repro.crate import METADATA, WORKFLOW, write_crate
+from repro.files import sha256_bytes
 
 
 @pytest.fixture(scope="module")

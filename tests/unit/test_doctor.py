@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle import doctor, user_lock
-from bundle.doctor import DEVIATES, MISSING, OK, Line, System
-from bundle.engines.base import Availability
-from bundle.errors import UsageError
-from bundle.files import sha256_bytes
-from bundle.paths import Paths
+from repro import doctor, user_lock
+from repro.doctor import DEVIATES, MISSING, OK, Line, System
+from repro.engines.base import Availability
+from repro.errors import UsageError
+from repro.files import sha256_bytes
+from repro.paths import Paths
 from tests.simulators.ascend.host import AscendHost
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def checkout(tmp_path: Path) -> Paths:
     shutil.copytree(ROOT / "conf", root / "conf")
     shutil.copytree(ROOT / "docker", root / "docker")
     (root / "data" / "demo").mkdir(parents=True)
-    (root / "bundle").symlink_to(ROOT / "bundle")
+    (root / "repro").symlink_to(ROOT / "repro")
     return Paths(root)
 
 

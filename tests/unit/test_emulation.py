@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle import host
-from bundle.engines import emulation
-from bundle.engines.emulation import foreign, is_static, registered, rule
+from repro import host
+from repro.engines import emulation
+from repro.engines.emulation import foreign, is_static, registered, rule
 
 OTHER = {"amd64": "arm64", "arm64": "amd64"}[host.architecture()]
 NAME = {"arm64": "qemu-aarch64", "amd64": "qemu-x86_64"}[OTHER]

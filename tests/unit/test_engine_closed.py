@@ -11,13 +11,13 @@ from _engine_cases import IMAGE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.engines import cgroups
-from bundle.engines.base import Availability, Job, Limits, Mount
-from bundle.engines.closed import MAX_LINE_BYTES, LineSplitter, check_job, command, disarm, environment, group, passwd
-from bundle.engines.owner import Owner
-from bundle.engines.sandbox import explain_refusal
-from bundle.engines.select import Candidate, check_name, choose_from
-from bundle.errors import CouldNotRun, EngineUnavailable, UsageError
+from repro.engines import cgroups
+from repro.engines.base import Availability, Job, Limits, Mount
+from repro.engines.closed import MAX_LINE_BYTES, LineSplitter, check_job, command, disarm, environment, group, passwd
+from repro.engines.owner import Owner
+from repro.engines.sandbox import explain_refusal
+from repro.engines.select import Candidate, check_name, choose_from
+from repro.errors import CouldNotRun, EngineUnavailable, UsageError
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20))
@@ -230,7 +230,7 @@ def test_when_nothing_works_every_reason_and_remedy_is_given():
 def test_child_processes_outlive_the_thread_that_asked_for_them():
     import threading
 
-    from bundle.engines.spawner import spawn
+    from repro.engines.spawner import spawn
 
     made = []
     thread = threading.Thread(target=lambda: made.append(spawn([*["sleep", "30"]], env=dict(os.environ))))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.engines.podman import lacks_subordinate_ids
+from repro.engines.podman import lacks_subordinate_ids
 
 
 def etc(folder: Path, **files: str) -> Path:

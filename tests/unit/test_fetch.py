@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from bundle.errors import CouldNotRun, FetchError, VerificationFailed
-from bundle.fetching.cache import Cache
-from bundle.fetching.download import fetch
-from bundle.fetching.sources import DebianSource, FolderSource, IndexSource
-from bundle.locks.model import LockedFile
-from bundle.progress_display import LineProgress
+from repro.errors import CouldNotRun, FetchError, VerificationFailed
+from repro.fetching.cache import Cache
+from repro.fetching.download import fetch
+from repro.fetching.sources import DebianSource, FolderSource, IndexSource
+from repro.locks.model import LockedFile
+from repro.progress_display import LineProgress
 from tests.simulators.archive import Server, index_page, sha256, wheel_lock
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -199,7 +199,7 @@ def test_a_full_disk_is_said_and_leaves_no_part(bench: Bench, monkeypatch: pytes
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("bundle.fetching.download.os.fsync", full)
+    monkeypatch.setattr("repro.fetching.download.os.fsync", full)
     with Server({f"/{PATH}": BODY}) as server, pytest.raises(CouldNotRun, match="no space left"):
         bench.fetch([locked()], bench.mirror(server))
     assert bench.left() == []

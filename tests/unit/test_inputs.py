@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle import inputs, user_lock
-from bundle.errors import CouldNotVerify, UsageError, VerificationFailed
-from bundle.files import sha256_bytes
-from bundle.graph.digests import StatCache
-from bundle.paths import Paths
-from bundle.sources import fetch_source, load_sources
+from repro import inputs, user_lock
+from repro.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.files import sha256_bytes
+from repro.graph.digests import StatCache
+from repro.paths import Paths
+from repro.sources import fetch_source, load_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle.packing.script import install_script
-from bundle.packing.writer import Item, hashed, write_bundle
+from repro.packing.script import install_script
+from repro.packing.writer import Item, hashed, write_bundle
 from tests.unit import _bundle_cases as cases
 
 KEY = cases.signer().fingerprint
@@ -280,7 +280,7 @@ def difference(place):
         Item(i.path, i.source, i.size_bytes, i.executable, i.sha256, i.path.startswith("tree/") and i.sha256 in known)
         for i in items
     ]
-    from bundle.packing import verify_bundle
+    from repro.packing import verify_bundle
 
     cases.pack(place, marked, base=verify_bundle(place / "base" / "small.tar", [KEY]).list_sha256)
     return place

@@ -18,14 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.errors import CouldNotRun, VerificationFailed
-from bundle.images.oci import compute_image, docker_archive_stream, publish
-from bundle.images.rootfs import chain_id, ensure_rootfs
-from bundle.images.spec import Image, Layer
-from bundle.layers.debs import add_debs
-from bundle.layers.tree import SOURCE_DATE_EPOCH, Entry, Spool, Tree, clean_path
-from bundle.layers.wheels import add_wheels
-from bundle.paths import Paths
+from repro.errors import CouldNotRun, VerificationFailed
+from repro.images.oci import compute_image, docker_archive_stream, publish
+from repro.images.rootfs import chain_id, ensure_rootfs
+from repro.images.spec import Image, Layer
+from repro.layers.debs import add_debs
+from repro.layers.tree import SOURCE_DATE_EPOCH, Entry, Spool, Tree, clean_path
+from repro.layers.wheels import add_wheels
+from repro.paths import Paths
 
 CONTROL = "Package: {name}\nVersion: 1\nArchitecture: amd64\nDescription: x\n"
 

@@ -12,12 +12,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from bundle.errors import CouldNotRun, UsageError
-from bundle.fetching import locked_files
-from bundle.fetching.simple_index import Link
-from bundle.locks.apt import snapshot_date
-from bundle.locks.intents import load_deb_intents, load_wheel_intents
-from bundle.locks.model import (
+from repro.errors import CouldNotRun, UsageError
+from repro.fetching import locked_files
+from repro.fetching.simple_index import Link
+from repro.locks.apt import snapshot_date
+from repro.locks.intents import load_deb_intents, load_wheel_intents
+from repro.locks.model import (
     Deb,
     DebLock,
     Wheel,
@@ -29,7 +29,7 @@ from bundle.locks.model import (
     lock_names,
     lock_path,
 )
-from bundle.locks.wheels import choose, parse_compiled, platform_tags, supported_tags
+from repro.locks.wheels import choose, parse_compiled, platform_tags, supported_tags
 from tests.simulators.archive import Archive
 
 ROOT = Path(__file__).resolve().parents[2]

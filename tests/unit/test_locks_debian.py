@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.errors import CouldNotVerify, VerificationFailed
-from bundle.locks.debian import (
+from repro.errors import CouldNotVerify, VerificationFailed
+from repro.locks.debian import (
     KEPT_FIELDS,
     fields_of,
     kept_lines,
@@ -21,8 +21,8 @@ from bundle.locks.debian import (
     stanzas,
     verify_debian_chain,
 )
-from bundle.locks.model import DebLock, load_deb_lock, lock_names
-from bundle.locks.openpgp import verify_cleartext
+from repro.locks.model import DebLock, load_deb_lock, lock_names
+from repro.locks.openpgp import verify_cleartext
 from tests.simulators.archive import Archive, sha256
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from _record_cases import demo_record
 
-from bundle.crate import METADATA, WORKFLOW
-from bundle.errors import CouldNotRun, UsageError
-from bundle.files import sha256_bytes
-from bundle.locks.model import load_deb_lock, load_wheel_lock
-from bundle.packing import contents, host_wheels, repository, runs
-from bundle.packing.pack import parse_size
-from bundle.paths import Paths
+from repro.crate import METADATA, WORKFLOW
+from repro.errors import CouldNotRun, UsageError
+from repro.files import sha256_bytes
+from repro.locks.model import load_deb_lock, load_wheel_lock
+from repro.packing import contents, host_wheels, repository, runs
+from repro.packing.pack import parse_size
+from repro.paths import Paths
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from bundle.errors import CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
-from bundle.files import sha256_bytes
-from bundle.images.oci import compute_image
-from bundle.images.spec import Layer
-from bundle.packing import adopt, contents
-from bundle.packing.statements import image_statement, run_statement
-from bundle.paths import Paths
+from repro.errors import CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
+from repro.files import sha256_bytes
+from repro.images.oci import compute_image
+from repro.images.spec import Layer
+from repro.packing import adopt, contents
+from repro.packing.statements import image_statement, run_statement
+from repro.paths import Paths
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.errors import CouldNotVerify, UsageError, VerificationFailed
-from bundle.installer.archive import Archive
-from bundle.installer.listing import BLOCK_BYTES, LIST_NAME, check_paths, padding_bytes, tar_header
-from bundle.packing import trust_key, verify_bundle
-from bundle.packing.writer import Item, write_bundle
+from repro.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.installer.archive import Archive
+from repro.installer.listing import BLOCK_BYTES, LIST_NAME, check_paths, padding_bytes, tar_header
+from repro.packing import trust_key, verify_bundle
+from repro.packing.writer import Item, write_bundle
 from tests.unit import _bundle_cases as cases
 
 KEY = cases.signer().fingerprint
@@ -333,8 +333,8 @@ def test_a_file_that_is_not_what_its_digest_says_is_not_packed(tmp_path):
 _MEASURE = """
 import pathlib, sys
 sys.path.insert(0, {root!r})
-from bundle.packing import verify_bundle
-from bundle.packing.writer import Item, write_bundle
+from repro.packing import verify_bundle
+from repro.packing.writer import Item, write_bundle
 from tests.unit import _bundle_cases as cases
 folder = pathlib.Path({folder!r})
 big = folder / "big"

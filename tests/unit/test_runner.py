@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from _graph_cases import Bench, image
 
-from bundle.engines.base import Outcome
-from bundle.engines.when_needed import EngineWhenNeeded
-from bundle.errors import CouldNotRun, EngineUnavailable, NonDeterministicResult, StageFailed
-from bundle.graph.code import Modules, read_code
-from bundle.graph.digests import StatCache
-from bundle.graph.keys import Machine, difference
-from bundle.graph.runner import Given
+from repro.engines.base import Outcome
+from repro.engines.when_needed import EngineWhenNeeded
+from repro.errors import CouldNotRun, EngineUnavailable, NonDeterministicResult, StageFailed
+from repro.graph.code import Modules, read_code
+from repro.graph.digests import StatCache
+from repro.graph.keys import Machine, difference
+from repro.graph.runner import Given
 
 
 def write_name(job, out: Path, obs: Path, on_line) -> int:

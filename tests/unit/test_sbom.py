@@ -11,11 +11,11 @@ import pytest
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from cyclonedx.validation import make_schemabased_validator
 
-from bundle import sbom
-from bundle.images.oci import compute_image
-from bundle.images.spec import Layer
-from bundle.locks.model import load_deb_lock, load_wheel_lock
-from bundle.paths import Paths
+from repro import sbom
+from repro.images.oci import compute_image
+from repro.images.spec import Layer
+from repro.locks.model import load_deb_lock, load_wheel_lock
+from repro.paths import Paths
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = "usr/local/lib/python3.11/dist-packages"

@@ -11,11 +11,11 @@ from typing import ClassVar
 
 import pytest
 
-from bundle import user_lock
-from bundle.errors import CouldNotRun, FetchError, UsageError, VerificationFailed
-from bundle.fetching import archives
-from bundle.paths import Paths
-from bundle.sources import (
+from repro import user_lock
+from repro.errors import CouldNotRun, FetchError, UsageError, VerificationFailed
+from repro.fetching import archives
+from repro.paths import Paths
+from repro.sources import (
     SourceArchive,
     copy_verified,
     fetch_source,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle.errors import NonDeterministicResult, VerificationFailed
-from bundle.graph.digests import FileDigest, StatCache, digest_folder, digest_of_files, missing_or_changed
-from bundle.graph.store import Store, Workspace, fingerprint_of
+from repro.errors import NonDeterministicResult, VerificationFailed
+from repro.graph.digests import FileDigest, StatCache, digest_folder, digest_of_files, missing_or_changed
+from repro.graph.store import Store, Workspace, fingerprint_of
 
 KEY = {"stage": "features", "image": "sha256:00"}
 FINGERPRINT = fingerprint_of(KEY)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle.errors import BundleError, CouldNotVerify, FetchError, NonDeterministicResult, UsageError
-from bundle.tasking import HELP, exit_with_verdict, reporting
+from repro.errors import BundleError, CouldNotVerify, FetchError, NonDeterministicResult, UsageError
+from repro.tasking import HELP, exit_with_verdict, reporting
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,10 +7,10 @@ from _record_cases import demo_record, published_record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundle.errors import UsageError
-from bundle.published import CER, METRICS, THROUGHPUT, WER, edits_allowed, load_published
-from bundle.toml import read_toml
-from bundle.verdict import verdict
+from repro.errors import UsageError
+from repro.published import CER, METRICS, THROUGHPUT, WER, edits_allowed, load_published
+from repro.toml import read_toml
+from repro.verdict import verdict
 
 CONF = Path(__file__).parents[2] / "conf/published.toml"
 PUBLISHED = load_published(CONF)
@@ -258,7 +258,7 @@ def test_damaged_table_is_refused_by_name(tmp_path, old, new):
 
 
 def test_another_number_format_is_never_compared_and_the_report_says_which():
-    from bundle.report.writer import render_markdown
+    from repro.report.writer import render_markdown
 
     record = published_record()
     record["request"]["precision"] = "bf16"

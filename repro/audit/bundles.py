@@ -1,0 +1,112 @@
+"""The audit of a bundle: its signature and every byte first, then each run that it carries, from those bytes alone."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from repro.audit.claims import REFUTED, Examination, Outcome
+from repro.audit.evidence import RECORD, Evidence, open_run
+from repro.audit.verify import verify_run
+from repro.errors import CouldNotVerify
+from repro.files import remove_tree
+from repro.installer.base import KEPT
+from repro.installer.listing import LIST_NAME, Refused
+from repro.packing.runs import RECEIVED
+from repro.packing.verify import BundleReport, translated, verify_bundle, verify_installed
+from repro.paths import Paths
+
+_TRUSTED = ("pinned", "first use")
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a folder was installed from a bundle."""
+    return (path / KEPT / LIST_NAME).is_file()
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is a run's folder or its record."""
+    return path.name == RECORD or (path / RECORD).is_file()
+
+
+def verify_a_bundle(
+    path: Path, scratch: Path, keys: Sequence[str], data: Path | None, checkpoint: Path | None
+) -> Outcome:
+    """Examine a bundle, and each run in it, against the bundle's own checkout.
+
+    Args:
+        path: a bundle's file, the first of its parts, or a folder that was installed from one.
+        scratch: where a file's content is written while it is examined; nothing of it is run.
+        keys: fingerprints of keys to trust; none for those trusted on this machine.
+        data, checkpoint: as of `verify_run`.
+    """
+    outcome = Outcome("verify", f"bundle {path.resolve().name}")
+    found: list[BundleReport] = []
+    text = "every byte of the bundle is as its list says, nothing missing, no more"
+    with outcome.examine("bundle-bytes", text) as it:
+        report = verify_installed(path, keys) if is_installed(path) else verify_bundle(path, keys)
+        it.wrong += report.failures
+        it.evidence.append(f"{report.files} files, {report.size_bytes} bytes; list sha256 {report.list_sha256}")
+        found.append(report)
+    if not found:
+        return outcome
+    report = found[0]
+    with outcome.examine("bundle-signature", "the bundle's list is signed by a key that is trusted here") as it:
+        _examine_signature(it, report)
+    signer = f"key {report.signer} ({report.trust})" if report.signer else "nobody: the bundle is not signed"
+    outcome.facts.append(("attested by", signer))
+    if outcome.of_status(REFUTED):
+        return outcome  # bytes that are not the listed ones are looked at no further
+    if is_installed(path):
+        _examine_runs(outcome, path, data, checkpoint)
+        return outcome
+    scratch.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="audit.", dir=scratch))
+    try:
+        _write_files(path, folder / "tree", report.signer)
+        _examine_runs(outcome, folder / "tree", data, checkpoint)
+    finally:
+        remove_tree(folder)
+    return outcome
+
+
+def _examine_signature(it: Examination, report: BundleReport) -> None:
+    if not report.signer:
+        it.missing.append("nobody signed it")
+    elif report.trust not in _TRUSTED:
+        it.missing.append(
+            f"it is signed by {report.signer}, which is not trusted on this machine: learn the fingerprint from the "
+            "maker by another way, and give it with --key"
+        )
+    it.evidence.append(f"signer {report.signer or 'none'}, trust: {report.trust}")
+
+
+def _write_files(path: Path, target: Path, signer: str) -> None:
+    """The bundle's files, as install.py writes them, nothing started; whether the key is trusted is a claim above."""
+    from repro.installer.install import run
+
+    accepted = ["--key", signer] if signer else ["--allow-unsigned"]
+    try:
+        run([str(path), "--to", str(target), "--files-only", *accepted])
+    except Refused as error:
+        raise translated(error) from error
+
+
+def _examine_runs(outcome: Outcome, root: Path, data: Path | None, checkpoint: Path | None) -> None:
+    paths = Paths(root)
+    runs = sorted(folder.parent for folder in (root / RECEIVED).glob(f"*/{RECORD}"))
+    with outcome.examine("runs", "the bundle carries a run that can be audited") as it:
+        if not runs:
+            raise CouldNotVerify("it carries none: its maker packs one with --run")
+        it.evidence += [f"run {run.name}" for run in runs]
+    for run in runs:
+        opened: list[Evidence] = []
+        with outcome.examine(f"{run.name}: record", "the run's record can be read") as it:
+            opened.append(open_run(run, paths))
+            it.evidence.append(f"record.json sha256 {opened[0].sha256}")
+        for evidence in opened:
+            examined = verify_run(evidence, data, checkpoint)
+            outcome.facts += [(f"{run.name}: {name}", value) for name, value in examined.facts]
+            outcome.claims += [replace(claim, key=f"{run.name}: {claim.key}") for claim in examined.claims]

@@ -1,0 +1,183 @@
+"""`invoke audit.challenge`: every layer built again from locked sources, and every digest held to what is claimed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from repro.audit.claims import Outcome
+from repro.audit.evidence import Evidence
+from repro.errors import CouldNotVerify
+from repro.fetching import Cache
+from repro.files import remove_tree
+from repro.images.build import Say, build_images, files_needed, load_pins, recipes_of
+from repro.images.compile import why_left_out
+from repro.images.definition import image_names, load_definition
+from repro.images.spec import Image
+from repro.locks.debian import verify_debian_chain
+from repro.locks.model import DebLock, LockedFile
+from repro.paths import Paths
+
+
+@dataclass(frozen=True)
+class ScratchPaths(Paths):
+    """The checkout's folders, with an artifacts/ of its own: nothing that was built before is seen."""
+
+    scratch: Path = Path()
+
+    @property
+    def artifacts(self) -> Path:
+        return self.scratch
+
+
+def challenge(
+    paths: Paths,
+    architectures: Sequence[str],
+    names: Sequence[str],
+    evidence: Optional[Evidence],
+    fetch: bool,
+    say: Say,
+) -> Outcome:
+    """Build every layer of some images again in an empty folder, from locked files, and compare digests.
+
+    Args:
+        paths: the checkout.
+        architectures: 'amd64', 'arm64'; a built layer of another architecture needs that to run here.
+        names: images; none for those of the record, or else all that can be made here.
+        evidence: a run whose record the digests are also held to.
+        fetch: bring locked files that are missing (network); each is verified by its hash.
+        say: is told of each layer.
+    """
+    subject = f"record.json sha256 {evidence.sha256}" if evidence else "the layers and images that conf/locks pins"
+    outcome = Outcome("challenge", subject)
+    wanted = {architecture: list(names) or _images(paths, architecture, evidence) for architecture in architectures}
+    outcome.facts += [(f"images ({architecture})", ", ".join(found)) for architecture, found in wanted.items()]
+    for architecture in architectures:
+        _examine_debian(outcome, paths, wanted[architecture], architecture, fetch)
+    paths.temporary.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="challenge.", dir=paths.temporary))
+    scratch = ScratchPaths(paths.root, folder, scratch=folder)
+    try:
+        for architecture in architectures:
+            for name in wanted[architecture]:
+                _challenge_image(outcome, scratch, architecture, name, evidence, fetch, say)
+    finally:
+        remove_tree(folder)
+    return outcome
+
+
+def _deb_locks(paths: Paths, names: Sequence[str], architecture: str) -> dict[str, DebLock]:
+    """The locks of Debian packages that some images are made of, those of their compilers' images included."""
+    found: dict[str, DebLock] = {}
+    for name in names:
+        for recipe in recipes_of(paths, name, architecture):
+            if isinstance(recipe.lock, DebLock):
+                found[recipe.lock.label] = recipe.lock
+            elif recipe.definition.kind == "built":
+                found.update(_deb_locks(paths, [recipe.definition.toolchain], architecture))
+    return found
+
+
+def _examine_debian(outcome: Outcome, paths: Paths, names: Sequence[str], architecture: str, fetch: bool) -> None:
+    """A claim for each lock: from Debian's key over its signed indexes down to every package's hash."""
+    cache = Cache(paths.root)
+
+    def read_index(file: LockedFile) -> bytes:
+        path = cache.path(file.sha256)
+        if path is None:
+            raise CouldNotVerify(
+                f"Debian's package index {file.name} is not here",
+                hint="ask for a bundle packed with --with-sources, or run this where there is a network",
+            )
+        return path.read_bytes()
+
+    for lock in sorted(_deb_locks(paths, names, architecture).values(), key=lambda lock: (lock.suite, lock.label)):
+        text = f"lock {lock.label}: Debian's own key vouches for the hash of every package"
+        with outcome.examine(f"debian:{lock.name}:{architecture}", text) as it:
+            missing = [file for file in lock.index_files if cache.path(file.sha256) is None]
+            if missing and fetch:
+                from repro.fetching import fetch_files
+
+                fetch_files(paths.root, missing)
+            for link in verify_debian_chain(paths.root, lock, read_index):
+                it.evidence.append(f"{link.suite}: {link.debs} packages, signed by {', '.join(link.signers)}")
+
+
+def _images(paths: Paths, architecture: str, evidence: Optional[Evidence]) -> list[str]:
+    """The record's images; else what is always made, and what is pinned and can be compiled from the archives here."""
+    if evidence is not None:
+        return sorted(evidence.record["images"])
+    pinned = load_pins(paths)["images"].get(architecture, {})
+    found = []
+    for name in image_names(paths.docker):
+        definition = load_definition(paths.docker, name)
+        compiled = name in pinned and definition.built_layers and not why_left_out(paths, definition, architecture)
+        if not definition.optional or compiled:
+            found.append(name)
+    return found
+
+
+def _challenge_image(
+    outcome: Outcome,
+    scratch: ScratchPaths,
+    architecture: str,
+    name: str,
+    evidence: Optional[Evidence],
+    fetch: bool,
+    say: Say,
+) -> None:
+    pins = load_pins(scratch)
+    claimed = _claimed(evidence, architecture)
+    images: dict[str, Image] = {}
+    text = f"image {name} ({architecture}): every layer can be built from its locked sources"
+    with outcome.examine(f"build:{name}:{architecture}", text) as it:
+        needed = files_needed(scratch, [name], [architecture])
+        if needed and fetch:
+            from repro.fetching import fetch_files
+
+            fetch_files(scratch.root, needed.values())
+        images = build_images(scratch, [name], architecture, say, check_pins=False)
+        it.evidence.append(f"{len(recipes_of(scratch, name, architecture))} layers, {len(needed)} locked files")
+    if name not in images:
+        return
+    image = images[name]
+    examined = {claim.key for claim in outcome.claims}
+    for layer in image.layers:
+        key = f"layer:{layer.name}:{architecture}"
+        if key not in examined:
+            text = f"layer {layer.name} ({architecture}): built again, it has the same digest"
+            with outcome.examine(key, text) as it:
+                known = {
+                    "conf/locks/images.json": pins["layers"].get(architecture, {}).get(layer.name),
+                    "the record": claimed["layers"].get(layer.name),
+                }
+                _hold(it.wrong, it.evidence, layer.diff_id, known)
+    with outcome.examine(f"image:{name}:{architecture}", f"image {name} ({architecture}): it has the same ID") as it:
+        known = {
+            "conf/locks/images.json": pins["images"].get(architecture, {}).get(name),
+            "the record": claimed["images"].get(name),
+        }
+        _hold(it.wrong, it.evidence, image.config_digest, known)
+
+
+def _claimed(evidence: Optional[Evidence], architecture: str) -> dict[str, Mapping[str, Any]]:
+    """The record's digests, if it is of this architecture."""
+    if evidence is None or evidence.record["host"].get("architecture") != architecture:
+        return {"layers": {}, "images": {}}
+    record = evidence.record
+    layers = {layer["name"]: layer["diff_id"] for listed in record["image_layers"].values() for layer in listed}
+    return {"layers": layers, "images": record["images"]}
+
+
+def _hold(wrong: list[str], evidence: list[str], found: str, known: Mapping[str, Optional[str]]) -> None:
+    claims = {where: digest for where, digest in known.items() if digest is not None}
+    if not claims:
+        raise CouldNotVerify(f"built again: {found}; nobody claims a digest of it")
+    for where, digest in claims.items():
+        if digest == found:
+            evidence.append(f"{where}: {digest}")
+        else:
+            wrong.append(f"built again: {found}; {where} says {digest}")

@@ -1,0 +1,186 @@
+"""Goal 4: features beside Kaldi's own programs, over all cores, in flat memory, with Kaldi's own dither.
+
+Both sides make the same features of the same waves on one core: ours as the stage that a run has, Python's start and
+the reading of the waves included; Kaldi's as its four programs alone, with waves that lie ready in one archive.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro import host
+from repro.bench.figure import AT_LEAST, AT_MOST, Figure
+from repro.bench.workbench import StageRun, Workbench
+from repro.console import Console
+from repro.errors import VerificationFailed
+from repro.graph.pipeline import Request
+from repro.images.commands import obtainable
+from repro.inputs import DEMO
+from repro.reproduce import Options, run_stages
+
+GOAL = "4 features"
+_RATE_HZ = 16000
+_SPLITS = ("train", "dev", "test")
+_MAX_ABS, _MEAN_ABS = 5e-3, 1e-5  # golden's bounds
+# Beside Kaldi's programs on the demo corpus there are a hundred times golden's values, so the largest difference lies
+# further out. Another dither would show in the mean: 6e-3 and more.
+_MAX_ABS_OF_MANY = 2e-2
+_MODULE = "_bench_features"
+
+
+def measure(bench: Workbench) -> Iterator[Figure]:
+    """The figures of goal 4."""
+    data, corpus = _demo(bench)
+    # In full, four times the demo corpus: about TIMIT's size.
+    part = _selected(bench, corpus, every=2 if bench.quick else 1, times=1 if bench.quick else 4)
+    inputs = {"data": data, "corpus": part, "conf": bench.paths.conf / "features"}
+    speech_s = _speech_s(part)
+    dither = _check_dither(bench)
+    golden = _check_golden(bench)
+
+    cores = len(os.sched_getaffinity(0))
+    runs: dict[str, list[StageRun]] = {"one": [], "all": [], "kaldi": []}
+
+    def ours(name: str, count: int) -> float:
+        os.sync()  # what an earlier run left to be written is none of this one's work
+        runs[name].append(bench.stage("features", "features", [], inputs, cores=count))
+        return runs[name][-1].work_s
+
+    def kaldis() -> float:
+        os.sync()
+        runs["kaldi"].append(bench.stage("kaldi", _MODULE, ["--mode", "kaldi"], inputs, cores=1))
+        return float(sum(json.loads((runs["kaldi"][-1].obs / "times.json").read_bytes()).values()))
+
+    candidates = {"one": lambda: ours("one", 1), "all": lambda: ours("all", cores)}
+    if "kaldi" in obtainable(bench.paths, host.architecture(), bench.say):
+        candidates["kaldi"] = kaldis
+    else:
+        bench.say("features: Kaldi's own programs are not here, since its source archive is not; no ratio to them")
+    times = bench.interleaved(candidates, rounds=1 if bench.quick else 3)
+    _hold_equal([run.out for name in ("one", "all") for run in runs[name]])
+    exact = f"{golden}; {dither}; every run's archives are equal byte by byte"
+
+    one = times["one"]
+    yield Figure(
+        GOAL, "one core, share of real time", one.median / speech_s, "s/s",
+        "the stage's seconds on one core, from its first line of Python to its last / seconds of speech",
+        AT_MOST, 0.0018, (one.low / speech_s, one.high / speech_s), len(one.times), exact,
+    )  # fmt: skip
+    if "kaldi" in times:
+        kaldi = times["kaldi"]
+        beside = _compare(bench, runs["one"][-1].out, runs["kaldi"][-1].out, "Kaldi's of this run", _MAX_ABS_OF_MANY)
+        ratios = [theirs / mine for theirs, mine in zip(kaldi.times, one.times)]
+        yield Figure(
+            GOAL, "one core, times Kaldi's own programs", kaldi.median / one.median, "x",
+            "seconds of compute-fbank-feats, compute-cmvn-stats, apply-cmvn and copy-feats on one core / the stage's",
+            AT_LEAST, 1.0, (min(ratios), max(ratios)), len(ratios), f"{beside}; {exact}",
+        )  # fmt: skip
+        yield Figure(
+            GOAL, "Kaldi's own programs on one core, share of real time", kaldi.median / speech_s, "s/s",
+            "the four programs' seconds / seconds of speech", spread=(kaldi.low / speech_s, kaldi.high / speech_s),
+            samples=len(kaldi.times), checked=beside,
+        )  # fmt: skip
+    shares = [alone / (cores * together) for alone, together in zip(one.times, times["all"].times)]
+    yield Figure(
+        GOAL, f"{cores} cores, share of linear", one.median / (cores * times["all"].median), "1",
+        "seconds on one core / (cores * seconds on all cores), both with the start of Python",
+        AT_LEAST, 0.9, (min(shares), max(shares)), len(shares), exact,
+    )  # fmt: skip
+    yield _memory(bench, inputs, corpus, runs["all"])
+    for out in {run.out.parent for group in runs.values() for run in group}:
+        bench.remove(out)
+
+
+def _memory(bench: Workbench, inputs: dict[str, Path], corpus: Path, before: list[StageRun]) -> Figure:
+    """The largest process on a corpus four times as large (twice in a quick run)."""
+    larger = _selected(bench, corpus, every=1, times=1 if bench.quick else 16)
+    run = bench.stage("features", "features", [], {**inputs, "corpus": larger})
+    found = sum((run.out / split / "fbank.scp").read_text(encoding="utf-8").count("\n") for split in _SPLITS)
+    expected = sum(len(lines) for lines in _rows(larger).values())
+    if found != expected:
+        raise VerificationFailed(f"the features of {expected} utterances are {found}")
+    peak = max(one.peak_bytes for one in before)
+    factor = round(expected / sum(len(lines) for lines in _rows(inputs["corpus"]).values()))
+    bench.remove(run.out.parent)
+    return Figure(
+        GOAL, f"memory at {factor} x the corpus, times that at once", run.peak_bytes / peak, "x",
+        "largest resident set of one process / the same on the smaller corpus; flat means 1.1 at most",
+        AT_MOST, 1.1, checked=f"{found} utterances have features",
+        note=f"{peak / 1e6:.0f} MB and {run.peak_bytes / 1e6:.0f} MB",
+    )  # fmt: skip
+
+
+def _demo(bench: Workbench) -> tuple[Path, Path]:
+    """The demo corpus and the corpus stage's results on it, from the store or made now."""
+    options = Options(Request(batch_sizes=(8,)), data_option=DEMO, checkpoint_option=DEMO, engine="sandbox")
+    data, corpus = (
+        run_stages(options, stage, bench.paths, Console(io.StringIO()))[0] for stage in ("demo_corpus", "corpus")
+    )
+    return data, corpus
+
+
+def _rows(corpus: Path) -> dict[str, list[str]]:
+    return {split: (corpus / split / "audio.tsv").read_text(encoding="utf-8").splitlines() for split in _SPLITS}
+
+
+def _selected(bench: Workbench, corpus: Path, *, every: int, times: int) -> Path:
+    """An audio index of each `every`-th utterance, `times` over under further names: waves are read where they are."""
+    folder = bench.folder("index")
+    for split, lines in _rows(corpus).items():
+        chosen = [line.split("\t", 1) for line in lines[::every]]
+        named = sorted(
+            (name if copy == 0 else name.replace("_", f"-{copy}_"), rest)
+            for copy in range(times)
+            for name, rest in chosen
+        )
+        (folder / split).mkdir()
+        text = "".join(f"{name}\t{rest}\n" for name, rest in named)
+        (folder / split / "audio.tsv").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _speech_s(corpus: Path) -> float:
+    return sum(int(line.rsplit("\t", 1)[1]) for lines in _rows(corpus).values() for line in lines) / _RATE_HZ
+
+
+def _check_dither(bench: Workbench) -> str:
+    """Hold the dither to the C library's own generators."""
+    arguments = ["--mode", "dither", "--every", "101" if bench.quick else "1"]
+    run = bench.stage("features", _MODULE, arguments)
+    found = json.loads((run.out / "dither.json").read_bytes())
+    if found["wrong_seeds"] or found["wrong_noise"] or found["wrong_angles"]:
+        raise VerificationFailed(f"the dither is not Kaldi's: {found}")
+    return (
+        f"{found['seeds']} seeds equal this machine's rand(), {found['noise']} values those drawn one by one with its "
+        f"rand_r(), {found['angles']} cosines the C library's"
+    )
+
+
+def _check_golden(bench: Workbench) -> str:
+    """The stages' features of golden's corpus, held to the reference's own."""
+    golden = bench.paths.root / "tests" / "golden"
+    corpus = bench.stage("base", "corpus", [], {"data": golden / "TIMIT", "conf": bench.paths.conf / "timit"})
+    inputs = {"data": golden / "TIMIT", "corpus": corpus.out, "conf": bench.paths.conf / "features"}
+    return _compare(bench, bench.stage("features", "features", [], inputs).out, golden / "data", "golden's", _MAX_ABS)
+
+
+def _compare(bench: Workbench, ours: Path, theirs: Path, whose: str, most: float) -> str:
+    run = bench.stage("features", _MODULE, ["--mode", "compare"], {"ours": ours, "theirs": theirs})
+    splits = json.loads((run.out / "compare.json").read_bytes())
+    largest, mean = (max(split[what] for split in splits.values()) for what in ("max_abs", "mean_abs"))
+    if largest > most or mean > _MEAN_ABS:
+        raise VerificationFailed(f"features differ from {whose} by {largest:.2g} at most, {mean:.2g} on average")
+    return f"features equal {whose} within {largest:.1e}, {mean:.1e} on average"
+
+
+def _hold_equal(folders: list[Path]) -> None:
+    """Whatever the cores, each run must have written the same bytes."""
+    first, *others = folders
+    for path in sorted(path for path in first.rglob("*") if path.is_file()):
+        for other in others:
+            if (other / path.relative_to(first)).read_bytes() != path.read_bytes():
+                raise VerificationFailed(f"{path.relative_to(first)} differs from one run to the next")

@@ -1,0 +1,47 @@
+"""What the areas that run the model are given: the demo's results, from the store or made before the clock runs.
+
+A person who has run `reproduce` has most of them; the clock of no figure runs while one is made.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.bench.workbench import Workbench
+from repro.console import Console
+from repro.graph.pipeline import Request
+from repro.inputs import DEMO, demo_checkpoint_path
+from repro.reproduce import Options, run_stages
+
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The demo's dev set and model as folders of stages' results, for batches of BATCH_SIZE.
+
+    Attributes:
+        export: the plain ONNX graph of PyTorch's exporter.
+        model: the converted graph.
+        batches: the dev set's input files and manifest.
+        reference: PyTorch's log-probabilities for every one of them.
+    """
+
+    checkpoint: Path
+    export: Path
+    model: Path
+    batches: Path
+    reference: Path
+
+
+def demo_inputs(bench: Workbench) -> Inputs:
+    """The results of the demo's stages; those that are not stored are made in the sandbox and stored."""
+    request = Request(batch_sizes=(BATCH_SIZE,))
+    options = Options(request, data_option=DEMO, checkpoint_option=DEMO, engine="sandbox")
+    console = Console(io.StringIO())
+    export, model, batches, reference = (
+        run_stages(options, stage, bench.paths, console)[0] for stage in ("export", "convert", "batches", "reference")
+    )
+    return Inputs(demo_checkpoint_path(bench.paths), export, model, batches, reference)

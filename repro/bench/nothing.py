@@ -1,0 +1,134 @@
+"""Goal 7: from nothing but fetched files to a report, with its account, second by second."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from repro import host
+from repro.bench.figure import AT_LEAST, AT_MOST, Figure
+from repro.bench.workbench import Workbench
+from repro.errors import CouldNotVerify
+from repro.fetching.cache import Cache
+from repro.images.build import files_needed
+from repro.images.rootfs import SANDBOX_IMAGE
+from repro.paths import Paths
+from repro.report.timeline import IMAGE, LAYER, PHASE, STAGE, Span, covered_s, spans_of
+
+GOAL = "7 from nothing"
+_WORDS = ("reproduce", "--bs", "8", "--engine", "sandbox", "--data", "demo", "--checkpoint", "demo")
+_IMAGES = ("base", "exporter", "features", "runtime", "synth", SANDBOX_IMAGE)
+_NOT_COPIED = {"artifacts", "data", "tests", "docs", "__pycache__"}
+
+
+def measure(bench: Workbench) -> Iterator[Figure]:
+    """The figures of goal 7: one run in a copy of the checkout that holds nothing that was made before."""
+    copy = _copy(bench.paths.root, bench.folder("nothing") / "checkout")
+    absent = _give_fetched_files(bench.paths.root, copy)
+    if absent:
+        bench.say(f"{absent} locked files are not fetched here: the run downloads them, and that time is not counted")
+    wall_s = _run(copy, _WORDS)
+    record = _record(copy)
+    _check(copy, record)
+    spans = spans_of(record)
+    for line in _account(spans):
+        bench.say(line)
+    # With every file there, that phase only hashes them, which is this run's own work.
+    download_s = sum(span.seconds for span in spans if span.name == "fetch") if absent else 0.0
+    checked = (
+        "every layer and image has its pinned ID and the demo corpus its pinned digest, no stage came from a store, "
+        "a second run found all of them stored and came to the same identity"
+    )
+    yield Figure(
+        GOAL, "first run, all but the download", wall_s - download_s, "s",
+        "wall time of `reproduce --bs 8` with an empty artifacts folder - the phases 'fetch' if any file was absent",
+        AT_MOST, 180.0, checked=checked,
+    )  # fmt: skip
+    yield Figure(
+        GOAL, "share of the first run that its account covers", covered_s(spans, PHASE) / wall_s, "s/s",
+        "seconds that lie in some phase of the record / wall time of the process", AT_LEAST, 0.98, checked=checked,
+    )  # fmt: skip
+    for name, kind in (("layers built", LAYER), ("images made ready", IMAGE), ("stages", STAGE)):
+        of_kind = [span for span in spans if span.kind == kind]
+        alone_s = sum(span.seconds for span in of_kind)
+        yield Figure(
+            GOAL, f"{name}: seconds in which any was at work", covered_s(spans, kind), "s",
+            "seconds that lie in at least one of them", checked=checked,
+            note=f"{len(of_kind)} of them, {alone_s:.1f} s one after another",
+        )  # fmt: skip
+    bench.remove(copy)
+
+
+def _copy(root: Path, copy: Path) -> Path:
+    """The checkout without anything that was made or that is the user's; data/ with the demo's checkpoint alone."""
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        top = Path(folder) == root
+        return {name for name in names if name == "__pycache__" or (top and (name in _NOT_COPIED or name[0] == "."))}
+
+    shutil.copytree(root, copy, ignore=left_out)
+    shutil.copytree(root / "data" / "demo", copy / "data" / "demo")
+    return copy
+
+
+def _give_fetched_files(root: Path, copy: Path) -> int:
+    """Put what is fetched into the copy's cache, by hard link where that can be; returns how many files are absent."""
+    theirs, absent = Cache(root), 0
+    for sha256 in files_needed(Paths(copy), _IMAGES, [host.architecture()]):
+        path = theirs.path(sha256)
+        if path is None:
+            absent += 1
+            continue
+        place = copy / "artifacts" / "cache" / "sha256" / sha256[:2] / sha256
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, place)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(path, place)
+    return absent
+
+
+def _run(copy: Path, words: tuple[str, ...]) -> float:
+    env = {name: value for name, value in os.environ.items() if name != "BUNDLE_RESULTS"}
+    began_s = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(copy / "tasks.py"), *words], cwd=copy, env=env, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    seconds = time.perf_counter() - began_s
+    if done.returncode != 0:
+        raise CouldNotVerify("the run from nothing failed", detail=(done.stderr or done.stdout)[-2000:])
+    return seconds
+
+
+def _record(copy: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((Paths(copy).runs / "latest" / "record.json").read_bytes())
+    return document
+
+
+def _check(copy: Path, first: Mapping[str, Any]) -> None:
+    taken = [stage["key"] for stage in first["stages"] if stage["cached"]]
+    pins = json.loads((copy / "conf" / "locks" / "images.json").read_bytes())["images"][host.architecture()]
+    others = [name for name, identity in first["images"].items() if pins.get(name) != identity]
+    if taken or others:
+        raise CouldNotVerify(f"the run from nothing took {taken} from a store, or {others} are not the pinned images")
+    _run(copy, _WORDS)
+    again = _record(copy)
+    if not all(stage["cached"] for stage in again["stages"]) or again["identity"] != first["identity"]:
+        raise CouldNotVerify("a second run after the one from nothing ran a stage, or came to another identity")
+
+
+def _account(spans: Collection[Span]) -> list[str]:
+    """The account as lines: what, from when to when, how long."""
+    return [
+        f"from nothing: {span.started_s:7.2f} to {span.ended_s:7.2f} s  {span.seconds:6.2f} s  {span.kind} {span.name}"
+        for span in spans
+        if span.seconds >= 0.01
+    ]

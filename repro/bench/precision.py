@@ -1,0 +1,73 @@
+"""Goal 2: the model in bfloat16 beside float32: how much faster, with which error rate, and how deterministic."""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from repro.bench.figure import AT_LEAST, AT_MOST, Figure, shown
+from repro.bench.inputs import BATCH_SIZE, demo_inputs
+from repro.bench.workbench import Workbench
+from repro.console import Console
+from repro.errors import VerificationFailed
+from repro.graph.pipeline import PRECISIONS, Request
+from repro.inputs import DEMO
+from repro.reproduce import Options, run_stages
+
+GOAL = "2 reduced precision"
+SIZES, QUICK_SIZES = (1, 4, 8, 16, 32, 64), (8,)
+WHOLE, HALF = PRECISIONS
+LEAST = 2.5
+
+
+def measure(bench: Workbench) -> Iterator[Figure]:
+    """The figures of goal 2."""
+    inputs = demo_inputs(bench)
+    scores = {precision: _score(bench, precision) for precision in PRECISIONS}
+    sizes = QUICK_SIZES if bench.quick else SIZES
+    words = ["--sizes", ",".join(str(size) for size in sizes), "--rounds", "3" if bench.quick else "5"]
+    run = bench.stage("runtime", "_bench_precision", words, {"model": inputs.model, "batches": inputs.batches})
+    checks = json.loads((run.out / "checks.json").read_bytes())
+    if checks["unequal"]:
+        raise VerificationFailed(f"{checks['unequal']} of {checks['compared']} outputs depend on batch size or threads")
+    checked = f"{checks['compared']} outputs of any batch size are the bytes of one utterance on one thread"
+    yield from _rates(scores, checked)
+    times = json.loads((run.obs / "times.json").read_bytes())
+    amx = "AMX" in times["arithmetic"]
+    if not amx:
+        bench.say("this processor has no AMX: bf16 rounds its operands and is not faster here")
+    for size, entry in sorted(times["sizes"].items(), key=lambda item: int(item[0])):
+        whole, half = entry["seconds"][WHOLE], entry["seconds"][HALF]
+        ratios = [one / other for one, other in zip(whole, half)]
+        yield Figure(
+            GOAL, f"batches of {size}, times fp32", statistics.median(whole) / statistics.median(half), "x",
+            "utterances/s side by side on all cores, bf16 / fp32, taking turns", AT_LEAST, LEAST,
+            (min(ratios), max(ratios)), len(ratios), checked,
+            f"{shown(entry['utterances'] / statistics.median(half))} utterances/s; {times['arithmetic']}",
+        )  # fmt: skip
+
+
+def _rates(scores: dict[str, dict[str, Any]], checked: str) -> Iterator[Figure]:
+    """How far the error rate lies from fp32's, beside the half of fp32's interval that it lies in."""
+    for metric, name in (("wer_percent", "WER"), ("cer_percent", "CER")):
+        whole, half = scores[WHOLE][metric], scores[HALF][metric]
+        low, high = scores[WHOLE]["interval_95"][metric]
+        room = high - whole if half >= whole else whole - low
+        yield Figure(
+            GOAL, f"{name}, distance from fp32's", abs(half - whole), "points",
+            f"|{name} in bf16 - {name} in fp32|, complete protocol; bound: that side of fp32's 95 % bootstrap interval",
+            AT_MOST, room, samples=scores[HALF]["utterances"], checked=checked,
+            note=f"bf16 {half:.4f} %, fp32 {whole:.4f} % ({low:.2f} to {high:.2f})",
+        )  # fmt: skip
+
+
+def _score(bench: Workbench, precision: str) -> dict[str, Any]:
+    """The complete protocol's figures of the demo's dev set; made where they are not stored."""
+    request = Request(batch_sizes=(BATCH_SIZE,), precision=precision)
+    options = Options(request, data_option=DEMO, checkpoint_option=DEMO, engine="sandbox")
+    folder = run_stages(options, "score", bench.paths, Console(io.StringIO()))[0]
+    document: dict[str, Any] = json.loads((folder / "score.json").read_bytes())["protocols"]["complete"]
+    return document

@@ -1,0 +1,205 @@
+"""make, DVC and Snakemake with the graph and the files of a finished run, for what they take with nothing to do.
+
+Each step copies the files that the run's stage made, from the store, as its command; its inputs are those of the stage.
+So each peer looks after the same number of steps and the same files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.errors import CouldNotVerify
+from repro.graph.store import Store
+
+VERSIONS = {"dvc": "3.67.1", "snakemake": "9.27.1"}
+_WORK, _SOURCE = "work", "source"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of the run: its folder of files, and the folders that it reads."""
+
+    name: str
+    inputs: tuple[str, ...]
+    stored: Path
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A workflow tool with the run's graph, all of it made.
+
+    Attributes:
+        argv: does what is to do, which is nothing.
+        idle: whether what it printed says that nothing was to do.
+    """
+
+    name: str
+    folder: Path
+    argv: tuple[str, ...]
+    idle: Callable[[str], bool]
+
+    def run(self) -> str:
+        """Run it; returns what it printed.
+
+        Raises:
+            CouldNotVerify: it failed.
+        """
+        done = subprocess.run(
+            self.argv, cwd=self.folder, env=_environment(self.folder), stdin=subprocess.DEVNULL, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise CouldNotVerify(f"{self.name} failed in the bench", detail=done.stdout[-2000:])
+        return done.stdout
+
+    def check(self) -> None:
+        """Hold it to its work: with nothing changed it has nothing to do, and with one source changed it has.
+
+        Raises:
+            CouldNotVerify: it has not.
+        """
+        if not self.idle(self.run()):
+            raise CouldNotVerify(f"{self.name} has something to do where nothing changed")
+        source = self.folder / _SOURCE
+        text = source.read_text()
+        source.write_text(text + ".")
+        if self.idle(self.run()):
+            raise CouldNotVerify(f"{self.name} does not notice that a source changed")
+        if not self.idle(self.run()):
+            raise CouldNotVerify(f"{self.name} did not finish what a change asked of it")
+
+
+def steps_of(record: Mapping[str, Any], store: Store) -> list[Step]:
+    """The run's stages, each after its inputs."""
+    keys = [stage["key"] for stage in record["stages"]]
+    return [
+        Step(
+            _word(stage["key"]),
+            tuple(_word(source["from"]) for _, source in sorted(stage["inputs"].items()) if source["from"] in keys),
+            store.path(stage["fingerprint"]) / "out",
+        )
+        for stage in record["stages"]
+    ]
+
+
+def _word(key: str) -> str:
+    return key.replace("@", "_").replace(":", "_")
+
+
+def _read_by(step: Step, steps: list[Step]) -> list[str]:
+    """What a step reads: the folders of the steps before it, and the last one the source that `Peer.check` changes."""
+    return [*dict.fromkeys(f"{_WORK}/{name}" for name in step.inputs), *([_SOURCE] if step is steps[-1] else [])]
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    return {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home), "DVC_NO_ANALYTICS": "1"}
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / _SOURCE).write_text("what the last step reads\n")
+    return folder
+
+
+def make(folder: Path, steps: list[Step]) -> Peer | None:
+    """make: a stamp a step, which depends on every file of the steps before it. None where there is no make."""
+    program = shutil.which("make")
+    if program is None:
+        return None
+    _new(folder)
+    rules = ["all: " + " ".join(f"{step.name}.stamp" for step in steps)]
+    files = {
+        step.name: [
+            f"{_WORK}/{step.name}/{path.relative_to(step.stored)}"
+            for path in sorted(step.stored.rglob("*"))
+            if path.is_file()
+        ]
+        for step in steps
+    }
+    for step in steps:
+        before = [f"{name}.stamp" for name in step.inputs] + [path for name in step.inputs for path in files[name]]
+        before += [_SOURCE] if step is steps[-1] else []
+        rules.append(f"{step.name}.stamp: {' '.join(dict.fromkeys(before))}")
+        rules.append(f"\trm -rf {_WORK}/{step.name}; mkdir -p {_WORK}; cp -r {step.stored} {_WORK}/{step.name}")
+        rules.append("\ttouch $@")
+        if files[step.name]:
+            rules.append(f"{' '.join(files[step.name])}: ;")
+    (folder / "Makefile").write_text("\n".join(rules) + "\n")
+    return Peer("make", folder, (program, "-s"), _make_is_idle(folder))
+
+
+def _make_is_idle(folder: Path) -> Callable[[str], bool]:
+    """make -s says nothing either way: a stamp that is younger than the last look tells that something was done."""
+    seen: dict[Path, int] = {}
+
+    def idle(_text: str) -> bool:
+        stamps = {path: path.stat().st_mtime_ns for path in folder.glob("*.stamp")}
+        same = stamps == seen
+        seen.clear()
+        seen.update(stamps)
+        return same
+
+    return idle
+
+
+def tools(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """DVC and Snakemake, of the versions named above, in a virtual environment of their own; None where pip cannot."""
+    made = folder / "made.json"
+    if made.exists() and json.loads(made.read_bytes()) == VERSIONS:
+        return folder / "bin"
+    shutil.rmtree(folder, ignore_errors=True)
+    wanted = [f"{name}=={version}" for name, version in sorted(VERSIONS.items())]
+    for argv in (
+        [sys.executable, "-m", "venv", str(folder)],
+        [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *wanted],
+    ):
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            say(f"DVC and Snakemake are not here and cannot be installed: {said[-1] if said else argv[0]}")
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+    made.write_text(json.dumps(VERSIONS))
+    return folder / "bin"
+
+
+def dvc(folder: Path, steps: list[Step], programs: Path) -> Peer:
+    """DVC: a stage a step, whose dependencies and outputs are folders, by content."""
+    _new(folder)
+    stages = {}
+    for step in steps:
+        stages[step.name] = {
+            "cmd": f"rm -rf {_WORK}/{step.name} && mkdir -p {_WORK} && cp -r {step.stored} {_WORK}/{step.name}",
+            "deps": _read_by(step, steps),
+            "outs": [f"{_WORK}/{step.name}"],
+        }
+    (folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))  # JSON is YAML
+    program = str(programs / "dvc")
+    peer = Peer(f"DVC {VERSIONS['dvc']}", folder, (program, "repro"), lambda text: "up to date" in text)
+    subprocess.run([program, "init", "--no-scm", "--quiet"], cwd=folder, env=_environment(folder), check=True)
+    return peer
+
+
+def snakemake(folder: Path, steps: list[Step], programs: Path) -> Peer:
+    """Snakemake: a rule a step, whose inputs and outputs are folders, by time and by the rule's text."""
+    _new(folder)
+    rules = ["rule all:\n    input: " + ", ".join(repr(f"{_WORK}/{step.name}") for step in steps)]
+    for step in steps:
+        before = ", ".join(repr(path) for path in _read_by(step, steps))
+        rules.append(
+            f"rule {step.name}:\n    input: {before}\n    output: directory({f'{_WORK}/{step.name}'!r})\n"
+            f"    shell: 'cp -r {step.stored} {{output}} && touch {{output}}'"
+        )
+    (folder / "Snakefile").write_text("\n\n".join(rules) + "\n")
+    argv = (str(programs / "snakemake"), "--cores", "1")
+    return Peer(f"Snakemake {VERSIONS['snakemake']}", folder, argv, lambda text: "Nothing to be done" in text)

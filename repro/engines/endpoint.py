@@ -1,0 +1,239 @@
+"""Where an engine's API is, whether that is this machine, and whether the engine there can be used."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import platform
+import re
+import stat
+import tarfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docker.errors import APIError, DockerException
+from docker.types import Mount as BindMount
+from requests.exceptions import RequestException
+
+import docker
+from repro.errors import EngineUnavailable
+from repro.files import canonical_json, remove_tree, sha256_bytes
+
+_USE_SANDBOX = "use `--engine sandbox`"
+_FIRST_WITH_CLONE3 = (20, 10, 10)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an engine cannot be used, and what to do."""
+
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An API address: 'unix:///run/docker.sock', say."""
+
+    url: str
+    title: str
+
+    def connect(self, timeout_s: int) -> docker.APIClient:
+        """A new client: they are cheap, and sharing one between threads is not safe.
+
+        Raises:
+            EngineUnavailable: nobody answers, with the reason.
+        """
+        refusal = self._unreachable()
+        if refusal is not None:
+            raise EngineUnavailable(refusal.reason, hint=refusal.hint)
+        try:
+            return docker.APIClient(base_url=self.url, version="auto", timeout=timeout_s)
+        except (DockerException, RequestException) as error:
+            text = str(error)
+            if "ConnectionRefused" in text or "Connection refused" in text:
+                raise EngineUnavailable(
+                    f"{self.title} is installed but not running: nobody answers at {self.url}",
+                    hint=f"start its service, or {_USE_SANDBOX}",
+                ) from error
+            raise EngineUnavailable(f"{self.title} does not answer at {self.url}: {text}", hint=_USE_SANDBOX) from error
+
+    def _unreachable(self) -> Refusal | None:
+        scheme, _, rest = self.url.partition("://")
+        if scheme != "unix":
+            return Refusal(
+                f"{self.title} at {self.url} may be another machine, which cannot see this one's files",
+                f"unset DOCKER_HOST (or CONTAINER_HOST, or the docker context) for a local engine, or {_USE_SANDBOX}",
+            )
+        path = Path(rest)
+        try:
+            is_socket = stat.S_ISSOCK(path.stat().st_mode)
+        except FileNotFoundError:
+            return Refusal(
+                f"{self.title} is not running, or not installed: there is no {path}",
+                f"install and start it, or {_USE_SANDBOX}",
+            )
+        except OSError as error:
+            return Refusal(f"{self.title}'s socket cannot be reached: {error}", _USE_SANDBOX)
+        if not is_socket:
+            return Refusal(f"{path} is not a socket", _USE_SANDBOX)
+        if not os.access(path, os.R_OK | os.W_OK):
+            return Refusal(
+                f"this user may not use {self.title}: no permission on {path}",
+                f"an administrator can add you to the socket's group (which amounts to root), or {_USE_SANDBOX}",
+            )
+        return None
+
+
+def docker_endpoint(environ: Mapping[str, str], home: Path) -> Endpoint:
+    """Where the docker command line would look: DOCKER_HOST, its current context, the usual sockets."""
+    url = environ.get("DOCKER_HOST") or _context_url(environ, home)
+    if not url:
+        rootless = Path(environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}"), "docker.sock")
+        usual = Path("/run/docker.sock")
+        url = f"unix://{rootless if rootless.exists() and not usual.exists() else usual}"
+    return Endpoint(url, "Docker")
+
+
+def _context_url(environ: Mapping[str, str], home: Path) -> str:
+    """The address in the docker command line's current context, '' for the default one."""
+    folder = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
+    try:
+        name = environ.get("DOCKER_CONTEXT") or json.loads((folder / "config.json").read_text()).get("currentContext")
+        if not name or name == "default":
+            return ""
+        meta = folder / "contexts" / "meta" / sha256_bytes(name.encode()) / "meta.json"
+        return str(json.loads(meta.read_text())["Endpoints"]["docker"]["Host"])
+    except (OSError, ValueError, KeyError, AttributeError):
+        return ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version.partition("-")[0].partition("+")[0])[:3])
+
+
+def why_not(name: str, version: Mapping[str, Any], info: Mapping[str, Any]) -> Refusal | None:
+    """What in an engine's own description forbids using it as engine `name`, if anything."""
+    parts = " ".join(str(part.get("Name", "")) for part in version.get("Components") or [])
+    if name == "docker" and "Podman" in parts:
+        return Refusal("Podman answers on Docker's socket", "use `--engine podman`")
+    if name == "podman" and "Podman" not in parts:
+        return Refusal("what answers on Podman's socket is not Podman", "use `--engine docker`")
+    if "Docker Desktop" in str(info.get("OperatingSystem", "")):
+        return Refusal(
+            "Docker Desktop runs containers in a virtual machine, which sees this machine's files only in part",
+            f"use a Docker Engine on this machine (`docker context use default`), or {_USE_SANDBOX}",
+        )
+    if str(info.get("OSType", "linux")) != "linux":
+        return Refusal(f"this engine runs {info.get('OSType')} containers, not Linux ones", _USE_SANDBOX)
+    theirs = str(info.get("Architecture", platform.machine()))
+    if {"amd64": "x86_64", "arm64": "aarch64"}.get(theirs, theirs) != platform.machine():
+        return Refusal(
+            f"this engine runs on {theirs} and we run on {platform.machine()}: another machine", _USE_SANDBOX
+        )
+    seccomp = any("name=seccomp" in str(option) for option in info.get("SecurityOptions") or [])
+    if name == "docker" and seccomp and () < _numbers(str(version.get("Version", ""))) < _FIRST_WITH_CLONE3:
+        return Refusal(
+            f"Docker {version.get('Version')} is older than 20.10.10: its seccomp profile answers clone3 with EPERM, "
+            "so programs of Debian 12 cannot start threads in it",
+            f"upgrade Docker, or {_USE_SANDBOX}",
+        )
+    if name == "podman" and str(info.get("DefaultRuntime", "")).endswith("crun") and on_hybrid_host():
+        return Refusal(
+            "Podman is set to use crun, which fails where control groups of version 1 and 2 are mixed, as here",
+            'set `runtime = "runc"` under [engine] in containers.conf',
+        )
+    return None
+
+
+def on_hybrid_host(cgroup: Path = Path("/sys/fs/cgroup")) -> bool:
+    """Whether version 2 of control groups is mounted beside version 1."""
+    return (cgroup / "unified" / "cgroup.procs").exists()
+
+
+def sees_our_files(api: docker.APIClient, scratch: Path, title: str) -> Refusal | None:
+    """Mount a folder with a random token into a container that is never started, and read the token back."""
+    token = uuid.uuid4().hex
+    folder = scratch / f"probe-{token}"
+    folder.mkdir(parents=True)
+    image_id, container = "", ""
+    try:
+        (folder / "token").write_text(token)
+        archive, image_id = _empty_image(token)
+        for _ in api.load_image(archive):  # type: ignore[no-untyped-call]
+            pass
+        image_id = _known_as(api, token) or image_id
+        host_config = api.create_host_config(
+            network_mode="none",
+            init=True,
+            mounts=[BindMount("/probe", str(folder.resolve()), type="bind", read_only=True)],
+        )
+        container = api.create_container(image_id, command=["/never"], host_config=host_config)["Id"]
+        stream, _ = api.get_archive(container, "/probe/token")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+            member = tar.extractfile(tar.getmembers()[0])
+            seen = member.read().decode() if member is not None else ""
+    except APIError as error:
+        said = str(error.explanation or error)
+        if "catatonit" in said or "init binary" in said:
+            return Refusal(f"{title} finds no init program: {said}", "install catatonit")
+        return Refusal(
+            f"{title} cannot see this machine's files: a folder made for a test could not be mounted ({said})",
+            f"is it another machine, or are we in a container that was given its socket? {_USE_SANDBOX}",
+        )
+    finally:
+        with contextlib.suppress(APIError):
+            if container:
+                api.remove_container(container, force=True)
+        with contextlib.suppress(APIError):
+            if image_id:
+                api.remove_image(image_id, force=True)
+        remove_tree(folder)
+    if seen != token:
+        return Refusal(f"{title} sees other files than we do at {folder}", _USE_SANDBOX)
+    return None
+
+
+def _known_as(api: docker.APIClient, token: str) -> str:
+    """The Id that the engine gave to the image with this token's tag (the containerd store makes its own)."""
+    for found in api.images():
+        if any(token in tag for tag in found.get("RepoTags") or []):
+            return str(found["Id"])
+    return ""
+
+
+def _empty_image(token: str) -> tuple[bytes, str]:
+    """An archive of an image with one empty folder, unlike any other by its token; and its config digest."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        entry = tarfile.TarInfo("probe")
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(entry)
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    config = canonical_json(
+        {
+            "architecture": architecture,
+            "os": "linux",
+            "author": token,
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": ["sha256:" + sha256_bytes(layer.getvalue())]},
+        }
+    )
+    digest = sha256_bytes(config)
+    manifest = [{"Config": f"{digest}.json", "RepoTags": [f"lstm-ctc-bundle/probe:{token}"], "Layers": ["layer.tar"]}]
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, data in (
+            (f"{digest}.json", config),
+            ("layer.tar", layer.getvalue()),
+            ("manifest.json", canonical_json(manifest)),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return archive.getvalue(), "sha256:" + digest

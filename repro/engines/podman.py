@@ -1,0 +1,187 @@
+"""Podman through its own API socket, or through a private one that we start and end.
+
+The private service listens in a folder of ours and dies with this process; containers are ended by their watchdog.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import pwd
+import resource
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from docker.types import Ulimit
+
+from repro.engines.docker_engine import ArchiveStream, DockerEngine, Habits
+from repro.engines.endpoint import Endpoint, on_hybrid_host
+from repro.engines.owner import Owner
+from repro.engines.spawner import on_a_lifeline, spawn
+from repro.errors import EngineUnavailable
+
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 1.0
+_PREFIX = "lstm-ctc-podman-"
+_HINT = "install Podman 4 or later, or use `--engine sandbox`"
+
+
+def usual_sockets(environ: Mapping[str, str]) -> list[Path]:
+    """Where Podman's own service listens, if the user or the system runs one."""
+    if os.getuid() == 0:
+        return [Path("/run/podman/podman.sock")]
+    return [Path(environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}"), "podman/podman.sock")]
+
+
+def _remove_left_folders(parent: Path) -> None:
+    """Remove the folders of services whose owner was killed."""
+    for note in parent.glob(f"{_PREFIX}*/owner"):
+        with contextlib.suppress(OSError):
+            owner = Owner.from_name(note.read_text())
+            if owner is not None and owner.is_gone():
+                shutil.rmtree(note.parent, ignore_errors=True)
+
+
+class Service:
+    """`podman system service` on a private socket."""
+
+    def __init__(self, podman: str, environ: Mapping[str, str]) -> None:
+        _remove_left_folders(Path(tempfile.gettempdir()))
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # not in artifacts/: a socket's path has 107 bytes
+        (self._folder / "owner").write_text(Owner.this_process().as_name())
+        self.url = f"unix://{self._folder}/podman.sock"
+        runtime = ["--runtime", "runc"] if on_hybrid_host() and shutil.which("runc") else []
+        argv = [podman, *runtime, "system", "service", "--time=0", self.url]
+        reading, self._lifeline = os.pipe()
+        try:
+            self._process = spawn(on_a_lifeline(argv), env=dict(environ), stdin=reading)
+        finally:
+            os.close(reading)
+        self._said: list[bytes] = []
+        for stream in (self._process.stdout, self._process.stderr):
+            threading.Thread(target=self._drain, args=(stream,), daemon=True).start()
+        atexit.register(self.stop)
+
+    def _drain(self, stream: object) -> None:
+        for line in stream:  # type: ignore[attr-defined]
+            self._said = [*self._said[-9:], line]
+
+    def wait_until_listening(self) -> None:
+        """Raises: EngineUnavailable with what podman said, when it ends or does not listen in time."""
+        give_up_s = time.monotonic() + _START_TIMEOUT_S
+        while not (self._folder / "podman.sock").exists():
+            if self._process.poll() is not None or time.monotonic() > give_up_s:
+                self.stop()
+                said = b"".join(self._said).decode("utf-8", "replace").strip()
+                raise EngineUnavailable(
+                    f"`podman system service` did not start: {said or 'it said nothing'}", hint=_HINT
+                )
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End the service and remove its folder. Idempotent."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:  # it waits for connections that nobody uses any more
+                os.killpg(self._process.pid, signal.SIGKILL)  # without root podman runs as a child of itself
+                self._process.wait()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def podman_habits() -> Habits:
+    """Without root, Podman maps the caller to itself only when asked.
+
+    Its default limit of processes can exceed what this host grants, and then no container starts. Podman lowers its
+    own to kernel.pid_max, so that or our own limit is named instead: it bounds nothing that was not bounded before.
+    """
+    pid_max = int(Path("/proc/sys/kernel/pid_max").read_text())
+    own = resource.getrlimit(resource.RLIMIT_NPROC)
+    soft, hard = (pid_max if limit == resource.RLIM_INFINITY else min(limit, pid_max) for limit in own)
+    return Habits(
+        "podman",
+        "Podman",
+        {} if os.getuid() == 0 else {"UsernsMode": "keep-id"},
+        (Ulimit(name="nproc", soft=soft, hard=hard),),
+    )
+
+
+def lacks_subordinate_ids(etc: Path, uid: int, user: str) -> str:
+    """Which of subuid and subgid has no range for a user, '' when both have.
+
+    Without root Podman maps the caller to itself in a user namespace, which takes a range of subordinate IDs; a
+    service started without one answers, and then starts no container. Where a directory service gives the ranges
+    (a `subid` line in nsswitch.conf), files say nothing.
+
+    Args:
+        etc: the folder, /etc.
+        uid: the caller's.
+        user: the caller's name.
+    """
+    with contextlib.suppress(OSError):
+        lines = (etc / "nsswitch.conf").read_text(encoding="utf-8").splitlines()
+        if any(line.split() and line.split()[0] == "subid:" and line.split()[1:] != ["files"] for line in lines):
+            return ""
+    for name in ("subuid", "subgid"):
+        try:
+            owners = {line.partition(":")[0] for line in (etc / name).read_text(encoding="utf-8").splitlines()}
+        except OSError:
+            owners = set()
+        if not owners & {user, str(uid)}:
+            return name
+    return ""
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+class PodmanEngine(DockerEngine):
+    """See `DockerEngine`; starts a service when none answers."""
+
+    def __init__(self, archive: ArchiveStream, scratch: Path, environ: Mapping[str, str]) -> None:
+        self._service: Service | None = None
+        super().__init__(self._find_endpoint(environ), archive, scratch, podman_habits())
+
+    def _find_endpoint(self, environ: Mapping[str, str]) -> Endpoint:
+        given = environ.get("CONTAINER_HOST")
+        if given:
+            return Endpoint(given, "Podman")
+        podman = shutil.which("podman", path=environ.get("PATH"))
+        for path in usual_sockets(environ):
+            endpoint = Endpoint(f"unix://{path}", "Podman")
+            with contextlib.suppress(EngineUnavailable), contextlib.closing(endpoint.connect(10)) as api:
+                crun = str(api.info().get("DefaultRuntime", "")).endswith("crun")
+                if podman is None or not (crun and on_hybrid_host()):
+                    return endpoint
+        if podman is None:
+            raise EngineUnavailable("Podman is not installed, and no socket of it answers", hint=_HINT)
+        lacking = "" if os.getuid() == 0 else lacks_subordinate_ids(Path("/etc"), os.getuid(), _user_name())
+        if lacking:
+            raise EngineUnavailable(
+                f"without root Podman needs a range of subordinate IDs, and {_user_name()} has none in /etc/{lacking}",
+                hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {_user_name()}; "
+                "or use `--engine sandbox`",
+            )
+        self._service = Service(podman, environ)
+        self._service.wait_until_listening()
+        return Endpoint(self._service.url, "Podman")
+
+    def close(self) -> None:
+        """End the service, if we started one."""
+        if self._service is not None:
+            self._service.stop()

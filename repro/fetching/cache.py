@@ -1,0 +1,101 @@
+"""Locked files on this machine, by sha256: what is in the cache was right when it was put there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro.errors import CouldNotRun
+from repro.files import fsync_folder, sha256_file
+
+
+class Cache:
+    """artifacts/cache of a repository: sha256/AA/HASH for whole files, parts/HASH.part for begun ones.
+
+    Args:
+        root: the repository.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / "artifacts" / "cache"
+
+    @property
+    def folder(self) -> Path:
+        """Root of the cache; made when something is put into it."""
+        return self._folder
+
+    def path(self, sha256: str) -> Path | None:
+        """The file with this digest (hex), or None. Not hashed again: `holds` does that."""
+        path = self._place(sha256)
+        return path if path.is_file() else None
+
+    def holds(self, sha256: str) -> bool:
+        """Whether the cache has the file and its content is right now; a wrong one is removed."""
+        path = self.path(sha256)
+        if path is None:
+            return False
+        if sha256_file(path) == sha256:
+            return True
+        path.unlink(missing_ok=True)
+        return False
+
+    def part(self, sha256: str) -> Path:
+        """Where a download of this digest grows. Never trusted: whoever goes on with it hashes it from the start."""
+        return self._folder / "parts" / f"{sha256}.part"
+
+    def accept(self, sha256: str) -> Path:
+        """Take the part of this digest, whose content the caller has just hashed, as the whole file."""
+        part, place = self.part(sha256), self._place(sha256)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.chmod(part, 0o644)
+        os.replace(part, place)
+        fsync_folder(place.parent)
+        return place
+
+    @contextlib.contextmanager
+    def exclusive(self, sha256: str) -> Iterator[None]:
+        """One process or thread at a time for this digest; others wait, and then find the file in the cache."""
+        path = self._folder / "parts" / f"{sha256}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = _locked(path)
+        except OSError as error:
+            raise cache_error(error, self._folder) from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _place(self, sha256: str) -> Path:
+        return self._folder / "sha256" / sha256[:2] / sha256
+
+
+def _locked(path: Path) -> int:
+    """An exclusively locked descriptor of `path`; opened again where its last owner has removed it meanwhile."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def cache_error(error: OSError, folder: Path) -> CouldNotRun:
+    """What went wrong with the disk, for a person."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CouldNotRun(
+            f"no space left for downloads in {folder}",
+            hint="free some space and run again: whole files are kept, and are not fetched twice",
+        )
+    return CouldNotRun(f"{folder} cannot be written: {error.strerror or error}", hint="check its owner and mode")

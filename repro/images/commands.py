@@ -1,0 +1,121 @@
+"""What `invoke images…` and `invoke fetch` do: all images of one or both architectures at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from repro import host
+from repro.errors import UsageError
+from repro.files import atomic_writer
+from repro.images.build import Say, build_images, describe_missing, files_needed, known_images, write_pins
+from repro.images.compile import why_left_out
+from repro.images.definition import image_names, load_definition
+from repro.images.oci import docker_archive_stream
+from repro.paths import Paths
+
+_ARCHITECTURES = ("amd64", "arm64")
+
+
+def architectures(option: str) -> list[str]:
+    """'' (this machine's), 'amd64', 'arm64', or both with a comma.
+
+    Raises:
+        UsageError: anything else.
+    """
+    names = [word.strip() for word in option.split(",")] if option else [host.architecture()]
+    for name in names:
+        if name not in _ARCHITECTURES:
+            raise UsageError(f"--arch {name!r} is not known", hint="amd64, arm64, or amd64,arm64")
+    return names
+
+
+def obtainable(paths: Paths, architecture: str, say: Say) -> list[str]:
+    """The images that can be made here: all but the optional ones that are neither built nor have their sources.
+
+    Args:
+        say: is told of each that is left out, and why.
+    """
+    names = []
+    for name in image_names(paths.docker):
+        definition = load_definition(paths.docker, name)
+        if definition.optional and not definition.stages:
+            continue  # compilers and the like: made when a layer needs them
+        why = why_left_out(paths, definition, architecture) if definition.optional else ""
+        if not why or known_images(paths, [name], architecture):
+            names.append(name)
+        else:
+            say(f"left out: image {name} ({architecture}): {why}")
+    return names
+
+
+def fetch_for_images(paths: Paths, arch: str, say: Say) -> None:
+    """Bring every locked file that the images of these architectures are made from."""
+    from repro.fetching import fetch_files
+
+    needed = {}
+    for architecture in architectures(arch):
+        needed.update(files_needed(paths, obtainable(paths, architecture, say), [architecture]))
+    if not needed:
+        say("nothing to fetch: every layer is built")
+        return
+    fetch_files(paths.root, needed.values())
+
+
+def build_all(paths: Paths, arch: str, say: Say) -> None:
+    """Build every image of these architectures into artifacts/oci."""
+    for architecture in architectures(arch):
+        names = obtainable(paths, architecture, say)
+        for name, image in build_images(paths, names, architecture, say).items():
+            say(f"{name:<10} {architecture} {image.config_digest}")
+
+
+def pin_all(paths: Paths, say: Say) -> Path:
+    """Build both architectures, and write what came out as what must come out.
+
+    The pins of images that cannot be made here stay as they are.
+    """
+    built = {}
+    for arch in _ARCHITECTURES:
+        names = obtainable(paths, arch, say)
+        layers = [layer for name in names for layer in load_definition(paths.docker, name).built_layers]
+        compilers = {layer.toolchain for layer in layers}
+        built[arch] = build_images(paths, sorted({*names, *compilers}), arch, say, check_pins=False)
+    return write_pins(paths, built)
+
+
+def save_all(paths: Paths, arch: str, target: Path, say: Say) -> None:
+    """Write the images of one architecture as one archive that Docker, Podman and skopeo read."""
+    chosen = architectures(arch)
+    if len(chosen) != 1:
+        raise UsageError("an archive holds one architecture", hint="give --arch amd64 or --arch arm64")
+    images = build_images(paths, obtainable(paths, chosen[0], say), chosen[0], say)
+    with atomic_writer(target) as stream:
+        for chunk in docker_archive_stream(list(images.values())):
+            stream.write(chunk)
+    say(f"wrote {target}")
+
+
+def describe_images(paths: Paths, arch: str) -> str:
+    """A text that shows each image's layers, sizes, IDs and what they were made from."""
+    lines = []
+    names = image_names(paths.docker)
+    for architecture in architectures(arch):
+        known = known_images(paths, names, architecture)
+        wanted = [name for name in obtainable(paths, architecture, lambda _: None) if name not in known]
+        for name in names:
+            definition = load_definition(paths.docker, name)
+            lines.append(f"{name} ({architecture}): {definition.description}")
+            if name not in known:
+                why = "" if name in wanted else why_left_out(paths, definition, architecture)
+                lines.append(f"  left out: {why}" if why else "  not built yet")
+                continue
+            image = known[name]
+            lines.append(f"  image ID         {image.config_digest}")
+            lines.append(f"  manifest digest  {image.manifest_digest}")
+            lines.append("  stages           " + (", ".join(definition.stages) or "-"))
+            for layer in image.layers:
+                lines.append(f"  layer {layer.name:<16} {layer.size_bytes / 1e6:8.1f} MB  {layer.diff_id}")
+                lines.append(f"        made from lock     {layer.made_from}")
+        missing = describe_missing(paths, wanted, architecture)
+        lines += [f"to build: {line}" for line in missing]
+    return "\n".join(lines)

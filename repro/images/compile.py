@@ -1,0 +1,101 @@
+"""Compiling a built layer: its archives verified, its recipe run in the toolchain image on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from repro.engines.base import Engine
+from repro.engines.emulation import emulation
+from repro.errors import CouldNotRun, EngineUnavailable
+from repro.files import remove_tree
+from repro.images.definition import ImageDefinition
+from repro.images.spec import Image
+from repro.layers.built import BuiltLock, add_built, run_recipe
+from repro.layers.tree import Tree
+from repro.paths import Paths
+from repro.sources import copy_verified, how_to_get, load_sources, missing_sources
+from repro.user_lock import LICENCES, accepted
+
+
+def why_left_out(paths: Paths, definition: ImageDefinition, architecture: str) -> str:
+    """Why an optional image cannot be built here, for a person; '' when it can.
+
+    Args:
+        paths: of the checkout, whose data/sources is looked into.
+        definition: of the image.
+        architecture: that it shall be built for.
+    """
+    if not definition.built_layers:
+        return definition.optional
+    names = tuple(name for layer in definition.built_layers for name in layer.source_names(architecture))
+    lacking = missing_sources(paths, names)
+    if lacking:
+        return "; ".join([definition.optional, *(how_to_get(source) for source in lacking)])
+    licences = {source.accept for source in load_sources(paths.conf).values() if source.name in names} - {""}
+    for licence in sorted(licences):
+        if not accepted(paths, licence):
+            return f"{definition.optional}: `invoke accept-cann-licence` says that you accept {LICENCES[licence]}"
+    emulated = emulation(architecture)
+    if not emulated.works:
+        return f"its compilers are {architecture} programs: {emulated.how}; {emulated.hint}"
+    return ""
+
+
+def compile_layer(paths: Paths, lock: BuiltLock, toolchain: Image, tree: Tree, say: Callable[[str], None]) -> None:
+    """Fill `tree` with what the recipe makes.
+
+    Args:
+        paths: of the checkout.
+        lock: recipe and archives.
+        toolchain: the image to compile in.
+        tree: the layer to be.
+        say: told what is being done.
+
+    Raises:
+        CouldNotRun: an archive, an engine or the architecture is missing, or the recipe failed.
+        VerificationFailed: an archive is not the one that conf/sources.toml names.
+    """
+    paths.temporary.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="compile.", dir=paths.temporary))
+    try:
+        archives = {}
+        for source in lock.sources:
+            archives[source.name] = work / source.name
+            copy_verified(paths, source, archives[source.name])
+        out = work / "out"
+        out.mkdir()
+        log = paths.logs / f"build-{lock.name}.{lock.architecture}.log"
+        engine = _engine(paths, toolchain)
+        say(f"compiling layer built:{lock.name} ({lock.architecture}) with {engine.name}; its log: {log}")
+        began_s = time.monotonic()
+        engine.prepare(toolchain)
+        run_recipe(engine, toolchain, lock, archives, out, log)
+        say(f"compiled layer built:{lock.name} in {time.monotonic() - began_s:.0f} s")
+        add_built(tree, out)
+    finally:
+        remove_tree(work)
+
+
+def _engine(paths: Paths, toolchain: Image) -> Engine:
+    """The sandbox, which every machine has and which brings its own emulation; else the first engine that works.
+
+    Raises:
+        CouldNotRun: the compilers are of an architecture that nothing here runs.
+    """
+    from repro.engines.select import AUTO, choose
+
+    emulated = emulation(toolchain.architecture)
+    if not emulated.works:
+        raise CouldNotRun(
+            f"the compilers are {toolchain.architecture} programs, which this machine cannot run: {emulated.how}",
+            hint=emulated.hint,
+        )
+    try:
+        return choose("sandbox", paths).engine
+    except EngineUnavailable:
+        if not emulated.everywhere:
+            raise
+    return choose(AUTO, paths).engine

@@ -1,0 +1,178 @@
+"""The OCI layout in artifacts/oci, and the archive that every engine loads.
+
+The archive is an OCI layout that also holds docker's manifest.json: Docker's classic store and Podman read the
+latter, Docker's containerd store the former. Layers appear once, however many images share them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from repro.files import canonical_json, sha256_bytes, write_atomic
+from repro.images.spec import Image, Layer
+from repro.layers.tree import SOURCE_DATE_EPOCH
+from repro.paths import Paths
+
+CREATED = "2022-11-01T00:00:00Z"  # SOURCE_DATE_EPOCH in the config's spelling
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+_CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+_CHUNK_BYTES = 1 << 20
+
+
+def compute_image(
+    name: str, architecture: str, layers: Sequence[Layer], env: dict[str, str], python: str, description: str
+) -> Image:
+    """The image's config and manifest and their digests: pure, so that anyone can compute them again."""
+    platform: dict[str, Any] = {"architecture": architecture, "os": "linux"}
+    if architecture == "arm64":
+        platform["variant"] = "v8"
+    config = canonical_json(
+        {
+            **platform,
+            "created": CREATED,
+            "config": {
+                "Env": [f"{key}={value}" for key, value in sorted(env.items())],
+                "Labels": {
+                    "org.opencontainers.image.description": description,
+                    "org.opencontainers.image.title": f"lstm-ctc-bundle/{name}",
+                },
+                "WorkingDir": "/tmp",  # noqa: S108 - inside the container
+            },
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+            "history": [{"created": CREATED, "created_by": f"{layer.name} {layer.made_from}"} for layer in layers],
+        }
+    )
+    config_digest = "sha256:" + sha256_bytes(config)
+    manifest = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST_TYPE,
+            "config": {"mediaType": _CONFIG_TYPE, "digest": config_digest, "size": len(config)},
+            "layers": [
+                {"mediaType": _LAYER_TYPE, "digest": layer.diff_id, "size": layer.size_bytes} for layer in layers
+            ],
+        }
+    )
+    return Image(
+        name=name,
+        architecture=architecture,
+        layers=tuple(layers),
+        config=config,
+        config_digest=config_digest,
+        manifest=manifest,
+        manifest_digest="sha256:" + sha256_bytes(manifest),
+        env=dict(env),
+        python=python,
+    )
+
+
+def _descriptor(image: Image) -> dict[str, Any]:
+    platform = {"architecture": image.architecture, "os": "linux"}
+    if image.architecture == "arm64":
+        platform["variant"] = "v8"
+    return {
+        "mediaType": _MANIFEST_TYPE,
+        "digest": image.manifest_digest,
+        "size": len(image.manifest),
+        "platform": platform,
+        "annotations": {
+            "io.containerd.image.name": f"docker.io/{image.reference}",
+            "org.opencontainers.image.ref.name": f"{image.name}-{image.architecture}",
+        },
+    }
+
+
+def _index(descriptors: Iterable[dict[str, Any]]) -> bytes:
+    ordered = sorted(descriptors, key=lambda d: str(d["annotations"]["org.opencontainers.image.ref.name"]))
+    return canonical_json(
+        {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": ordered}
+    )
+
+
+def layout_files(images: Iterable[Image]) -> dict[str, bytes]:
+    """The small files of an OCI layout that holds just these images, by name: its version and its index."""
+    return {"oci-layout": _LAYOUT, "index.json": _index(_descriptor(image) for image in images)}
+
+
+def publish(paths: Paths, image: Image) -> None:
+    """Add the image to the layout: config and manifest as blobs, its entry in index.json in place of an older one."""
+    paths.blobs.mkdir(parents=True, exist_ok=True)
+    for digest, data in ((image.config_digest, image.config), (image.manifest_digest, image.manifest)):
+        blob = paths.blobs / digest[7:]
+        if not blob.exists():
+            write_atomic(blob, data)
+    with _locked(paths.oci / ".lock"):
+        index = paths.oci / "index.json"
+        known = json.loads(index.read_bytes())["manifests"] if index.exists() else []
+        mine = _descriptor(image)
+        name_key = "org.opencontainers.image.ref.name"
+        kept = [d for d in known if d["annotations"][name_key] != mine["annotations"][name_key]]
+        updated = _index([*kept, mine])
+        if not index.exists() or index.read_bytes() != updated:
+            write_atomic(paths.oci / "oci-layout", _LAYOUT)
+            write_atomic(index, updated)
+
+
+class _locked:  # noqa: N801 - reads as a statement: with _locked(path)
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+
+def docker_archive_stream(images: Sequence[Image]) -> Iterator[bytes]:
+    """The hybrid archive of some images, as chunks: deterministic, never whole in memory or on disk.
+
+    Yields:
+        A tar that is an OCI layout and a docker-archive at once.
+    """
+    blobs: dict[str, Path | bytes] = {}
+    for image in images:
+        blobs[image.config_digest] = image.config
+        blobs[image.manifest_digest] = image.manifest
+        for layer in image.layers:
+            blobs[layer.diff_id] = layer.path
+    docker_manifest = [
+        {
+            "Config": f"blobs/sha256/{image.config_digest[7:]}",
+            "RepoTags": [image.reference],
+            "Layers": [f"blobs/sha256/{layer.diff_id[7:]}" for layer in image.layers],
+        }
+        for image in images
+    ]
+    yield from _member("oci-layout", _LAYOUT)
+    yield from _member("index.json", _index(_descriptor(image) for image in images))
+    yield from _member("manifest.json", canonical_json(docker_manifest))
+    for digest in sorted(blobs):
+        yield from _member(f"blobs/sha256/{digest[7:]}", blobs[digest])
+    yield b"\0" * 2 * tarfile.BLOCKSIZE
+
+
+def _member(name: str, content: Path | bytes) -> Iterator[bytes]:
+    info = tarfile.TarInfo(name)
+    info.mode = 0o644
+    info.mtime = SOURCE_DATE_EPOCH
+    stream = io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb")  # noqa: SIM115 - closed below
+    with stream:
+        info.size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        yield info.tobuf(tarfile.PAX_FORMAT)
+        while chunk := stream.read(_CHUNK_BYTES):
+            yield chunk
+    if info.size % tarfile.BLOCKSIZE:
+        yield b"\0" * (tarfile.BLOCKSIZE - info.size % tarfile.BLOCKSIZE)

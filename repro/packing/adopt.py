@@ -1,0 +1,109 @@
+"""`python -m repro.packing.adopt`: what install.py runs last, in the new environment, to make the images ready.
+
+The layers lie in artifacts/oci as they were packed. Which recipe each stands for depends on the host's own packages
+too, so it is worked out here: the recipes of this checkout are matched with the bundle's list of images, and every
+image's ID is computed again from its layers and must be the listed one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from repro import host
+from repro.engines.base import Engine
+from repro.engines.select import AUTO, choose
+from repro.errors import BundleError, CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
+from repro.files import pretty_json, write_atomic
+from repro.images.build import known_images, recipes_of
+from repro.images.definition import ImageDefinition, load_definition
+from repro.images.rootfs import SANDBOX_IMAGE, ensure_sandbox_tools
+from repro.images.spec import Image
+from repro.installer.base import KEPT
+from repro.paths import Paths
+
+IMAGES_FILE = "images.json"
+
+
+def adopt_layers(paths: Paths, architecture: str) -> dict[str, Image]:
+    """Enter the installed layers of one architecture into this checkout's index of built layers.
+
+    Raises:
+        UsageError: the checkout was not installed from a bundle, or not with this architecture.
+        VerificationFailed: an image does not come out as listed.
+    """
+    try:
+        listed = json.loads((paths.root / KEPT / IMAGES_FILE).read_bytes())[architecture]
+    except (FileNotFoundError, KeyError):
+        raise UsageError(
+            f"no images for {architecture} were installed here", hint="ask for a bundle of this architecture"
+        ) from None
+    for name, image in listed.items():
+        recipes = recipes_of(paths, name, architecture)
+        if [recipe.name for recipe in recipes] != [layer["name"] for layer in image["layers"]]:
+            raise VerificationFailed(f"image {name} has other layers in docker/ than in the bundle's list")
+        for recipe, layer in zip(recipes, image["layers"]):
+            entry = {
+                "name": recipe.name,
+                "diff_id": layer["diff_id"],
+                "size_bytes": layer["size_bytes"],
+                "architecture": architecture,
+            }
+            write_atomic(paths.layer_index / f"{recipe.key()}.json", pretty_json(entry))
+    images = known_images(paths, listed, architecture)
+    for name, image in listed.items():
+        found = images[name].config_digest if name in images else "missing"
+        if found != image["image_id"]:
+            raise VerificationFailed(f"image {name} comes out as {found}; the bundle lists {image['image_id']}")
+    return images
+
+
+def make_ready(paths: Paths) -> list[str]:
+    """Adopt the layers, and load or unpack the images for the engine that this machine will use.
+
+    Returns:
+        What was done, a line each.
+    """
+    images = adopt_layers(paths, host.architecture())
+    ensure_sandbox_tools(paths)
+    lines = [f"images: {len(images)} for {host.architecture()}, every ID computed from its layers as listed"]
+    try:
+        choice = choose(AUTO, paths)
+    except EngineUnavailable as error:
+        return [*lines, f"no engine works here yet: {error.diagnostics()}"]
+    lines.append(choice.sentence())
+    wanted = [image for name, image in images.items() if _is_portable(load_definition(paths.docker, name))]
+    try:
+        _prepare(choice.engine, wanted)
+        return [*lines, f"images ready for {choice.engine.name}"]
+    except CouldNotRun as error:
+        lines.append(f"{choice.engine.name} is there and does not work here: {error.diagnostics()}")
+    try:
+        _prepare(choose(SANDBOX_IMAGE, paths).engine, wanted)
+    except EngineUnavailable as error:
+        return [*lines, f"no engine works here yet: {error.diagnostics()}"]
+    return [*lines, "images ready for the embedded sandbox: give --engine sandbox"]
+
+
+def _is_portable(definition: ImageDefinition) -> bool:
+    return bool(definition.stages) and not definition.optional
+
+
+def _prepare(engine: Engine, images: Sequence[Image]) -> None:
+    for image in images:
+        engine.prepare(image)
+
+
+def main() -> None:
+    """For install.py."""
+    try:
+        for line in make_ready(Paths(Path.cwd())):
+            sys.stdout.write(line + "\n")
+    except BundleError as error:
+        sys.exit(error.diagnostics())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What the bundle.* commands do: options turned into choices, outcomes into words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from repro.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.installer.base import KEPT
+from repro.installer.listing import LIST_NAME, Refused
+from repro.installer.trust import trusted_keys
+from repro.packing.pack import Choices, Say, pack, parse_size
+from repro.packing.signing import Signer, default_key_path, load_key, make_key
+from repro.packing.verify import BundleReport, translated, verify_bundle, verify_installed
+from repro.paths import Paths
+
+
+def pack_bundle(
+    paths: Paths,
+    say: Say,
+    *,
+    to: str,
+    arch: str,
+    with_sources: bool,
+    run: str,
+    run_detail: str,
+    include: str,
+    since: str,
+    part_size: str,
+    key: str,
+    unsigned: bool,
+    offline: bool,
+) -> list[Path]:
+    """`bundle.pack`: see `repro.packing.pack.pack`."""
+    if unsigned and key:
+        raise UsageError("--unsigned and --key contradict each other")
+    if run_detail and not run:
+        raise UsageError("--run-detail says how much of a run to pack, but no run is named", hint="--run latest")
+    signer = None if unsigned else load_key(_key_path(key))
+    choices = Choices(
+        arch=arch,
+        with_sources=with_sources,
+        run=run,
+        run_detail=run_detail,
+        include=tuple(sorted({word.strip() for word in include.split(",") if word.strip()})),
+        since=Path(since) if since else None,
+        part_size_bytes=parse_size(part_size),
+        fetch=not offline,
+    )
+    return pack(paths, choices, signer, to, say)
+
+
+def _key_path(key: str) -> Path:
+    return Path(key).expanduser() if key else default_key_path()
+
+
+def verify_and_describe(path: str, key: str, first_use: bool) -> str:
+    """`bundle.verify`: who signed, whether that key is trusted here, and every byte.
+
+    Raises:
+        VerificationFailed: something is wrong; everything that is, is named.
+        CouldNotVerify: nobody signed, or nobody who is trusted here.
+    """
+    keys = [key] if key else []
+    if (Path(path) / KEPT / LIST_NAME).is_file():
+        report = verify_installed(Path(path), keys)
+    else:
+        report = verify_bundle(Path(path), keys, first_use=first_use)
+    if report.failures:
+        raise VerificationFailed(f"{path}: {len(report.failures)} things are wrong", detail="\n".join(report.failures))
+    if report.trust == "unsigned":
+        raise CouldNotVerify(
+            f"{path}: every byte is as listed, but nobody signed the list", hint="ask for a signed one"
+        )
+    if report.trust == "unknown":
+        raise CouldNotVerify(
+            f"{path}: every byte is as listed and signed by {report.signer}, which is not trusted on this machine",
+            hint="learn the fingerprint from the maker by another way: --key FINGERPRINT, or bundle.keys.trust",
+        )
+    return _describe(report)
+
+
+def _describe(report: BundleReport) -> str:
+    how = {"pinned": "a trusted key", "first use": "a key trusted here since its first use"}[report.trust]
+    lines = [
+        f"verified: {report.files} files, {report.size_bytes / 1e6:.1f} MB, every byte as listed",
+        f"signed by {how}: {report.signer}",
+        f"list: sha256 {report.list_sha256}",
+        f"repository: commit {report.about['commit']}",
+    ]
+    if report.about["base"]:
+        lines.append(f"a difference: it needs the bundle whose list has sha256 {report.about['base']}")
+    lines += [f"note: {name}: {text}" for name, text in sorted(report.about["contents"]["licence_notes"].items())]
+    return "\n".join(lines)
+
+
+def make_signing_key(to: str) -> str:
+    """`bundle.keys.make`: a new key, and what to do with its fingerprint."""
+    path = _key_path(to)
+    signer = make_key(path)
+    return f"{path}\n{_about(signer)}\ntell this fingerprint to those who will verify, by another way than the bundle"
+
+
+def show_keys(key: str) -> str:
+    """`bundle.keys.show`: this user's key, if there is one, and the keys trusted on this machine."""
+    path = _key_path(key)
+    lines = [_about(load_key(path))] if path.exists() or key else [f"no signing key in {path}"]
+    try:
+        known = trusted_keys()
+    except Refused as error:
+        raise translated(error) from error
+    lines += [f"trusted here ({how}): {fingerprint}" for fingerprint, how in sorted(known.items())]
+    return "\n".join(lines)
+
+
+def _about(signer: Signer) -> str:
+    return f"fingerprint {signer.fingerprint}\n{signer.public_pem.rstrip()}"

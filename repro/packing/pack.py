@@ -1,0 +1,231 @@
+"""`invoke bundle.pack`: everything chosen, gathered, described, written and signed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from repro.errors import CouldNotRun, UsageError
+from repro.fetching import Cache, fetch_files
+from repro.images.build import build_images, files_needed
+from repro.images.commands import architectures, obtainable
+from repro.images.spec import Image
+from repro.installer.archive import Archive
+from repro.installer.listing import FORMAT, Refused
+from repro.locks.model import LockedFile
+from repro.packing import contents, repository, runs
+from repro.packing.host_wheels import PYTHONS, load_host_wheels
+from repro.packing.script import install_script
+from repro.packing.signing import Signer, envelope
+from repro.packing.statements import image_statement, run_statement
+from repro.packing.verify import translated
+from repro.packing.writer import Item, hashed, write_bundle
+from repro.paths import Paths
+from repro.progress_display import progress_on
+from repro.sbom import make_sbom
+
+Say = Callable[[str], None]
+_SIZE = re.compile(r"([0-9]+)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_READ_ME = """\
+{name}: a bundle that is installed without a network.
+
+    tar -xf {file} install.py
+    sha256sum install.py                 # compare with what its maker told you by another way
+    python3 install.py {file} --key FINGERPRINT
+
+{parts}The fingerprint of the maker's key comes from the maker, by another way than this file.
+docs/guide-airgap.md (below tree/) tells the whole, and how to verify everything with sha256sum, openssl and jq alone.
+"""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The command line of a packing, parsed.
+
+    Attributes:
+        arch: 'amd64', 'arm64', both with a comma, or '' for this machine's.
+        run: a run's name, 'latest', or '' for none.
+        run_detail: as `runs.pack_run`.
+        include: of `contents.INCLUDABLE`.
+        since: an earlier bundle whose files are left out.
+        part_size_bytes: 0 for one file.
+    """
+
+    arch: str = ""
+    with_sources: bool = False
+    run: str = ""
+    run_detail: str = ""
+    include: tuple[str, ...] = ()
+    since: Path | None = None
+    part_size_bytes: int = 0
+    fetch: bool = True
+
+
+def parse_size(text: str) -> int:
+    """'4GB', '650MB', '2GiB' or bytes; '' is 0.
+
+    Raises:
+        UsageError: anything else.
+    """
+    match = _SIZE.fullmatch(text.strip()) if text else None
+    if text and match is None:
+        raise UsageError(f"--part-size {text!r} is not a size", hint="such as 650MB, 4GB or 4GiB")
+    if match is None:
+        return 0
+    unit: int = (1024 if match.group(3) else 1000) ** _POWERS[match.group(2).upper()]
+    return int(match.group(1)) * unit
+
+
+def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Say) -> list[Path]:
+    """Pack a bundle.
+
+    Args:
+        paths: of the checkout, which must be at a commit.
+        choices: what goes in.
+        signer: None for an unsigned one.
+        to: the file to write, NAME.tar; '' for one below artifacts/bundles named by commit and architectures.
+        say: told what was chosen and written.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError, CouldNotRun, VerificationFailed: what was asked for is not there, or is not what it should be.
+    """
+    commit = repository.head(paths.root)
+    chosen = architectures(choices.arch)
+    target = Path(to).absolute() if to else _default_target(paths, commit, chosen, choices.since)
+    if target.suffix != ".tar":
+        raise UsageError(f"--to {to}: a bundle's name ends in .tar", hint=f"--to {to}.tar")
+    packed = (
+        [runs.pack_run(paths, choices.run, choices.run_detail, "checkpoint" in choices.include)] if choices.run else []
+    )
+    for line in [*runs.describe(packed), *(contents.LICENCE_NOTES[name] for name in choices.include)]:
+        say(f"note: {line}")
+    images = _images(paths, chosen, choices, say)
+    wheels = load_host_wheels(paths.root, chosen)
+    sources = contents.locked_sources(paths, images) if choices.with_sources else []
+    _bring(paths, [*wheels, *sources], choices.fetch)
+    items = [
+        *contents.repository_items(repository.files_at(paths.root, commit)),
+        *contents.image_items(images),
+        *contents.wheel_items(paths, wheels),
+        *(contents.source_items(paths, images, sources) if choices.with_sources else ()),
+        *contents.included_items(paths, choices.include),
+        *(item for run in packed for item in run.items),
+        *_attestations(images, packed, commit, signer),
+        Item.of_bytes("sbom.cdx.json", make_sbom(paths, images, wheels, commit, choices.include)),
+        Item.of_bytes("install.py", install_script(), executable=True),
+        Item.of_bytes("README.txt", _read_me(target, choices).encode()),
+    ]
+    items = sorted(
+        {item.path: item for item in items}.values(),
+        key=lambda item: (item.path != "install.py", item.path.startswith("tree/"), item.path),
+    )
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "name": target.stem,
+        "commit": commit,
+        "architectures": chosen,
+        "pythons": list(PYTHONS),
+        "contents": contents.summary(images, choices.include, choices.with_sources),
+        "runs": [{"name": run.name, "detail": choices.run_detail or "full"} for run in packed],
+        "unpacked_bytes": contents.unpacked_bytes(images, wheels),
+        "part_size_bytes": choices.part_size_bytes,
+        "public_key": signer.public_pem if signer else "",
+        "base": "",
+    }
+    if choices.since is not None:
+        items, about["base"] = _difference(items, choices.since)
+    with progress_on("pack") as progress:
+        written = write_bundle(target, items, about, signer, progress)
+    carried = sum(item.size_bytes for item in items if not item.in_base)
+    say(
+        f"{len(items)} files, {carried / 1e6:.1f} MB carried"
+        + (f", {_left(items)} left to the base" if about["base"] else "")
+    )
+    say(f"signed by {signer.fingerprint}" if signer else "NOT SIGNED: nobody can verify it")
+    return written
+
+
+def _default_target(paths: Paths, commit: str, chosen: Sequence[str], since: Path | None) -> Path:
+    name = f"lstm-ctc-bundle-{commit[:12]}-{'-'.join(chosen)}" + ("-difference" if since else "")
+    return paths.artifacts / "bundles" / f"{name}.tar"
+
+
+def _read_me(target: Path, choices: Choices) -> str:
+    first = target.name + (".001" if choices.part_size_bytes else "")
+    parts = "All parts lie in one folder; the first one is named.\n" if choices.part_size_bytes else ""
+    if choices.since is not None:
+        parts += "This is a difference: add --base and the earlier bundle, or the folder it was installed into.\n"
+    return _READ_ME.format(name=target.stem, file=first, parts=parts)
+
+
+def _images(paths: Paths, chosen: Sequence[str], choices: Choices, say: Say) -> dict[str, dict[str, Image]]:
+    images: dict[str, dict[str, Image]] = {}
+    for architecture in chosen:
+        made = obtainable(paths, architecture, lambda _: None)
+        names = contents.images_to_pack(paths, made, architecture, choices.include)
+        needed = files_needed(paths, names, [architecture])
+        if needed and choices.fetch:
+            fetch_files(paths.root, needed.values())
+        images[architecture] = build_images(paths, names, architecture, say)
+    return images
+
+
+def _bring(paths: Paths, files: Sequence[LockedFile], fetch: bool) -> None:
+    cache = Cache(paths.root)
+    missing = [file for file in files if cache.path(file.sha256) is None]
+    if missing and not fetch:
+        raise CouldNotRun(f"{len(missing)} locked files are not fetched, such as {missing[0].entry}",
+                          hint="pack without --offline")  # fmt: skip
+    if missing:
+        fetch_files(paths.root, missing)
+
+
+def _attestations(
+    images: contents.Images, packed: Sequence[runs.PackedRun], commit: str, signer: Signer | None
+) -> list[Item]:
+    items = [
+        Item.of_bytes(
+            f"attestations/image-{name}.{architecture}.dsse.json", envelope(image_statement(image, commit), signer)
+        )
+        for architecture, named in images.items()
+        for name, image in named.items()
+    ]
+    for run in packed:
+        data = next(item for item in run.items if item.path.endswith("/record.json"))
+        content = data.content()
+        items.append(
+            Item.of_bytes(
+                f"attestations/run-{run.name}.dsse.json", envelope(run_statement(json.loads(content), content), signer)
+            )
+        )
+    return items
+
+
+def _difference(items: Sequence[Item], since: Path) -> tuple[list[Item], str]:
+    """Mark what the earlier bundle carries; small files that describe this bundle are always carried."""
+    try:
+        archive = Archive(since)
+        archive.close()
+    except Refused as error:
+        raise translated(error) from error
+    known = {entry.sha256 for entry in archive.listing.entries if entry.offset >= 0}
+    with progress_on("compare") as progress:
+        found = hashed(items, progress)
+    marked = [
+        replace(item, in_base=True) if item.sha256 in known and item.path.startswith("tree/") else item
+        for item in found
+    ]
+    return marked, archive.listing.sha256
+
+
+def _left(items: Sequence[Item]) -> str:
+    left = [item for item in items if item.in_base]
+    return f"{len(left)} files, {sum(item.size_bytes for item in left) / 1e6:.1f} MB"

@@ -1,0 +1,44 @@
+"""install.py, the one file at a bundle's root, joined from the modules of repro/installer."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+_MODULES = ("ed25519", "listing", "archive", "base", "trust", "install")
+_HEAD = '''#!/usr/bin/env python3
+"""Verify and install a bundle: `python3 install.py BUNDLE.tar --key FINGERPRINT`.
+
+Needs Python 3.9 or later and nothing else: no network, no root, no package. Everything is verified before anything is
+written. It is joined from the modules of repro/installer in the repository, unchanged but for their imports of each
+other. A recipe that verifies the same without it stands in docs/guide-airgap.md.
+
+Exit codes: 0 done, 2 wrong use, 3 verification failed, 4 could not verify or could not install.
+"""
+
+import sys
+
+if sys.version_info < (3, 9):
+    sys.exit("install.py needs Python 3.9 or later; this is %d.%d" % sys.version_info[:2])
+'''
+
+
+def install_script() -> bytes:
+    """The text of install.py: deterministic, ASCII, nothing in it but the standard library's imports."""
+    folder = Path(__file__).parent.parent / "installer"
+    return "\n".join([_HEAD, *(_body((folder / f"{name}.py").read_text("ascii")) for name in _MODULES)]).encode("ascii")
+
+
+def _body(source: str) -> str:
+    """A module without its docstring and without its imports of its siblings."""
+    lines = source.splitlines()
+    tree = ast.parse(source)
+    dropped: set[int] = set()
+    for position, node in enumerate(tree.body):
+        is_docstring = position == 0 and isinstance(node, ast.Expr)
+        is_sibling = isinstance(node, ast.ImportFrom) and str(node.module).startswith("repro.installer.")
+        if is_docstring or is_sibling:
+            dropped.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    title = f"# ---- repro/installer: {str(ast.get_docstring(tree)).splitlines()[0]}"
+    kept = "\n".join(line for number, line in enumerate(lines, 1) if number not in dropped)
+    return f"{title}\n\n{kept.strip()}\n"

@@ -1,0 +1,44 @@
+"""Writing the report's files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from repro.files import write_atomic
+from repro.report import markdown, plots
+from repro.report.view import make_view
+from repro.templates import html_templates, text_templates
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(record: Mapping[str, Any], folder: Path) -> None:
+    """Write report.md and report.html into a run's folder.
+
+    Args:
+        record: a whole record, its verdict included.
+        folder: where record.json lies.
+    """
+    write_atomic(folder / "report.md", render_markdown(record).encode())
+    write_atomic(folder / "report.html", render_html(record).encode())
+
+
+def render_markdown(record: Mapping[str, Any]) -> str:
+    """The report as Markdown; every value in it is escaped."""
+    return text_templates(_TEMPLATES, markdown.escape).get_template("report.md.j2").render(
+        view=make_view(record)
+    )  # fmt: skip
+
+
+def render_html(record: Mapping[str, Any]) -> str:
+    """The report as one HTML file that needs no network: style and plots are inside."""
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return html_templates(_TEMPLATES).get_template("report.html.j2").render(
+        view=make_view(record),
+        style=Markup(style),  # noqa: S704 - a file of this package, nothing of the record
+        plots=plots.draw(record),
+    )  # fmt: skip
