@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Collection, task
 
-from repro.tasking import exit_with_verdict, help_for, reporting
+from repro.cli.tasking import exit_with_verdict, help_for, reporting
 
 _RUN_OPTIONS = ("data", "checkpoint", "engine", "toolchain", "device", "devices", "precision",
                 "precision-mode", "decode", "beam-width", "lm-alpha", "split", "loop", "skip-bad", "force",
@@ -33,8 +33,8 @@ _STAGES = {
 def _options(bs, force=False, engine="auto", toolchain="auto", offline=False, data="", checkpoint="", devices="",
              **request):  # fmt: skip
     from repro.graph.pipeline import Request, parse_batch_sizes
-    from repro.reproduce import Options
-    from repro.target import parse_devices
+    from repro.run.reproduce import Options
+    from repro.run.target import parse_devices
 
     return Options(
         request=Request(batch_sizes=parse_batch_sizes(bs), **request),
@@ -49,8 +49,8 @@ def _options(bs, force=False, engine="auto", toolchain="auto", offline=False, da
 
 
 def _here():
-    from repro.console import Console
-    from repro.paths import Paths
+    from repro.base.paths import Paths
+    from repro.display.console import Console
 
     return Paths.of_checkout(), Console()
 
@@ -66,8 +66,8 @@ def reproduce(
 
     What is stored already is not run again. The record and the reports are written into artifacts/runs/latest.
     """
-    from repro import reproduce as run
     from repro.report import terminal_summary
+    from repro.run import reproduce as run
 
     paths, console = _here()
     options = _options(
@@ -92,7 +92,7 @@ def _stage_task(name):
         precision="fp32", precision_mode="", decode="Greedy", beam_width=10, lm_alpha=0.1, split="dev", loop=100,
         skip_bad=False, force=False, offline=False,
     ):  # fmt: skip
-        from repro.reproduce import run_stages
+        from repro.run.reproduce import run_stages
 
         paths, console = _here()
         options = _options(
@@ -117,7 +117,7 @@ def doctor(c, engine="auto"):
 
     Looks at the machine, its engines, data, checkpoint, sources and disk space: ok, missing or deviates.
     """
-    from repro.doctor import examine
+    from repro.cli.doctor import examine
 
     paths, _ = _here()
     print(examine(paths, engine))
@@ -131,7 +131,7 @@ def toolchain(c, engine="auto"):
     Each component with its status and the probe that told it, run in every image that is built here; driver, firmware
     and chip are this host's.
     """
-    from repro.reproduce import compatibility_table
+    from repro.run.reproduce import compatibility_table
 
     paths, console = _here()
     print(compatibility_table(paths, console, engine))
@@ -144,7 +144,7 @@ def accept_cann_licence(c):
 
     Recorded in data/user.lock.json. Without it nothing of CANN is installed.
     """
-    from repro import user_lock
+    from repro.base import user_lock
 
     user_lock.accept(_here()[0], "CANN")
     print(f"accepted, and recorded in data/user.lock.json: {user_lock.LICENCES['CANN']}")
@@ -241,7 +241,7 @@ def lock_verify(c):
 @reporting
 def store_gc(c):
     """Remove stored results that no run refers to."""
-    from repro.reproduce import collect_garbage
+    from repro.run.reproduce import collect_garbage
 
     paths, console = _here()
     collect_garbage(paths, console.say)
@@ -254,7 +254,7 @@ def demo_train(c, epochs=0, engine="auto"):
 
     Runs in its container, and goes on where it was killed.
     """
-    from repro.demo import train
+    from repro.run.demo_training import train
 
     paths, console = _here()
     train(paths, console, engine, epochs)
@@ -334,7 +334,7 @@ def test(c, unit=False, keep=""):
 
     The stages are also held to Python 3.7. Exit code 1 when anything fails.
     """
-    from repro.checks import run_tests
+    from repro.cli.checks import run_tests
 
     run_tests(_here()[0].root, unit_only=unit, expression=keep)
 
@@ -484,6 +484,6 @@ def _namespace():
 ns = _namespace()
 
 if __name__ == "__main__":
-    from repro.main import main
+    from repro.cli.main import main
 
     main()

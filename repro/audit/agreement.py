@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from repro.audit import scoring
 from repro.audit.leaves import leaves
-from repro.errors import VerificationFailed
+from repro.base.errors import VerificationFailed
 
 
 @dataclass(frozen=True)

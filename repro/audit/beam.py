@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from repro.errors import VerificationFailed
+from repro.base.errors import VerificationFailed
 
 LOG_ZERO = -99999999.0
 SEARCHED_FROM = 0.1  # of a frame's probability is not the blank's: less than this, and the frame is left out

@@ -10,13 +10,13 @@ from pathlib import Path
 from repro.audit.claims import REFUTED, Examination, Outcome
 from repro.audit.evidence import RECORD, Evidence, open_run
 from repro.audit.verify import verify_run
-from repro.errors import CouldNotVerify
-from repro.files import remove_tree
-from repro.installer.base import KEPT
-from repro.installer.listing import LIST_NAME, Refused
+from repro.base.errors import CouldNotVerify
+from repro.base.files import remove_tree
+from repro.base.paths import Paths
+from repro.packing.installer.base import KEPT
+from repro.packing.installer.listing import LIST_NAME, Refused
 from repro.packing.runs import RECEIVED
 from repro.packing.verify import BundleReport, translated, verify_bundle, verify_installed
-from repro.paths import Paths
 
 _TRUSTED = ("pinned", "first use")
 
@@ -85,7 +85,7 @@ def _examine_signature(it: Examination, report: BundleReport) -> None:
 
 def _write_files(path: Path, target: Path, signer: str) -> None:
     """The bundle's files, as install.py writes them, nothing started; whether the key is trusted is a claim above."""
-    from repro.installer.install import run
+    from repro.packing.installer.install import run
 
     accepted = ["--key", signer] if signer else ["--allow-unsigned"]
     try:

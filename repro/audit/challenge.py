@@ -10,16 +10,16 @@ from typing import Any, Optional
 
 from repro.audit.claims import Outcome
 from repro.audit.evidence import Evidence
-from repro.errors import CouldNotVerify
+from repro.base.errors import CouldNotVerify
+from repro.base.files import remove_tree
+from repro.base.paths import Paths
+from repro.container.image import Image
 from repro.fetching import Cache
-from repro.files import remove_tree
 from repro.images.build import Say, build_images, files_needed, load_pins, recipes_of
 from repro.images.compile import why_left_out
 from repro.images.definition import image_names, load_definition
-from repro.images.spec import Image
 from repro.locks.debian import verify_debian_chain
 from repro.locks.model import DebLock, LockedFile
-from repro.paths import Paths
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from repro.errors import BundleError, CouldNotVerify, VerificationFailed
+from repro.base.errors import BundleError, CouldNotVerify, VerificationFailed
 
 PROVEN = "proven here"
 ATTESTED = "attested"

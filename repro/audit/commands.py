@@ -8,10 +8,10 @@ from pathlib import Path
 from repro.audit.claims import STATUSES, Outcome
 from repro.audit.evidence import Evidence, open_run
 from repro.audit.page import sentence, write_page
-from repro.console import Console
-from repro.errors import UsageError
-from repro.inputs import DEMO
-from repro.paths import Paths
+from repro.base.errors import UsageError
+from repro.base.paths import Paths
+from repro.display.console import Console
+from repro.run.inputs import DEMO
 
 Say = Callable[[str], None]
 LATEST = "latest"
@@ -40,7 +40,7 @@ def verify(paths: Paths, subject: str, data: str, checkpoint: str, key: str, to:
     """
     from repro.audit.bundles import is_run, verify_a_bundle
     from repro.audit.verify import verify_run
-    from repro.files import sha256_bytes
+    from repro.base.files import sha256_bytes
 
     place = _run_folder(paths, subject)
     if not is_run(place) and place.exists():

@@ -10,7 +10,7 @@ from repro.audit.agreement import Compared, closeness, compare_file
 from repro.audit.claims import ATTESTED, Examination, Outcome
 from repro.audit.evidence import Evidence
 from repro.audit.leaves import differences
-from repro.errors import BundleError
+from repro.base.errors import BundleError
 
 _OF_THE_DEVICE = ("convert", "infer", "measure", "compare")
 _ASKED = ("batch_sizes", "decode", "split", "skip_bad")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repro.errors import CouldNotVerify, UsageError, VerificationFailed
-from repro.files import sha256_bytes
+from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.base.files import sha256_bytes
+from repro.base.paths import Paths
 from repro.graph.digests import FileDigest, StatCache, digest_folder
-from repro.paths import Paths
 
 RECORD = "record.json"
 RECEIVED = "results"

@@ -9,13 +9,13 @@ from typing import Any
 from repro.audit.claims import ATTESTED, Examination, Outcome
 from repro.audit.evidence import Evidence, parse_json
 from repro.audit.leaves import differences
-from repro.errors import CouldNotVerify
+from repro.base.errors import CouldNotVerify
+from repro.base.files import sha256_bytes, sha256_file
+from repro.container.image import Image, Layer
 from repro.fetching import Cache
-from repro.files import sha256_bytes, sha256_file
 from repro.images.build import BASE_ENV, LayerRecipe, load_pins, recipes_of
 from repro.images.definition import load_definition
 from repro.images.oci import compute_image
-from repro.images.spec import Image, Layer
 from repro.locks.debian import verify_debian_chain
 from repro.locks.model import DebLock, LockedFile
 

@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 import repro.report
 from repro.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED, Outcome
-from repro.files import pretty_json, sha256_bytes, write_atomic
+from repro.base.files import pretty_json, sha256_bytes, write_atomic
+from repro.base.templates import html_templates, text_templates
 from repro.report import markdown
-from repro.templates import html_templates, text_templates
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STYLE = Path(repro.report.__file__).parent / "templates" / "report.css"

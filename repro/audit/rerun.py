@@ -14,16 +14,16 @@ from repro.audit.compare import compare_runs
 from repro.audit.evidence import Evidence, open_run
 from repro.audit.results import validity
 from repro.audit.stages import request_of
-from repro.console import Console
-from repro.files import remove_tree
+from repro.base.files import remove_tree
+from repro.base.paths import Paths
+from repro.display.console import Console
 from repro.graph.digests import StatCache, digest_source
 from repro.graph.pipeline import Node, Output, StageDefinition
 from repro.graph.runner import Done
-from repro.host import architecture
-from repro.inputs import DEMO, demo_checkpoint_path, find_data, users_checkpoint
-from repro.paths import Paths
-from repro.reproduce import Options, Session, graph_of, reproduce
-from repro.target import PINNED, PORTABLE, lacking_for_pinned
+from repro.machine.facts import architecture
+from repro.run.inputs import DEMO, demo_checkpoint_path, find_data, users_checkpoint
+from repro.run.reproduce import Options, Session, graph_of, reproduce
+from repro.run.target import PINNED, PORTABLE, lacking_for_pinned
 
 HONESTY = StageDefinition("honesty", "runtime", whole_machine=True, host_bound=True, timeout_s=2 * 3600.0)
 _NAMES = ("the record", "this machine")

@@ -11,8 +11,8 @@ from repro.audit import arithmetic, beam, scoring
 from repro.audit.claims import ATTESTED, Examination, Outcome
 from repro.audit.evidence import Evidence, Stored, parse_json
 from repro.audit.leaves import differences
-from repro.errors import CouldNotVerify, VerificationFailed
-from repro.files import sha256_bytes
+from repro.base.errors import CouldNotVerify, VerificationFailed
+from repro.base.files import sha256_bytes
 
 PRINTED = 1e-6  # relative: what a tool rounds away when it prints
 ROUNDING = 1e-9  # relative: two orders of summation, or two ways to write a percentile

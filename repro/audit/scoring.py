@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from repro.audit import arithmetic, beam
-from repro.errors import VerificationFailed
+from repro.base.errors import VerificationFailed
 
 FRAMES = 195
 PUBLISHED, COMPLETE = "published", "complete"

@@ -9,14 +9,14 @@ from typing import Any
 from repro.audit.claims import Examination, Outcome
 from repro.audit.evidence import Evidence, Stored
 from repro.audit.leaves import differences
-from repro.errors import BundleError, CouldNotVerify
+from repro.base.errors import BundleError, CouldNotVerify
 from repro.graph.code import read_code
 from repro.graph.digests import FileDigest, StatCache, digest_of_files, digest_source
 from repro.graph.keys import FORMAT, STAGE_ENV
 from repro.graph.pipeline import ISA_EXACT, PRECISIONS, Node, Output, Request, Source
 from repro.graph.store import fingerprint_of
-from repro.inputs import DEMO
-from repro.reproduce import graph_of
+from repro.run.inputs import DEMO
+from repro.run.reproduce import graph_of
 
 _UNKNOWN_PLACE = Path("given by the user")
 _OBSERVED = ("cached", "observations")

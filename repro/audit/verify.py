@@ -8,27 +8,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from repro import record as records
-from repro import toolchain
 from repro.audit.claims import ATTESTED, REFUTED, Examination, Outcome
 from repro.audit.evidence import Evidence
 from repro.audit.images import examine_images
 from repro.audit.leaves import differences, is_observation, leaves
 from repro.audit.results import examine_results
 from repro.audit.stages import examine_code, examine_graph, examine_stages
-from repro.crate import METADATA, crate_files, described_files
-from repro.errors import CouldNotVerify, VerificationFailed
-from repro.files import sha256_bytes, sha256_file
+from repro.base.errors import CouldNotVerify, VerificationFailed
+from repro.base.files import sha256_bytes, sha256_file
+from repro.base.toml import read_toml
 from repro.graph.digests import StatCache, digest_source
-from repro.inputs import DEMO, demo_checkpoint_path
-from repro.published import Published, load_published
-from repro.record import identity_of
+from repro.guide import toolchain
+from repro.guide.published import Published, load_published
+from repro.guide.verdict import is_excepted, verdict
+from repro.images.archives import load_sources, source_names
 from repro.report import write_report
-from repro.reproduce import PINNED_DEVIATING
-from repro.sources import load_sources, source_names
-from repro.target import PINNED, PORTABLE
-from repro.toml import read_toml
-from repro.verdict import is_excepted, verdict
+from repro.report.crate import METADATA, crate_files, described_files
+from repro.run import record as records
+from repro.run.inputs import DEMO, demo_checkpoint_path
+from repro.run.record import identity_of
+from repro.run.reproduce import PINNED_DEVIATING
+from repro.run.target import PINNED, PORTABLE
 
 _SCHEMA = Path(records.__file__).with_name("record.schema.json")
 KNOWN = ("checkpoint", "data", "engine", "host", "identity", "image_layers", "image_manifests", "images", "metrics",

@@ -12,15 +12,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro import host
+from repro.base.errors import VerificationFailed
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure
 from repro.bench.workbench import StageRun, Workbench
-from repro.console import Console
-from repro.errors import VerificationFailed
+from repro.display.console import Console
 from repro.graph.pipeline import Request
 from repro.images.commands import obtainable
-from repro.inputs import DEMO
-from repro.reproduce import Options, run_stages
+from repro.machine import facts
+from repro.run.inputs import DEMO
+from repro.run.reproduce import Options, run_stages
 
 GOAL = "4 features"
 _RATE_HZ = 16000
@@ -56,7 +56,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
         return float(sum(json.loads((runs["kaldi"][-1].obs / "times.json").read_bytes()).values()))
 
     candidates = {"one": lambda: ours("one", 1), "all": lambda: ours("all", cores)}
-    if "kaldi" in obtainable(bench.paths, host.architecture(), bench.say):
+    if "kaldi" in obtainable(bench.paths, facts.architecture(), bench.say):
         candidates["kaldi"] = kaldis
     else:
         bench.say("features: Kaldi's own programs are not here, since its source archive is not; no ratio to them")

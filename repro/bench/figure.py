@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from repro.errors import BundleError
+from repro.base.errors import BundleError
 
 AT_LEAST = ">="
 AT_MOST = "<="

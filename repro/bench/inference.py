@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repro.base.errors import VerificationFailed
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure, shown
 from repro.bench.inputs import Inputs, demo_inputs
 from repro.bench.workbench import Workbench
-from repro.errors import VerificationFailed
 
 GOAL = "1 inference"
 OURS = "ours"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.bench.workbench import Workbench
-from repro.console import Console
+from repro.display.console import Console
 from repro.graph.pipeline import Request
-from repro.inputs import DEMO, demo_checkpoint_path
-from repro.reproduce import Options, run_stages
+from repro.run.inputs import DEMO, demo_checkpoint_path
+from repro.run.reproduce import Options, run_stages
 
 BATCH_SIZE = 8
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.errors import VerificationFailed
-from repro.files import pretty_json
+from repro.base.errors import VerificationFailed
+from repro.base.files import pretty_json
 
 _FRAMES, _CLASSES = 195, 41
 _ROW_BYTES = _CLASSES * 4

@@ -12,14 +12,14 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from repro import host
+from repro.base.errors import CouldNotVerify
+from repro.base.paths import Paths
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure
 from repro.bench.workbench import Workbench
-from repro.errors import CouldNotVerify
 from repro.fetching.cache import Cache
 from repro.images.build import files_needed
 from repro.images.rootfs import SANDBOX_IMAGE
-from repro.paths import Paths
+from repro.machine import facts
 from repro.report.timeline import IMAGE, LAYER, PHASE, STAGE, Span, covered_s, spans_of
 
 GOAL = "7 from nothing"
@@ -81,7 +81,7 @@ def _copy(root: Path, copy: Path) -> Path:
 def _give_fetched_files(root: Path, copy: Path) -> int:
     """Put what is fetched into the copy's cache, by hard link where that can be; returns how many files are absent."""
     theirs, absent = Cache(root), 0
-    for sha256 in files_needed(Paths(copy), _IMAGES, [host.architecture()]):
+    for sha256 in files_needed(Paths(copy), _IMAGES, [facts.architecture()]):
         path = theirs.path(sha256)
         if path is None:
             absent += 1
@@ -115,7 +115,7 @@ def _record(copy: Path) -> dict[str, Any]:
 
 def _check(copy: Path, first: Mapping[str, Any]) -> None:
     taken = [stage["key"] for stage in first["stages"] if stage["cached"]]
-    pins = json.loads((copy / "conf" / "locks" / "images.json").read_bytes())["images"][host.architecture()]
+    pins = json.loads((copy / "conf" / "locks" / "images.json").read_bytes())["images"][facts.architecture()]
     others = [name for name, identity in first["images"].items() if pins.get(name) != identity]
     if taken or others:
         raise CouldNotVerify(f"the run from nothing took {taken} from a store, or {others} are not the pinned images")

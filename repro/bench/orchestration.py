@@ -13,19 +13,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from repro import host
+from repro.base.errors import CouldNotVerify, EngineUnavailable
+from repro.base.files import sha256_bytes
+from repro.base.paths import Paths
 from repro.bench import workflow_peers as peers
 from repro.bench.figure import AT_MOST, Figure
 from repro.bench.workbench import Candidate, Sample, Workbench
-from repro.engines.base import Engine
-from repro.errors import CouldNotVerify, EngineUnavailable
-from repro.files import sha256_bytes
+from repro.container.job import Engine
 from repro.graph.digests import StatCache
 from repro.graph.keys import Keys, Machine
 from repro.graph.pipeline import Node, Output, StageDefinition
 from repro.graph.runner import Done, Given, Runner
 from repro.graph.store import Store
-from repro.paths import Paths
+from repro.machine import facts
 
 GOAL = "6 orchestration"
 _ENTRIES = 10_000
@@ -232,7 +232,7 @@ def _overheads(bench: Workbench) -> Iterator[Figure]:
     bounds = {"sandbox": 0.1, "docker": 0.4}
     engines: dict[str, Engine] = {"sandbox": bench.engine}
     try:
-        from repro.engines.select import choose
+        from repro.run.engine_choice import choose
 
         engines["docker"] = choose("docker", bench.paths).engine
     except EngineUnavailable as error:
@@ -247,7 +247,7 @@ def _overheads(bench: Workbench) -> Iterator[Figure]:
             inputs = {"before": Output(f"s{number - 1}")} if number else {}
             key = f"s{number}"
             nodes[key] = Node(key, StageDefinition("nothing", _IMAGE), inputs, {"number": tiny.new()})
-        return tiny.run(engine, host.given(), nodes)[0] / length
+        return tiny.run(engine, facts.given(), nodes)[0] / length
 
     samples = bench.interleaved(
         {name: functools.partial(one, engine) for name, engine in engines.items()}, 3 if bench.quick else 7

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.files import remove_tree, sha256_file
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure
 from repro.bench.workbench import Workbench
-from repro.errors import CouldNotRun, VerificationFailed
-from repro.files import remove_tree, sha256_file
 
 GOAL = "packing"
 MB = 1_000_000
@@ -163,9 +163,9 @@ def _child(work: str, first: Path, second: Path, *, one_core: bool = False, soun
 def _pack(source: Path, target: Path) -> dict[str, float | str]:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from repro.display.progress_display import progress_on
     from repro.packing.signing import signer_of
     from repro.packing.writer import Item, write_bundle
-    from repro.progress_display import progress_on
 
     signer = signer_of(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(_SEED).digest()))
     items = [Item.of_file(f"tree/files/{path.name}", path) for path in sorted(source.iterdir())]
@@ -188,7 +188,7 @@ def _verify(target: Path) -> dict[str, float | str]:
 
 
 def _fingerprint(target: Path) -> str:
-    from repro.installer.archive import Archive
+    from repro.packing.installer.archive import Archive
 
     archive = Archive(target)
     archive.close()

@@ -11,11 +11,11 @@ from typing import Any
 from markupsafe import Markup
 
 import repro.report
+from repro.base.templates import html_templates, text_templates
 from repro.bench import history
 from repro.bench.figure import AT_LEAST, Figure, shown
 from repro.report import markdown as markdown_text
 from repro.report.canvas import WIDTH, Canvas
-from repro.templates import html_templates, text_templates
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STYLE = Path(repro.report.__file__).parent / "templates" / "report.css"

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repro.base.errors import VerificationFailed
+from repro.base.files import pretty_json, sha256_file
 from repro.bench.figure import AT_MOST, Figure
 from repro.bench.inputs import BATCH_SIZE, Inputs, demo_inputs
 from repro.bench.workbench import StageRun, Workbench
-from repro.errors import VerificationFailed
-from repro.files import pretty_json, sha256_file
 
 GOAL = "3 pipeline"
 MANY, QUICK_MANY = 10_000, 160

@@ -8,14 +8,14 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
+from repro.base.errors import VerificationFailed
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure, shown
 from repro.bench.inputs import BATCH_SIZE, demo_inputs
 from repro.bench.workbench import Workbench
-from repro.console import Console
-from repro.errors import VerificationFailed
+from repro.display.console import Console
 from repro.graph.pipeline import PRECISIONS, Request
-from repro.inputs import DEMO
-from repro.reproduce import Options, run_stages
+from repro.run.inputs import DEMO
+from repro.run.reproduce import Options, run_stages
 
 GOAL = "2 reduced precision"
 SIZES, QUICK_SIZES = (1, 4, 8, 16, 32, 64), (8,)

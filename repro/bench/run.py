@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro import host
+from repro.base.errors import BundleError, UsageError
+from repro.base.files import pretty_json, remove_tree, write_atomic
+from repro.base.paths import Paths
 from repro.bench import history, page
 from repro.bench.figure import Figure
 from repro.bench.workbench import Workbench
-from repro.errors import BundleError, UsageError
-from repro.files import pretty_json, remove_tree, write_atomic
-from repro.paths import Paths
+from repro.machine import facts
 
 AREAS = ("inference", "precision", "pipeline", "features", "scoring", "orchestration", "packing", "scale", "nothing")
 FULL_ONLY = ("scale", "nothing")
@@ -100,7 +100,7 @@ def _document(
         "schema": SCHEMA,
         "kind": "full" if full else "quick",
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "host": host.facts(),
+        "host": facts.facts(),
         "load_before": round(load_before, 2),
         "figures": [figure.as_json() for figure in figures],
         "could_not": failures,

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.files import remove_tree, write_atomic
+from repro.base.paths import Paths
 from repro.bench.figure import AT_MOST, Figure
 from repro.bench.workbench import StageRun, Workbench
-from repro.errors import CouldNotRun, VerificationFailed
-from repro.files import remove_tree, write_atomic
-from repro.paths import Paths
 from repro.report.canvas import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Canvas
 
 GOAL = "8 scale"

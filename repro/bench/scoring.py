@@ -11,10 +11,10 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from repro.audit import arithmetic
+from repro.base.errors import VerificationFailed
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure
 from repro.bench.many_outputs import ManyOutputs, check_lines, make_outputs
 from repro.bench.workbench import StageRun, Workbench
-from repro.errors import VerificationFailed
 
 GOAL = "5 scoring"
 _BATCH_SIZE = 8

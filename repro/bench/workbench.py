@@ -14,16 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.engines.base import Engine, Job, Limits, Mount
+from repro.base.errors import CouldNotRun, StageFailed
+from repro.base.files import remove_tree
+from repro.base.paths import Paths
+from repro.container.image import Image
+from repro.container.job import Engine, Job, Limits, Mount
 from repro.engines.sandbox import SandboxEngine
-from repro.errors import CouldNotRun, StageFailed
-from repro.files import remove_tree
 from repro.graph.code import read_code, snapshot
 from repro.graph.keys import STAGE_ENV
 from repro.graph.log import StageLog
 from repro.images.rootfs import SANDBOX_IMAGE, ensure_rootfs, ensure_sandbox_tools
-from repro.images.spec import Image
-from repro.paths import Paths
 
 _ACCOUNT = "account.json"
 
@@ -103,14 +103,14 @@ class Workbench:
         """Images by name, fetched and built as far as they are missing."""
         missing = [name for name in names if name not in self._images]
         if missing:
-            from repro import host
             from repro.fetching import fetch_files
             from repro.images.build import build_images, files_needed
+            from repro.machine import facts
 
-            needed = files_needed(self.paths, missing, [host.architecture()])
+            needed = files_needed(self.paths, missing, [facts.architecture()])
             if needed:
                 fetch_files(self.paths.root, needed.values())
-            self._images.update(build_images(self.paths, missing, host.architecture(), self.say))
+            self._images.update(build_images(self.paths, missing, facts.architecture(), self.say))
         return {name: self._images[name] for name in names}
 
     def folder(self, name: str) -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.errors import CouldNotVerify
+from repro.base.errors import CouldNotVerify
 from repro.graph.store import Store
 
 VERSIONS = {"dvc": "3.67.1", "snakemake": "9.27.1"}

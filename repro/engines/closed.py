@@ -13,8 +13,8 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from repro.engines.base import Job, Mount
-from repro.errors import CouldNotRun
+from repro.base.errors import CouldNotRun
+from repro.container.job import Job, Mount
 
 HOME = "/tmp/home"  # noqa: S108 - inside the container, on its private tmpfs
 HOSTNAME = "stage"

@@ -23,7 +23,10 @@ from docker.utils.socket import frames_iter
 from requests.exceptions import RequestException
 
 import docker
-from repro.engines.base import Availability, Job, Mount, OnLine, Outcome
+from repro.base.errors import CouldNotRun, EngineUnavailable, VerificationFailed
+from repro.base.files import write_atomic
+from repro.container.image import Image
+from repro.container.job import Availability, Job, Mount, OnLine, Outcome
 from repro.engines.closed import (
     CLOSED,
     HOSTNAME,
@@ -41,10 +44,7 @@ from repro.engines.closed import (
 )
 from repro.engines.endpoint import Endpoint, sees_our_files, why_not
 from repro.engines.following import JOB_LABEL, Killer, Watch
-from repro.engines.owner import OWNER_LABEL, Owner
-from repro.errors import CouldNotRun, EngineUnavailable, VerificationFailed
-from repro.files import write_atomic
-from repro.images.spec import Image
+from repro.machine.owner import OWNER_LABEL, Owner
 
 ArchiveStream = Callable[[Sequence[Image]], Iterator[bytes]]
 

@@ -21,8 +21,8 @@ from docker.types import Mount as BindMount
 from requests.exceptions import RequestException
 
 import docker
-from repro.errors import EngineUnavailable
-from repro.files import canonical_json, remove_tree, sha256_bytes
+from repro.base.errors import EngineUnavailable
+from repro.base.files import canonical_json, remove_tree, sha256_bytes
 
 _USE_SANDBOX = "use `--engine sandbox`"
 _FIRST_WITH_CLONE3 = (20, 10, 10)

@@ -15,8 +15,8 @@ from typing import Any
 from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 
+from repro.base.errors import CouldNotRun
 from repro.engines.endpoint import Endpoint
-from repro.errors import CouldNotRun
 
 JOB_LABEL = "org.lstm-ctc-bundle.job"
 _GONE_EVENTS = ("destroy", "remove")  # Docker's word and Podman's

@@ -21,11 +21,11 @@ from pathlib import Path
 
 from docker.types import Ulimit
 
+from repro.base.errors import EngineUnavailable
 from repro.engines.docker_engine import ArchiveStream, DockerEngine, Habits
 from repro.engines.endpoint import Endpoint, on_hybrid_host
-from repro.engines.owner import Owner
 from repro.engines.spawner import on_a_lifeline, spawn
-from repro.errors import EngineUnavailable
+from repro.machine.owner import Owner
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 1.0

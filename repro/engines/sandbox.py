@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from repro.engines import cgroups
-from repro.engines.base import Availability, Job, Limits, OnLine, Outcome
+from repro.base.errors import BundleError, CouldNotRun, EngineUnavailable
+from repro.container.image import Image
+from repro.container.job import Availability, Job, Limits, OnLine, Outcome
 from repro.engines.closed import (
     CLOSED,
     HOME,
@@ -34,10 +35,9 @@ from repro.engines.closed import (
     passwd,
     tell_disarmed,
 )
-from repro.engines.emulation import emulation
 from repro.engines.spawner import on_a_lifeline, spawn
-from repro.errors import BundleError, CouldNotRun, EngineUnavailable
-from repro.images.spec import Image
+from repro.machine import cgroups
+from repro.machine.emulation import emulation
 
 # Not lib64/ld-linux-…: that is a link with an absolute target, which from outside the root leads into the host's files.
 _LOADERS = {

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from repro.errors import UsageError
+from repro.base.errors import UsageError
+from repro.display.progress import Progress
 from repro.fetching.cache import Cache
 from repro.locks.model import LockedFile, load_deb_lock, load_wheel_lock, lock_names
-from repro.progress import Progress
 
 __all__ = ["Cache", "fetch_all", "fetch_files", "locked_files"]
 
@@ -28,11 +28,11 @@ def fetch_files(root: Path, files: Iterable[LockedFile], progress: Progress | No
         UsageError: conf/site.toml is wrong.
         VerificationFailed, FetchError, CouldNotRun: as `repro.fetching.download.fetch`.
     """
+    from repro.display.progress_display import progress_on
     from repro.fetching.download import fetch
+    from repro.fetching.origins import sources_of
     from repro.fetching.session import http_session
     from repro.fetching.site import whereabouts
-    from repro.fetching.sources import sources_of
-    from repro.progress_display import progress_on
 
     where = whereabouts(root)
     with http_session(where) as session:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import requests
 
-from repro import user_lock
-from repro.errors import FetchError
+from repro.base import user_lock
+from repro.base.errors import FetchError
+from repro.base.paths import Paths
 from repro.fetching.session import http_session
 from repro.fetching.site import whereabouts
-from repro.paths import Paths
-from repro.sources import fetch_source, find_source, known_source, load_sources
+from repro.images.archives import fetch_source, find_source, known_source, load_sources
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 60

@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro.errors import CouldNotRun
-from repro.files import fsync_folder, sha256_file
+from repro.base.errors import CouldNotRun
+from repro.base.files import fsync_folder, sha256_file
 
 
 class Cache:

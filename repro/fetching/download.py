@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 import requests
 
-from repro.errors import BundleError, CouldNotRun, FetchError, VerificationFailed
+from repro.base.errors import BundleError, CouldNotRun, FetchError, VerificationFailed
+from repro.base.files import sha256_file
+from repro.display.progress import Progress
 from repro.fetching.cache import Cache, cache_error
-from repro.fetching.sources import Location, NotOfferedError, Source, redacted
-from repro.files import sha256_file
+from repro.fetching.origins import Location, NotOfferedError, Source, redacted
 from repro.locks.model import LockedFile
-from repro.progress import Progress
 
 _THREADS = 8
 _CHUNK_BYTES = 64 * 1024  # also what a cut connection may cost

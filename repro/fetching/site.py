@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repro.errors import UsageError
-from repro.fetching.apt_sources import AptClient, apt_client
-from repro.fetching.pip_config import PipClient, pip_client
-from repro.toml import read_toml
+from repro.base.errors import UsageError
+from repro.base.toml import read_toml
+from repro.fetching.apt_client import AptClient, apt_client
+from repro.fetching.pip_client import PipClient, pip_client
 
 _KEYS = {
     "debian": {"mirrors", "security_mirrors", "snapshot"},

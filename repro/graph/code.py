@@ -8,8 +8,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.errors import UsageError
-from repro.files import canonical_json, remove_tree, sha256_bytes
+from repro.base.errors import UsageError
+from repro.base.files import canonical_json, remove_tree, sha256_bytes
 from repro.graph.digests import StatCache
 
 _IMPORTS = "imports, version 1,"  # of a file with this content, by `_imported` as it is now

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.errors import CouldNotRun, VerificationFailed
-from repro.files import canonical_json, sha256_bytes, sha256_file
+from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.files import canonical_json, sha256_bytes, sha256_file
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from repro.container.image import Image
 from repro.graph.code import Modules, StageCode, read_code
 from repro.graph.digests import StatCache, digest_source
 from repro.graph.pipeline import ISA_EXACT, Node, Output, Source
 from repro.graph.store import Result
-from repro.images.spec import Image
 
 FORMAT = 1
 STAGE_ENV = {"PYTHONPATH": "/run/code"}

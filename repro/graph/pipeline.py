@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Union
 
-from repro.errors import UsageError
+from repro.base.errors import UsageError
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 PRECISIONS = ("fp32", "bf16")

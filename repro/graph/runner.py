@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from repro.engines.base import Engine, Job, Limits, Mount, Outcome
-from repro.errors import BundleError, StageFailed
-from repro.files import write_atomic
+from repro.base.errors import BundleError, StageFailed
+from repro.base.files import write_atomic
+from repro.container.job import Engine, Job, Limits, Mount, Outcome
+from repro.engines.npu_access import Access
 from repro.graph.code import snapshot
 from repro.graph.keys import STAGE_ENV, Keys
 from repro.graph.log import StageLog
 from repro.graph.pipeline import Node, Output, Source
 from repro.graph.store import Result, Store, Workspace, fingerprint_of
-from repro.npu_access import Access
 
 _PIDS = 1024
 _SIGKILL_EXIT = 137

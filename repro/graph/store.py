@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.errors import NonDeterministicResult
-from repro.files import canonical_json, fsync_folder, pretty_json, remove_tree, sha256_bytes
+from repro.base.errors import NonDeterministicResult
+from repro.base.files import canonical_json, fsync_folder, pretty_json, remove_tree, sha256_bytes
 from repro.graph.digests import FileDigest, StatCache, digest_folder, digest_of_files, missing_or_changed
 
 _MANY_FILES = 64

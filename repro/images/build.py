@@ -12,20 +12,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from repro.errors import CouldNotRun, UsageError, VerificationFailed
+from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
+from repro.base.files import canonical_json, pretty_json, sha256_bytes, write_atomic
+from repro.base.paths import Paths
+from repro.container.image import Image, Layer
 from repro.fetching import Cache
-from repro.files import canonical_json, pretty_json, sha256_bytes, write_atomic
 from repro.images import cost
+from repro.images.archives import known_source, load_sources, settled
 from repro.images.definition import ImageDefinition, LayerDefinition, image_names, load_definition
+from repro.images.layers.built import BuiltLock
+from repro.images.layers.debs import add_debs
+from repro.images.layers.tree import Spool, Tree
+from repro.images.layers.wheels import add_wheels
 from repro.images.oci import compute_image, publish
-from repro.images.spec import Image, Layer
-from repro.layers.built import BuiltLock
-from repro.layers.debs import add_debs
-from repro.layers.tree import Spool, Tree
-from repro.layers.wheels import add_wheels
 from repro.locks.model import load_deb_lock, load_wheel_lock
-from repro.paths import Paths
-from repro.sources import known_source, load_sources, settled
 
 INTERPRETER = "/usr/bin/python3"
 BASE_ENV = {
@@ -61,7 +61,7 @@ class LayerRecipe:
     def key(self) -> str:
         """Digest of everything that the layer's bytes depend on, the builder's own code included."""
         builders = _BUILT_LAYER_FILES if self.definition.kind == "built" else _BUILDER_FILES
-        code = Path(__file__).parent.parent / "layers"
+        code = Path(__file__).parent / "layers"
         return sha256_bytes(
             canonical_json(
                 {

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repro import host
-from repro.errors import UsageError
-from repro.files import atomic_writer
+from repro.base.errors import UsageError
+from repro.base.files import atomic_writer
+from repro.base.paths import Paths
 from repro.images.build import Say, build_images, describe_missing, files_needed, known_images, write_pins
 from repro.images.compile import why_left_out
 from repro.images.definition import image_names, load_definition
 from repro.images.oci import docker_archive_stream
-from repro.paths import Paths
+from repro.machine import facts
 
 _ARCHITECTURES = ("amd64", "arm64")
 
@@ -22,7 +22,7 @@ def architectures(option: str) -> list[str]:
     Raises:
         UsageError: anything else.
     """
-    names = [word.strip() for word in option.split(",")] if option else [host.architecture()]
+    names = [word.strip() for word in option.split(",")] if option else [facts.architecture()]
     for name in names:
         if name not in _ARCHITECTURES:
             raise UsageError(f"--arch {name!r} is not known", hint="amd64, arm64, or amd64,arm64")

@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from repro.engines.base import Engine
-from repro.engines.emulation import emulation
-from repro.errors import CouldNotRun, EngineUnavailable
-from repro.files import remove_tree
+from repro.base.errors import CouldNotRun, EngineUnavailable
+from repro.base.files import remove_tree
+from repro.base.paths import Paths
+from repro.base.user_lock import LICENCES, accepted
+from repro.container.image import Image
+from repro.container.job import Engine
+from repro.images.archives import copy_verified, how_to_get, load_sources, missing_sources
 from repro.images.definition import ImageDefinition
-from repro.images.spec import Image
-from repro.layers.built import BuiltLock, add_built, run_recipe
-from repro.layers.tree import Tree
-from repro.paths import Paths
-from repro.sources import copy_verified, how_to_get, load_sources, missing_sources
-from repro.user_lock import LICENCES, accepted
+from repro.images.layers.built import BuiltLock, add_built, run_recipe
+from repro.images.layers.tree import Tree
+from repro.machine.emulation import emulation
 
 
 def why_left_out(paths: Paths, definition: ImageDefinition, architecture: str) -> str:
@@ -85,7 +85,7 @@ def _engine(paths: Paths, toolchain: Image) -> Engine:
     Raises:
         CouldNotRun: the compilers are of an architecture that nothing here runs.
     """
-    from repro.engines.select import AUTO, choose
+    from repro.run.engine_choice import AUTO, choose
 
     emulated = emulation(toolchain.architecture)
     if not emulated.works:

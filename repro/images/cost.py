@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repro.engines.emulation import emulation
-from repro.layers.built import jobs_here
+from repro.images.layers.built import jobs_here
+from repro.machine.emulation import emulation
 
 # Processor time of Kaldi for arm64 on x86_64 under QEMU 7.2 (333 and 361 s) by that of Kaldi for x86_64 (32 and 37 s).
 EMULATED_FACTOR = 10.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repro.errors import UsageError
-from repro.toml import read_toml
+from repro.base.errors import UsageError
+from repro.base.toml import read_toml
 
 _KEYS = {"description", "python", "extends", "stages", "layers", "alternatives", "env", "optional", "site_packages"}
 _LOCKED_KINDS = ("debs", "wheels")

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.files import canonical_json, sha256_bytes, write_atomic
-from repro.images.spec import Image, Layer
-from repro.layers.tree import SOURCE_DATE_EPOCH
-from repro.paths import Paths
+from repro.base.files import canonical_json, sha256_bytes, write_atomic
+from repro.base.paths import Paths
+from repro.container.image import Image, Layer
+from repro.images.layers.tree import SOURCE_DATE_EPOCH
 
 CREATED = "2022-11-01T00:00:00Z"  # SOURCE_DATE_EPOCH in the config's spelling
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'

@@ -16,13 +16,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from repro import host
-from repro.errors import CouldNotRun, VerificationFailed
-from repro.files import remove_tree, sha256_bytes
+from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.files import remove_tree, sha256_bytes
+from repro.base.paths import Paths
+from repro.container.image import Image, Layer
 from repro.images.build import build_images
-from repro.images.spec import Image, Layer
-from repro.layers.tree import clean_path
-from repro.paths import Paths
+from repro.images.layers.tree import clean_path
+from repro.machine import facts
 
 SANDBOX_IMAGE = "sandbox"
 _UNPACKING = ".unpack."
@@ -53,7 +53,7 @@ def ensure_sandbox_tools(paths: Paths) -> Path:
     Raises:
         CouldNotRun: its locked files are not fetched.
     """
-    image = build_images(paths, [SANDBOX_IMAGE], host.architecture(), lambda _: None)[SANDBOX_IMAGE]
+    image = build_images(paths, [SANDBOX_IMAGE], facts.architecture(), lambda _: None)[SANDBOX_IMAGE]
     return ensure_rootfs(paths, image)
 
 

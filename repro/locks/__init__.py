@@ -20,14 +20,14 @@ __all__ = [
 
 
 def write_locks(root: Path, names: Sequence[str], log: Callable[[str], None]) -> None:
-    """Write locks anew from conf/intents and requirements/*.in: see `repro.locks.write.write_locks`."""
-    from repro.locks.write import write_locks as write  # needs HTTP, which readers of locks should not wait for
+    """Write locks anew from conf/intents and requirements/*.in: see `repro.resolving.write.write_locks`."""
+    from repro.resolving.write import write_locks as write  # needs HTTP, which readers of locks should not wait for
 
     write(root, names, log)
 
 
 def verify_chain(root: Path, log: Callable[[str], None]) -> None:
-    """Prove the hash of every locked .deb by Debian's own key: see `repro.locks.prove.verify_chain`."""
-    from repro.locks.prove import verify_chain as verify
+    """Prove the hash of every locked .deb by Debian's own key: see `repro.resolving.prove.verify_chain`."""
+    from repro.resolving.prove import verify_chain as verify
 
     verify(root, log)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.errors import CouldNotVerify, VerificationFailed
-from repro.files import sha256_bytes
+from repro.base.errors import CouldNotVerify, VerificationFailed
+from repro.base.files import sha256_bytes
 from repro.locks.model import Deb, DebLock, Index, LockedFile
 from repro.locks.openpgp import verify_cleartext
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.errors import CouldNotRun, UsageError
-from repro.files import canonical_json, pretty_json, sha256_bytes
+from repro.base.errors import CouldNotRun, UsageError
+from repro.base.files import canonical_json, pretty_json, sha256_bytes
 
 FORMAT = 1
 ARCHITECTURES = ("amd64", "arm64")

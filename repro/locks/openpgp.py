@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.errors import CouldNotVerify, VerificationFailed
+from repro.base.errors import CouldNotVerify, VerificationFailed
 
 
 @dataclass(frozen=True)

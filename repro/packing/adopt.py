@@ -12,17 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from repro import host
-from repro.engines.base import Engine
-from repro.engines.select import AUTO, choose
-from repro.errors import BundleError, CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
-from repro.files import pretty_json, write_atomic
+from repro.base.errors import BundleError, CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
+from repro.base.files import pretty_json, write_atomic
+from repro.base.paths import Paths
+from repro.container.image import Image
+from repro.container.job import Engine
 from repro.images.build import known_images, recipes_of
 from repro.images.definition import ImageDefinition, load_definition
 from repro.images.rootfs import SANDBOX_IMAGE, ensure_sandbox_tools
-from repro.images.spec import Image
-from repro.installer.base import KEPT
-from repro.paths import Paths
+from repro.machine import facts
+from repro.packing.installer.base import KEPT
+from repro.run.engine_choice import AUTO, choose
 
 IMAGES_FILE = "images.json"
 
@@ -66,9 +66,9 @@ def make_ready(paths: Paths) -> list[str]:
     Returns:
         What was done, a line each.
     """
-    images = adopt_layers(paths, host.architecture())
+    images = adopt_layers(paths, facts.architecture())
     ensure_sandbox_tools(paths)
-    lines = [f"images: {len(images)} for {host.architecture()}, every ID computed from its layers as listed"]
+    lines = [f"images: {len(images)} for {facts.architecture()}, every ID computed from its layers as listed"]
     try:
         choice = choose(AUTO, paths)
     except EngineUnavailable as error:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repro.errors import CouldNotVerify, UsageError, VerificationFailed
-from repro.installer.base import KEPT
-from repro.installer.listing import LIST_NAME, Refused
-from repro.installer.trust import trusted_keys
+from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.base.paths import Paths
+from repro.packing.installer.base import KEPT
+from repro.packing.installer.listing import LIST_NAME, Refused
+from repro.packing.installer.trust import trusted_keys
 from repro.packing.pack import Choices, Say, pack, parse_size
 from repro.packing.signing import Signer, default_key_path, load_key, make_key
 from repro.packing.verify import BundleReport, translated, verify_bundle, verify_installed
-from repro.paths import Paths
 
 
 def pack_bundle(

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.errors import CouldNotRun, UsageError
+from repro.base.errors import CouldNotRun, UsageError
+from repro.base.files import pretty_json
+from repro.base.paths import Paths
+from repro.container.image import Image
 from repro.fetching import Cache
-from repro.files import pretty_json
+from repro.images.archives import find_source, known_source, load_sources
 from repro.images.definition import ImageDefinition, load_definition
 from repro.images.oci import layout_files
 from repro.images.rootfs import SANDBOX_IMAGE
-from repro.images.spec import Image
-from repro.inputs import users_checkpoint
 from repro.locks.model import LockedFile, load_deb_lock, load_wheel_lock
 from repro.packing.adopt import IMAGES_FILE
 from repro.packing.repository import CommittedFile
 from repro.packing.writer import Item
-from repro.paths import Paths
-from repro.sources import find_source, known_source, load_sources
+from repro.run.inputs import users_checkpoint
 
 INCLUDABLE = ("checkpoint", "cann")
 LICENCE_NOTES = {

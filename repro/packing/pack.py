@@ -9,24 +9,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from repro.errors import CouldNotRun, UsageError
+from repro.base.errors import CouldNotRun, UsageError
+from repro.base.paths import Paths
+from repro.container.image import Image
+from repro.display.progress_display import progress_on
 from repro.fetching import Cache, fetch_files
 from repro.images.build import build_images, files_needed
 from repro.images.commands import architectures, obtainable
-from repro.images.spec import Image
-from repro.installer.archive import Archive
-from repro.installer.listing import FORMAT, Refused
 from repro.locks.model import LockedFile
 from repro.packing import contents, repository, runs
-from repro.packing.host_wheels import PYTHONS, load_host_wheels
+from repro.packing.installer.archive import Archive
+from repro.packing.installer.listing import FORMAT, Refused
+from repro.packing.sbom import make_sbom
 from repro.packing.script import install_script
 from repro.packing.signing import Signer, envelope
 from repro.packing.statements import image_statement, run_statement
 from repro.packing.verify import translated
 from repro.packing.writer import Item, hashed, write_bundle
-from repro.paths import Paths
-from repro.progress_display import progress_on
-from repro.sbom import make_sbom
+from repro.resolving.host_wheels import PYTHONS, load_host_wheels
 
 Say = Callable[[str], None]
 _SIZE = re.compile(r"([0-9]+)\s*([KMGT]?)(i?)B?", re.IGNORECASE)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.errors import CouldNotRun, UsageError
+from repro.base.errors import CouldNotRun, UsageError
 
 _FILE, _PROGRAM = "100644", "100755"
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.crate import crate_files, described_files
-from repro.errors import CouldNotRun, UsageError
-from repro.files import pretty_json
+from repro.base.errors import CouldNotRun, UsageError
+from repro.base.files import pretty_json
+from repro.base.paths import Paths
 from repro.packing.writer import Item
-from repro.paths import Paths
+from repro.report.crate import crate_files, described_files
 
 DETAILS = ("full", "scores", "none")
 RECEIVED = "artifacts/received"

@@ -1,4 +1,4 @@
-"""install.py, the one file at a bundle's root, joined from the modules of repro/installer."""
+"""install.py, the one file at a bundle's root, joined from the modules of repro/packing/installer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _HEAD = '''#!/usr/bin/env python3
 """Verify and install a bundle: `python3 install.py BUNDLE.tar --key FINGERPRINT`.
 
 Needs Python 3.9 or later and nothing else: no network, no root, no package. Everything is verified before anything is
-written. It is joined from the modules of repro/installer in the repository, unchanged but for their imports of each
-other. A recipe that verifies the same without it stands in docs/guide-airgap.md.
+written. It is joined from the modules of repro/packing/installer, unchanged except for their imports of each other. A
+recipe that verifies the same without it stands in docs/guide-airgap.md.
 
 Exit codes: 0 done, 2 wrong use, 3 verification failed, 4 could not verify or could not install.
 """
@@ -25,7 +25,7 @@ if sys.version_info < (3, 9):
 
 def install_script() -> bytes:
     """The text of install.py: deterministic, ASCII, nothing in it but the standard library's imports."""
-    folder = Path(__file__).parent.parent / "installer"
+    folder = Path(__file__).parent / "installer"
     return "\n".join([_HEAD, *(_body((folder / f"{name}.py").read_text("ascii")) for name in _MODULES)]).encode("ascii")
 
 
@@ -36,9 +36,9 @@ def _body(source: str) -> str:
     dropped: set[int] = set()
     for position, node in enumerate(tree.body):
         is_docstring = position == 0 and isinstance(node, ast.Expr)
-        is_sibling = isinstance(node, ast.ImportFrom) and str(node.module).startswith("repro.installer.")
+        is_sibling = isinstance(node, ast.ImportFrom) and str(node.module).startswith("repro.packing.installer.")
         if is_docstring or is_sibling:
             dropped.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    title = f"# ---- repro/installer: {str(ast.get_docstring(tree)).splitlines()[0]}"
+    title = f"# ---- repro/packing/installer: {str(ast.get_docstring(tree)).splitlines()[0]}"
     kept = "\n".join(line for number, line in enumerate(lines, 1) if number not in dropped)
     return f"{title}\n\n{kept.strip()}\n"

@@ -1,7 +1,7 @@
 """Keys and signatures: Ed25519 by the cryptography library, DSSE envelopes around in-toto statements.
 
-A private key is one PEM file, made, kept and used without any service. What verifies is repro/installer, which has
-nothing but the standard library; the tests hold the two to each other.
+A private key is one PEM file, made, kept and used without any service. The verifier, repro/packing/installer, uses the
+standard library alone; the tests hold the two to each other.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from repro.errors import CouldNotRun, UsageError
-from repro.installer.listing import PAYLOAD_TYPE, canonical, fingerprint_of, pae
-from repro.installer.trust import trust_file
+from repro.base.errors import CouldNotRun, UsageError
+from repro.packing.installer.listing import PAYLOAD_TYPE, canonical, fingerprint_of, pae
+from repro.packing.installer.trust import trust_file
 
 PASSPHRASE_VARIABLE = "BUNDLE_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 

@@ -10,11 +10,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from repro.errors import VerificationFailed
-from repro.files import sha256_bytes
-from repro.images.spec import Image
-from repro.installer.ed25519 import ed25519_holds
-from repro.installer.listing import PAYLOAD_TYPE, STATEMENT_TYPE, canonical, fingerprint_of, pae, public_key_of
+from repro.base.errors import VerificationFailed
+from repro.base.files import sha256_bytes
+from repro.container.image import Image
+from repro.packing.installer.ed25519 import ed25519_holds
+from repro.packing.installer.listing import PAYLOAD_TYPE, STATEMENT_TYPE, canonical, fingerprint_of, pae, public_key_of
 
 PROVENANCE = "https://slsa.dev/provenance/v1"
 _BUILDER = "urn:lstm-ctc-bundle:builder:1"

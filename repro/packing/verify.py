@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.errors import BundleError, CouldNotVerify, UsageError, VerificationFailed
-from repro.installer.base import KEPT
-from repro.installer.listing import INSTALLED, LIST_NAME, Entry, Listing, Refused, read_listing
-from repro.installer.trust import remember_key, trust_file, trust_in, trusted_keys
-from repro.installer.trust import verify as verify_file
+from repro.base.errors import BundleError, CouldNotVerify, UsageError, VerificationFailed
+from repro.packing.installer.base import KEPT
+from repro.packing.installer.listing import INSTALLED, LIST_NAME, Entry, Listing, Refused, read_listing
+from repro.packing.installer.trust import remember_key, trust_file, trust_in, trusted_keys
+from repro.packing.installer.trust import verify as verify_file
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def verify_installed(root: Path, keys: Sequence[str] = ()) -> BundleReport:
         CouldNotVerify: the folder was not installed from a bundle.
         VerificationFailed: as `verify_bundle`.
     """
-    from repro.files import sha256_file
+    from repro.base.files import sha256_file
 
     kept = root / KEPT
     if not (kept / LIST_NAME).is_file():

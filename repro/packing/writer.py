@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union
 
-from repro.errors import CouldNotRun, UsageError, VerificationFailed
-from repro.files import fsync_folder
-from repro.installer.archive import CHUNK_BYTES, processors
-from repro.installer.listing import (
+from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
+from repro.base.files import fsync_folder
+from repro.display.progress import Progress
+from repro.packing.installer.archive import CHUNK_BYTES, processors
+from repro.packing.installer.listing import (
     BLOCK_BYTES,
     LIST_NAME,
     PREDICATE_TYPE,
@@ -28,7 +29,6 @@ from repro.installer.listing import (
     tar_header,
 )
 from repro.packing.signing import Signer, envelope
-from repro.progress import Progress
 
 _NO_DIGEST = "0" * 64
 _MOST_PARTS = 999

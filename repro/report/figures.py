@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from repro.guide.verdict import NOT_COMPARABLE
 from repro.report.parts import NAMES, Section, interval, mark, number, status, table
-from repro.verdict import NOT_COMPARABLE
 
 TOP_CONFUSIONS = 15
 _PROTOCOLS = ("complete", "published")

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from repro.guide.verdict import NOT_COMPARABLE, NOT_REPRODUCED, REPRODUCED
 from repro.report import details, figures
 from repro.report.parts import Bullet, Section, claims_of, engine_name
-from repro.verdict import NOT_COMPARABLE, NOT_REPRODUCED, REPRODUCED
 
 _HEADLINES = {
     REPRODUCED: "Reproduced: every published figure that was asked for was compared like for like and holds",

@@ -8,10 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from repro.files import write_atomic
+from repro.base.files import write_atomic
+from repro.base.templates import html_templates, text_templates
 from repro.report import markdown, plots
 from repro.report.view import make_view
-from repro.templates import html_templates, text_templates
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -11,11 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from repro import user_lock
-from repro.console import Console
+from repro.base import user_lock
+from repro.base.paths import Paths
+from repro.display.console import Console
 from repro.graph.pipeline import Request
-from repro.paths import Paths
-from repro.reproduce import Options, reproduce
+from repro.run.reproduce import Options, reproduce
 from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.host import AscendHost
 from tests.simulators.ascend.packages import write_packages

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from repro.paths import Paths
+from repro.base.paths import Paths
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden"

@@ -17,17 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from repro.engines.base import Availability
+from repro.base.errors import BundleError, EngineUnavailable
+from repro.base.files import sha256_file
+from repro.base.paths import Paths
+from repro.container.image import Image, Layer
+from repro.container.job import Availability
 from repro.engines.docker_engine import DockerEngine
 from repro.engines.endpoint import docker_endpoint
 from repro.engines.podman import PodmanEngine
 from repro.engines.sandbox import SandboxEngine
-from repro.errors import BundleError, EngineUnavailable
-from repro.files import sha256_file
 from repro.images.oci import compute_image, docker_archive_stream
 from repro.images.rootfs import ensure_sandbox_tools
-from repro.images.spec import Image, Layer
-from repro.paths import Paths
 
 PYTHON = "/usr/local/bin/python3"
 _PROGRAMS = ("sh", "env", "mkdir", "cat", "id", "sleep", "true")

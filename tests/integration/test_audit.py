@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from _runs import GOLDEN, ROOT, command, record, reproduce, run
 
-from repro import host
 from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED
-from repro.files import pretty_json
-from repro.paths import Paths
-from repro.record import identity_of
+from repro.base.files import pretty_json
+from repro.base.paths import Paths
+from repro.machine import facts
+from repro.run.record import identity_of
 
 pytestmark = pytest.mark.integration
 DATA = ("--data", str(GOLDEN / "TIMIT"))
-ARCH = host.architecture()
+ARCH = facts.architecture()
 TOO_SHORT = {"speed-valid@8"}  # two executions are no figure, and an audit says so
 
 

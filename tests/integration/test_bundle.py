@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from repro.crate import METADATA
-from repro.installer import install as installer
-from repro.installer.listing import Refused
+from repro.base.paths import Paths
 from repro.packing import verify_bundle
+from repro.packing.installer import install as installer
+from repro.packing.installer.listing import Refused
 from repro.packing.script import install_script
-from repro.paths import Paths
+from repro.report.crate import METADATA
 from tests.integration._runs import QUICK, ROOT, output_digests
 from tests.unit import _bundle_cases as cases
 

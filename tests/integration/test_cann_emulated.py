@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from repro import host
-from repro.console import Console
-from repro.engines.emulation import emulation
+from repro.base.paths import Paths
+from repro.container.image import Image
+from repro.display.console import Console
 from repro.graph.pipeline import Request, build_graph, closure
 from repro.images.build import build_images, known_images
 from repro.images.rootfs import ensure_rootfs
-from repro.images.spec import Image
-from repro.paths import Paths
-from repro.reproduce import Session, probe_nodes
+from repro.machine import facts
+from repro.machine.emulation import emulation
+from repro.run.reproduce import Session, probe_nodes
 from tests.integration._ascend import checkout
 from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.packages import write_packages
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
-OTHER = {"amd64": "arm64", "arm64": "amd64"}[host.architecture()]
+OTHER = {"amd64": "arm64", "arm64": "amd64"}[facts.architecture()]
 MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}[OTHER]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.engines.base import Job, Limits, Mount
+from repro.container.job import Job, Limits, Mount
 from tests.integration import _trial
 
 pytestmark = pytest.mark.integration

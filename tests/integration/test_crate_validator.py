@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from _runs import ROOT
 
-from repro.crate import METADATA
+from repro.base.paths import Paths
 from repro.packing.runs import pack_run
-from repro.paths import Paths
+from repro.report.crate import METADATA
 from tests.unit._record_cases import demo_record
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

@@ -13,21 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repro import host
-from repro.console import Console
-from repro.engines.base import Engine, Job, Mount
-from repro.engines.emulation import emulation
+from repro.base.paths import Paths
+from repro.container.job import Engine, Job, Mount
+from repro.display.console import Console
 from repro.graph.keys import STAGE_ENV
 from repro.graph.pipeline import Request, build_graph, closure
 from repro.graph.runner import Done
 from repro.images.build import known_images
-from repro.paths import Paths
-from repro.reproduce import Session
+from repro.machine import facts
+from repro.machine.emulation import emulation
+from repro.run.reproduce import Session
 from tests.integration._runs import GOLDEN, ROOT
 from tests.integration.test_kaldi import MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE, SPLITS, differences
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
-OTHER = {"amd64": "arm64", "arm64": "amd64"}[host.architecture()]
+OTHER = {"amd64": "arm64", "arm64": "amd64"}[facts.architecture()]
 IMAGES = ("base", "features", "exporter", "runtime")
 
 
@@ -60,12 +60,12 @@ def run(session: Session, engine: Engine, architecture: str, steps: Sequence[str
 @pytest.fixture(scope="module")
 def both(session, engine) -> dict[str, Mapping[str, Done]]:
     """The same steps in the images of both architectures."""
-    return {name: run(session, engine, name, ["batches@8", "export"]) for name in (host.architecture(), OTHER)}
+    return {name: run(session, engine, name, ["batches@8", "export"]) for name in (facts.architecture(), OTHER)}
 
 
 @pytest.mark.parametrize("step", ["corpus", "export"])
 def test_what_no_arithmetic_touches_is_the_same_to_the_byte(both, step):
-    ours, theirs = (both[name][step].result for name in (host.architecture(), OTHER))
+    ours, theirs = (both[name][step].result for name in (facts.architecture(), OTHER))
     assert ours.key["image"] != theirs.key["image"]
     assert {path: file.sha256 for path, file in ours.outputs.items()} == {
         path: file.sha256 for path, file in theirs.outputs.items()
@@ -74,14 +74,14 @@ def test_what_no_arithmetic_touches_is_the_same_to_the_byte(both, step):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_features_differ_by_no_more_than_processors_may(both, split):
-    ours, theirs = (both[name]["features"].result.out for name in (host.architecture(), OTHER))
+    ours, theirs = (both[name]["features"].result.out for name in (facts.architecture(), OTHER))
     for reference in (ours / split, GOLDEN / "data" / split):
         found = differences(theirs / split / "fbank.ark", reference / "fbank.ark")
         assert found.max() <= MAX_FROM_PORTABLE and found.mean() <= MEAN_FROM_PORTABLE
 
 
 def test_bins_hold_the_same_batches(both):
-    ours, theirs = (both[name]["batches@8"].result.out for name in (host.architecture(), OTHER))
+    ours, theirs = (both[name]["batches@8"].result.out for name in (facts.architecture(), OTHER))
     names = sorted(path.relative_to(ours) for path in ours.rglob("*.bin"))
     assert names and names == sorted(path.relative_to(theirs) for path in theirs.rglob("*.bin"))
     for name in names:
@@ -90,12 +90,12 @@ def test_bins_hold_the_same_batches(both):
 
 
 def test_kernels_compiled_for_the_other_architecture_give_the_same_bytes(session, engine, tmp_path):
-    model = run(session, engine, host.architecture(), ["convert@8"])["convert@8"].result.out / "model.onnx"
+    model = run(session, engine, facts.architecture(), ["convert@8"])["convert@8"].result.out / "model.onnx"
     code = tmp_path / "code"
     shutil.copytree(ROOT / "stages", code / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(Path(__file__).with_name("_digest_of_outputs.py"), code)
     said: dict[str, list[str]] = {}
-    for architecture in (host.architecture(), OTHER):
+    for architecture in (facts.architecture(), OTHER):
         session.architecture = architecture
         image = session.images(["runtime"], fetch=False)["runtime"]
         engine.prepare(image)
@@ -109,7 +109,7 @@ def test_kernels_compiled_for_the_other_architecture_give_the_same_bytes(session
         outcome = engine.run(job, lambda _, line, lines=lines: lines.append(line))
         assert outcome.exit_code == 0, lines
         said[architecture] = lines
-    (_, *ours), (_, *theirs) = said[host.architecture()], said[OTHER]
+    (_, *ours), (_, *theirs) = said[facts.architecture()], said[OTHER]
     assert ours == theirs
     alone, together = (line.split()[at] for line, at in zip(ours, (0, 2), strict=True))
     assert alone == together

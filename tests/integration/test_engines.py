@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from repro.engines.base import Job, Limits, Mount
+from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.container.job import Job, Limits, Mount
 from repro.engines.docker_engine import DockerEngine
-from repro.engines.owner import OWNER_LABEL, Owner
-from repro.errors import CouldNotRun, VerificationFailed
+from repro.machine.owner import OWNER_LABEL, Owner
 from tests.integration import _trial
 from tests.integration.test_containment import survivors
 
@@ -30,9 +30,9 @@ GONE_WITHIN_S = 10.0
 CLIENT = """
 import sys, tempfile, threading
 from pathlib import Path
-from repro.engines.base import Job, Limits
+from repro.container.job import Job, Limits
 from repro.engines.sandbox import SandboxEngine
-from repro.images.spec import Image
+from repro.container.image import Image
 from tests.integration import _trial
 name, root, tools, mark, script, architecture, tempdir, jobs = sys.argv[1:]
 if name == "sandbox":

@@ -13,19 +13,19 @@ import shutil
 import pytest
 from _runs import ROOT
 
-from repro import host
-from repro.console import Console
-from repro.engines.base import Job, Mount
-from repro.engines.select import choose
-from repro.files import sha256_file
+from repro.base.files import sha256_file
+from repro.base.paths import Paths
+from repro.container.job import Job, Mount
+from repro.display.console import Console
 from repro.graph.pipeline import Request, build_graph, closure
 from repro.images.build import build_images, recipes_of
 from repro.images.commands import obtainable
 from repro.images.compile import compile_layer, why_left_out
 from repro.images.definition import load_definition
-from repro.layers.tree import Spool, Tree
-from repro.paths import Paths
-from repro.reproduce import Session
+from repro.images.layers.tree import Spool, Tree
+from repro.machine import facts
+from repro.run.engine_choice import choose
+from repro.run.reproduce import Session
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 STAND_IN = "python3.11_3.11.2.orig.tar.gz"
@@ -78,7 +78,7 @@ def checkout(tmp_path) -> Paths:
 
 
 def test_the_recipe_makes_a_python_that_runs_in_the_image_and_is_the_same_twice(checkout: Paths, monkeypatch):
-    architecture = host.architecture()
+    architecture = facts.architecture()
     image = build_images(checkout, ["python-proof"], architecture, lambda _: None, check_pins=False)["python-proof"]
 
     engine = choose("sandbox", checkout).engine
@@ -109,8 +109,8 @@ def test_the_recipe_makes_a_python_that_runs_in_the_image_and_is_the_same_twice(
 
 def test_the_pinned_exporter_s_onnx_equals_the_portable_one_s(tmp_path):
     paths = Paths(ROOT, tmp_path / "results")
-    if "exporter-pinned" not in obtainable(paths, host.architecture(), lambda _: None):
-        pytest.skip(why_left_out(paths, load_definition(paths.docker, "exporter-pinned"), host.architecture()))
+    if "exporter-pinned" not in obtainable(paths, facts.architecture(), lambda _: None):
+        pytest.skip(why_left_out(paths, load_definition(paths.docker, "exporter-pinned"), facts.architecture()))
     checkpoint = paths.data / "demo" / "checkpoint.pth"
     session = Session(paths, Console())
     digests = set()

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 from _runs import GOLDEN, QUICK, ROOT, run
 
-from repro.console import Console
-from repro.engines.base import Job, Mount
-from repro.files import sha256_file
+from repro.base.files import sha256_file
+from repro.base.paths import Paths
+from repro.container.job import Job, Mount
+from repro.display.console import Console
 from repro.graph.pipeline import STAGES, Node, Output, Source
-from repro.paths import Paths
-from repro.reproduce import Session
+from repro.run.reproduce import Session
 
 pytestmark = pytest.mark.integration
 HERE = Path(__file__).resolve().parent

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from _runs import ROOT
 
+from repro.base.paths import Paths
 from repro.fetching import fetch_all
 from repro.images.build import build_images, load_pins
 from repro.images.definition import image_names, load_definition
 from repro.images.oci import docker_archive_stream
-from repro.paths import Paths
 
 pytestmark = pytest.mark.integration
 PATHS = Paths(ROOT)
@@ -30,7 +30,7 @@ _BUILD = """
 import sys, json
 from repro.fetching import fetch_all
 from repro.images.build import build_images
-from repro.paths import Paths
+from repro.base.paths import Paths
 names, architecture = sys.argv[1].split(","), sys.argv[2]
 built = build_images(Paths.of_checkout({}), names, architecture, lambda _: None, check_pins=False)
 print(json.dumps({name: image.config_digest for name, image in built.items()}))

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from _runs import GOLDEN, ROOT
 
-from repro import host
-from repro.console import Console
+from repro.base.paths import Paths
+from repro.display.console import Console
 from repro.graph.pipeline import Node, Request, build_graph, closure
 from repro.images.build import recipes_of
 from repro.images.commands import obtainable
 from repro.images.compile import compile_layer, why_left_out
 from repro.images.definition import load_definition
+from repro.images.layers.tree import Spool, Tree
 from repro.images.rootfs import ensure_rootfs
-from repro.layers.tree import Spool, Tree
-from repro.paths import Paths
-from repro.reproduce import Session
+from repro.machine import facts
+from repro.run.reproduce import Session
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(4 * 3600)]
 SPLITS = ("train", "dev", "test")
@@ -34,8 +34,8 @@ MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE = 5e-3, 1e-5
 @pytest.fixture(scope="module")
 def session(tmp_path_factory) -> Session:
     paths = Paths(ROOT, tmp_path_factory.mktemp("results"))
-    if "kaldi" not in obtainable(paths, host.architecture(), lambda _: None):
-        pytest.skip(why_left_out(paths, load_definition(paths.docker, "kaldi"), host.architecture()))
+    if "kaldi" not in obtainable(paths, facts.architecture(), lambda _: None):
+        pytest.skip(why_left_out(paths, load_definition(paths.docker, "kaldi"), facts.architecture()))
     return Session(paths, Console())
 
 
@@ -103,7 +103,7 @@ def test_compiled_again_elsewhere_the_layer_is_the_same(session: Session, tmp_pa
     if not any((ROOT / "data" / "sources").glob("kaldi-*")):
         pytest.skip("the image was built before; Kaldi's archive itself is not in data/sources")
     toolchain = session.images(["toolchain"], fetch=True)["toolchain"]
-    lock = recipes_of(session.paths, "kaldi", host.architecture())[-1].lock
+    lock = recipes_of(session.paths, "kaldi", facts.architecture())[-1].lock
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     old_mask = os.umask(0o077)
     spool = Spool(tmp_path)

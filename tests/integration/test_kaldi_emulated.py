@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from repro import host
-from repro.console import Console
-from repro.engines.emulation import emulation
+from repro.base.paths import Paths
+from repro.display.console import Console
 from repro.graph.pipeline import Request, build_graph, closure
 from repro.images.build import known_images, load_pins
-from repro.paths import Paths
-from repro.reproduce import Session
+from repro.machine import facts
+from repro.machine.emulation import emulation
+from repro.run.reproduce import Session
 from tests.integration._runs import GOLDEN, ROOT
 from tests.integration.test_kaldi import MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE, SPLITS, differences
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
-OTHER = {"amd64": "arm64", "arm64": "amd64"}[host.architecture()]
+OTHER = {"amd64": "arm64", "arm64": "amd64"}[facts.architecture()]
 
 
 def features(session: Session, architecture: str, pinned: tuple[str, ...] = (), **parameters: str) -> Path:
@@ -40,7 +40,7 @@ def features(session: Session, architecture: str, pinned: tuple[str, ...] = (), 
     try:
         images = session.images({each.stage.image for each in nodes.values()}, fetch=True)
     finally:
-        session.architecture = host.architecture()
+        session.architecture = facts.architecture()
     return session.runner(engine, session.keys(images)).run(nodes)["features"].result.out
 
 
@@ -71,7 +71,7 @@ def test_its_features_are_golden_s_dither_included(emulated: Path, split: str):
 def test_its_compiler_draws_the_dither_in_the_order_that_portable_features_have(session: Session, emulated: Path):
     means = {}
     for order in ("u1-first", "u2-first"):
-        portable = features(session, host.architecture(), **{"dither-draw-order": order})
+        portable = features(session, facts.architecture(), **{"dither-draw-order": order})
         found = [differences(portable / split / "fbank.ark", emulated / split / "fbank.ark") for split in SPLITS]
         means[order] = [each.mean() for each in found]
     assert max(means["u1-first"]) <= MEAN_FROM_PORTABLE

@@ -8,9 +8,9 @@ from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED
 from repro.audit.evidence import open_run
 from repro.audit.rerun import Rerun, rerun
 from repro.audit.verify import verify_run
-from repro.console import Console
-from repro.engines.select import probe_all
-from repro.paths import Paths
+from repro.base.paths import Paths
+from repro.display.console import Console
+from repro.run.engine_choice import probe_all
 from tests.integration._ascend import checkout, run
 from tests.integration._runs import GOLDEN
 from tests.simulators.ascend.host import AscendHost

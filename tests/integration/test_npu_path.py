@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from repro import host as host_facts
-from repro.engines.select import probe_all
-from repro.errors import BundleError, CouldNotRun, VerificationFailed
+from repro.base.errors import BundleError, CouldNotRun, VerificationFailed
+from repro.base.paths import Paths
 from repro.graph.pipeline import BATCH_SIZES
 from repro.images.build import build_images
-from repro.npu import Host
-from repro.paths import Paths
+from repro.machine import facts as host_facts
+from repro.machine.npu import Host
 from repro.report import terminal_summary
-from repro.target import settle
+from repro.run.engine_choice import probe_all
+from repro.run.target import settle
 from tests.integration._ascend import checkout, run
 from tests.integration._runs import ROOT
 from tests.simulators.ascend.host import AscendHost
@@ -148,7 +148,7 @@ def test_pinned_refuses_to_be_called_so_where_firmware_or_sources_deviate(paths,
         settle(paths, ARCHITECTURE, "pinned", "cpu", (), Host(tmp_path, search=()))
     assert "exporter-pinned" in caught.value.detail
     assert "Python-3.7.5.tar.xz" in caught.value.detail
-    monkeypatch.setattr("repro.target.lacking_for_pinned", lambda *_: [])
+    monkeypatch.setattr("repro.run.target.lacking_for_pinned", lambda *_: [])
     host = AscendHost(driver="23.0.0").make(tmp_path)
     with pytest.raises(CouldNotRun, match=r"has driver 23\.0\.0; the compatibility table requires 22.0.4"):
         settle(paths, ARCHITECTURE, "pinned", "npu", (), host)

@@ -13,10 +13,10 @@ import jsonschema
 import pytest
 from _runs import QUICK, ROOT, command, environment, output_digests, processes_using, record, reproduce, run
 
-from repro.engines.select import probe_all
+from repro.base.paths import Paths
 from repro.graph.store import fingerprint_of
-from repro.paths import Paths
-from repro.record import identity_of
+from repro.run.engine_choice import probe_all
+from repro.run.record import identity_of
 
 pytestmark = pytest.mark.integration
 KILLS = 50

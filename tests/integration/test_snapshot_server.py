@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.errors import CouldNotVerify, FetchError, VerificationFailed
+from repro.base.errors import CouldNotVerify, FetchError, VerificationFailed
 from repro.fetching import Cache, fetch_all, locked_files
 from repro.locks import verify_chain
 from repro.locks.debian import keyring_path

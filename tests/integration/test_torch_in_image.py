@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from _runs import ROOT
 
-from repro.console import Console
-from repro.engines.base import Job, Limits, Mount
-from repro.paths import Paths
-from repro.reproduce import Session
+from repro.base.paths import Paths
+from repro.container.job import Job, Limits, Mount
+from repro.display.console import Console
+from repro.run.reproduce import Session
 
 pytestmark = pytest.mark.integration
 _NEEDS_TORCH = re.compile(r"importorskip\(.torch.\)")

@@ -10,24 +10,26 @@ from pathlib import Path
 
 import numpy as np
 
-from repro import host, record, toolchain
 from repro.audit.evidence import Evidence, open_run
-from repro.files import pretty_json, sha256_bytes, sha256_file
+from repro.base.files import pretty_json, sha256_bytes, sha256_file
+from repro.base.paths import Paths
+from repro.container.image import Layer
 from repro.graph.digests import StatCache, digest_source
 from repro.graph.keys import Keys, Machine
 from repro.graph.pipeline import Output, Request
 from repro.graph.runner import Done
 from repro.graph.store import Store, fingerprint_of
+from repro.guide import toolchain
+from repro.guide.published import load_published
+from repro.guide.verdict import verdict
 from repro.images.build import BASE_ENV, recipes_of
 from repro.images.definition import load_definition
 from repro.images.oci import compute_image
-from repro.images.spec import Layer
-from repro.inputs import Checkpoint
-from repro.paths import Paths
-from repro.published import load_published
+from repro.machine import facts
 from repro.report import write_report
-from repro.reproduce import graph_of
-from repro.verdict import verdict
+from repro.run import record
+from repro.run.inputs import Checkpoint
+from repro.run.reproduce import graph_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = Paths(ROOT)
@@ -225,7 +227,7 @@ def make_run(folder: Path, decode: str = "Greedy") -> Evidence:
         images=images,
         toolchain=toolchain.compare(toolchain.load_components(PATHS.conf), probes, {}),
         engine={"name": "sandbox", "facts": {"version": "1"}, "limits": {"network": "enforced"}, "passed_over": []},
-        host={**host.facts(), "architecture": architecture, "instruction_set": "amd64 Maker avx2"},
+        host={**facts.facts(), "architecture": architecture, "instruction_set": "amd64 Maker avx2"},
         observations={
             "started_at": "2026-11-22T18:00:00Z", "wall_s": 20.0, "phases": [{"name": "stages", "seconds": 19.0}],
             "steps": [{"key": k, "started_s": 1.0, "wall_s": 1.5, "cached": False} for k in nodes],

@@ -11,8 +11,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from repro.installer.archive import Archive
-from repro.installer.listing import BLOCK_BYTES, LIST_NAME, canonical, padding_bytes, tar_header
+from repro.packing.installer.archive import Archive
+from repro.packing.installer.listing import BLOCK_BYTES, LIST_NAME, canonical, padding_bytes, tar_header
 from repro.packing.script import install_script
 from repro.packing.signing import Signer, envelope, signer_of
 from repro.packing.writer import Item, write_bundle

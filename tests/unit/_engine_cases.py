@@ -10,7 +10,7 @@ from pathlib import Path
 
 from docker.errors import APIError, ImageNotFound
 
-from repro.images.spec import Image, Layer
+from repro.container.image import Image, Layer
 
 CONFIG = "sha256:" + "c" * 64
 MANIFEST = "sha256:" + "d" * 64

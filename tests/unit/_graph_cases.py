@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from repro.engines.base import Job, OnLine, Outcome
+from repro.container.image import Image
+from repro.container.job import Job, OnLine, Outcome
 from repro.graph.digests import StatCache
 from repro.graph.keys import Keys, Machine
 from repro.graph.pipeline import Node, Output, Source, StageDefinition
 from repro.graph.runner import Given, Runner
 from repro.graph.store import Store
-from repro.images.spec import Image
 
 MACHINE = Machine(instruction_set="amd64 test", identity="this machine")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 
 from repro.audit import arithmetic, scoring
 from repro.audit.results import validity
-from repro.errors import VerificationFailed
+from repro.base.errors import VerificationFailed
 from stages import _decode, _edits, measure
 
 PHONES = some.lists(some.sampled_from(["aa", "b", "ch", "d", "sil"]), max_size=14)

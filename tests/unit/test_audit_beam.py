@@ -16,7 +16,7 @@ from repro.audit import beam, scoring
 from repro.audit.claims import PROVEN, REFUTED
 from repro.audit.evidence import Evidence
 from repro.audit.verify import verify_run
-from repro.errors import VerificationFailed
+from repro.base.errors import VerificationFailed
 from stages import _arpa, _decode
 
 ARPA = GOLDEN / "score/lm_phone_bg.arpa"

@@ -10,7 +10,7 @@ from _bundle_cases import files, pack, signer
 
 from repro.audit.bundles import verify_a_bundle
 from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED
-from repro.errors import CouldNotVerify, VerificationFailed
+from repro.base.errors import CouldNotVerify, VerificationFailed
 from repro.packing.signing import Signer
 from repro.packing.writer import Item
 

@@ -17,8 +17,8 @@ from repro.audit.agreement import closeness, compare_file, differ
 from repro.audit.claims import ATTESTED, PROVEN, REFUTED, STATUSES, UNVERIFIED, Outcome
 from repro.audit.compare import compare_runs
 from repro.audit.page import sentence, write_page
-from repro.errors import CouldNotVerify, StageFailed, VerificationFailed
-from repro.files import sha256_bytes
+from repro.base.errors import CouldNotVerify, StageFailed, VerificationFailed
+from repro.base.files import sha256_bytes
 from repro.graph.digests import FileDigest, digest_of_files
 
 

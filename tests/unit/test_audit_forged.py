@@ -15,10 +15,10 @@ from repro.audit import arithmetic, images, stages
 from repro.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED
 from repro.audit.leaves import is_observation, leaves
 from repro.audit.verify import verify_run
-from repro.crate import METADATA, WORKFLOW, write_crate
-from repro.errors import CouldNotVerify, UsageError, VerificationFailed
-from repro.files import pretty_json
-from repro.record import identity_of
+from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.base.files import pretty_json
+from repro.report.crate import METADATA, WORKFLOW, write_crate
+from repro.run.record import identity_of
 
 CAMPAIGN = 150
 

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from repro.base.errors import BundleError, CouldNotRun, UsageError
+from repro.base.paths import Paths
 from repro.bench import history, page, run
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure, shown
 from repro.bench.workbench import Sample, Workbench
-from repro.errors import BundleError, CouldNotRun, UsageError
-from repro.paths import Paths
 
 
 def figure(value=2.0, relation=AT_LEAST, bound=1.5, name="a figure"):

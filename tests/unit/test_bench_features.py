@@ -2,10 +2,10 @@
 
 import pytest
 
+from repro.base.errors import VerificationFailed
+from repro.base.paths import Paths
 from repro.bench import features
 from repro.bench.workbench import Workbench
-from repro.errors import VerificationFailed
-from repro.paths import Paths
 
 
 @pytest.fixture

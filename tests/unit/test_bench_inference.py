@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from repro.base.errors import VerificationFailed
 from repro.bench import inference, pipeline
 from repro.bench.inference import ONE_AT_A_TIME, OURS, SIDE_BY_SIDE, sizes_of
-from repro.errors import VerificationFailed
 
 CHECKS = {
     "utterances": 80,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from repro.base.errors import CouldNotVerify
 from repro.bench import nothing
 from repro.bench.workflow_peers import Peer, Step, make, steps_of
-from repro.errors import CouldNotVerify
 from repro.graph.digests import StatCache
 from repro.graph.store import Store
 from repro.report.timeline import PHASE, STAGE, Span, covered_s

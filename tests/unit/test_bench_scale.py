@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from repro.base.errors import VerificationFailed
+from repro.base.paths import Paths
 from repro.bench import scale
 from repro.bench.workbench import StageRun, Workbench
-from repro.errors import VerificationFailed
-from repro.paths import Paths
 from stages import corpus
 
 ROOT = Path(__file__).parents[2]

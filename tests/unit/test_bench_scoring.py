@@ -9,9 +9,9 @@ from _score_cases import EXPECTED, GOLDEN, UNITS, posteriors
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repro.base.errors import VerificationFailed
 from repro.bench import scoring
 from repro.bench.many_outputs import check_lines, make_outputs
-from repro.errors import VerificationFailed
 from stages import _arpa, _bench_scoring, _decode, _edits, score
 
 TEXTS = st.text("ab c", max_size=80)

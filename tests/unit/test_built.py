@@ -13,18 +13,18 @@ from _graph_cases import FakeEngine, image
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro import host
-from repro.engines.base import Outcome
-from repro.engines.emulation import Emulation
-from repro.errors import CouldNotRun, UsageError, VerificationFailed
+from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
+from repro.base.paths import Paths
+from repro.container.job import Outcome
+from repro.images.archives import SourceArchive, load_sources
 from repro.images.build import describe_missing, files_needed, load_pins, write_pins
 from repro.images.commands import obtainable
 from repro.images.compile import why_left_out
 from repro.images.definition import load_definition
-from repro.layers.built import BuiltLock, add_built, available_memory_bytes, parallel_jobs, run_recipe
-from repro.layers.tree import Spool, Tree
-from repro.paths import Paths
-from repro.sources import SourceArchive, load_sources
+from repro.images.layers.built import BuiltLock, add_built, available_memory_bytes, parallel_jobs, run_recipe
+from repro.images.layers.tree import Spool, Tree
+from repro.machine import facts
+from repro.machine.emulation import Emulation
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = SourceArchive("thing", "Thing", "thing.tar", "MIT", "https://example.org", (), sha256="0" * 64)
@@ -200,7 +200,7 @@ def test_with_its_source_an_image_is_made_and_its_compilers_are_fetched(bare):
     folder = bare.data / "sources"
     folder.mkdir(parents=True)
     (folder / load_sources(bare.conf)["kaldi"].file).write_bytes(b"")
-    architecture = host.architecture()
+    architecture = facts.architecture()
     assert "kaldi" in obtainable(bare, architecture, lambda _: None)
     needed = {file.project for file in files_needed(bare, ["kaldi"], [architecture]).values()}
     assert {"g++-12", "libopenblas0-pthread", "numpy"} <= needed

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from repro import checks
-from repro.checks import Check
-from repro.errors import CouldNotRun, UsageError
+from repro.base.errors import CouldNotRun, UsageError
+from repro.cli import checks
+from repro.cli.checks import Check
 
 GOOD = Check("good", ("-c", "print('fine')"))
 BAD = Check("bad", ("-c", "import sys; print('line 7 is wrong'); sys.exit(1)"))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from _audit_cases import make_run
 
-from repro.crate import METADATA, WORKFLOW, write_crate
-from repro.files import sha256_bytes
+from repro.base.files import sha256_bytes
+from repro.report.crate import METADATA, WORKFLOW, write_crate
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from repro import doctor, user_lock
-from repro.doctor import DEVIATES, MISSING, OK, Line, System
-from repro.engines.base import Availability
-from repro.errors import UsageError
-from repro.files import sha256_bytes
-from repro.paths import Paths
+from repro.base import user_lock
+from repro.base.errors import UsageError
+from repro.base.files import sha256_bytes
+from repro.base.paths import Paths
+from repro.cli import doctor
+from repro.cli.doctor import DEVIATES, MISSING, OK, Line, System
+from repro.container.job import Availability
 from tests.simulators.ascend.host import AscendHost
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from repro import host
-from repro.engines import emulation
-from repro.engines.emulation import foreign, is_static, registered, rule
+from repro.machine import emulation, facts
+from repro.machine.emulation import foreign, is_static, registered, rule
 
-OTHER = {"amd64": "arm64", "arm64": "amd64"}[host.architecture()]
+OTHER = {"amd64": "arm64", "arm64": "amd64"}[facts.architecture()]
 NAME = {"arm64": "qemu-aarch64", "amd64": "qemu-x86_64"}[OTHER]
 MACHINE = {"arm64": 183, "amd64": 62}
 
@@ -37,7 +36,7 @@ def elf(path: Path, machine: int, code: bytes = b"", *, interpreter: bool = Fals
 
 
 def test_this_machine_s_own_programs_need_no_emulator():
-    found = emulation.emulation(host.architecture())
+    found = emulation.emulation(facts.architecture())
     assert found.works and found.everywhere and found.enter == ()
 
 
@@ -62,13 +61,13 @@ def test_without_an_emulator_the_reason_names_it_and_the_package(tmp_path):
 
 
 def test_an_emulator_that_needs_the_host_s_libraries_is_not_taken(tmp_path):
-    elf(tmp_path / NAME, MACHINE[host.architecture()], interpreter=True)
+    elf(tmp_path / NAME, MACHINE[facts.architecture()], interpreter=True)
     found = foreign(OTHER, tmp_path / "binfmt_misc", str(tmp_path))
     assert not found.works and "needs libraries that no image has" in found.how
 
 
 def test_where_the_kernel_lets_only_root_register_it_says_how(tmp_path, monkeypatch):
-    elf(tmp_path / f"{NAME}-static", MACHINE[host.architecture()])
+    elf(tmp_path / f"{NAME}-static", MACHINE[facts.architecture()])
     said = "cannot have programs of another architecture emulated: [Errno 1] making a user namespace: not permitted"
     refused = subprocess.CompletedProcess([], 125, stdout=said.encode())
     monkeypatch.setattr(emulation.subprocess, "run", lambda *_, **__: refused)

@@ -11,13 +11,13 @@ from _engine_cases import IMAGE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.engines import cgroups
-from repro.engines.base import Availability, Job, Limits, Mount
+from repro.base.errors import CouldNotRun, EngineUnavailable, UsageError
+from repro.container.job import Availability, Job, Limits, Mount
 from repro.engines.closed import MAX_LINE_BYTES, LineSplitter, check_job, command, disarm, environment, group, passwd
-from repro.engines.owner import Owner
 from repro.engines.sandbox import explain_refusal
-from repro.engines.select import Candidate, check_name, choose_from
-from repro.errors import CouldNotRun, EngineUnavailable, UsageError
+from repro.machine import cgroups
+from repro.machine.owner import Owner
+from repro.run.engine_choice import Candidate, check_name, choose_from
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20))

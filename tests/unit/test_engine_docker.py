@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 from _engine_cases import CONFIG, DIFF, IMAGE, INFO, MANIFEST, VERSION, FakeDaemon, FakeEndpoint, api_error
 
-from repro.engines.base import Job, Limits, Mount
+from repro.base.errors import CouldNotRun, EngineUnavailable, VerificationFailed
+from repro.base.files import canonical_json, sha256_bytes
+from repro.container.job import Job, Limits, Mount
 from repro.engines.docker_engine import DockerEngine
 from repro.engines.endpoint import Endpoint, docker_endpoint, why_not
-from repro.engines.owner import Owner
-from repro.errors import CouldNotRun, EngineUnavailable, VerificationFailed
-from repro.files import canonical_json, sha256_bytes
+from repro.machine.owner import Owner
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from repro.errors import CouldNotRun, FetchError, VerificationFailed
+from repro.base.errors import CouldNotRun, FetchError, VerificationFailed
+from repro.display.progress_display import LineProgress
 from repro.fetching.cache import Cache
 from repro.fetching.download import fetch
-from repro.fetching.sources import DebianSource, FolderSource, IndexSource
+from repro.fetching.origins import DebianSource, FolderSource, IndexSource
 from repro.locks.model import LockedFile
-from repro.progress_display import LineProgress
 from tests.simulators.archive import Server, index_page, sha256, wheel_lock
 
 BODY = bytes(range(256)) * 4096  # 1 MiB

@@ -11,8 +11,8 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.errors import UsageError
-from repro.fetching.apt_sources import (
+from repro.base.errors import UsageError
+from repro.fetching.apt_client import (
     AptClient,
     AptSource,
     apt_client,
@@ -22,11 +22,11 @@ from repro.fetching.apt_sources import (
     parse_one_line,
     read_sources,
 )
-from repro.fetching.pip_config import PipClient, parse_config_list, pip_client, pip_client_from
+from repro.fetching.origins import sources_of
+from repro.fetching.pip_client import PipClient, parse_config_list, pip_client, pip_client_from
 from repro.fetching.session import http_session
 from repro.fetching.simple_index import folder_links, project_links
 from repro.fetching.site import Site, Whereabouts, load_site
-from repro.fetching.sources import sources_of
 from tests.simulators.archive import Server, index_page, sha256
 
 ROOT = Path(__file__).resolve().parents[2]

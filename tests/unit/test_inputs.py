@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from repro import inputs, user_lock
-from repro.errors import CouldNotVerify, UsageError, VerificationFailed
-from repro.files import sha256_bytes
+from repro.base import user_lock
+from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.base.files import sha256_bytes
+from repro.base.paths import Paths
 from repro.graph.digests import StatCache
-from repro.paths import Paths
-from repro.sources import fetch_source, load_sources
+from repro.images.archives import fetch_source, load_sources
+from repro.run import inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 

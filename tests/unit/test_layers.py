@@ -18,14 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.errors import CouldNotRun, VerificationFailed
+from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.paths import Paths
+from repro.container.image import Image, Layer
+from repro.images.layers.debs import add_debs
+from repro.images.layers.tree import SOURCE_DATE_EPOCH, Entry, Spool, Tree, clean_path
+from repro.images.layers.wheels import add_wheels
 from repro.images.oci import compute_image, docker_archive_stream, publish
 from repro.images.rootfs import chain_id, ensure_rootfs
-from repro.images.spec import Image, Layer
-from repro.layers.debs import add_debs
-from repro.layers.tree import SOURCE_DATE_EPOCH, Entry, Spool, Tree, clean_path
-from repro.layers.wheels import add_wheels
-from repro.paths import Paths
 
 CONTROL = "Package: {name}\nVersion: 1\nArchitecture: amd64\nDescription: x\n"
 

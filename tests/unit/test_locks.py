@@ -12,11 +12,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from repro.errors import CouldNotRun, UsageError
+from repro.base.errors import CouldNotRun, UsageError
 from repro.fetching import locked_files
 from repro.fetching.simple_index import Link
-from repro.locks.apt import snapshot_date
-from repro.locks.intents import load_deb_intents, load_wheel_intents
 from repro.locks.model import (
     Deb,
     DebLock,
@@ -29,7 +27,9 @@ from repro.locks.model import (
     lock_names,
     lock_path,
 )
-from repro.locks.wheels import choose, parse_compiled, platform_tags, supported_tags
+from repro.resolving.apt import snapshot_date
+from repro.resolving.intents import load_deb_intents, load_wheel_intents
+from repro.resolving.wheels import choose, parse_compiled, platform_tags, supported_tags
 from tests.simulators.archive import Archive
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from repro.errors import CouldNotRun
-from repro.fetching.apt_sources import AptClient
-from repro.fetching.pip_config import PipClient
+from repro.base.errors import CouldNotRun
+from repro.fetching.apt_client import AptClient
+from repro.fetching.pip_client import PipClient
 from repro.fetching.site import Site, Whereabouts
-from repro.locks.apt import PrivateApt
 from repro.locks.debian import keyring_path, verify_debian_chain
-from repro.locks.intents import DebIntent
 from repro.locks.model import dump_deb_lock
-from repro.locks.write import write_locks
+from repro.resolving.apt import PrivateApt
+from repro.resolving.intents import DebIntent
+from repro.resolving.write import write_locks
 from tests.simulators.archive import Archive, sha256
 
 needs_apt = pytest.mark.skipif(shutil.which("apt-get") is None, reason="this machine has no apt-get")
@@ -98,7 +98,7 @@ def test_a_set_is_not_locked_upon_an_older_one(place: Place, monkeypatch: pytest
         '[sets.more]\nsuite = "made"\nextends = "base"\npackages = ["beta"]\n'
     )
     (place.root / "conf" / "intents" / "wheels.toml").write_text('architectures = ["amd64"]\n')
-    monkeypatch.setattr("repro.locks.write.whereabouts", lambda _root: place.where)
+    monkeypatch.setattr("repro.resolving.write.whereabouts", lambda _root: place.where)
     write_locks(place.root, ["debs/base", "more"], lambda _line: None)
     locks = place.root / "conf" / "locks"
     assert '"beta"' in (locks / "debs" / "more.amd64.json").read_text()
@@ -130,7 +130,7 @@ def test_a_package_that_the_mirror_lists_but_does_not_have_is_not_locked(
         'architectures = ["amd64"]\n[sets.base]\nsuite = "made"\npackages = ["alpha", "beta"]\n'
     )
     (place.root / "conf" / "intents" / "wheels.toml").write_text('architectures = ["amd64"]\n')
-    monkeypatch.setattr("repro.locks.write.whereabouts", lambda _root: place.where)
+    monkeypatch.setattr("repro.resolving.write.whereabouts", lambda _root: place.where)
     next(place.mirror.rglob("beta*.deb")).unlink()
     with pytest.raises(CouldNotRun, match="does not have") as caught:
         write_locks(place.root, ["debs/base"], lambda _line: None)

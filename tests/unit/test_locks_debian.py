@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.errors import CouldNotVerify, VerificationFailed
+from repro.base.errors import CouldNotVerify, VerificationFailed
 from repro.locks.debian import (
     KEPT_FIELDS,
     fields_of,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.errors import CouldNotRun
-from repro.npu import DUO, Chip, Host, SmiTable, choose_chips, deviation, examine, explain_smi, facts, parse_smi
+from repro.base.errors import CouldNotRun
+from repro.machine.npu import DUO, Chip, Host, SmiTable, choose_chips, deviation, examine, explain_smi, facts, parse_smi
 from tests.simulators.ascend.host import AscendHost
 
 SMI = Path(__file__).parent.parent / "simulators" / "ascend" / "smi"
@@ -160,7 +160,7 @@ def test_the_first_idle_chip_is_taken():
 
 
 def examine_of(smi: str):
-    from repro.npu import Npu
+    from repro.machine.npu import Npu
 
     return Npu(tool="npu-smi", chips=read(smi).chips, nodes=("davinci0",), driver="22.0.4")
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from repro import published, toolchain
-from repro.engines.base import Job
+from repro.base.errors import CouldNotRun, UsageError
+from repro.container.job import Job
 from repro.engines.closed import check_job, device_paths, group, passwd
+from repro.engines.npu_access import access_for
 from repro.engines.sandbox import _closed_args
-from repro.errors import CouldNotRun, UsageError
 from repro.graph.pipeline import STAGES, Request, build_graph
-from repro.npu import choose_chips, examine
-from repro.npu_access import access_for
-from repro.reproduce import PINNED_DEVIATING, _toolchain_name
-from repro.target import Target, parse_devices, settle
-from repro.verdict import verdict
+from repro.guide import published, toolchain
+from repro.guide.verdict import verdict
+from repro.machine.npu import choose_chips, examine
+from repro.run.reproduce import PINNED_DEVIATING, _toolchain_name
+from repro.run.target import Target, parse_devices, settle
 from tests.simulators.ascend.host import AscendHost
 from tests.unit._graph_cases import image
 
@@ -51,15 +51,15 @@ def test_what_is_no_list_of_devices_is_wrong_use(text):
     [("best", "cpu", (), "--toolchain best"), ("auto", "tpu", (), "--device tpu"), ("auto", "cpu", (0,), "--devices")],
 )
 def test_options_that_do_not_fit_are_wrong_use(toolchain_name, device, devices, said):
-    from repro.paths import Paths
+    from repro.base.paths import Paths
 
     with pytest.raises(UsageError, match=said):
         settle(Paths(ROOT), "amd64", toolchain_name, device, devices)
 
 
 def test_disk_is_asked_for_before_it_is_spent(tmp_path, monkeypatch):
-    from repro.paths import Paths
-    from repro.target import _cost
+    from repro.base.paths import Paths
+    from repro.run.target import _cost
 
     (tmp_path / "conf").symlink_to(CONF)
     (tmp_path / "docker").symlink_to(ROOT / "docker")
@@ -69,7 +69,7 @@ def test_disk_is_asked_for_before_it_is_spent(tmp_path, monkeypatch):
     monkeypatch.setattr("repro.images.build.known_images", lambda *_: {})
     (line,) = _cost(Paths(tmp_path), "amd64")
     assert "is built first" in line
-    monkeypatch.setattr("repro.target._UNPACKED_FACTOR", 1e15)
+    monkeypatch.setattr("repro.run.target._UNPACKED_FACTOR", 1e15)
     with pytest.raises(CouldNotRun, match="GB are free"):
         _cost(Paths(tmp_path), "amd64")
     monkeypatch.setattr("repro.images.build.known_images", lambda *_: {"cann": image("cann")})
@@ -104,7 +104,7 @@ def test_nodes_that_only_a_group_may_open_bring_that_group(tmp_path):
 def test_a_node_that_this_user_may_not_open_is_refused_where_no_engine_can_help(tmp_path, monkeypatch):
     host = AscendHost().make(tmp_path)
     npu = examine(host)
-    monkeypatch.setattr("repro.npu_access.os.access", lambda path, mode: not str(path).endswith("devmm_svm"))
+    monkeypatch.setattr("repro.engines.npu_access.os.access", lambda path, mode: not str(path).endswith("devmm_svm"))
     access_for(npu, npu.chips, host, "docker", {})
     with pytest.raises(CouldNotRun, match="may not open /dev/devmm_svm") as caught:
         access_for(npu, npu.chips, host, "sandbox", {})

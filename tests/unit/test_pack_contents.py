@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from _record_cases import demo_record
 
-from repro.crate import METADATA, WORKFLOW
-from repro.errors import CouldNotRun, UsageError
-from repro.files import sha256_bytes
+from repro.base.errors import CouldNotRun, UsageError
+from repro.base.files import sha256_bytes
+from repro.base.paths import Paths
 from repro.locks.model import load_deb_lock, load_wheel_lock
-from repro.packing import contents, host_wheels, repository, runs
+from repro.packing import contents, repository, runs
 from repro.packing.pack import parse_size
-from repro.paths import Paths
+from repro.report.crate import METADATA, WORKFLOW
+from repro.resolving import host_wheels
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from repro.errors import CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
-from repro.files import sha256_bytes
+from repro.base.errors import CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
+from repro.base.files import sha256_bytes
+from repro.base.paths import Paths
+from repro.container.image import Layer
 from repro.images.oci import compute_image
-from repro.images.spec import Layer
 from repro.packing import adopt, contents
 from repro.packing.statements import image_statement, run_statement
-from repro.paths import Paths
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.errors import CouldNotVerify, UsageError, VerificationFailed
-from repro.installer.archive import Archive
-from repro.installer.listing import BLOCK_BYTES, LIST_NAME, check_paths, padding_bytes, tar_header
+from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.packing import trust_key, verify_bundle
+from repro.packing.installer.archive import Archive
+from repro.packing.installer.listing import BLOCK_BYTES, LIST_NAME, check_paths, padding_bytes, tar_header
 from repro.packing.writer import Item, write_bundle
 from tests.unit import _bundle_cases as cases
 

@@ -7,11 +7,11 @@ import jsonschema
 import pytest
 from _record_cases import demo_record, published_record
 
-from repro.published import load_published
-from repro.verdict import verdict
+from repro.guide.published import load_published
+from repro.guide.verdict import verdict
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = json.loads((ROOT / "repro/record.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "repro/run/record.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 

@@ -11,17 +11,17 @@ from _record_cases import demo_record, published_record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.published import load_published
+from repro.guide.published import load_published
+from repro.guide.verdict import verdict
 from repro.report import terminal_summary, write_report
 from repro.report.markdown import escape
 from repro.report.plots import draw
 from repro.report.timeline import IMAGE, LAYER, PHASE, STAGE, accounted, spans_of
 from repro.report.writer import render_html, render_markdown
-from repro.verdict import verdict
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = load_published(ROOT / "conf/published.toml")
-SCHEMA = json.loads((ROOT / "repro/record.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "repro/run/record.schema.json").read_text())
 RENDERERS = [terminal_summary, render_markdown, render_html]
 FILES = [render_markdown, render_html]
 

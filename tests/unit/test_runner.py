@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from _graph_cases import Bench, image
 
-from repro.engines.base import Outcome
-from repro.engines.when_needed import EngineWhenNeeded
-from repro.errors import CouldNotRun, EngineUnavailable, NonDeterministicResult, StageFailed
+from repro.base.errors import CouldNotRun, EngineUnavailable, NonDeterministicResult, StageFailed
+from repro.container.job import Outcome
 from repro.graph.code import Modules, read_code
 from repro.graph.digests import StatCache
 from repro.graph.keys import Machine, difference
 from repro.graph.runner import Given
+from repro.run.engine_when_needed import EngineWhenNeeded
 
 
 def write_name(job, out: Path, obs: Path, on_line) -> int:

@@ -11,11 +11,11 @@ import pytest
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from cyclonedx.validation import make_schemabased_validator
 
-from repro import sbom
+from repro.base.paths import Paths
+from repro.container.image import Layer
 from repro.images.oci import compute_image
-from repro.images.spec import Layer
 from repro.locks.model import load_deb_lock, load_wheel_lock
-from repro.paths import Paths
+from repro.packing import sbom
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = "usr/local/lib/python3.11/dist-packages"

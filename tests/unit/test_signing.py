@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.errors import CouldNotRun, UsageError, VerificationFailed
-from repro.installer.archive import Archive
-from repro.installer.ed25519 import ed25519_holds
-from repro.installer.listing import fingerprint_of, public_key_of
+from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
+from repro.packing.installer.archive import Archive
+from repro.packing.installer.ed25519 import ed25519_holds
+from repro.packing.installer.listing import fingerprint_of, public_key_of
 from repro.packing.signing import envelope, load_key, make_key
 from repro.packing.statements import read_envelope
 from tests.unit import _bundle_cases as cases

@@ -11,11 +11,11 @@ from typing import ClassVar
 
 import pytest
 
-from repro import user_lock
-from repro.errors import CouldNotRun, FetchError, UsageError, VerificationFailed
+from repro.base import user_lock
+from repro.base.errors import CouldNotRun, FetchError, UsageError, VerificationFailed
+from repro.base.paths import Paths
 from repro.fetching import archives
-from repro.paths import Paths
-from repro.sources import (
+from repro.images.archives import (
     SourceArchive,
     copy_verified,
     fetch_source,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.checks import python37_checks, run_check
+from repro.cli.checks import python37_checks, run_check
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.errors import NonDeterministicResult, VerificationFailed
+from repro.base.errors import NonDeterministicResult, VerificationFailed
 from repro.graph.digests import FileDigest, StatCache, digest_folder, digest_of_files, missing_or_changed
 from repro.graph.store import Store, Workspace, fingerprint_of
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from repro.errors import BundleError, CouldNotVerify, FetchError, NonDeterministicResult, UsageError
-from repro.tasking import HELP, exit_with_verdict, reporting
+from repro.base.errors import BundleError, CouldNotVerify, FetchError, NonDeterministicResult, UsageError
+from repro.cli.tasking import HELP, exit_with_verdict, reporting
 
 ROOT = Path(__file__).resolve().parents[2]
 

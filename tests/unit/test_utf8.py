@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 SCRIPT = """
 import os, sys
-from repro.tasking import reporting
+from repro.cli.tasking import reporting
 before = sys.getfilesystemencoding()
 @reporting
 def task(words):

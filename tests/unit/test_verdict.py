@@ -7,10 +7,10 @@ from _record_cases import demo_record, published_record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.errors import UsageError
-from repro.published import CER, METRICS, THROUGHPUT, WER, edits_allowed, load_published
-from repro.toml import read_toml
-from repro.verdict import verdict
+from repro.base.errors import UsageError
+from repro.base.toml import read_toml
+from repro.guide.published import CER, METRICS, THROUGHPUT, WER, edits_allowed, load_published
+from repro.guide.verdict import verdict
 
 CONF = Path(__file__).parents[2] / "conf/published.toml"
 PUBLISHED = load_published(CONF)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.npu import Host
+from repro.machine.npu import Host
 
 _SMI = Path(__file__).parent / "smi"
 _TOOL = """#!/bin/sh

@@ -1,0 +1,1 @@
+"""What a person types, and what he sees of it: tasks, checks, doctor."""

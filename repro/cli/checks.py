@@ -1,0 +1,131 @@
+"""`invoke test`: style, types and Python 3.7 for the stages side by side, then pytest; one summary, one exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.base.errors import CouldNotRun, UsageError
+
+_TOOLS = ("ruff", "mypy", "vermin", "pytest", "pytest_timeout", "hypothesis")
+_PYTEST_INTERRUPTED, _PYTEST_NOTHING_CHOSEN = 2, 5
+_QUICK = "not slow and not integration"
+# Stages carry no annotations, so what mypy infers about their variables says nothing; what it knows about names,
+# attributes and calls of Python 3.7's standard library does. Third-party stubs are written for newer Pythons.
+_UNTYPED = ("var-annotated", "assignment", "union-attr", "index", "dict-item", "operator", "arg-type", "list-item")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One program that must end with 0: what it looks at, and its arguments after `python`."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How a check ended."""
+
+    check: Check
+    passed: bool
+    seconds: float
+    output: str
+
+
+def python37_checks(folder: str = "stages") -> tuple[Check, ...]:
+    """What holds the stages to Python 3.7: its grammar (ruff), its features (vermin), its library (mypy)."""
+    disabled = tuple(word for code in _UNTYPED for word in ("--disable-error-code", code))
+    return (
+        Check(
+            "Python 3.7 syntax of stages",
+            ("-m", "ruff", "check", "--isolated", "--no-cache", "--target-version", "py37", "--select", "E9,F", folder),
+        ),
+        Check(
+            "Python 3.7 features of stages",
+            ("-c", "from vermin import main; main()", "-t=3.7-", "--no-tips", "--violations", folder),
+        ),
+        Check(
+            "Python 3.7 library of stages",
+            ("-W", "ignore", "-m", "mypy", "--config-file=", "--python-version", "3.7", "--no-site-packages",
+             "--ignore-missing-imports", "--check-untyped-defs", *disabled, folder),
+        ),
+    )  # fmt: skip
+
+
+def all_checks() -> tuple[Check, ...]:
+    """Every check that is not a test; each takes seconds."""
+    return (
+        Check("style (ruff check)", ("-m", "ruff", "check", ".")),
+        Check("layout (ruff format)", ("-m", "ruff", "format", "--check", ".")),
+        Check("types of repro (mypy, strict)", ("-W", "ignore", "-m", "mypy")),
+        *python37_checks(),
+    )
+
+
+def run_check(check: Check, root: Path, python: str = sys.executable) -> Finding:
+    """Run one check in the checkout `root`, its output kept."""
+    began_s = time.monotonic()
+    done = subprocess.run(
+        [python, *check.arguments], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return Finding(check, done.returncode == 0, time.monotonic() - began_s, done.stdout)
+
+
+def run_checks(checks: Sequence[Check], root: Path) -> list[Finding]:
+    """Run checks side by side, as many as there are processors."""
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(lambda check: run_check(check, root), checks))
+
+
+def pytest_arguments(unit_only: bool, expression: str) -> list[str]:
+    """Pytest's arguments for what was asked."""
+    arguments = ["-m", "pytest"]
+    if unit_only:
+        arguments += ["tests/unit", "-m", _QUICK]
+    if expression:
+        arguments += ["-k", expression]
+    return arguments
+
+
+def run_tests(root: Path, *, unit_only: bool = False, expression: str = "") -> None:
+    """Run the checks, then the tests; the summary of pytest is the last line when everything passes.
+
+    Args:
+        root: the checkout.
+        unit_only: only the fast tests, without images or engines.
+        expression: pytest's -k; the checks are left out, as a person looks at a few tests.
+
+    Raises:
+        CouldNotRun: the tools of requirements/test.txt are not installed.
+        UsageError: no test's name fits the expression.
+        SystemExit: 1, a check or a test failed; 130, interrupted.
+    """
+    missing = [name for name in _TOOLS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CouldNotRun(
+            f"the tools of the tests are not installed here: {', '.join(missing)}",
+            hint="`./bootstrap test` installs them from requirements/test.txt",
+        )
+    findings = [] if expression else run_checks(all_checks(), root)
+    for finding in findings:
+        print(f"{'ok' if finding.passed else 'FAILED':<7} {finding.check.name} ({finding.seconds:.1f} s)", flush=True)
+    failed = [finding for finding in findings if not finding.passed]
+    for finding in failed:
+        print(f"\n--- {finding.check.name}\n{finding.output.rstrip()}", flush=True)
+    code = subprocess.call([sys.executable, *pytest_arguments(unit_only, expression)], cwd=root)
+    if code == _PYTEST_INTERRUPTED:
+        raise SystemExit(130)
+    if code == _PYTEST_NOTHING_CHOSEN:
+        raise UsageError(f"no test's name fits {expression!r}", hint="--keep takes pytest's -k expressions")
+    if failed:
+        print("FAILED before the tests: " + ", ".join(finding.check.name for finding in failed), flush=True)
+    if code or failed:
+        raise SystemExit(1)

@@ -1,0 +1,333 @@
+"""`invoke doctor`: what this machine has and lacks for a run, line by line, and what to do; it fetches nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from repro.base import user_lock
+from repro.base.errors import BundleError, UsageError
+from repro.base.paths import Paths
+from repro.base.user_lock import LICENCES
+from repro.container.job import Availability
+from repro.graph.digests import StatCache
+from repro.images.archives import find_source, how_to_get, load_sources
+from repro.machine import facts, npu
+from repro.machine.emulation import foreign
+from repro.run import inputs
+
+OK = "ok"
+MISSING = "missing"
+DEVIATES = "deviates"
+_MIN_MEMORY_BYTES = 4 * 1000**3
+_RESULTS_BYTES = 1 * 1000**3  # of a run of the demo with one batch size, twice over
+_UNPACKED_FACTOR = 3.5  # a layer's size by its packages': 2.2 for PyTorch, 3.6 for NumPy and its kin, measured
+_OTHER = {"amd64": "arm64", "arm64": "amd64"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing looked at: its status, what was found, and what to do about it (may be empty).
+
+    `blocks` is set where a run cannot start before that is done.
+    """
+
+    status: str
+    what: str
+    found: str
+    advice: str = ""
+    blocks: bool = False
+
+    def text(self) -> str:
+        """For a terminal: one line, the advice below it."""
+        lines = [f"{self.status:<9} {self.what:<22} {self.found}"]
+        lines += [f"{'':<10}-> {line}" for line in self.advice.splitlines()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class System:
+    """What doctor looks at outside the checkout; `root` is / except in tests."""
+
+    root: Path = Path("/")
+    architecture: Callable[[], str] = facts.architecture
+    facts: Callable[[], Mapping[str, str | int]] = facts.facts
+    free_bytes: Callable[[Path], int] = field(default=lambda path: shutil.disk_usage(path).free)
+    search: tuple[str, ...] = field(default_factory=lambda: tuple(os.environ.get("PATH", "").split(os.pathsep)))
+
+
+def examine(paths: Paths, engine: str = "auto") -> str:
+    """Look at everything.
+
+    Args:
+        paths: the checkout.
+        engine: the engine that a run would be asked for.
+
+    Returns:
+        The report, a line a thing, and a last line that says whether a run can start.
+
+    Raises:
+        UsageError: there is no engine of that name.
+    """
+    from repro.run.engine_choice import AUTO, NAMES, probe_all
+
+    if engine not in (AUTO, *NAMES):
+        raise UsageError(f"there is no engine {engine!r}", hint="engines: " + ", ".join((AUTO, *NAMES)))
+    system = System()
+    lines = machine_lines(system)
+    try:
+        lines += engine_lines(probe_all(paths), engine, sandbox_to_come(paths, system))
+    except BundleError as error:
+        lines.append(Line(MISSING, "engines", error.message, error.hint, blocks=True))
+    lines += npu_lines(system, paths.conf)
+    lines += input_lines(paths)
+    lines += source_lines(paths, system.architecture())
+    lines += image_lines(paths, system)
+    return "\n".join([*(line.text() for line in lines), "", conclusion(lines)])
+
+
+def conclusion(lines: list[Line]) -> str:
+    """The last line: whether `invoke reproduce` can start here."""
+    blocking = [line.what for line in lines if line.blocks]
+    if blocking:
+        return f"`invoke reproduce` cannot run here yet: see {', '.join(blocking)} above"
+    others = sum(line.status != OK for line in lines)
+    return "`invoke reproduce` can run here" + (
+        f"; {others} lines above say what is absent or different" if others else ""
+    )
+
+
+def machine_lines(system: System) -> list[Line]:
+    """Operating system, architecture, processor, memory, page size, emulation of the other architecture."""
+    try:
+        architecture = system.architecture()
+    except BundleError as error:
+        return [Line(DEVIATES, "architecture", error.message, error.hint, blocks=True)]
+    facts = system.facts()
+    memory, page = int(facts["memory_bytes"]), int(facts["page_size_bytes"])
+    enough = memory >= _MIN_MEMORY_BYTES
+    lines = [
+        Line(OK, "operating system", f"{facts['os']}, kernel {facts['kernel']}"),
+        Line(OK, "architecture", architecture),
+        Line(OK, "processor", f"{facts['cpu']}, {facts['cores']} cores for this process"),
+        Line(
+            OK if enough else DEVIATES,
+            "memory",
+            f"{memory / 1e9:.1f} GB",
+            ""
+            if enough
+            else f"{_MIN_MEMORY_BYTES / 1e9:.0f} GB are what a run needs: leave out --bs all, close others",
+        ),
+        Line(
+            OK if page == 4096 else DEVIATES,
+            "page size",
+            f"{page} bytes",
+            "" if page == 4096 else "the images were only run with pages of 4096 bytes; please report what you see",
+        ),
+        Line(OK, "Python", str(facts["python"])),
+        Line(OK, "SELinux", str(facts.get("selinux", "unknown"))),
+    ]
+    return [*lines, _emulation_line(system, architecture)]
+
+
+def _emulation_line(system: System, architecture: str) -> Line:
+    other = _OTHER[architecture]
+    found = foreign(other, system.root / "proc/sys/fs/binfmt_misc", os.pathsep.join(system.search))
+    if found.works:
+        where = "in every engine" if found.everywhere else "in the sandbox"
+        return Line(OK, "emulation", f"{other} programs run {where}, slowly: {found.how}")
+    advice = f"only needed to compile a layer for {other} here, or to run its images: {found.hint}"
+    return Line(MISSING, "emulation", found.how, advice)
+
+
+def sandbox_to_come(paths: Paths, system: System) -> bool:
+    """Whether the embedded sandbox cannot be probed just because a run would first fetch what it is made of."""
+    from repro.fetching.cache import Cache
+    from repro.images.build import files_needed
+    from repro.images.rootfs import SANDBOX_IMAGE
+
+    needed = files_needed(paths, [SANDBOX_IMAGE], [system.architecture()])
+    return any(Cache(paths.root).path(sha256) is None for sha256 in needed)
+
+
+def engine_lines(found: list[Availability], asked: str, to_come: bool = False) -> list[Line]:
+    """Every engine's own probe, then which one a run takes; `to_come` as `sandbox_to_come` says."""
+    lines = []
+    for item in found:
+        if item.usable:
+            lines.append(Line(OK, f"engine {item.name}", item.facts.get("version", "")))
+        elif item.name == "sandbox" and to_come:
+            lines.append(Line(MISSING, "engine sandbox", "not fetched yet, so not tried", "any run fetches it (3 MB)"))
+        else:
+            lines.append(Line(MISSING, f"engine {item.name}", item.reason, item.hint))
+    return [*lines, _taken_line(found, asked, to_come)]
+
+
+def _taken_line(found: list[Availability], asked: str, to_come: bool) -> Line:
+    taken = next((item.name for item in found if item.usable and asked in ("auto", item.name)), "")
+    if taken:
+        return Line(OK, "engine taken", f"{taken} (--engine {asked})")
+    if to_come and asked in ("auto", "sandbox"):
+        return Line(MISSING, "engine taken", "the sandbox, if this kernel lets it run: the first run shows")
+    advice = "do what stands below one of the engines above" if asked == "auto" else "leave out --engine"
+    return Line(MISSING, "engine taken", f"none for --engine {asked}", advice, blocks=True)
+
+
+def npu_lines(system: System, conf: Path) -> list[Line]:
+    """NPU tools, device nodes, chips, firmware and driver, held against the compatibility table."""
+    found = npu.examine(npu.Host(system.root, system.search))
+    if not found.present:
+        advice = "not needed on the CPU, which `invoke reproduce` takes unless told --device npu"
+        return [Line(MISSING, "NPU", found.problem, advice)]
+    lines = [
+        Line(OK, "npu-smi", f"{found.tool} ({found.tool_version or 'version unknown'})")
+        if found.tool
+        else Line(MISSING, "npu-smi", "in neither PATH nor /usr/local/sbin", "install the NPU's driver package")
+    ]
+    lines.append(_nodes_line(system, found))
+    if found.problem and found.tool and "is not there" not in found.problem and "are not there" not in found.problem:
+        lines.append(Line(MISSING, "NPU chips", found.problem, found.hint))
+    lines += [_chip_line(chip) for chip in found.chips]
+    return [*lines, _driver_line(found, conf)]
+
+
+def _nodes_line(system: System, found: npu.Npu) -> Line:
+    absent = [f"/dev/{name}" for name in npu.CONTROL_NODES if not (system.root / "dev" / name).exists()]
+    if not found.nodes:
+        return Line(MISSING, "NPU devices", "no /dev/davinci*", "see `npu-smi info` and the kernel's log")
+    if absent:
+        return Line(DEVIATES, "NPU devices", f"{', '.join(found.nodes)}, but no {', '.join(absent)}",
+                    "the driver is half there: install it again, then start the machine anew")  # fmt: skip
+    return Line(OK, "NPU devices", ", ".join(found.nodes))
+
+
+def _chip_line(chip: npu.Chip) -> Line:
+    what = f"{chip.soc_version}, card {chip.card} chip {chip.number}, {chip.health}, {chip.memory_mb} MB"
+    if chip.health != npu.HEALTHY:
+        advice = f"`npu-smi info -t health -i {chip.card} -c {chip.number}` says why"
+        return Line(DEVIATES, f"NPU device {chip.device}", what, advice)
+    if chip.busy:
+        return Line(DEVIATES, f"NPU device {chip.device}", f"{what}, busy", "a run takes an idle one, or waits for you")
+    return Line(OK, f"NPU device {chip.device}", what)
+
+
+def _driver_line(found: npu.Npu, conf: Path) -> Line:
+    from repro.run.target import firmware_deviation
+
+    versions = f"driver {found.driver or 'unknown'}, firmware {found.firmware or 'unknown'}, {found.product}"
+    wrong = firmware_deviation(found, conf)
+    if not wrong:
+        return Line(OK, "NPU driver", versions)
+    advice = f"{wrong}; an {npu.DUO} takes the version of its CANN instead"
+    return Line(DEVIATES, "NPU driver", versions, advice)
+
+
+def input_lines(paths: Paths) -> list[Line]:
+    """Data set and checkpoint: the user's, or the demo's in their place."""
+    return [_data_line(paths), _checkpoint_line(paths)]
+
+
+def _data_line(paths: Paths) -> Line:
+    try:
+        data = inputs.find_data(paths, "")
+    except BundleError as error:
+        return Line(DEVIATES, "data", error.message, error.hint, blocks=True)
+    if data is None:
+        return Line(
+            MISSING,
+            "data",
+            "no TIMIT: the demo corpus stands in, and the report says so",
+            "put TIMIT into data/TIMIT (or data/data.zip), or give --data: see data/README.md",
+        )
+    return Line(OK, "data", f"data/{data.name}", "its counts are held against TIMIT's in every run")
+
+
+def _checkpoint_line(paths: Paths) -> Line:
+    user = inputs.users_checkpoint(paths)
+    if user is not None:
+        return Line(OK, "checkpoint", str(user.relative_to(paths.root)))
+    try:
+        inputs.find_checkpoint(paths, inputs.DEMO, StatCache(None))
+    except BundleError as error:
+        present = inputs.demo_checkpoint_path(paths).is_file()
+        return Line(DEVIATES if present else MISSING, "checkpoint", error.message, error.hint, blocks=True)
+    published = load_sources(paths.conf)["checkpoint"]
+    return Line(
+        MISSING,
+        "checkpoint",
+        "no ctc_best_model.pth: the demo's stands in, and the report says so",
+        f"`invoke fetch --sources checkpoint` where the network lets it, or {how_to_get(published)}; "
+        "or give --checkpoint: see data/README.md",
+    )
+
+
+def source_lines(paths: Paths, architecture: str) -> list[Line]:
+    """What the pinned toolchain and the NPU take from data/sources, by name; and the vendor's licence."""
+    other = f"-{_OTHER[architecture]}"
+    everything = load_sources(paths.conf).values()  # the checkpoint has a line of its own
+    known = [source for source in everything if not source.name.endswith(other) and source.name != "checkpoint"]
+    lines = []
+    for source in known:
+        path = find_source(paths, source)
+        if path is not None:
+            lines.append(Line(OK, "data/sources", f"{source.title}: {path.name}"))
+        else:
+            advice = f"only for --toolchain pinned or --device npu: {how_to_get(source)}"
+            lines.append(Line(MISSING, "data/sources", source.title, advice))
+    for licence in sorted({source.accept for source in known} - {""}):
+        if user_lock.accepted(paths, licence):
+            lines.append(Line(OK, "licence", f"{licence}: accepted by you, in data/user.lock.json"))
+        else:
+            advice = f"only for --device npu: `invoke accept-cann-licence` says that you accept {LICENCES[licence]}"
+            lines.append(Line(MISSING, "licence", f"{licence}: not accepted", advice))
+    return lines
+
+
+def image_lines(paths: Paths, system: System) -> list[Line]:
+    """Locked files fetched, images built, and the disk space that the rest needs."""
+    from repro.fetching.cache import Cache
+    from repro.images import cost
+    from repro.images.build import files_needed, known_images, work_for
+    from repro.images.commands import obtainable
+
+    try:
+        architecture = system.architecture()
+        names = obtainable(paths, architecture, lambda _: None)
+        built = known_images(paths, names, architecture)
+        needed = files_needed(paths, names, [architecture])
+        compiling = cost.sentence(work_for(paths, names, architecture))
+    except BundleError as error:
+        return [Line(DEVIATES, "images", error.message, error.hint, blocks=True)]
+    cache = Cache(paths.root)
+    absent = [file for file in needed.values() if cache.path(file.sha256) is None]
+    lines = []
+    if absent:
+        size = sum(file.size_bytes for file in absent)
+        lines.append(Line(MISSING, "locked files", f"{len(absent)} to fetch, {size / 1e6:.0f} MB",
+                          "`invoke fetch` brings them; `invoke reproduce` does it by itself"))  # fmt: skip
+    else:
+        lines.append(Line(OK, "locked files", "all that is needed is here"))
+    unbuilt = [name for name in names if name not in built]
+    if unbuilt:
+        lines.append(Line(MISSING, "images", f"not built: {', '.join(unbuilt)}",
+                          "\n".join(["`invoke images.build` builds them; `invoke reproduce` does it by itself",
+                                     *filter(None, [compiling])])))  # fmt: skip
+    else:
+        lines.append(Line(OK, "images", f"{len(names)} built for {architecture}"))
+    to_fetch = sum(file.size_bytes for file in absent)
+    to_build = sum(file.size_bytes for file in needed.values()) * _UNPACKED_FACTOR
+    return [*lines, _disk_line(paths, system, int(to_fetch + 2 * to_build) + _RESULTS_BYTES)]
+
+
+def _disk_line(paths: Paths, system: System, needed_bytes: int) -> Line:
+    """`needed_bytes`: downloads, layers, the same again unpacked, and results."""
+    place = paths.artifacts if paths.artifacts.exists() else paths.root
+    free = system.free_bytes(place)
+    found = f"{free / 1e9:.1f} GB free, about {needed_bytes / 1e9:.1f} GB needed"
+    if free >= needed_bytes:
+        return Line(OK, "disk space", found)
+    advice = f"free some, or make {paths.artifacts} a link to a larger disk"
+    return Line(DEVIATES, "disk space", found, advice, blocks=True)

@@ -1,0 +1,55 @@
+"""`./bootstrap …`: Invoke with this project's exit codes. Plain `invoke …` runs the same tasks with Invoke's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from invoke.exceptions import Exit, ParseError
+from invoke.program import Program
+
+from repro.base.errors import EXIT_USAGE
+from repro.base.paths import Paths
+
+
+@contextmanager
+def _wrong_use() -> Iterator[None]:
+    """Invoke ends with 1 on a wrong option, which here means 'not reproduced'; README's table says 2."""
+    try:
+        yield
+    except ParseError as error:
+        raise _exit(str(error).rstrip("!?.")) from error
+    except ValueError as error:  # int('abc'): Invoke lets it pass
+        raise _exit(f"an option that wants a number was given something else: {error}") from error
+
+
+def _exit(text: str) -> Exit:
+    hint = "-> invoke --list shows the commands, invoke --help COMMAND its options"
+    return Exit(f"error: {text}\n{hint}", EXIT_USAGE)
+
+
+class Commands(Program):
+    """Invoke's program, with wrong use told apart from a result that was not reproduced."""
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        super().parse_core(argv)
+        sys.dont_write_bytecode = False  # Invoke sets it; every start would compile repro/ anew
+
+    def parse_core_args(self) -> None:
+        with _wrong_use():
+            super().parse_core_args()
+
+    def parse_tasks(self) -> None:
+        with _wrong_use():
+            super().parse_tasks()
+
+    def parse_cleanup(self) -> None:
+        with _wrong_use():
+            super().parse_cleanup()
+
+
+def main() -> None:
+    """Run the command line against this checkout's tasks.py, wherever the caller's working folder is."""
+    program = Commands(version="from this checkout", name="Bundle", binary="invoke", binary_names=["invoke", "inv"])
+    program.run(["invoke", "--search-root", str(Paths.of_checkout().root), *sys.argv[1:]])

@@ -1,0 +1,1 @@
+"""The vocabulary below images and engines: a job, an image."""

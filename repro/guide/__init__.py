@@ -1,0 +1,1 @@
+"""What the published guide says, and a run held to it."""

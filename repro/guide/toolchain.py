@@ -1,0 +1,129 @@
+"""The compatibility table held against what probes found: component by component, required / found / status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.base.errors import UsageError
+from repro.base.toml import read_toml
+from repro.graph.pipeline import PINNED_IMAGES, STAGES
+
+SAME = "same"
+DEVIATES = "deviates"
+ABSENT = "absent"
+_UNPINNED = "not pinned by the guide"
+_PINNED_ROLES = {STAGES[stage].image: image for stage, image in PINNED_IMAGES.items()}
+
+
+@dataclass(frozen=True)
+class Component:
+    """One row of conf/compatibility.toml.
+
+    Attributes:
+        source: where the component itself would be found.
+        substitute, substitute_source: what stands in for it where it is not, and where that is found.
+        kind: 'table' for the compatibility table, 'requirement' for the pins of the guide's requirements.txt.
+    """
+
+    name: str
+    required: str
+    image: str
+    source: str
+    purpose: str
+    substitute: str = ""
+    substitute_source: str = ""
+    kind: str = "table"
+
+
+def load_components(conf: Path) -> tuple[Component, ...]:
+    """The rows of conf/compatibility.toml.
+
+    Raises:
+        UsageError: the file is not valid.
+    """
+    try:
+        return tuple(Component(**row) for row in read_toml(conf / "compatibility.toml")["component"])
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"conf/compatibility.toml is not a list of components: {error}") from error
+
+
+def _look_up(source: str, probe: Mapping[str, Any]) -> str:
+    kind, _, name = source.partition(":")
+    if kind == "python":
+        return str(probe.get("python", ""))
+    table = {"wheel": "wheels", "deb": "debs", "host": "host", "found": "found"}[kind]
+    return str(probe.get(table, {}).get(name, ""))
+
+
+def compare(
+    components: tuple[Component, ...], probes: Mapping[str, Mapping[str, Any]], host: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """Hold every component against what was found.
+
+    Args:
+        components: the rows required.
+        probes: by image, what stage `probe` wrote there; an image that was not used has none. A component is looked
+            for in the pinned image of its role, where that was used.
+        host: facts such as 'driver' and 'chip', only those found.
+
+    Returns:
+        Rows with component, required, found, status ('same', 'deviates' or 'absent'), probe, purpose and kind.
+    """
+    rows = []
+    for component in components:
+        pinned = _PINNED_ROLES.get(component.image, "")
+        image = pinned if pinned in probes else component.image
+        probe: Mapping[str, Any] = {"host": host} if image == "host" else probes.get(image) or {}
+        source, substitute = component.source, ""
+        version = _look_up(source, probe)
+        if not version and component.substitute_source:
+            source, substitute = component.substitute_source, f"{component.substitute} "
+            version = _look_up(source, probe)
+        plain = version.split("+")[0]  # a wheel's local label, as in 1.8.0+cpu, is not another version
+        if not version:
+            status = ABSENT
+        elif substitute:
+            status = DEVIATES
+        else:
+            status = SAME if component.required in (_UNPINNED, plain) else DEVIATES
+        rows.append(
+            {
+                "component": component.name,
+                "required": component.required,
+                "found": f"{substitute}{version}" if version else "",
+                "status": status,
+                "probe": f"{source} in " + ("this host" if image == "host" else f"image {image}"),
+                "purpose": component.purpose,
+                "kind": component.kind,
+            }
+        )
+    return rows
+
+
+def deviations(rows: list[dict[str, str]], accepted: Callable[[Mapping[str, str]], bool]) -> list[str]:
+    """What of the compatibility table is not as required, in words; of the requirements nothing: they are shown.
+
+    Args:
+        rows: as `compare` gives them.
+        accepted: says of a row whether an exception of the table covers it.
+    """
+    return [
+        f"{row['component']}: required {row['required']}, found {row['found'] or 'nothing'}"
+        for row in rows
+        if row["kind"] == "table" and row["status"] != SAME and not accepted(row)
+    ]
+
+
+def describe(rows: list[dict[str, str]]) -> str:
+    """The table for a terminal: required, found, status and probe of each component."""
+    columns = ("component", "required", "found", "status", "probe")
+    lines = []
+    for kind, title in (("table", "The compatibility table"), ("requirement", "The guide's requirements.txt")):
+        chosen = [[row[name] or "-" for name in columns] for row in rows if row["kind"] == kind]
+        widths = [max(len(line[i]) for line in [list(columns), *chosen]) for i in range(len(columns))]
+        lines += [title] + ["  ".join(word.ljust(w) for word, w in zip(line, widths)).rstrip()
+                            for line in [list(columns), *chosen]] + [""]  # fmt: skip
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Facts about this machine: processor, memory, control groups, NPU, emulation."""

@@ -1,0 +1,226 @@
+"""A bundle's bytes, whole or in parts, and everything in which they differ from its list."""
+
+import hashlib
+import os
+import re
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from repro.packing.installer.listing import (
+    BLOCK_BYTES,
+    LIST_NAME,
+    Entry,
+    Refused,
+    padding_bytes,
+    read_listing,
+    tar_header,
+)
+
+CHUNK_BYTES = 1 << 18  # a processor's own cache holds it, so that hashing does not wait for memory
+_MOST_LIST_BYTES = 64 << 20
+_PART = re.compile(r"(.+\.tar)\.([0-9]{3})")
+
+
+class Meter:
+    """Tells a person every few seconds how far long work is."""
+
+    def __init__(self, what: str, total_bytes: int, every_s: float = 5.0) -> None:
+        self._what = what
+        self._total_bytes = total_bytes
+        self._every_s = every_s
+        self._done_bytes = 0
+        self._began_s = self._told_s = time.monotonic()
+        self._lock = threading.Lock()
+
+    def advance(self, count_bytes: int) -> None:
+        """So many bytes more are done; any thread may say so."""
+        with self._lock:
+            self._done_bytes += count_bytes
+            now_s = time.monotonic()
+            if now_s - self._told_s >= self._every_s:
+                self._told_s = now_s
+                speed = self._done_bytes / 1e6 / (now_s - self._began_s)
+                share = f"{self._done_bytes / 1e6:.0f} of {self._total_bytes / 1e6:.0f} MB"
+                print(f"{self._what}: {share}, {speed:.0f} MB/s", file=sys.stderr, flush=True)
+
+
+class Archive:
+    """A bundle's bytes as one sequence, whether they lie in one file or in parts. Opened, and read by position."""
+
+    def __init__(self, path: Path) -> None:
+        self.paths = _files_of(path)
+        self._descriptors: list[int] = []
+        self._ends: list[int] = []
+        end = 0
+        for part in self.paths:
+            try:
+                self._descriptors.append(os.open(part, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError as error:
+                raise Refused(4, f"{part} cannot be read: {error.strerror}", "check its name and mode") from None
+            end += os.fstat(self._descriptors[-1]).st_size
+            self._ends.append(end)
+        self.total_bytes = end
+        size = self._list_size()
+        self.envelope = self.read(BLOCK_BYTES, size)
+        self.listing = read_listing(self.envelope)
+
+    def _list_size(self) -> int:
+        header = self.read(0, BLOCK_BYTES)
+        try:
+            size = int(header[124:135], 8)
+        except ValueError:
+            size = -1
+        if not 0 < size <= _MOST_LIST_BYTES or header != tar_header(LIST_NAME, size, False):
+            raise Refused(
+                3, f"{self.paths[0]} does not begin as a bundle does: another file, or its first header was changed"
+            )
+        return size
+
+    def close(self) -> None:
+        """Give the files back."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+    def part_at(self, offset: int) -> str:
+        """The name of the file in which a byte lies."""
+        return next((path.name for path, end in zip(self.paths, self._ends) if offset < end), "behind the last part")
+
+    def chunks(self, offset: int, size_bytes: int) -> Iterator[memoryview]:
+        """Bytes from a position on, fewer than asked for where the archive ends. Each piece is good until the next."""
+        buffer = memoryview(bytearray(min(CHUNK_BYTES, size_bytes)))
+        for number, end in enumerate(self._ends):
+            start = self._ends[number - 1] if number else 0
+            while size_bytes and offset < end:
+                room = buffer[: min(size_bytes, end - offset)]
+                count = os.preadv(self._descriptors[number], [room], offset - start)
+                if not count:
+                    return
+                yield room[:count]
+                offset += count
+                size_bytes -= count
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """The same as one value."""
+        return b"".join(map(bytes, self.chunks(offset, size_bytes)))
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted([*path.glob("*.tar"), *path.glob("*.tar.001")])
+        if len(found) != 1:
+            raise Refused(4, f"{path} holds {len(found)} bundles", "name the file, or the first of its parts")
+        path = found[0]
+    if not path.is_file():
+        raise Refused(4, f"there is no file {path}", "name the bundle's file, or the first of its parts")
+    match = _PART.fullmatch(path.name)
+    if not match:
+        return [path]
+    names = {name for name in os.listdir(path.parent) if _PART.fullmatch(name) and name[:-4] == match.group(1)}
+    expected = [f"{match.group(1)}.{number:03d}" for number in range(1, len(names) + 1)]
+    missing = [name for name in expected if name not in names]
+    if missing:
+        raise Refused(4, f"part {missing[0]} is missing", f"bring all parts into {path.parent}")
+    return [path.parent / name for name in expected]
+
+
+def _check_parts(archive: Archive) -> list[str]:
+    """What the sizes of the parts say: missing, surplus, cut short."""
+    size, total = archive.listing.about["part_size_bytes"], archive.listing.total_bytes
+    count = -(-total // size) if size else 1
+    found = len(archive.paths)
+    if found < count:
+        raise Refused(
+            4, f"{found} of {count} parts are here; missing: {archive.paths[0].name[:-3]}{found + 1:03d} onwards",
+            "bring all parts into one folder",
+        )  # fmt: skip
+    failures = [f"{p.name} is one part too many: the bundle has {count}" for p in archive.paths[count:]]
+    for number, path in enumerate(archive.paths[:count]):
+        wanted = total if not size else min(size, total - size * number)
+        actual = os.path.getsize(path)
+        if actual != wanted:
+            what = "was cut short" if actual < wanted else "is too long"
+            failures.append(f"{path.name} {what}: {actual} bytes instead of {wanted}")
+    return failures
+
+
+def _check_order(archive: Archive) -> list[str]:
+    """Parts that begin like another one: known by the first header that lies in each."""
+    size = archive.listing.about["part_size_bytes"]
+    if not size:
+        return []
+    heads: dict[int, tuple[int, bytes]] = {0: (0, tar_header(LIST_NAME, len(archive.envelope), False))}
+    for entry in archive.listing.entries:
+        number, inside = divmod(entry.offset, size)
+        if entry.offset >= 0 and inside + entry.content - entry.offset <= size:
+            heads.setdefault(number, (inside, tar_header(entry.path, entry.size_bytes, entry.executable)))
+    failures = []
+    for number, path in enumerate(archive.paths):
+        fits = []
+        with open(path, "rb") as stream:
+            for candidate, (inside, header) in heads.items():
+                stream.seek(inside)
+                if stream.read(len(header)) == header:
+                    fits.append(candidate)
+        if fits and number not in fits:
+            failures.append(f"{path.name} holds part {fits[0] + 1}, not part {number + 1}: swapped or repeated")
+    return failures
+
+
+def _check_entry(archive: Archive, entry: Entry, meter: Meter) -> list[str]:
+    place, failures = entry.path, []
+    if len(archive.paths) > 1:
+        place = f"{entry.path} (in {archive.part_at(entry.offset)})"
+    header = archive.read(entry.offset, entry.content - entry.offset)
+    if header != tar_header(entry.path, entry.size_bytes, entry.executable):
+        failures.append(f"{place}: {_odd_header(header, entry)}")
+    digest = hashlib.sha256()
+    for chunk in archive.chunks(entry.content, entry.size_bytes):
+        digest.update(chunk)
+        meter.advance(len(chunk))
+    if digest.hexdigest() != entry.sha256:
+        failures.append(f"{place}: its content has sha256 {digest.hexdigest()}, listed is {entry.sha256}")
+    padding = padding_bytes(entry.size_bytes)
+    if archive.read(entry.content + entry.size_bytes, padding) != bytes(padding):
+        failures.append(f"{place}: the zeros behind it were changed")
+    return failures
+
+
+def _odd_header(header: bytes, entry: Entry) -> str:
+    try:
+        found = tarfile.TarInfo.frombuf(header[-BLOCK_BYTES:], "utf-8", "replace")
+    except tarfile.HeaderError:
+        return "its header in the archive was changed"
+    if not found.isreg():
+        return f"a link, device or other special entry {found.name!r} stands in its place"
+    if found.name != entry.path:
+        return f"the entry {found.name!r} stands in its place: extra, missing or out of order"
+    return "its header in the archive was changed"
+
+
+def check_bytes(archive: Archive) -> list[str]:
+    """Everything that differs between a bundle's bytes and its list, file by file, on all processors."""
+    failures = _check_parts(archive)
+    failures += _check_order(archive)
+    carried = [entry for entry in archive.listing.entries if entry.offset >= 0]
+    meter = Meter("verifying", archive.total_bytes)
+    by_size = sorted(carried, key=lambda entry: -entry.size_bytes)  # the largest first: none is left alone at the end
+    with ThreadPoolExecutor(processors()) as pool:
+        found = dict(zip(by_size, pool.map(lambda entry: _check_entry(archive, entry, meter), by_size)))
+    failures += [failure for entry in carried for failure in found[entry]]
+    behind_list, zeros = BLOCK_BYTES + len(archive.envelope), padding_bytes(len(archive.envelope))
+    if archive.read(behind_list, zeros) != bytes(zeros):
+        failures.append(f"{LIST_NAME}: the zeros behind it were changed")
+    end = archive.listing.total_bytes - 2 * BLOCK_BYTES
+    if archive.read(end, 2 * BLOCK_BYTES + 1) != bytes(2 * BLOCK_BYTES):
+        failures.append(f"{archive.paths[-1].name}: the archive's end was changed, or something follows it")
+    return failures
+
+
+def processors() -> int:
+    """How many threads hash at once."""
+    return min(32, len(os.sched_getaffinity(0)))

@@ -1,0 +1,280 @@
+"""The command line of install.py: verify, then write into a folder that appears whole, then make it ready."""
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from repro.packing.installer.archive import Archive, Meter, processors
+from repro.packing.installer.base import KEPT, Bases, require_base
+from repro.packing.installer.listing import INSTALLED, LIST_NAME, Entry, Listing, Refused, read_listing
+from repro.packing.installer.trust import Report, is_fingerprint, verify
+
+_READY = KEPT + "/ready"  # in a folder whose environment and images are made
+_MARKER = ".bundle-installing"  # in a folder whose installation has not ended
+_SHOWN_FAILURES = 20
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="install.py", description="Verify a bundle and install it. No network, no root; nothing is written "
+        "before everything is verified.",
+        epilog="exit codes: 0 done, 2 wrong use, 3 verification failed, 4 could not verify or install",
+    )  # fmt: skip
+    parser.add_argument("bundle", type=Path, help="the bundle's file, or the first of its parts (NAME.tar.001)")
+    parser.add_argument("--key", action="append", default=[], metavar="FINGERPRINT",
+                        help="accept this signer's key alone (64 hex digits, learnt from its owner)")  # fmt: skip
+    parser.add_argument("--first-use", action="store_true",
+                        help="trust the signer from now on, where no key is trusted here yet")  # fmt: skip
+    parser.add_argument("--allow-unsigned", action="store_true",
+                        help="install a bundle that nobody signed; it is not verified")  # fmt: skip
+    parser.add_argument("--verify-only", action="store_true", help="verify, and install nothing")
+    parser.add_argument("--to", type=Path, help="the folder to install into; it must not exist yet")
+    parser.add_argument("--base", type=Path, action="append", default=[],
+                        help="for a difference: the earlier bundle, or the folder it was installed into")  # fmt: skip
+    parser.add_argument("--files-only", action="store_true",
+                        help="write the files; make no Python environment and load no image")  # fmt: skip
+    return parser
+
+
+def describe(report: Report) -> str:
+    """A verification in words, first what it amounts to."""
+    listing = report.listing
+    count = sum(entry.offset >= 0 for entry in listing.entries)
+    signer = {
+        "pinned": "signed by the trusted key %s",
+        "first use": "signed by the key %s, trusted here since its first use",
+        "unknown": "NOT VERIFIED: signed by the key %s, which is not trusted on this machine",
+        "unsigned": "NOT VERIFIED: not signed%s",
+    }[report.trust] % listing.fingerprint
+    lines = [signer]
+    if report.failures:
+        lines.append(f"NOT VERIFIED: {len(report.failures)} things are wrong")
+    else:
+        lines.append(f"every byte is as listed: {count} files, {listing.total_bytes / 1e6:.1f} MB")
+    lines.append("list: sha256 {}, commit {}".format(listing.sha256, listing.about["commit"]))
+    return "\n".join(lines)
+
+
+def _insist(report: Report, allow_unsigned: bool) -> None:
+    if report.failures:
+        raise Refused(3, "the bundle is not as it was signed", "nothing was installed; get it again", report.failures)
+    if report.trust == "unsigned" and not allow_unsigned:
+        raise Refused(4, "nobody signed this bundle, so it cannot be verified",
+                      "ask for a signed one; --allow-unsigned installs it as it is")  # fmt: skip
+    if report.trust == "unknown":
+        raise Refused(
+            4, f"the key {report.listing.fingerprint} is not trusted here, so the bundle cannot be verified",
+            "learn the fingerprint from the maker, by another way than this file, and give it: --key FINGERPRINT\n"
+            "or trust this key from now on, unseen: --first-use",
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One installation at a time beside each other."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Refused(4, f"another installation into {folder} is under way", "wait for its end") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_complete(target: Path, listing: Listing) -> bool:
+    """Whether the target holds this very bundle already; what an interrupted installation left is cleared away."""
+    if not os.path.lexists(target):
+        return False
+    if (target / _MARKER).is_file():
+        shutil.rmtree(target)
+        return False
+    kept = target / KEPT / LIST_NAME
+    if kept.is_file() and read_listing(kept.read_bytes()).sha256 == listing.sha256:
+        return True
+    raise Refused(2, f"{target} is there already, and is not this bundle", "choose another folder: --to FOLDER")
+
+
+def _installed_path(entry: Entry) -> str:
+    """Where a file goes below the target: the tree as it is, what is said about the bundle into one folder."""
+    return entry.path[len(INSTALLED) :] if entry.path.startswith(INSTALLED) else f"{KEPT}/{entry.path}"
+
+
+def _check_room(folder: Path, needed_bytes: int) -> None:
+    found = os.statvfs(folder)
+    free_bytes = found.f_bavail * found.f_frsize
+    if free_bytes < needed_bytes:
+        raise Refused(4, f"{folder} has {free_bytes / 1e9:.1f} GB free; {needed_bytes / 1e9:.1f} GB are needed",
+                      "free some space, or choose another disk: --to FOLDER")  # fmt: skip
+
+
+def _write(entry: Entry, chunks: Iterator[memoryview], path: Path, meter: Meter) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor, digest = os.open(path, flags, 0o600), hashlib.sha256()
+    with os.fdopen(descriptor, "wb") as stream:
+        for chunk in chunks:
+            digest.update(chunk)
+            stream.write(chunk)
+            meter.advance(len(chunk))
+        os.fchmod(stream.fileno(), 0o755 if entry.executable else 0o644)
+    if digest.hexdigest() != entry.sha256:
+        raise Refused(3, f"{entry.path} changed while it was being installed", "nothing was installed")
+
+
+def _extract(archive: Archive, bases: Bases, folder: Path) -> None:
+    """Write every file, hashed once more on the way: what is written is what was verified."""
+    meter = Meter("writing", sum(entry.size_bytes for entry in archive.listing.entries))
+
+    def write(entry: Entry) -> None:
+        here = entry.offset >= 0
+        chunks = archive.chunks(entry.content, entry.size_bytes) if here else bases.chunks(entry)
+        if chunks is None:
+            raise Refused(4, f"{entry.path} is no longer in the earlier bundle")
+        _write(entry, chunks, folder / _installed_path(entry), meter)
+
+    with ThreadPoolExecutor(processors()) as pool:
+        for _ in pool.map(write, sorted(archive.listing.entries, key=lambda entry: -entry.size_bytes)):
+            pass
+    kept = folder / KEPT / LIST_NAME
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(archive.envelope)
+    (folder / _MARKER).write_bytes(b"")
+    os.sync()
+
+
+def _make_ready(target: Path) -> None:
+    """The Python environment from the carried wheels, and the images where the engines of this machine want them."""
+    misleading = ("PIP_", "PYTHON", "VIRTUAL_ENV")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(misleading)}
+    environment.update(
+        PYTHON=sys.executable,
+        PYTHONUTF8="1",
+        PIP_NO_INDEX="1",
+        PIP_FIND_LINKS=(target / "artifacts" / "wheels").absolute().as_uri(),
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_NO_CACHE_DIR="1",
+    )
+    for command in (["./bootstrap", "--list"], [".venv/bin/python", "-m", "repro.packing.adopt"]):
+        done = subprocess.run(
+            command,
+            cwd=target,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if command[0] == "./bootstrap" else None,
+            check=False,
+        )
+        if done.returncode:
+            raise Refused(4, f"{command[0]} ended with code {done.returncode} (its messages are above)",
+                          "nothing is left installed; mend it and run the same command again")  # fmt: skip
+    (target / _READY).write_bytes(b"")
+
+
+def _install(arguments: argparse.Namespace, listing: Listing) -> Path:
+    target = (arguments.to or Path(listing.about["name"])).absolute()
+    parent = target.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with _alone(parent):
+        if _is_complete(target, listing):
+            print(f"already installed in {target}")
+            if not arguments.files_only and not (target / _READY).is_file():
+                _make_ready(target)
+            return target
+        temporary = parent / (f".{target.name}.installing")
+        shutil.rmtree(temporary, ignore_errors=True)
+        room = 0 if arguments.files_only else listing.about["unpacked_bytes"]
+        _check_room(parent, room + sum(entry.size_bytes for entry in listing.entries))
+        archive, bases = Archive(arguments.bundle), Bases(arguments.base)
+        placed = False
+        try:
+            if archive.listing.sha256 != listing.sha256:
+                raise Refused(3, f"{arguments.bundle} was replaced after it was verified", "nothing was installed")
+            _extract(archive, bases, temporary)
+            os.rename(temporary, target)
+            placed = True
+            if not arguments.files_only:
+                _make_ready(target)
+            os.sync()
+            (target / _MARKER).unlink()
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if placed:
+                shutil.rmtree(target, ignore_errors=True)
+            raise
+        finally:
+            archive.close()
+            bases.close()
+    return target
+
+
+def run(words: Sequence[str]) -> int:
+    """What the command line asks for; returns the exit code."""
+    arguments = _parser().parse_args(words)
+    keys = [key.lower() for key in arguments.key]
+    if not all(is_fingerprint(key) for key in keys):
+        raise Refused(2, "--key wants a fingerprint: 64 hex digits", "its owner tells it: `invoke bundle.keys.show`")
+    report = verify(arguments.bundle, keys, arguments.first_use)
+    print(describe(report))
+    _insist(report, arguments.allow_unsigned)
+    if arguments.verify_only and not report.verified:
+        return 4
+    if report.listing.about["base"] and (arguments.base or not arguments.verify_only):
+        require_base(report.listing.about, arguments.base)
+        bases = Bases(arguments.base)
+        try:
+            wrong = bases.failures(report.listing.entries)
+        finally:
+            bases.close()
+        if wrong:
+            raise Refused(4, "the earlier bundle does not hold what this one builds on", "name the right one", wrong)
+    if arguments.verify_only:
+        return 0
+    target = _install(arguments, report.listing)
+    print(f"installed: cd {target} && ./bootstrap reproduce --bs 8")
+    return 0
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run, and turn what went wrong into words and an exit code."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        code = run(sys.argv[1:])
+    except Refused as error:
+        print("error: " + error.message, file=sys.stderr)
+        for line in error.failures[:_SHOWN_FAILURES]:
+            print("  " + line, file=sys.stderr)
+        if len(error.failures) > _SHOWN_FAILURES:
+            print(f"  and {len(error.failures) - _SHOWN_FAILURES} more", file=sys.stderr)
+        for line in error.hint.splitlines():
+            print("-> " + line, file=sys.stderr)
+        code = error.code
+    except OSError as error:
+        what = "no space is left" if error.errno in _NO_SPACE else str(error)
+        print(f"error: {what}\n-> nothing is left half-installed; mend this and run the same command again",
+              file=sys.stderr)  # fmt: skip
+        code = 4
+    except KeyboardInterrupt:
+        print("interrupted; nothing is left half-installed: the same command begins again", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

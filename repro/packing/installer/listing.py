@@ -1,0 +1,175 @@
+"""The signed list of a bundle: a DSSE envelope around an in-toto statement whose subjects are the bundle's files."""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import tarfile
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Optional
+
+from repro.packing.installer.ed25519 import ed25519_holds
+
+FORMAT = 1
+LIST_NAME = "list.dsse.json"
+INSTALLED = "tree/"  # what lies below it is installed, under the path that follows
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "urn:lstm-ctc-bundle:list:1"
+MTIME = 1667260800  # 2022-11-01T00:00:00Z: one time for everything, of no meaning but its constancy
+BLOCK_BYTES = 512
+_NAME = re.compile(r"[A-Za-z0-9._+@=,~ -]{1,255}")
+_MOST_PATH_CHARACTERS = 240
+_WORD = re.compile(r"[0-9a-f]{0,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SPKI = bytes.fromhex("302a300506032b6570032100")  # what a DER public key of Ed25519 begins with (RFC 8410)
+
+
+class Refused(Exception):  # noqa: N818 - spelled as the errors of the rest are
+    """Why nothing is installed: exit code, what is wrong with what, what to do."""
+
+    def __init__(self, code: int, message: str, hint: str = "", failures: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.failures = tuple(failures)
+
+
+class Entry(NamedTuple):
+    """One file. `offset` is where its header begins in the archive, `content` where its bytes do; both are -1
+    for a file that the earlier bundle alone carries."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    executable: bool
+    offset: int
+    content: int
+
+
+class Listing(NamedTuple):
+    """The signed list, and what is said about it as a whole. `fingerprint` is '' where nobody signed."""
+
+    entries: tuple[Entry, ...]
+    about: dict[str, Any]
+    sha256: str
+    fingerprint: str
+    total_bytes: int
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with one spelling, so that no byte of the list is free to change."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """What DSSE signs."""
+    return b"DSSEv1 %d %s %d " % (len(payload_type), payload_type.encode(), len(payload)) + payload
+
+
+def fingerprint_of(public_key: bytes) -> str:
+    """Hex sha256 of the DER public key: `openssl pkey -pubin -outform DER | sha256sum` gives the same."""
+    return hashlib.sha256(_SPKI + public_key).hexdigest()
+
+
+def public_key_of(pem: str) -> bytes:
+    """The 32 bytes in a PEM public key; ValueError for anything else."""
+    match = re.fullmatch(r"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)\n-----END PUBLIC KEY-----\n?", pem)
+    der = base64.b64decode(match.group(1).replace("\n", ""), validate=True) if match else b""
+    if len(der) != 44 or der[:12] != _SPKI:
+        raise ValueError("not a PEM public key of Ed25519")
+    return der[12:]
+
+
+def tar_header(path: str, size_bytes: int, executable: bool) -> bytes:
+    """What stands before a file's content: nothing in it but path, size and the executable bit is free.
+
+    512 bytes, or 1536 for a path of more than 100 characters (a pax header comes first).
+    """
+    info = tarfile.TarInfo(path)
+    info.size, info.mtime, info.mode = size_bytes, MTIME, 0o755 if executable else 0o644
+    return info.tobuf(tarfile.PAX_FORMAT, "ascii", "strict")
+
+
+def padding_bytes(size_bytes: int) -> int:
+    """Zeros after a file's content."""
+    return -size_bytes % BLOCK_BYTES
+
+
+def check_paths(paths: Iterable[str]) -> Optional[str]:
+    """What is wrong with the paths of a list, or None: climbing, absolute, odd, repeated, colliding or nested."""
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for path in paths:
+        steps = path.split("/")
+        bad = [step for step in steps if step in (".", "..") or not _NAME.fullmatch(step) or step[-1] in " ."]
+        if bad or len(path) > _MOST_PATH_CHARACTERS:
+            return f"the list names the path {path!r}, which is absolute, climbs, or is not portable"
+        if path.lower() in files:
+            return f"the list names {path!r} twice, or names that differ in case alone"
+        files[path.lower()] = path
+        for depth in range(1, len(steps)):
+            folder = "/".join(steps[:depth])
+            if folders.setdefault(folder.lower(), folder) != folder:
+                return f"the folders of {path!r} and of another file differ in case alone"
+    clash = sorted(set(files) & set(folders))
+    return f"{files[clash[0]]!r} is listed as a file and as a folder" if clash else None
+
+
+def read_listing(envelope: bytes) -> Listing:
+    """The list in an envelope, its signature checked with the key that it names; trust in that key is another matter.
+
+    Raises:
+        Refused: code 3, the envelope is malformed, not in its one spelling, or the signature does not hold.
+    """
+    try:
+        document = json.loads(envelope)
+        payload = base64.b64decode(document["payload"], validate=True)
+        signatures = document["signatures"]
+        whole = {"payload": document["payload"], "payloadType": PAYLOAD_TYPE, "signatures": signatures}
+        if canonical(whole) != envelope or base64.b64encode(payload).decode() != document["payload"]:
+            raise ValueError("the envelope is not in its one spelling")
+        statement = json.loads(payload)
+        about = statement["predicate"]
+        if canonical(statement) != payload or set(statement) != {"_type", "predicate", "predicateType", "subject"}:
+            raise ValueError("the list is not in its one spelling")
+        if (statement["_type"], statement["predicateType"], about["format"]) != (
+            STATEMENT_TYPE, PREDICATE_TYPE, FORMAT,
+        ):  # fmt: skip
+            raise ValueError(f"this is not a list of format {FORMAT}")
+        for name in ("part_size_bytes", "unpacked_bytes"):
+            if type(about[name]) is not int or not 0 <= about[name] < 1 << 62:
+                raise ValueError(f"{name} is no proper number")
+        if check_paths([about["name"]]) or not all(_WORD.fullmatch(about[name]) for name in ("base", "commit")):
+            raise ValueError("its name, base or commit is not one")
+        entries, offset = [], BLOCK_BYTES + len(envelope) + padding_bytes(len(envelope))
+        for item in statement["subject"]:
+            notes, digest = item["annotations"], item["digest"]["sha256"]
+            size, flag, elsewhere = notes["size_bytes"], notes["executable"], notes["in_base"]
+            if type(size) is not int or size < 0 or (type(flag), type(elsewhere)) != (bool, bool):
+                raise ValueError("{} has no proper size or mode".format(item["name"]))
+            if not _SHA256.fullmatch(digest):
+                raise ValueError("{} has no proper digest".format(item["name"]))
+            header_bytes = len(tar_header(item["name"], size, flag))
+            if elsewhere:
+                entries.append(Entry(item["name"], digest, size, flag, -1, -1))
+                continue
+            entries.append(Entry(item["name"], digest, size, flag, offset, offset + header_bytes))
+            offset += header_bytes + size + padding_bytes(size)
+        fingerprint = ""
+        if signatures:
+            ((keyid, sig),) = [(item["keyid"], item["sig"]) for item in signatures if set(item) == {"keyid", "sig"}]
+            public_key, raw = public_key_of(about["public_key"]), base64.b64decode(sig, validate=True)
+            fingerprint = fingerprint_of(public_key)
+            if base64.b64encode(raw).decode() != sig or keyid != fingerprint:
+                raise ValueError("the signature names another key, or is not in its one spelling")
+            if not ed25519_holds(public_key, pae(PAYLOAD_TYPE, payload), raw):
+                raise ValueError("the signature does not hold: the list, the key or the signature was changed")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+        raise Refused(3, f"{LIST_NAME}: {error}", "this is not the bundle that was packed: get it again") from None
+    wrong = check_paths([LIST_NAME, *(entry.path for entry in entries)])
+    if wrong:
+        raise Refused(3, wrong, "whoever signed this list meant harm or made a mistake: do not install it")
+    return Listing(tuple(entries), about, hashlib.sha256(payload).hexdigest(), fingerprint, offset + 2 * BLOCK_BYTES)

@@ -1,0 +1,103 @@
+"""Whose signature counts on this machine, and the verification of a bundle as a whole."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Union
+
+from repro.packing.installer.archive import Archive, check_bytes
+from repro.packing.installer.listing import Listing, Refused
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
+
+class Report(NamedTuple):
+    """What a verification found. `trust` is 'pinned', 'first use', 'unknown' or 'unsigned'; it is verified when
+    `failures` is empty and the key is trusted."""
+
+    listing: Listing
+    trust: str
+    failures: tuple[str, ...]
+    verified: bool
+
+
+def is_fingerprint(text: str) -> bool:
+    """Whether a text has a fingerprint's form: 64 lower-case hex digits."""
+    return bool(_FINGERPRINT.fullmatch(text))
+
+
+def trust_file() -> Path:
+    """Where this user's trusted keys are kept."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lstm-ctc-bundle" / "trusted-keys.json"
+
+
+def trusted_keys() -> dict[str, str]:
+    """Fingerprint -> 'pinned' or 'first use'."""
+    try:
+        known = json.loads(trust_file().read_bytes())
+        if not all(_FINGERPRINT.fullmatch(key) and how in ("pinned", "first use") for key, how in known.items()):
+            raise ValueError("it is not a table of fingerprints")
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise Refused(2, f"{trust_file()} is damaged: {error}", "mend or remove it") from None
+    return dict(known)
+
+
+def remember_key(fingerprint: str, how: str) -> None:
+    """Trust a key from now on."""
+    target = trust_file()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    known = trusted_keys()
+    known[fingerprint] = "pinned" if "pinned" in (how, known.get(fingerprint)) else how
+    temporary.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="ascii")
+    os.replace(temporary, target)
+
+
+def trust_in(fingerprint: str, named: Sequence[str], known: dict[str, str]) -> str:
+    """How far a signer is trusted here.
+
+    Args:
+        fingerprint: of the key that signed, '' for none.
+        named: keys named for this verification; where given, only they count.
+        known: as `trusted_keys`.
+
+    Raises:
+        Refused: code 3, keys are named or known, and the signer is none of them.
+    """
+    if fingerprint and fingerprint in named:
+        return "pinned"
+    if named or (known and fingerprint not in known):
+        who = f"signed by the key {fingerprint}" if fingerprint else "not signed"
+        keys = "the key named" if named else f"a key trusted here ({trust_file()})"
+        raise Refused(
+            3, "the bundle is {}, not by {}: {}".format(who, keys, ", ".join(sorted(named or known))),
+            "if its maker has a new key, learn its fingerprint from the maker, not from the bundle: --key FINGERPRINT",
+        )  # fmt: skip
+    return known.get(fingerprint, "unknown") if fingerprint else "unsigned"
+
+
+def verify(path: Union[str, Path], named: Sequence[str] = (), first_use: bool = False) -> Report:
+    """Verify a bundle and write nothing, except the key where `first_use` accepts it.
+
+    Args:
+        path: the file, the first of its parts, or a folder that holds nothing else.
+        named: fingerprints of the keys to accept; none for those trusted here.
+        first_use: trust the signer from now on, where no key is trusted here yet.
+
+    Raises:
+        Refused: the list itself is wrong, a part is missing, or another key signed.
+    """
+    archive = Archive(Path(path))
+    try:
+        trust = trust_in(archive.listing.fingerprint, named, trusted_keys())
+        failures = check_bytes(archive)
+    finally:
+        archive.close()
+    if trust == "unknown" and first_use and not failures:
+        remember_key(archive.listing.fingerprint, "first use")
+        trust = "first use"
+    return Report(archive.listing, trust, tuple(failures), not failures and trust in ("pinned", "first use"))

@@ -1,0 +1,239 @@
+"""A run as a Workflow Run RO-Crate: a record that other tools can read, made from record.json alone.
+
+Profile: Workflow Run Crate 0.5 on RO-Crate 1.1. The workflow is the record's own graph of stages, written beside it as
+workflow.json; the run is one CreateAction from data set and checkpoint to record and reports. The data set and the
+checkpoint are not in the crate: they are named by their digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from repro.base.files import pretty_json, sha256_bytes, write_atomic
+
+METADATA = "ro-crate-metadata.json"
+WORKFLOW = "workflow.json"
+_RUN_TERMS = "https://w3id.org/ro/terms/workflow-run#"
+# The run's terms stand here by themselves, so that one context less has to be fetched by who reads the crate.
+_CONTEXT = [
+    "https://w3id.org/ro/crate/1.1/context",
+    {name: _RUN_TERMS + name for name in ("ContainerImage", "DockerImage", "containerImage", "sha256")},
+]
+_PROFILES = {
+    "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
+    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
+    "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
+}
+_FILES = {
+    "record.json": ("The record of the run", "application/json"),
+    "report.html": ("The report of the run", "text/html"),
+    "report.md": ("The report of the run, as Markdown", "text/markdown"),
+}
+_LICENCE = "https://spdx.org/licenses/Apache-2.0"
+
+Entity = dict[str, Any]
+
+
+def workflow_of(record: Mapping[str, Any]) -> bytes:
+    """The graph of a record's stages as JSON: what ran in which image, with which arguments, fed by what."""
+    steps = [
+        {
+            "key": stage["key"],
+            "stage": stage["name"],
+            "image": stage["image"],
+            "code": stage["code"],
+            "argv": stage["argv"],
+            "inputs": {name: entry["from"] for name, entry in stage["inputs"].items()},
+        }
+        for stage in record["stages"]
+    ]
+    return pretty_json({"request": record["request"], "steps": steps})
+
+
+def crate_metadata(record: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
+    """The crate's ro-crate-metadata.json.
+
+    Args:
+        record: the run's record.
+        files: the crate's files by name: workflow.json, record.json, and the reports.
+
+    Returns:
+        JSON-LD; equal arguments give equal bytes.
+    """
+    entities = [
+        _descriptor(),
+        _root(record, sorted(files)),
+        *_profiles(),
+        *(_file(name, data, record) for name, data in sorted(files.items())),
+        _language(),
+        *_inputs(record),
+        *_images(record),
+        _action(record, sorted(set(files) - {WORKFLOW})),
+        _agent(),
+        _licence(),
+    ]
+    return pretty_json({"@context": _CONTEXT, "@graph": entities})
+
+
+def described_files(run: Path) -> dict[str, bytes]:
+    """What a crate describes of a run's folder: its record and reports, by name."""
+    return {name: (run / name).read_bytes() for name in _FILES if (run / name).is_file()}
+
+
+def crate_files(record: Mapping[str, Any], described: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What makes a crate of a folder that holds the described files: the workflow, and the metadata, by name."""
+    workflow = workflow_of(record)
+    return {WORKFLOW: workflow, METADATA: crate_metadata(record, {**described, WORKFLOW: workflow})}
+
+
+def write_crate(record: Mapping[str, Any], run: Path) -> None:
+    """Make a run's folder a crate.
+
+    Args:
+        record: the run's record.
+        run: its folder, which holds the record and the reports already.
+    """
+    for name, data in crate_files(record, described_files(run)).items():
+        write_atomic(run / name, data)
+
+
+def _ref(identity: str) -> dict[str, str]:
+    return {"@id": identity}
+
+
+def _descriptor() -> Entity:
+    return {
+        "@id": METADATA,
+        "@type": "CreativeWork",
+        "about": _ref("./"),
+        "conformsTo": [
+            _ref("https://w3id.org/ro/crate/1.1"),
+            _ref("https://w3id.org/workflowhub/workflow-ro-crate/1.0"),
+        ],
+    }
+
+
+def _root(record: Mapping[str, Any], files: list[str]) -> Entity:
+    sizes = ", ".join(str(size) for size in record["request"]["batch_sizes"])
+    return {
+        "@id": "./",
+        "@type": "Dataset",
+        "conformsTo": [_ref(identity) for identity in _PROFILES],
+        "name": f"LSTM-CTC phoneme recogniser: run {record['identity']['sha256'][:16]}",
+        "description": f"One run of the reproducibility bundle at batch sizes {sizes}, with data set "
+        f"{record['data']['kind']} and checkpoint {record['checkpoint']['kind']}; verdict: "
+        f"{record['verdict']['outcome']}. Every digest is in record.json.",
+        "datePublished": record["observations"]["started_at"],
+        "license": _ref(_LICENCE),
+        "hasPart": [_ref(name) for name in files],
+        "mainEntity": _ref(WORKFLOW),
+        "mentions": [_ref("#run")],
+    }
+
+
+def _profiles() -> list[Entity]:
+    return [
+        {"@id": identity, "@type": "CreativeWork", "name": name, "version": identity.rpartition("/")[2]}
+        for identity, name in _PROFILES.items()
+    ]
+
+
+def _file(name: str, data: bytes, record: Mapping[str, Any]) -> Entity:
+    about = {"@id": name, "contentSize": str(len(data)), "sha256": sha256_bytes(data)}
+    if name == WORKFLOW:
+        return {
+            **about,
+            "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow"],
+            "name": "The graph of stages that ran",
+            "description": "Each stage with its image, the digest of its code, its arguments and what fed it.",
+            "encodingFormat": "application/json",
+            "programmingLanguage": _ref("#bundle"),
+            "license": _ref(_LICENCE),
+            "version": record["identity"]["sha256"],
+        }
+    title, media_type = _FILES[name]
+    return {**about, "@type": "File", "name": title, "encodingFormat": media_type}
+
+
+def _language() -> Entity:
+    return {
+        "@id": "#bundle",
+        "@type": ["ComputerLanguage", "SoftwareApplication"],
+        "name": "lstm-ctc-bundle stage graph",
+        "description": "Stages as containers over content-addressed inputs; repro/graph of the repository runs it.",
+        "version": "1",
+    }
+
+
+def _inputs(record: Mapping[str, Any]) -> list[Entity]:
+    data, checkpoint = record["data"], record["checkpoint"]
+    return [
+        {
+            "@id": f"urn:sha256:{data['fingerprint']}",
+            "@type": "CreativeWork",
+            "name": f"data set: {data['kind']}",
+            "description": data.get("note") or "A corpus in TIMIT's layout; not in this crate, named by its digest.",
+            "identifier": f"sha256:{data['fingerprint']}",
+        },
+        {
+            "@id": f"urn:sha256:{checkpoint['sha256']}",
+            "@type": "CreativeWork",
+            "name": f"checkpoint: {checkpoint['kind']}",
+            "description": checkpoint.get("note") or "Weights; not in this crate, named by their digest.",
+            "identifier": f"sha256:{checkpoint['sha256']}",
+        },
+    ]
+
+
+def _images(record: Mapping[str, Any]) -> list[Entity]:
+    return [
+        {
+            "@id": f"urn:{digest}",
+            "@type": "ContainerImage",
+            "additionalType": _ref(f"{_RUN_TERMS}DockerImage"),
+            "name": f"lstm-ctc-bundle/{name}",
+            "sha256": digest[7:],
+        }
+        for name, digest in sorted(record["images"].items())
+    ]
+
+
+def _action(record: Mapping[str, Any], results: list[str]) -> Entity:
+    return {
+        "@id": "#run",
+        "@type": "CreateAction",
+        "name": f"invoke reproduce, engine {record['engine']['name']}",
+        "description": f"{len(record['stages'])} stages on {record['host'].get('cpu', 'unknown')}.",
+        "instrument": _ref(WORKFLOW),
+        "agent": _ref("#runner"),
+        "object": [
+            _ref(f"urn:sha256:{record['data']['fingerprint']}"),
+            _ref(f"urn:sha256:{record['checkpoint']['sha256']}"),
+        ],
+        "result": [_ref(name) for name in results],
+        "startTime": record["observations"]["started_at"],
+        "endTime": _end(record["observations"]),
+        "actionStatus": "http://schema.org/CompletedActionStatus",
+        "containerImage": [_ref(f"urn:{digest}") for _, digest in sorted(record["images"].items())],
+    }
+
+
+def _end(observations: Mapping[str, Any]) -> str:
+    started = datetime.strptime(observations["started_at"], "%Y-%m-%dT%H:%M:%SZ")
+    return (started + timedelta(seconds=observations["wall_s"])).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _agent() -> Entity:
+    return {"@id": "#runner", "@type": "Person", "name": "whoever ran it; the record does not name people"}
+
+
+def _licence() -> Entity:
+    return {
+        "@id": _LICENCE,
+        "@type": "CreativeWork",
+        "name": "Apache License 2.0",
+        "url": "https://www.apache.org/licenses/LICENSE-2.0",
+    }

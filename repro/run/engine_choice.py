@@ -1,0 +1,127 @@
+"""Which engine to use: the one asked for, or the first that works of Docker, Podman and the sandbox."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.base.errors import EngineUnavailable
+from repro.base.paths import Paths
+from repro.container.job import Availability, Engine
+from repro.engines.docker_engine import DockerEngine
+from repro.engines.endpoint import docker_endpoint
+from repro.engines.podman import PodmanEngine
+from repro.engines.sandbox import SandboxEngine
+from repro.images.oci import docker_archive_stream
+from repro.images.rootfs import ensure_rootfs, ensure_sandbox_tools
+from repro.run.engine_when_needed import AUTO as AUTO
+from repro.run.engine_when_needed import NAMES as NAMES
+from repro.run.engine_when_needed import check_name as check_name
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine with what its probe said; `engine` is None when it could not even be made."""
+
+    availability: Availability
+    engine: Engine | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine taken, its probe, and what the probes of those before it said."""
+
+    engine: Engine
+    availability: Availability
+    passed_over: tuple[Availability, ...]
+
+    def sentence(self) -> str:
+        """For a person: which engine runs the stages, and why not the ones before it."""
+        version = self.availability.facts.get("version", "")
+        lines = [f"engine: {self.engine.name}" + (f" ({version})" if version else "")]
+        lines += [f"  not {other.name}: {other.reason}" for other in self.passed_over]
+        return "\n".join(lines)
+
+
+Maker = Callable[[], Candidate]
+
+
+def makers(paths: Paths, environ: Mapping[str, str]) -> dict[str, Maker]:
+    """How to make and probe each engine, in the order of preference."""
+    scratch = paths.temporary / "engines"
+    return {
+        "docker": functools.partial(_docker, scratch, environ),
+        "podman": functools.partial(_podman, scratch, environ),
+        "sandbox": functools.partial(_sandbox, paths),
+    }
+
+
+def _docker(scratch: Path, environ: Mapping[str, str]) -> Candidate:
+    engine = DockerEngine(docker_endpoint(environ, Path.home()), docker_archive_stream, scratch)
+    return _probed(engine)
+
+
+def _podman(scratch: Path, environ: Mapping[str, str]) -> Candidate:
+    try:
+        engine = PodmanEngine(docker_archive_stream, scratch, environ)
+    except EngineUnavailable as error:
+        return Candidate(Availability("podman", False, error.message, error.hint), None)
+    candidate = _probed(engine)
+    if not candidate.availability.usable:
+        engine.close()
+    return candidate
+
+
+def _probed(engine: DockerEngine) -> Candidate:
+    """Probe it, and if it works remove what killed processes left in it."""
+    availability = engine.probe()
+    if availability.usable:
+        engine.reap()
+    return Candidate(availability, engine)
+
+
+def _sandbox(paths: Paths) -> Candidate:
+    engine = SandboxEngine(functools.partial(ensure_sandbox_tools, paths), functools.partial(ensure_rootfs, paths))
+    return Candidate(engine.probe(), engine)
+
+
+def choose_from(name: str, candidates: Mapping[str, Maker]) -> Choice:
+    """Make and probe engines until one fits.
+
+    Raises:
+        EngineUnavailable: the engine asked for, or every one, cannot be used; says why for each.
+    """
+    passed_over: list[Availability] = []
+    for key in candidates if name == AUTO else (name,):
+        candidate = candidates[key]()
+        if candidate.availability.usable and candidate.engine is not None:
+            return Choice(candidate.engine, candidate.availability, tuple(passed_over))
+        passed_over.append(candidate.availability)
+    if name != AUTO:
+        refused = passed_over[0]
+        raise EngineUnavailable(f"engine {name} cannot be used: {refused.reason}", hint=refused.hint)
+    raise EngineUnavailable(
+        "no engine can be used on this machine",
+        detail="\n".join(f"{other.name}: {other.reason}" for other in passed_over),
+        hint="\n".join(f"{other.name}: {other.hint}" for other in passed_over if other.hint),
+    )
+
+
+def choose(name: str, paths: Paths, environ: Mapping[str, str] | None = None) -> Choice:
+    """The engine called `name`, or by 'auto' the first that works. See `check_name` and `choose_from`."""
+    check_name(name)
+    return choose_from(name, makers(paths, os.environ if environ is None else environ))
+
+
+def probe_all(paths: Paths, environ: Mapping[str, str] | None = None) -> list[Availability]:
+    """What each engine's probe says, in the order of preference; for `invoke doctor`."""
+    found = []
+    for make in makers(paths, os.environ if environ is None else environ).values():
+        candidate = make()
+        found.append(candidate.availability)
+        if isinstance(candidate.engine, PodmanEngine):
+            candidate.engine.close()
+    return found

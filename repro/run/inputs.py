@@ -1,0 +1,152 @@
+"""What the user supplies and what stands in for it: data set and checkpoint, found, named, and held to their hash."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.base import user_lock
+from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.base.files import sha256_bytes
+from repro.base.paths import Paths
+from repro.base.toml import read_toml
+from repro.graph.digests import StatCache
+from repro.graph.store import Result
+
+DEMO = "demo"
+_DATA_PLACES = ("data.zip", "TIMIT", "timit")
+_CHECKPOINT_PLACES = (
+    "checkpoint/ctc_fbank_cnn/ctc_best_model.pth",
+    "checkpoint/ctc_best_model.pth",
+    "ctc_best_model.pth",
+    "sources/ctc_best_model.pth",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a run. `kind` is 'demo' or 'user'; `trust` says what its hash was held against."""
+
+    path: Path
+    kind: str
+    sha256: str
+    trust: str
+
+
+def find_data(paths: Paths, option: str) -> Path | None:
+    """The data set that was asked for: None stands for the demo corpus.
+
+    Args:
+        paths: of the checkout.
+        option: a folder or zip; 'demo'; or '' to take what lies in data/, else the demo.
+
+    Raises:
+        UsageError: the path is not there.
+    """
+    if option == DEMO:
+        return None
+    if option:
+        path = Path(option).expanduser().absolute()
+        if not path.exists():
+            raise UsageError(
+                f"--data {option}: there is no such file or folder",
+                hint="give TIMIT's folder (with TRAIN and TEST in it), data.zip, or the word demo",
+            )
+        return path
+    for name in _DATA_PLACES:
+        path = paths.data / name
+        if path.exists():
+            return path
+    for name in ("TRAIN", "train"):
+        if (paths.data / name).exists():
+            raise UsageError(
+                f"data/{name} lies beside other things in data/",
+                hint="make a folder data/TIMIT and move TRAIN and TEST into it (or give their folder with --data)",
+            )
+    return None
+
+
+def find_checkpoint(paths: Paths, option: str, cache: StatCache) -> Checkpoint:
+    """The weights that were asked for: a path; 'demo'; or '' to take what lies in data/, else the demo's.
+
+    Raises:
+        UsageError: the path is not there.
+        CouldNotVerify: the demo's file is missing.
+        VerificationFailed: the demo's file is not the pinned one, or the user's is not the one seen first.
+    """
+    user: Path | None = None
+    if option and option != DEMO:
+        user = Path(option).expanduser().absolute()
+        if not user.is_file():
+            raise UsageError(f"--checkpoint {option}: there is no such file", hint="give a .pth file, or the word demo")
+    elif not option:
+        user = users_checkpoint(paths)
+    return _demo_checkpoint(paths, cache) if user is None else _user_checkpoint(paths, user, cache)
+
+
+def users_checkpoint(paths: Paths) -> Path | None:
+    """The checkpoint that lies in data/, or None."""
+    return next((path for path in (paths.data / place for place in _CHECKPOINT_PLACES) if path.is_file()), None)
+
+
+def demo_checkpoint_path(paths: Paths) -> Path:
+    """Where the demo's weights lie."""
+    return paths.data / "demo" / "checkpoint.pth"
+
+
+def _demo_checkpoint(paths: Paths, cache: StatCache) -> Checkpoint:
+    path = demo_checkpoint_path(paths)
+    if not path.is_file():
+        raise CouldNotVerify(
+            "the demo checkpoint data/demo/checkpoint.pth is missing from the checkout", hint="check it out again"
+        )
+    pinned = read_toml(paths.conf / "demo.toml")["checkpoint"]["sha256"]
+    found = cache.sha256(path).sha256
+    if found != pinned:
+        raise VerificationFailed(
+            f"data/demo/checkpoint.pth has sha256 {found}, but conf/demo.toml pins {pinned}",
+            hint="check the file out again; after training anew, `invoke demo.train` writes both",
+        )
+    return Checkpoint(path, DEMO, found, "pinned in conf/demo.toml")
+
+
+def _user_checkpoint(paths: Paths, path: Path, cache: StatCache) -> Checkpoint:
+    """No hash of the published checkpoint is published: the first one seen is recorded and held to afterwards."""
+    found = cache.sha256(path).sha256
+    known = user_lock.read(paths)
+    seen = known.get("checkpoint", {}).get(path.name) or known.get("sources", {}).get(path.name)
+    if seen is None:
+        user_lock.first_seen(paths, "checkpoint", path.name, found)
+        return Checkpoint(path, "user", found, "trusted on first use: recorded now in data/user.lock.json")
+    if seen != found:
+        raise VerificationFailed(
+            f"{path} has sha256 {found}, but the one seen first had {seen} (data/user.lock.json)",
+            hint=f"if the file was replaced on purpose, remove {path.name} from data/user.lock.json",
+        )
+    return Checkpoint(path, "user", found, "trusted on first use: equal to the one in data/user.lock.json")
+
+
+def demo_corpus_digest(result: Result) -> str:
+    """The demo corpus's digest as conf/demo.toml states it: over `SHA256  PATH` lines in byte order of PATH."""
+    ordered = sorted(result.outputs.items(), key=lambda item: os.fsencode(item[0]))
+    return sha256_bytes("".join(f"{file.sha256}  {path}\n" for path, file in ordered).encode())
+
+
+def check_demo_corpus(conf: Path, architecture: str, result: Result) -> str:
+    """Hold a demo corpus to its pinned digest; returns what can be said of it.
+
+    Raises:
+        VerificationFailed: the synthesisers gave other bytes than where it was pinned.
+    """
+    pinned = read_toml(conf / "demo.toml")["corpus"]["sha256"][architecture]
+    found = demo_corpus_digest(result)
+    if not re.fullmatch("[0-9a-f]{64}", pinned):
+        return f"digest {found}; none is pinned for {architecture}"
+    if found != pinned:
+        raise VerificationFailed(
+            f"the demo corpus came out with digest {found}, but conf/demo.toml pins {pinned} for {architecture}",
+            hint="every image and stage is pinned, so this should not happen: please report it with `invoke doctor`",
+        )
+    return f"digest {found}, as pinned in conf/demo.toml"
