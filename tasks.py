@@ -181,9 +181,10 @@ def images_build(c, arch=""):
     They are written into artifacts/oci, an OCI layout that also holds manifest.json.
     """
     from repro.images.commands import build_all
+    from repro.run.engine_choice import compiling_engine
 
     paths, console = _here()
-    build_all(paths, arch, console.say)
+    build_all(paths, arch, console.say, compiling_engine(paths))
 
 
 @task
@@ -194,9 +195,10 @@ def images_pin(c):
     conf/locks/images.json then says what every later build must come out as.
     """
     from repro.images.commands import pin_all
+    from repro.run.engine_choice import compiling_engine
 
     paths, console = _here()
-    print(pin_all(paths, console.say))
+    print(pin_all(paths, console.say, compiling_engine(paths)))
 
 
 @task(help={"to": "the file to write", **help_for("arch")})
@@ -209,16 +211,17 @@ def images_save(c, to, arch=""):
     from pathlib import Path
 
     from repro.images.commands import save_all
+    from repro.run.engine_choice import compiling_engine
 
     paths, console = _here()
-    save_all(paths, arch, Path(to), console.say)
+    save_all(paths, arch, Path(to), console.say, compiling_engine(paths))
 
 
 @task(help={"sets": "names of sets, separated by commas; left out: all"}, default=True)
 @reporting
 def lock_write(c, sets=""):
     """Resolve conf/intents into locks (network, apt)."""
-    from repro.locks import write_locks
+    from repro.resolving.write import write_locks
 
     paths, console = _here()
     write_locks(paths.root, [name for name in sets.split(",") if name], console.say)
@@ -231,7 +234,7 @@ def lock_verify(c):
 
     The chain: key, signed InRelease, package index, lock.
     """
-    from repro.locks import verify_chain
+    from repro.resolving.prove import verify_chain
 
     paths, console = _here()
     verify_chain(paths.root, console.say)

@@ -10,16 +10,12 @@ import os
 
 import numpy
 
-from stages import _kaldi_io
-from stages._labels import each_entry
-from stages._stage import Progress, StageError, atomic_file, parser, run, write_json
+from stages.formats import kaldi_io
+from stages.formats.labels import each_entry
+from stages.formats.matching import in_order, matched
+from stages.formats.stacking import COLUMNS, MAX_ROWS, checked
+from stages.shared.stage import Progress, StageError, atomic_file, parser, run, write_json
 
-RIGHT_CONTEXT = 2
-KEEP_EVERY = 2
-MAX_ROWS = 390  # 780 frames: 7.825 s
-MAX_LABELS = 74
-FEATURES = 81
-COLUMNS = FEATURES * (1 + RIGHT_CONTEXT)
 SPLITS = ("train", "dev", "test")
 
 
@@ -38,11 +34,11 @@ def main(arguments):
     archive = os.path.join(options.features, options.split, "fbank.ark")
     excluded = []
     # Twice over the labels: that they are not sorted is said before anything that follows from it.
-    total = sum(1 for _ in _sorted(each_entry(labels_path), labels_path))
+    total = sum(1 for _ in in_order(each_entry(labels_path), labels_path))
     progress = Progress("batches of {}".format(options.bs), total)
     writer = BatchWriter(options.out, options.bs)
     labels = each_entry(labels_path)
-    for utterance, features, phones in matched(_kaldi_io.read_archive(archive), labels, archive, labels_path):
+    for utterance, features, phones in matched(kaldi_io.read_archive(archive), labels, archive, labels_path):
         progress.advance()
         try:
             writer.add(utterance, checked(features, phones))
@@ -68,69 +64,6 @@ def main(arguments):
             "utterances": writer.utterances,
         },
     )
-
-
-def matched(archive, labels, archive_path, labels_path):
-    """Yield (id, features or None, phones or None) in the labels' order; None where a side lacks the utterance.
-
-    Args:
-        archive, labels: iterables of (id, features) and (id, phones); both must be sorted by id, so that one pass over
-            them is enough, and neither is held in memory.
-    """
-    labels = _sorted(labels, labels_path)
-    following = next(labels, None)
-    for utterance, features in _sorted(archive, archive_path):
-        while following and following[0] < utterance:
-            yield following[0], None, following[1]
-            following = next(labels, None)
-        if following and following[0] == utterance:
-            yield utterance, features, following[1]
-            following = next(labels, None)
-        else:
-            yield utterance, features, None
-    while following:
-        yield following[0], None, following[1]
-        following = next(labels, None)
-
-
-def _sorted(entries, path):
-    """Yield the entries as they are, or refuse the first that does not come after the one before it."""
-    previous = ""
-    for entry in entries:
-        if entry[0] == previous:
-            raise StageError("{}: {} stands there twice".format(path, previous))
-        if entry[0] < previous:
-            raise StageError("{}: {} after {}, not sorted".format(path, entry[0], previous))
-        previous = entry[0]
-        yield entry
-
-
-def checked(features, phones):
-    """The stacked rows of one utterance, or StageError where the model or the scoring could not take it."""
-    if features is None:
-        raise StageError("it has labels, but no features")
-    if not phones:
-        raise StageError("it has features, but no labels")
-    if features.shape[1] != FEATURES:
-        raise StageError("{} features a frame, not {}".format(features.shape[1], FEATURES))
-    if not len(features):
-        raise StageError("it has no frame")
-    if not numpy.isfinite(features).all():
-        raise StageError("its features are not finite")
-    if len(phones) > MAX_LABELS:
-        raise StageError("{} labels, over {}".format(len(phones), MAX_LABELS))
-    rows = stack(features)
-    if len(rows) > MAX_ROWS:
-        raise StageError("{} frames, over {}".format(len(features), MAX_ROWS * KEEP_EVERY))
-    return rows
-
-
-def stack(features):
-    """(num_frames, 81) float32 -> (even number of rows, 243) float64, as the module's description says."""
-    frames = numpy.arange(0, len(features), KEEP_EVERY)[:, numpy.newaxis] + numpy.arange(1 + RIGHT_CONTEXT)
-    kept = features.astype(numpy.float64)[numpy.minimum(frames, len(features) - 1)]
-    rows = kept.reshape(len(frames), -1)
-    return numpy.vstack([rows, numpy.zeros((len(rows) % 2, rows.shape[1]))])
 
 
 class BatchWriter:

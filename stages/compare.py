@@ -22,7 +22,9 @@ import os
 
 import numpy
 
-from stages import _bins, _runtime, _runtime_arguments, _stage
+from stages.formats import bins
+from stages.model import runtime
+from stages.shared import runtime_arguments, stage
 
 FORMULAS = {
     "max_abs": "max |a - b|",
@@ -99,27 +101,27 @@ class Agreement:
 
 
 def main(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument("--reference", required=True, metavar="DIR", help="the reference stage's results")
     parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
     parser.add_argument("--outputs", required=True, metavar="DIR", help="the infer stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
-    _runtime_arguments.batch_size(parser)
+    runtime_arguments.batch_size(parser)
     options = parser.parse_args(arguments)
-    manifest = _bins.read_manifest(options.batches, options.bs)
-    batches = _bins.list_batches(options.batches, manifest)
-    graph = _runtime.Graph(os.path.join(options.onnx, "lstm_ctc.onnx"))
+    manifest = bins.read_manifest(options.batches, options.bs)
+    batches = bins.list_batches(options.batches, manifest)
+    graph = runtime.Graph(os.path.join(options.onnx, "lstm_ctc.onnx"))
     graph.require_batch_size(options.bs)
     rows_of = {}
     for utterance in manifest["utterances"]:
         rows_of.setdefault(utterance["batch"], []).append((utterance["row"], utterance["output_frames"]))
     pairs = {"torch_onnx": Agreement(), "torch_converted": Agreement(), "onnx_converted": Agreement()}
-    progress = _stage.Progress("compare", len(batches))
+    progress = stage.Progress("compare", len(batches))
     for index, batch in enumerate(batches):
         outputs = {
-            "torch": _bins.read_output(options.reference, batch, options.bs),
-            "onnx": graph.run(_bins.read_batch(batch, options.bs)),
-            "converted": _bins.read_output(options.outputs, batch, options.bs),
+            "torch": bins.read_output(options.reference, batch, options.bs),
+            "onnx": graph.run(bins.read_batch(batch, options.bs)),
+            "converted": bins.read_output(options.outputs, batch, options.bs),
         }
         for name, agreement in sorted(pairs.items()):
             first, second = name.split("_")
@@ -127,7 +129,7 @@ def main(arguments):
                 agreement.add(outputs[first][:, row], outputs[second][:, row], output_frames)
         progress.advance()
     results = {name: agreement.result() for name, agreement in pairs.items()}
-    _stage.write_json(
+    stage.write_json(
         os.path.join(options.out, "compare.json"),
         dict(
             results,
@@ -140,4 +142,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

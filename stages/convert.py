@@ -18,8 +18,8 @@ import numpy
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from stages import _architecture as architecture
-from stages import _network, _runtime, _runtime_arguments, _stage
+from stages.model import network, runtime
+from stages.shared import architecture, runtime_arguments, stage
 
 TOLERANCE = 5e-5
 SEED = 20230331
@@ -34,7 +34,7 @@ def _load(path):
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except Exception as error:  # noqa: BLE001 - a damaged file makes protobuf or the checker raise anything
-        raise _stage.StageError("{} is not a valid ONNX model: {}".format(path, str(error).splitlines()[0]))
+        raise stage.StageError("{} is not a valid ONNX model: {}".format(path, str(error).splitlines()[0]))
     return model
 
 
@@ -51,7 +51,7 @@ class _Source:
                 self._constants[node.output[0]] = node.attribute[0].t
         for kind, count in sorted(_EXPECTED.items()):
             if len(self._nodes[kind]) != count:
-                raise _stage.StageError(
+                raise stage.StageError(
                     "{} has {} nodes of type {}, not {}: it is not an export of this model".format(
                         path, len(self._nodes[kind]), kind, count
                     ),
@@ -60,10 +60,10 @@ class _Source:
 
     def _value(self, name, shape):
         if name not in self._constants:
-            raise _stage.StageError("{}: {} is not a constant".format(self._path, name), "run the stage export")
+            raise stage.StageError("{}: {} is not a constant".format(self._path, name), "run the stage export")
         value = numpy_helper.to_array(self._constants[name]).astype(numpy.float64)
         if value.shape != shape:
-            raise _stage.StageError("{}: constant {} has shape {}, not {}".format(self._path, name, value.shape, shape))
+            raise stage.StageError("{}: constant {} has shape {}, not {}".format(self._path, name, value.shape, shape))
         return value
 
     def convolution(self, index):
@@ -205,12 +205,12 @@ def verify(plain_path, fused_path, batch_size):
     """
     rows = numpy.random.RandomState(SEED).standard_normal(architecture.input_shape(batch_size)).astype(numpy.float32)
     rows[batch_size // 2 :, architecture.ROWS // 2 :] = 0.0
-    plain = _runtime.Graph(plain_path).run(rows)
-    fused = _runtime.Graph(fused_path).run(rows)
-    compiled = _network.Network(fused_path).run(rows)
+    plain = runtime.Graph(plain_path).run(rows)
+    fused = runtime.Graph(fused_path).run(rows)
+    compiled = network.Network(fused_path).run(rows)
     difference = max(float(numpy.abs(plain - other).max()) for other in (fused, compiled))
     if not difference <= TOLERANCE:
-        raise _stage.StageError(
+        raise stage.StageError(
             "{}: the converted graph differs from it by {:g}, over {:g}".format(plain_path, difference, TOLERANCE),
             "the exported weights are too large for float32, or the export is of another model",
         )
@@ -218,23 +218,23 @@ def verify(plain_path, fused_path, batch_size):
 
 
 def main(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
-    _runtime_arguments.batch_size(parser)
+    runtime_arguments.batch_size(parser)
     options = parser.parse_args(arguments)
-    progress = _stage.Progress("convert", 3)
+    progress = stage.Progress("convert", 3)
     plain_path = os.path.join(options.onnx, _SOURCE)
     model = _load(plain_path)
     fused = fuse(model, plain_path, options.bs)
     progress.advance()
     data = fused.SerializeToString(deterministic=True)
     fused_path = os.path.join(options.out, "model.onnx")
-    with _stage.atomic_file(fused_path) as stream:
+    with stage.atomic_file(fused_path) as stream:
         stream.write(data)
     progress.advance()
     difference = verify(plain_path, fused_path, options.bs)
-    _stage.write_json(os.path.join(options.obs, "verification.json"), {"max_abs_difference": difference, "seed": SEED})
-    _stage.write_json(
+    stage.write_json(os.path.join(options.obs, "verification.json"), {"max_abs_difference": difference, "seed": SEED})
+    stage.write_json(
         os.path.join(options.out, "summary.json"),
         {
             "batch_size": options.bs,
@@ -249,4 +249,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

@@ -8,8 +8,8 @@ import hashlib
 import os
 import shutil
 
-from stages import _architecture as architecture
-from stages import _ascend, _runtime_arguments, _stage
+from stages.npu import ascend
+from stages.shared import architecture, runtime_arguments, stage
 
 # --precision_mode of atc; left out, the vendor's default holds, which is force_fp16 on a 310P.
 PRECISION_MODES = ("force_fp16", "allow_fp32_to_fp16", "must_keep_origin_dtype", "allow_mix_precision", "force_fp32")
@@ -32,40 +32,40 @@ def atc_words(batch_size, soc_version, precision_mode=""):
 
 
 def main(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
-    _runtime_arguments.batch_size(parser)
+    runtime_arguments.batch_size(parser)
     parser.add_argument("--soc-version", required=True, metavar="NAME", help="the chip, such as Ascend310P3")
     parser.add_argument("--precision-mode", choices=PRECISION_MODES, default="", help="default: the vendor's")
     options = parser.parse_args(arguments)
     source = os.path.join(options.onnx, "lstm_ctc.onnx")
     if not os.path.isfile(source):
-        raise _stage.StageError("{} is not there".format(source), "run the stage export")
-    commands = _ascend.Commands(options.obs)
+        raise stage.StageError("{} is not there".format(source), "run the stage export")
+    commands = ascend.Commands(options.obs)
     commands.link("lstm_ctc.onnx", source)
     words = atc_words(options.bs, options.soc_version, options.precision_mode)
     commands.atc(words)
     name = "lstm_ctc_bs{}.om".format(options.bs)
     made = commands.path(name)
     if not os.path.isfile(made) or not os.path.getsize(made):
-        raise _stage.StageError("atc ended well, but wrote no {}".format(name), "see obs/atc.log")
+        raise stage.StageError("atc ended well, but wrote no {}".format(name), "see obs/atc.log")
     target = os.path.join(options.out, name)
     shutil.copyfile(made, target)
     with open(target, "rb") as stream:
         digest = hashlib.sha256(stream.read()).hexdigest()
-    _stage.write_json(
+    stage.write_json(
         os.path.join(options.out, "summary.json"),
         {
             "batch_size": options.bs,
-            "cann": _ascend.toolkit_version(),
+            "cann": ascend.toolkit_version(),
             "command": ["atc"] + words,
             "model_sha256": digest,
             "precision_mode": options.precision_mode or DEFAULT_PRECISION,
-            "simulator": _ascend.is_simulator(),
+            "simulator": ascend.is_simulator(),
             "soc_version": options.soc_version,
         },
     )
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

@@ -14,9 +14,9 @@ import os
 import re
 import shutil
 
-from stages import _audio, _labels
-from stages._source import find_corpus, open_source
-from stages._stage import Progress, StageError, atomic_file, parser, read_json, run, write_json
+from stages.formats import audio, labels
+from stages.formats.source import find_corpus, open_source
+from stages.shared.stage import Progress, StageError, atomic_file, parser, read_json, run, write_json
 
 SPLITS = ("train", "dev", "test")
 RATE_HZ = 16000
@@ -119,10 +119,10 @@ def make(options):
     source = open_source(options.data)
     prefix, train, test = find_corpus(source)
     wanted = {
-        "dev": _labels.read_speakers(os.path.join(options.conf, "dev_spk.list")),
-        "test": _labels.read_speakers(os.path.join(options.conf, "test_spk.list")),
+        "dev": labels.read_speakers(os.path.join(options.conf, "dev_spk.list")),
+        "test": labels.read_speakers(os.path.join(options.conf, "test_spk.list")),
     }
-    folding = _labels.read_phone_map(os.path.join(options.conf, "phones.60-48-39.map"))
+    folding = labels.read_phone_map(os.path.join(options.conf, "phones.60-48-39.map"))
     timit = read_json(os.path.join(options.conf, "counts.json"))
     in_test = Speakers(source, prefix + test)
     chosen = {"train": Speakers(source, prefix + train)}
@@ -264,17 +264,17 @@ def read_utterance(source, found, folding):
     for kind, present in (("wave (.WAV)", name), ("phone labels (.PHN)", found.phn), ("words (.WRD)", found.wrd)):
         if not present:
             raise StageError("{}/{} has no {}".format(found.folder, found.stem, kind), "Copy the corpus again.")
-    wave = _audio.parse(source.read(name), name)
+    wave = audio.parse(source.read(name), name)
     if wave.rate_hz != RATE_HZ:
         raise StageError(
             "{}: {} Hz, not {}".format(name, wave.rate_hz, RATE_HZ), "The model knows speech at 16 kHz only."
         )
     if wave.num_samples < MIN_SAMPLES:
         raise StageError("{}: {} samples, less than one frame of {}".format(name, wave.num_samples, MIN_SAMPLES))
-    phones = _labels.fold(_labels.third_column(source.read(found.phn), found.phn), folding, found.phn)
+    phones = labels.fold(labels.third_column(source.read(found.phn), found.phn), folding, found.phn)
     if not phones:
         raise StageError("{}: no phone in it".format(found.phn), "Copy it again.")
-    words = _labels.third_column(source.read(found.wrd), found.wrd)
+    words = labels.third_column(source.read(found.wrd), found.wrd)
     return Utterance(found.identifier, found.speaker, name, wave, phones, words)
 
 

@@ -11,8 +11,11 @@ import json
 import os
 from typing import NamedTuple
 
-from stages import _demo_synth, _demo_text, _stage, _workers
-from stages._demo_voices import SENTENCES_A_SPEAKER, SPEAKERS, Speaker
+from stages.demo import synth
+from stages.demo import text as sentences
+from stages.demo.voices import SENTENCES_A_SPEAKER, SPEAKERS, Speaker
+from stages.shared import stage
+from stages.shared import workers as stage_workers
 
 _SEED = "lstm-ctc demo corpus 1"
 _HEADER_BYTES = 1024
@@ -53,14 +56,14 @@ class Job(NamedTuple):
 def plan():
     """Every `Job` of the corpus, in a fixed order; no text but the SA sentences occurs twice."""
     jobs = []
-    texts = _demo_text.sentences(_SEED)
+    texts = sentences.sentences(_SEED)
     number = 0
     # Dev and test are drawn first: another number of train sentences leaves them as they are.
     for split in ("dev", "test", "train"):
         for speaker in SPEAKERS:
             if speaker.split != split:
                 continue
-            for index, text in enumerate(_demo_text.SHARED_SENTENCES):
+            for index, text in enumerate(sentences.SHARED_SENTENCES):
                 jobs.append(Job(speaker, "SA{}".format(index + 1), text))
             for index in range(SENTENCES_A_SPEAKER[split]):
                 number += 1
@@ -78,7 +81,7 @@ def sphere(samples):
         "sample_n_bytes -i 2",
         "channel_count -i 1",
         "sample_byte_format -s2 01",
-        "sample_rate -i {}".format(_demo_synth.RATE_HZ),
+        "sample_rate -i {}".format(synth.RATE_HZ),
         "sample_coding -s3 pcm",
         "end_head",
         "",
@@ -88,7 +91,7 @@ def sphere(samples):
 
 def word_lines(text, segments):
     """The .WRD file: the time between the edge silences, divided in proportion to the words' letters."""
-    words = _demo_text.words_of(text)
+    words = sentences.words_of(text)
     start, end = segments[0][1], segments[-1][0]
     letters = sum(len(word) for word in words)
     lines = []
@@ -101,7 +104,7 @@ def word_lines(text, segments):
 
 
 def _make(out, job):
-    utterance = _demo_synth.speak(job.name, job.speaker, job.text)
+    utterance = synth.speak(job.name, job.speaker, job.text)
     phones = "".join("{} {} {}\n".format(*segment) for segment in utterance.segments)
     files = {
         ".WAV": sphere(utterance.samples),
@@ -112,7 +115,7 @@ def _make(out, job):
     for suffix, content in files.items():
         path = os.path.join(out, job.path + suffix)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with _stage.atomic_file(path) as stream:
+        with stage.atomic_file(path) as stream:
             stream.write(content)
     return len(utterance.samples)
 
@@ -134,19 +137,19 @@ def corpus_digest(folder):
 def make(out, jobs, workers):
     """Write the corpus of `jobs` under `out`; returns the seconds of speech a split."""
     samples = {"train": 0, "dev": 0, "test": 0}
-    progress = _stage.Progress("demo corpus", len(jobs))
-    for job, count in _workers.in_order(functools.partial(_make, out), jobs, workers):
+    progress = stage.Progress("demo corpus", len(jobs))
+    for job, count in stage_workers.in_order(functools.partial(_make, out), jobs, workers):
         samples[job.speaker.split] += count
         progress.advance()
-    with _stage.atomic_file(os.path.join(out, "README.DOC"), "w") as stream:
+    with stage.atomic_file(os.path.join(out, "README.DOC"), "w") as stream:
         stream.write(_README)
-    return {split: count / _demo_synth.RATE_HZ for split, count in samples.items()}
+    return {split: count / synth.RATE_HZ for split, count in samples.items()}
 
 
 def main(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument(
-        "--workers", type=int, default=_workers.processors(), help="utterances made at a time (all CPUs)"
+        "--workers", type=int, default=stage_workers.processors(), help="utterances made at a time (all CPUs)"
     )
     options = parser.parse_args(arguments)
     if options.workers < 1:
@@ -154,7 +157,7 @@ def main(arguments):
     jobs = plan()
     seconds = make(options.out, jobs, options.workers)
     digest = corpus_digest(options.out)
-    _stage.write_json(
+    stage.write_json(
         os.path.join(options.obs, "demo_corpus.json"),
         {"digest": digest, "utterances": len(jobs), "speech_s": seconds, "workers": options.workers},
     )
@@ -162,4 +165,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from stages import _architecture as architecture
-from stages import _demo_checkpoint, _demo_data, _demo_recipe, _demo_state, _stage
-from stages._decode import BLANK, greedy
-from stages._model import build_model
-from stages._stage import StageError
+from stages.demo import checkpoint, data, recipe
+from stages.demo import state as training_state
+from stages.model.model import build_model
+from stages.scoring.decode import BLANK, greedy
+from stages.shared import architecture, stage
+from stages.shared.stage import StageError
 
 _CLIP_NORM = 5.0
 _SAVE_EVERY_S = 60.0
@@ -42,9 +43,9 @@ def phone_errors(model, examples):
     with torch.no_grad():
         for start in range(0, len(examples), _EVALUATED_AT_ONCE):
             group = examples[start : start + _EVALUATED_AT_ONCE]
-            logprobs = model(torch.from_numpy(_demo_data.padded(group, architecture.ROWS))).numpy()
+            logprobs = model(torch.from_numpy(data.padded(group, architecture.ROWS))).numpy()
             for place, example in enumerate(group):
-                edits += _demo_data.edit_distance(example.labels, greedy(logprobs[: len(example.rows) // 2, place]))
+                edits += data.edit_distance(example.labels, greedy(logprobs[: len(example.rows) // 2, place]))
                 phones += len(example.labels)
     return edits, phones
 
@@ -139,11 +140,11 @@ class Training:
         self.model.train()
         number = self.epoch * self.steps_an_epoch + self.place
         for parameters in self.optimiser.param_groups:
-            parameters["lr"] = _demo_recipe.learning_rate(number, self.num_steps, self.options.peak_rate)
+            parameters["lr"] = recipe.learning_rate(number, self.num_steps, self.options.peak_rate)
         rows = max(len(example.rows) for example in group) + extra_rows
         with _autocast(self.options.precision):
-            logprobs = self.model(torch.from_numpy(_demo_data.padded(group, rows)))
-        loss = loss_of(logprobs.float(), group, _demo_recipe.alignment_weight(number, self.num_steps))
+            logprobs = self.model(torch.from_numpy(data.padded(group, rows)))
+        loss = loss_of(logprobs.float(), group, recipe.alignment_weight(number, self.num_steps))
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP_NORM)
@@ -155,7 +156,7 @@ class Training:
 
     def finish_epoch(self):
         """Score the dev set with the weights as they would be stored; keep them if no epoch was better."""
-        weights = _demo_checkpoint.rounded(self.model.state_dict())
+        weights = checkpoint.rounded(self.model.state_dict())
         edits, phones = phone_errors(model_with(weights), self.dev)
         self.epoch += 1
         self.place = 0
@@ -187,11 +188,11 @@ def train(training, save):
     """
     options = training.options
     begin_s = saved_s = time.monotonic()
-    progress = _stage.Progress("demo training", training.num_steps)
+    progress = stage.Progress("demo training", training.num_steps)
     progress.advance(training.epoch * training.steps_an_epoch + training.place)
     lengths = [len(example.rows) for example in training.examples]
     while training.epoch < options.epochs:
-        plan = _demo_recipe.epoch_batches(lengths, options.batch, options.seed, training.epoch)
+        plan = recipe.epoch_batches(lengths, options.batch, options.seed, training.epoch)
         while training.place < len(plan):
             step_s = time.monotonic()
             indices, extra_rows = plan[training.place]
@@ -234,7 +235,7 @@ def _digest_of(examples):
 
 
 def _parse(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument("--corpus", required=True, metavar="DIR", help="corpus stage's result")
     parser.add_argument("--features", required=True, metavar="DIR", help="features stage's result")
     parser.add_argument("--data", required=True, metavar="PATH", help="the demo corpus itself, for its phone times")
@@ -263,22 +264,22 @@ def _parse(arguments):
 def main(arguments):
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
-    classes = _demo_data.read_units(options.corpus)
-    examples = _demo_data.read_split(options.corpus, options.features, "train", classes, options.data)
-    dev = _demo_data.read_split(options.corpus, options.features, "dev", classes)
-    test = _demo_data.read_split(options.corpus, options.features, "test", classes)
+    classes = data.read_units(options.corpus)
+    examples = data.read_split(options.corpus, options.features, "train", classes, options.data)
+    dev = data.read_split(options.corpus, options.features, "dev", classes)
+    test = data.read_split(options.corpus, options.features, "test", classes)
 
     training = Training(options, examples, dev)
     key = training_key(options, _digest_of(examples))
     if options.state is not None:
-        state = _demo_state.load_state(options.state, key)
+        state = training_state.load_state(options.state, key)
         if state is not None:
             training.restore(state)
     training.note_environment()
 
     def save():
         if options.state is not None:
-            _demo_state.save_state(options.state, key, training.state())
+            training_state.save_state(options.state, key, training.state())
 
     train(training, save)
 
@@ -288,10 +289,10 @@ def main(arguments):
     for split, part in (("dev", dev), ("test", test)):
         edits, phones = phone_errors(model, part)
         rates[split] = {"edits": edits, "phones": phones, "per_percent": round(100.0 * edits / phones, 4)}
-    _demo_checkpoint.write_checkpoint(os.path.join(options.out, "checkpoint.pth"), weights, options.dropout)
+    checkpoint.write_checkpoint(os.path.join(options.out, "checkpoint.pth"), weights, options.dropout)
     summary = {"best_epoch": training.best["epoch"], "epochs": options.epochs, "rates": rates}
-    _stage.write_json(os.path.join(options.out, "summary.json"), summary)
-    _stage.write_json(
+    stage.write_json(os.path.join(options.out, "summary.json"), summary)
+    stage.write_json(
         os.path.join(options.obs, "training.json"),
         {
             "course": training.course,
@@ -305,4 +306,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

@@ -11,8 +11,8 @@ import warnings
 
 import torch
 
-from stages import _architecture as architecture
-from stages import _checkpoint, _stage
+from stages.model import checkpoint
+from stages.shared import architecture, stage
 
 OPSET = 11
 BATCH_AXIS_NAME = "-1"
@@ -22,7 +22,7 @@ FILE_NAME = "lstm_ctc.onnx"
 def export_onnx(model, path):
     """Write `model` (an AcousticModel in evaluation mode) to `path`."""
     dummy = torch.zeros(architecture.input_shape(1))
-    with _stage.atomic_file(path) as stream, warnings.catch_warnings():
+    with stage.atomic_file(path) as stream, warnings.catch_warnings():
         # PyTorch warns that an LSTM traced at batch 1 may hold initial states of batch 1. This model passes none, so
         # they are computed from the input's size; `convert` runs the graph at the batch size that is asked for.
         warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size other than 1")
@@ -41,18 +41,18 @@ def export_onnx(model, path):
 
 
 def main(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="a .pth file")
     options = parser.parse_args(arguments)
-    progress = _stage.Progress("export", 2)
-    model = _checkpoint.load_model(options.checkpoint)
+    progress = stage.Progress("export", 2)
+    model = checkpoint.load_model(options.checkpoint)
     progress.advance()
     path = os.path.join(options.out, FILE_NAME)
     export_onnx(model, path)
     with open(path, "rb") as stream:
         digest = hashlib.sha256(stream.read()).hexdigest()
     shape, output = list(architecture.input_shape(1)), list(architecture.output_shape(1))
-    _stage.write_json(
+    stage.write_json(
         os.path.join(options.out, "summary.json"),
         {
             "input": {"name": architecture.INPUT_NAME, "shape": [BATCH_AXIS_NAME] + shape[1:]},
@@ -68,4 +68,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

@@ -6,21 +6,20 @@ in the reference, and are read back for apply-cmvn's formula. Of the corpus, a f
 memory.
 """
 
-import collections
 import functools
 import os
 
-from stages import _audio, _dither, _fbank, _fbank_kaldi, _fbank_portable
-from stages._source import open_source
-from stages._stage import Progress, StageError, parser, run, write_json
+from stages.formats.audio_index import read_audio_index
+from stages.shared.stage import Progress, StageError, parser, run, write_json
+from stages.speech import dither, fbank
+from stages.speech import kaldi as kaldi_fbank
+from stages.speech import portable as portable_fbank
+from stages.speech.files import CMVN, SPLITS
+from stages.speech.waves import Waves
 
-SPLITS = ("train", "dev", "test")
-CMVN = "global_fbank_cmvn.txt"
 PORTABLE = "kaldi-native-fbank"
 KALDI = "kaldi"
 _COMPILED_IN = "compiled into Kaldi"
-
-Row = collections.namedtuple("Row", "utterance path container rate_hz num_samples")
 
 
 def parse(arguments):
@@ -31,7 +30,7 @@ def parse(arguments):
     options.add_argument("--conf", required=True, metavar="DIR", help="holds fbank.conf")
     options.add_argument(
         "--dither-draw-order",
-        choices=_dither.DRAW_ORDERS,
+        choices=dither.DRAW_ORDERS,
         help="which uniform of a noise sample is drawn first: a matter of the compiler that Kaldi was built with "
         "(default: u1-first, as g++ has it; not with --implementation kaldi)",
     )
@@ -49,7 +48,7 @@ def parse(arguments):
 
 def main(arguments):
     options = parse(arguments)
-    fbank_options = _fbank.read_options(os.path.join(options.conf, "fbank.conf"))
+    fbank_options = fbank.read_options(os.path.join(options.conf, "fbank.conf"))
     if next(read_audio_index(audio_index(options, "train")), None) is None:
         raise StageError("{}: train is empty, so there are no statistics".format(options.corpus))
     for split in SPLITS:
@@ -58,7 +57,7 @@ def main(arguments):
         draw_order = _COMPILED_IN
         frames = make_by_kaldi(options, fbank_options)
     else:
-        draw_order = options.dither_draw_order or _dither.U1_FIRST
+        draw_order = options.dither_draw_order or dither.U1_FIRST
         frames = make_portable(options, fbank_options, draw_order)
 
     write_json(
@@ -74,7 +73,7 @@ def main(arguments):
 
 def make_portable(options, fbank_options, draw_order):
     """Write all splits' archives, indexes and the statistics; returns the frames by split."""
-    portable = _fbank_portable.PortableFeatures(
+    portable = portable_fbank.PortableFeatures(
         options.out, Waves(options.data, fbank_options), fbank_options, draw_order
     )
     frames = {}
@@ -90,7 +89,7 @@ def make_portable(options, fbank_options, draw_order):
 def make_by_kaldi(options, fbank_options):
     """The same files as `make_portable`, by Kaldi's programs; returns the frames by split."""
     config = os.path.join(options.conf, "fbank.conf")
-    kaldi = _fbank_kaldi.KaldiFeatures(options.out, options.obs, config, fbank_options)
+    kaldi = kaldi_fbank.KaldiFeatures(options.out, options.obs, config, fbank_options)
     waves = Waves(options.data, fbank_options)
     frames = {}
     for split in SPLITS:
@@ -105,49 +104,9 @@ def make_by_kaldi(options, fbank_options):
     return frames
 
 
-class Waves:
-    """The samples of a corpus's rows."""
-
-    def __init__(self, data, options):
-        self._options = options
-        self._source = open_source(data)
-
-    def read(self, row):
-        """int16 samples (num_samples,); StageError where the wave is not the one of the audio index."""
-        name = "{}: {}".format(row.utterance, row.path)
-        if row.rate_hz != self._options["sample-frequency"]:
-            raise StageError("{}: {} Hz, not {:g}".format(name, row.rate_hz, self._options["sample-frequency"]))
-        if not _fbank.num_frames(row.num_samples, self._options):
-            raise StageError("{}: {} samples hold no frame".format(name, row.num_samples))
-        data = self._source.read(row.path)
-        wave = _audio.parse(data, name)
-        if (wave.container, wave.rate_hz, wave.num_samples) != (row.container, row.rate_hz, row.num_samples):
-            raise StageError("{}: not the wave that the corpus stage saw".format(name), "Run the corpus stage again.")
-        return _audio.samples(data, wave)
-
-
 def audio_index(options, split):
     """The path of a split's audio.tsv."""
     return os.path.join(options.corpus, split, "audio.tsv")
-
-
-def read_audio_index(path):
-    """Yield the rows of an audio.tsv."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            for line in stream:
-                if line.strip():
-                    yield _row(line.strip(), path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise StageError("cannot read {}: {}".format(path, error)) from error
-
-
-def _row(line, path):
-    try:
-        utterance, name, container, rate_hz, num_samples = line.split("\t")
-        return Row(utterance, name, container, int(rate_hz), int(num_samples))
-    except ValueError:
-        raise StageError("{}: not a line of an audio index: {!r}".format(path, line)) from None
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ import time
 
 import numpy
 
-from stages import _architecture as architecture
-from stages import _bins, _precision, _runtime_arguments, _stage
+from stages.formats import bins
+from stages.model import precision
+from stages.shared import architecture, runtime_arguments, stage
 
 LIMIT = 0.10  # several times what one processor's executions of one network differ by, far less than a cache gains
 LEAST_ROUNDS = 10
@@ -91,23 +92,23 @@ def time_rounds(run, zeros, batches, rounds, progress, look):
 
 
 def main(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
     parser.add_argument("--outputs", required=True, metavar="DIR", help="the infer stage's results")
-    _runtime_arguments.batch_size(parser)
-    _precision.argument(parser)
+    runtime_arguments.batch_size(parser)
+    precision.argument(parser)
     parser.add_argument("--rounds", type=int, default=30, metavar="N", help="timed rounds (default: 30)")
     options = parser.parse_args(arguments)
     if options.rounds < LEAST_ROUNDS:
         parser.error("--rounds is {} or more: an interval of the median needs as many".format(LEAST_ROUNDS))
-    manifest = _bins.read_manifest(options.batches, options.bs)
-    listed = _bins.list_batches(options.batches, manifest)
+    manifest = bins.read_manifest(options.batches, options.bs)
+    listed = bins.list_batches(options.batches, manifest)
     # At most as many batches as there are rounds: each is used once before one is used twice.
     listed = listed[: options.rounds + 1]
-    batches = [_bins.read_batch(batch, options.bs) for batch in listed]
-    stored = [_bins.read_output(options.outputs, batch, options.bs) for batch in listed]
-    graph = _precision.open_network(os.path.join(options.model, "model.onnx"), options.precision)
+    batches = [bins.read_batch(batch, options.bs) for batch in listed]
+    stored = [bins.read_output(options.outputs, batch, options.bs) for batch in listed]
+    graph = precision.open_network(os.path.join(options.model, "model.onnx"), options.precision)
     graph.require_batch_size(options.bs)
     zeros = numpy.zeros(architecture.input_shape(options.bs), dtype=numpy.float32)
     unequal, compared = set(), [0]
@@ -117,9 +118,9 @@ def main(arguments):
         if output.astype("<f4").tobytes() != stored[number].astype("<f4").tobytes():
             unequal.add(listed[number].key)
 
-    progress = _stage.Progress("honesty", options.rounds)
+    progress = stage.Progress("honesty", options.rounds)
     times_ms = time_rounds(graph.run, zeros, batches, options.rounds, progress, look)
-    _stage.write_json(
+    stage.write_json(
         os.path.join(options.out, "accuracy.json"),
         {
             "batch_size": options.bs,
@@ -130,7 +131,7 @@ def main(arguments):
         },
     )
     pairs = list(zip(times_ms["zeros"], times_ms["fresh"], times_ms["repeated"]))
-    _stage.write_json(
+    stage.write_json(
         os.path.join(options.obs, "honesty.json"),
         {
             "batch_size": options.bs,
@@ -144,4 +145,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

@@ -12,7 +12,9 @@ import os
 import queue
 import time
 
-from stages import _bins, _precision, _runtime_arguments, _stage
+from stages.formats import bins
+from stages.model import precision
+from stages.shared import runtime_arguments, stage
 
 
 class _Streams:
@@ -27,7 +29,7 @@ class _Streams:
 
     def run(self, batch):
         """Read, compute and write one batch; returns (batch, the output's path, compute time in ms)."""
-        rows = _bins.read_batch(batch, self._batch_size)
+        rows = bins.read_batch(batch, self._batch_size)
         network = self._idle.get()
         try:
             start_s = time.perf_counter()
@@ -35,7 +37,7 @@ class _Streams:
             time_ms = (time.perf_counter() - start_s) * 1000.0
         finally:
             self._idle.put(network)
-        return batch, _bins.write_output(self._out, batch, output), time_ms
+        return batch, bins.write_output(self._out, batch, output), time_ms
 
 
 def _in_order(pool, function, items, ahead):
@@ -53,18 +55,18 @@ def _in_order(pool, function, items, ahead):
 
 
 def main(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
-    _runtime_arguments.batch_size(parser)
-    _precision.argument(parser)
+    runtime_arguments.batch_size(parser)
+    precision.argument(parser)
     options = parser.parse_args(arguments)
-    manifest = _bins.read_manifest(options.batches, options.bs)
-    batches = _bins.list_batches(options.batches, manifest)
-    network = _precision.open_network(os.path.join(options.model, "model.onnx"), options.precision)
+    manifest = bins.read_manifest(options.batches, options.bs)
+    batches = bins.list_batches(options.batches, manifest)
+    network = precision.open_network(os.path.join(options.model, "model.onnx"), options.precision)
     network.require_batch_size(options.bs)
-    _bins.make_output_folders(options.out, batches)
-    progress = _stage.Progress("infer", len(batches))
+    bins.make_output_folders(options.out, batches)
+    progress = stage.Progress("infer", len(batches))
     networks = network.streams(options.bs)[: len(batches)]
     streams = _Streams(networks, options.out, options.bs)
     workers = len(networks) + 1  # so that one batch is read or written while the others are computed
@@ -79,13 +81,13 @@ def main(arguments):
     for folder, (infiles, outfiles, times_ms) in sorted(runs.items()):
         if folder == "tail" and not infiles:
             continue
-        _stage.write_json(
+        stage.write_json(
             os.path.join(options.obs, folder + "_summary.json"),
-            _bins.summary(
+            bins.summary(
                 infiles, outfiles, times_ms, options.bs, ["stages.infer"] + list(arguments), streams=len(networks)
             ),  # fmt: skip
         )
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

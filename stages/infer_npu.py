@@ -9,9 +9,11 @@ chips, each has a process, a part of the batches and a folder of its own. obs/re
 import os
 import re
 import shutil
-import threading
 
-from stages import _ascend, _bins, _runtime_arguments, _stage
+from stages.formats import bins
+from stages.npu import ascend
+from stages.npu.parallel import in_parallel
+from stages.shared import runtime_arguments, stage
 
 
 def infer_words(batch_size, inputs, output_name, device=None):
@@ -62,7 +64,7 @@ def run_part(commands, part, options):
     """Run one process, check what it says and what it made, and move that into place."""
     result = commands.path(os.path.join("result", part.output_name))
     if os.path.exists(result):
-        raise _stage.StageError("{} is there before the run: its files could be taken for results".format(result))
+        raise stage.StageError("{} is there before the run: its files could be taken for results".format(result))
     if part.device is None:
         commands.link(part.inputs, os.path.dirname(part.batches[0].source))
     else:
@@ -80,7 +82,7 @@ def check_batch_size(lines, batch_size):
     for line in lines:
         found = re.search(r"try get model batchsize:(\d+)", line)
         if found and int(found.group(1)) != batch_size:
-            raise _stage.StageError(
+            raise stage.StageError(
                 "the model takes batches of {}, not {}".format(found.group(1), batch_size),
                 "run the stage convert_npu with --bs {}".format(batch_size),
             )
@@ -88,36 +90,36 @@ def check_batch_size(lines, batch_size):
 
 def collect(result, batches, out, batch_size):
     """Copy exactly the expected outputs; a missing, surplus or odd one is refused by name."""
-    found = sorted(os.listdir(result) if os.path.isdir(result) else [], key=_bins.natural_key)
+    found = sorted(os.listdir(result) if os.path.isdir(result) else [], key=bins.natural_key)
     expected = [batch.output for batch in batches]
-    if found != sorted(expected, key=_bins.natural_key):
-        odd = sorted(set(found).symmetric_difference(expected), key=_bins.natural_key)
-        raise _stage.StageError(
+    if found != sorted(expected, key=bins.natural_key):
+        odd = sorted(set(found).symmetric_difference(expected), key=bins.natural_key)
+        raise stage.StageError(
             "ais_bench made {} outputs for {} inputs (first difference: {})".format(len(found), len(expected), odd[0]),
             "see its log: a full disk is the usual cause",
         )
     for batch in batches:
         shutil.copyfile(os.path.join(result, batch.output), os.path.join(out, batch.folder, batch.output))
-        _bins.read_output(out, batch, batch_size)
+        bins.read_output(out, batch, batch_size)
 
 
 def main(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert_npu stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
-    _runtime_arguments.batch_size(parser)
-    _runtime_arguments.devices(parser)
+    runtime_arguments.batch_size(parser)
+    runtime_arguments.devices(parser)
     options = parser.parse_args(arguments)
     model = "lstm_ctc_bs{}.om".format(options.bs)
     if not os.path.isfile(os.path.join(options.model, model)):
-        raise _stage.StageError("{} holds no {}".format(options.model, model), "run convert_npu with the same --bs")
-    manifest = _bins.read_manifest(options.batches, options.bs)
-    batches = _bins.list_batches(options.batches, manifest)
-    _bins.make_output_folders(options.out, batches)
-    commands = _ascend.Commands(options.obs)
+        raise stage.StageError("{} holds no {}".format(options.model, model), "run convert_npu with the same --bs")
+    manifest = bins.read_manifest(options.batches, options.bs)
+    batches = bins.list_batches(options.batches, manifest)
+    bins.make_output_folders(options.out, batches)
+    commands = ascend.Commands(options.obs)
     commands.link(model, os.path.join(options.model, model))
     parts = parts_of(batches, options.bs, options.num_devices)
-    progress = _stage.Progress("infer", len(batches))
+    progress = stage.Progress("infer", len(batches))
     together = [part for part in parts if part.device is not None]
     for part in parts:
         if part.device is None:
@@ -128,24 +130,5 @@ def main(arguments):
         progress.advance(sum(len(part.batches) for part in together))
 
 
-def in_parallel(work, items):
-    """Call `work` for all items at once, and raise the first error, in the items' order, when all have ended."""
-    errors = {}
-
-    def one(index):
-        try:
-            work(items[index])
-        except BaseException as error:  # noqa: BLE001 - raised below, in the main thread
-            errors[index] = error
-
-    threads = [threading.Thread(target=one, args=(index,)) for index in range(len(items))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for index in sorted(errors):
-        raise errors[index]
-
-
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

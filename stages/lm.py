@@ -8,12 +8,12 @@ import collections
 import math
 import os
 
-from stages import _arpa
-from stages._stage import StageError, parser, run
+from stages.formats import arpa
+from stages.shared.stage import StageError, parser, run
 
 # IRSTLM pads the start of its input with <s>, so that its counts hold this many (<s>, <s>), whatever the text.
 START_PADDING = 2
-_RESERVED = frozenset((_arpa.START, _arpa.END, _arpa.UNKNOWN))
+_RESERVED = frozenset((arpa.START, arpa.END, arpa.UNKNOWN))
 
 
 def estimate(sentences):
@@ -28,22 +28,22 @@ def estimate(sentences):
         sentences: an iterable of lists of words, without <s> and </s>.
 
     Returns:
-        _arpa.Bigram. </s> and <unk> have the back-off weight 1: nothing follows them.
+        arpa.Bigram. </s> and <unk> have the back-off weight 1: nothing follows them.
     """
     follows = collections.defaultdict(collections.Counter)
     counts = collections.Counter()
     for sentence in sentences:
-        words = [_arpa.START] + list(sentence) + [_arpa.END]
+        words = [arpa.START] + list(sentence) + [arpa.END]
         counts.update(words[1:])
         for before, word in zip(words, words[1:]):
             follows[before][word] += 1
-    counts[_arpa.START] = 1
-    follows[_arpa.START][_arpa.START] = START_PADDING
+    counts[arpa.START] = 1
+    follows[arpa.START][arpa.START] = START_PADDING
 
     types = len(counts)
     denominator = sum(counts.values()) + types + types + 1
     probability = {word: (count + 1) / denominator for word, count in counts.items()}
-    probability[_arpa.UNKNOWN] = (types + 1) / denominator
+    probability[arpa.UNKNOWN] = (types + 1) / denominator
 
     unigrams, bigrams = {}, {}
     for word in probability:
@@ -53,7 +53,7 @@ def estimate(sentences):
         for following, count in follows[word].items():
             seen = count / (total + kinds) + backoff * probability[following]
             bigrams[word, following] = math.log10(seen)
-    return _arpa.Bigram(unigrams, bigrams)
+    return arpa.Bigram(unigrams, bigrams)
 
 
 def main(arguments):
@@ -64,7 +64,7 @@ def main(arguments):
     model = estimate(_sentences(path))
     if set(model.unigrams) <= _RESERVED:
         raise StageError("{} holds no phone: no language model can be estimated".format(path))
-    _arpa.write(os.path.join(parsed.out, "lm_phone_bg.arpa"), model)
+    arpa.write(os.path.join(parsed.out, "lm_phone_bg.arpa"), model)
 
 
 def _sentences(path):

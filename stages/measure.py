@@ -13,8 +13,8 @@ import time
 
 import numpy
 
-from stages import _architecture as architecture
-from stages import _precision, _runtime_arguments, _stage
+from stages.model import precision
+from stages.shared import architecture, runtime_arguments, stage
 
 FORMULA = "1000*batchsize/mean(times_ms)"
 WARM_UPS = 1
@@ -63,23 +63,23 @@ def _loop(text):
 
 
 def main(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
-    _runtime_arguments.batch_size(parser)
-    _precision.argument(parser)
+    runtime_arguments.batch_size(parser)
+    precision.argument(parser)
     parser.add_argument("--loop", type=_loop, default=100, metavar="N", help="timed executions (default: 100)")
     options = parser.parse_args(arguments)
     path = os.path.join(options.model, "model.onnx")
-    graph = _precision.open_network(path, options.precision)
+    graph = precision.open_network(path, options.precision)
     graph.require_batch_size(options.bs)
     with open(path, "rb") as stream:
         digest = hashlib.sha256(stream.read()).hexdigest()
     rows = numpy.zeros(architecture.input_shape(options.bs), dtype=numpy.float32)
-    progress = _stage.Progress("measure", options.loop)
+    progress = stage.Progress("measure", options.loop)
     result = statistics(time_executions(graph.run, rows, options.loop, progress), options.bs)
     result.update({"provider": graph.description, "threads": graph.threads})
-    _stage.write_json(os.path.join(options.obs, "measure.json"), result)
-    _stage.write_json(
+    stage.write_json(os.path.join(options.obs, "measure.json"), result)
+    stage.write_json(
         os.path.join(options.out, "summary.json"),
         {
             "batch_size": options.bs,
@@ -93,4 +93,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

@@ -10,8 +10,9 @@ out/summary.json says what was measured and holds no time.
 import os
 import re
 
-from stages import _ascend, _runtime_arguments, _stage
-from stages.infer_npu import in_parallel
+from stages.npu import ascend
+from stages.npu.parallel import in_parallel
+from stages.shared import runtime_arguments, stage
 
 FORMULA = "1000*batchsize/NPU_compute_time.mean"
 WARM_UPS = 1
@@ -40,11 +41,11 @@ def read_figures(lines, batch_size):
     text = "\n".join(lines)
     times, throughput = _TIMES.search(text), _THROUGHPUT.search(text)
     if times is None or throughput is None:
-        raise _stage.StageError("ais_bench printed no figures", "see its log: this may be another ais_bench than 0.0.2")
+        raise stage.StageError("ais_bench printed no figures", "see its log: this may be another ais_bench than 0.0.2")
     latency_ms = {name: float(value) for name, value in times.groupdict().items()}
     value = float(throughput.group("value"))
     if float(throughput.group("batch")) != batch_size or not _near(value, 1000.0 * batch_size / latency_ms["mean"]):
-        raise _stage.StageError(
+        raise stage.StageError(
             "ais_bench's throughput {} is not 1000 * {} / {}".format(value, batch_size, latency_ms["mean"]),
             "this is another ais_bench than 0.0.2",
         )
@@ -57,23 +58,23 @@ def _near(value, expected):
 
 
 def main(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert_npu stage's results")
-    _runtime_arguments.batch_size(parser)
+    runtime_arguments.batch_size(parser)
     parser.add_argument("--loop", type=int, default=100, metavar="N", help="timed executions (default: 100)")
-    _runtime_arguments.devices(parser)
+    runtime_arguments.devices(parser)
     options = parser.parse_args(arguments)
     if options.loop < 1:
         parser.error("at least one execution must be timed")
-    summary = _stage.read_json(os.path.join(options.model, "summary.json"))
+    summary = stage.read_json(os.path.join(options.model, "summary.json"))
     model = "lstm_ctc_bs{}.om".format(options.bs)
-    commands = _ascend.Commands(options.obs)
+    commands = ascend.Commands(options.obs)
     if not os.path.isfile(os.path.join(options.model, model)):
-        raise _stage.StageError("{} holds no {}".format(options.model, model), "run convert_npu with the same --bs")
+        raise stage.StageError("{} holds no {}".format(options.model, model), "run convert_npu with the same --bs")
     commands.link(model, os.path.join(options.model, model))
     found = commands.model_batch_size(model)
     if found != options.bs:
-        raise _stage.StageError(
+        raise stage.StageError(
             "{} takes batches of {}, not {}: ais_bench would scale its figure by the wrong number".format(
                 model, found, options.bs
             ),
@@ -88,7 +89,7 @@ def main(arguments):
         figures[device] = read_figures(commands.ais_bench(name, words), options.bs)
 
     in_parallel(measure, list(range(options.num_devices)))
-    _stage.write_json(
+    stage.write_json(
         os.path.join(options.obs, "measure.json"),
         {
             "batch_size": options.bs,
@@ -96,13 +97,13 @@ def main(arguments):
             "formula": FORMULA,
             "latency_ms": figures[0][1],
             "loop": options.loop,
-            "provider": "CANN " + _ascend.toolkit_version(),
-            "simulator": _ascend.is_simulator(),
+            "provider": "CANN " + ascend.toolkit_version(),
+            "simulator": ascend.is_simulator(),
             "throughput_utterances_per_s": sum(value for value, _ in figures.values()),
             "times_ms": [],
         },
     )
-    _stage.write_json(
+    stage.write_json(
         os.path.join(options.out, "summary.json"),
         {
             "batch_size": options.bs,
@@ -117,4 +118,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

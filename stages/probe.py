@@ -10,7 +10,8 @@ import os
 import platform
 import sys
 
-from stages import _ascend, _stage
+from stages.npu import ascend
+from stages.shared import stage
 
 _KALDI = "/usr/local/bin/compute-fbank-feats"
 
@@ -52,7 +53,7 @@ def _found():
     if os.path.isfile(_KALDI):
         with open(_KALDI, "rb") as stream:
             found["kaldi"] = "Kaldi with OpenBLAS" if b"libopenblas.so" in stream.read() else "Kaldi without OpenBLAS"
-    version = _ascend.toolkit_version()
+    version = ascend.toolkit_version()
     if version:
         found["cann"] = version
     return found
@@ -60,7 +61,7 @@ def _found():
 
 def main(arguments):
     """Command line: --out DIR --obs DIR."""
-    options = _stage.parser(__doc__).parse_args(arguments)
+    options = stage.parser(__doc__).parse_args(arguments)
     result = {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
@@ -68,10 +69,10 @@ def main(arguments):
         "wheels": _wheels(),
         "debs": _debs(),
         "found": _found(),
-        "simulator": _ascend.is_simulator(),
+        "simulator": ascend.is_simulator(),
     }
-    _stage.write_json(os.path.join(options.out, "probe.json"), result)
+    stage.write_json(os.path.join(options.out, "probe.json"), result)
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

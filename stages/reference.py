@@ -5,11 +5,13 @@ out/result and out/tail: inputs_{i}_0.npy, float32 (195, B, 41), for the same ba
 
 import os
 
-from stages import _bins, _checkpoint, _stage
+from stages.formats import bins
+from stages.model import checkpoint
+from stages.shared import stage
 
 
 def main(arguments):
-    parser = _stage.parser(__doc__)
+    parser = stage.parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="a .pth file")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
     options = parser.parse_args(arguments)
@@ -19,17 +21,17 @@ def main(arguments):
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    manifest = _bins.read_manifest(options.batches)
-    batches = _bins.list_batches(options.batches, manifest)
-    model = _checkpoint.load_model(options.checkpoint)
-    _bins.make_output_folders(options.out, batches)
-    progress = _stage.Progress("reference", len(batches))
+    manifest = bins.read_manifest(options.batches)
+    batches = bins.list_batches(options.batches, manifest)
+    model = checkpoint.load_model(options.checkpoint)
+    bins.make_output_folders(options.out, batches)
+    progress = stage.Progress("reference", len(batches))
     with torch.no_grad():
         for batch in batches:
-            rows = torch.from_numpy(_bins.read_batch(batch, manifest["batch_size"]))
-            _bins.write_output(options.out, batch, model(rows).numpy())
+            rows = torch.from_numpy(bins.read_batch(batch, manifest["batch_size"]))
+            bins.write_output(options.out, batch, model(rows).numpy())
             progress.advance()
 
 
 if __name__ == "__main__":
-    _stage.run(main)
+    stage.run(main)

@@ -17,9 +17,11 @@ import os
 
 import numpy as np
 
-from stages import _arpa, _bins, _decode, _edits
-from stages._labels import read_lines
-from stages._stage import Progress, StageError, atomic_file, parser, run, write_json
+from stages.formats import arpa, bins
+from stages.formats.labels import read_lines
+from stages.scoring import decode as decoders
+from stages.scoring import edits
+from stages.shared.stage import Progress, StageError, atomic_file, parser, run, write_json
 
 FRAMES = 195
 PUBLISHED, COMPLETE = "published", "complete"
@@ -28,14 +30,14 @@ _LABELLINGS = 2560  # a beam search keeps so many at once, over all utterances t
 
 def main(arguments):
     options = _options(arguments)
-    manifest = _bins.read_manifest(options.batches, options.bs)
+    manifest = bins.read_manifest(options.batches, options.bs)
     if not manifest["utterances"]:
         raise StageError(
             "{} lists no utterance: nothing to score".format(os.path.join(options.batches, "manifest.json"))
         )
     units = read_lines(os.path.join(options.corpus, "units"))
     labels = _labels(os.path.join(options.corpus, manifest["split"], "phn_text"))
-    classes = len(units) + _decode.FIRST_UNIT
+    classes = len(units) + decoders.FIRST_UNIT
     decoder = _decoder(options, units)
     pools = {PUBLISHED: _Pool(PUBLISHED), COMPLETE: _Pool(COMPLETE)}
     num_published = (len(manifest["utterances"]) - 1) // options.bs * options.bs
@@ -80,13 +82,13 @@ class _Greedy:
     """Greedy strings; in the published protocol every phone has a space before it."""
 
     def __init__(self, units):
-        self._names = _decode.symbols(units)
+        self._names = decoders.symbols(units)
 
     group = 1
 
     def decode(self, batches):
         for batch in batches:
-            for labels in _decode.greedy_batch(batch.outputs, batch.frames):
+            for labels in decoders.greedy_batch(batch.outputs, batch.frames):
                 yield [self._names[k] for k in labels]
 
     def published_text(self, phones):
@@ -100,7 +102,7 @@ class _Beam:
     """Beam search; counts what the reference could not have decoded."""
 
     def __init__(self, units, model, width, alpha):
-        self._names = _decode.symbols(units)
+        self._names = decoders.symbols(units)
         self._next, self._end = model.tables(units, alpha)
         self._missing = model.missing(units)
         self._width, self._alpha = width, alpha
@@ -113,7 +115,7 @@ class _Beam:
     def decode(self, batches):
         utterances = [batch.outputs[:frames, row] for batch in batches for row, frames in enumerate(batch.frames)]
         names = [name for batch in batches for name in batch.names]
-        results = _decode.beams(utterances, self._next, self._end, self._width)
+        results = decoders.beams(utterances, self._next, self._end, self._width)
         for utterance, result in zip(names, results):
             if result.empty_survived:
                 self._empty.append(utterance)
@@ -136,7 +138,7 @@ class _Beam:
                 },
                 "probability_underflowed_to_zero": {
                     "utterances": self._underflowed,
-                    "handled": "its logarithm is taken as {:.0f}".format(_decode.LOG_ZERO),
+                    "handled": "its logarithm is taken as {:.0f}".format(decoders.LOG_ZERO),
                 },
                 "symbols_missing_in_language_model": {
                     "symbols": self._missing,
@@ -150,7 +152,7 @@ def _decoder(options, units):
     if options.decode == "Greedy":
         return _Greedy(units)
     path = os.path.join(options.lm, "lm_phone_bg.arpa") if os.path.isdir(options.lm) else options.lm
-    return _Beam(units, _arpa.read(path), options.beam_width, options.lm_alpha)
+    return _Beam(units, arpa.read(path), options.beam_width, options.lm_alpha)
 
 
 class _Batch:
@@ -224,12 +226,12 @@ def _check_finite(batch, path):
 
 def _score(utterance, reference, hypothesis, decoder):
     """One line of utterances.jsonl, and `_confusions`, which are for pooling only."""
-    substitutions, insertions, deletions, confusions = _edits.alignment(reference, hypothesis)
+    substitutions, insertions, deletions, confusions = edits.alignment(reference, hypothesis)
     wer_edits = substitutions + insertions + deletions
     text = " ".join(reference)
     hypotheses = {PUBLISHED: decoder.published_text(hypothesis), COMPLETE: " ".join(hypothesis)}
     score = {
-        protocol: {"hypothesis": spoken, "cer_edits": _edits.characters(text, spoken), "wer_edits": wer_edits}
+        protocol: {"hypothesis": spoken, "cer_edits": edits.characters(text, spoken), "wer_edits": wer_edits}
         for protocol, spoken in hypotheses.items()
     }
     score.update(
@@ -266,9 +268,9 @@ class _Pool:
     def summary(self):
         """The protocol's entry in score.json; rates are null where no utterance is scored."""
         phones, characters = sum(self._phones), sum(self._characters)
-        cer = _edits.percent(sum(self._cer_edits), characters)
-        wer = _edits.percent(sum(self._wer_edits), phones)
-        cer_interval, wer_interval = _edits.intervals_95(
+        cer = edits.percent(sum(self._cer_edits), characters)
+        wer = edits.percent(sum(self._wer_edits), phones)
+        cer_interval, wer_interval = edits.intervals_95(
             [(self._cer_edits, self._characters), (self._wer_edits, self._phones)]
         )
         return {
@@ -284,7 +286,7 @@ class _Pool:
             "interval_95": {
                 "cer_percent": cer_interval,
                 "wer_percent": wer_interval,
-                "method": _edits.INTERVAL_METHOD,
+                "method": edits.INTERVAL_METHOD,
             },
             "confusions": [
                 {"reference": reference, "hypothesis": hypothesis, "count": count}

@@ -20,6 +20,7 @@ from repro.images.compile import why_left_out
 from repro.images.definition import image_names, load_definition
 from repro.locks.debian import verify_debian_chain
 from repro.locks.model import DebLock, LockedFile
+from repro.run.engine_choice import compiling_engine
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ def _challenge_image(
             from repro.fetching import fetch_files
 
             fetch_files(scratch.root, needed.values())
-        images = build_images(scratch, [name], architecture, say, check_pins=False)
+        engine_for = compiling_engine(scratch)
+        images = build_images(scratch, [name], architecture, say, engine_for=engine_for, check_pins=False)
         it.evidence.append(f"{len(recipes_of(scratch, name, architecture))} layers, {len(needed)} locked files")
     if name not in images:
         return

@@ -21,7 +21,8 @@ from repro.graph.digests import StatCache, digest_source
 from repro.guide import toolchain
 from repro.guide.published import Published, load_published
 from repro.guide.verdict import is_excepted, verdict
-from repro.images.archives import load_sources, source_names
+from repro.images.archives import source_names
+from repro.locks.archives import load_sources
 from repro.report import write_report
 from repro.report.crate import METADATA, crate_files, described_files
 from repro.run import record as records

@@ -29,7 +29,7 @@ _MAX_ABS, _MEAN_ABS = 5e-3, 1e-5  # golden's bounds
 # Beside Kaldi's programs on the demo corpus there are a hundred times golden's values, so the largest difference lies
 # further out. Another dither would show in the mean: 6e-3 and more.
 _MAX_ABS_OF_MANY = 2e-2
-_MODULE = "_bench_features"
+_MODULE = "bench.features"
 
 
 def measure(bench: Workbench) -> Iterator[Figure]:

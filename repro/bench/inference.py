@@ -167,7 +167,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     # A round of small batches is short, so that more of them are taken: the machine's moods weigh the more on each.
     rounds = [3 if bench.quick else max(7, min(21, 168 // size)) for size in sizes]
     words = ["--sizes", _listed(sizes), "--rounds", _listed(rounds)]
-    run = bench.stage("bench", "_bench_inference", words, folders)
+    run = bench.stage("bench", "bench.inference", words, folders)
     after, apart_after = ({}, 0.0) if bench.quick else _torch(bench, inputs, sizes, 2)
     checks = _read(run.out / "checks.json")
     checked = check(checks, max(apart, apart_after))
@@ -192,7 +192,7 @@ def _torch(
 ) -> tuple[dict[int, tuple[float, ...]], float]:
     """PyTorch's utterances/s by batch size, and how far its outputs are from the stage reference's."""
     run = bench.stage(
-        "exporter", "_bench_torch", ["--sizes", _listed(sizes), "--rounds", str(rounds)],
+        "exporter", "bench.torch", ["--sizes", _listed(sizes), "--rounds", str(rounds)],
         {"checkpoint": inputs.checkpoint, "batches": inputs.batches, "reference": inputs.reference},
     )  # fmt: skip
     times, checks = _read(run.obs / "times.json"), _read(run.out / "checks.json")

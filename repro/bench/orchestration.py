@@ -21,11 +21,12 @@ from repro.bench.figure import AT_MOST, Figure
 from repro.bench.workbench import Candidate, Sample, Workbench
 from repro.container.job import Engine
 from repro.graph.digests import StatCache
-from repro.graph.keys import Keys, Machine
+from repro.graph.keys import Keys
 from repro.graph.pipeline import Node, Output, StageDefinition
-from repro.graph.runner import Done, Given, Runner
+from repro.graph.runner import Done, Runner
 from repro.graph.store import Store
 from repro.machine import facts
+from repro.machine.facts import Given, Machine
 
 GOAL = "6 orchestration"
 _ENTRIES = 10_000

@@ -150,6 +150,6 @@ def _pure(bench: Workbench, inputs: Inputs, links: Links, count: int) -> tuple[P
     """Where the outputs of the different batches lie, and the seconds of a batch."""
     words = ["--bs", str(BATCH_SIZE), "--count", str(count)]
     folders = {"model": inputs.model, "batches": links.folder}
-    run = bench.stage("runtime", "_bench_pipeline", words, folders)
+    run = bench.stage("runtime", "bench.pipeline", words, folders)
     times = json.loads((run.obs / "times.json").read_bytes())
     return run.out, times["seconds"] / times["batches"]

@@ -29,7 +29,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     scores = {precision: _score(bench, precision) for precision in PRECISIONS}
     sizes = QUICK_SIZES if bench.quick else SIZES
     words = ["--sizes", ",".join(str(size) for size in sizes), "--rounds", "3" if bench.quick else "5"]
-    run = bench.stage("runtime", "_bench_precision", words, {"model": inputs.model, "batches": inputs.batches})
+    run = bench.stage("runtime", "bench.precision", words, {"model": inputs.model, "batches": inputs.batches})
     checks = json.loads((run.out / "checks.json").read_bytes())
     if checks["unequal"]:
         raise VerificationFailed(f"{checks['unequal']} of {checks['compared']} outputs depend on batch size or threads")

@@ -1,6 +1,6 @@
 """Goal 5: edit distances and beam search beside the reference's methods, and 100,000 utterances on one core.
 
-The reference's methods are told again in `stages/_bench_scoring.py`, from a description of what they do. They are timed
+The reference's methods are told again in `stages/bench/scoring.py`, from a description of what they do. They are timed
 in the stage's own image, in turn with the stage's, on utterances whose strings the reference decoded itself.
 """
 
@@ -32,7 +32,7 @@ def _beside_the_reference(bench: Workbench) -> Iterator[Figure]:
     rounds = 5 if bench.quick else 15
     run = bench.stage(
         "base",
-        "_bench_scoring",
+        "bench.scoring",
         ["--rounds", str(rounds)],
         {"score": golden / "score", "data": golden / "data"},
         cores=1,

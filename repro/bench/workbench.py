@@ -106,11 +106,14 @@ class Workbench:
             from repro.fetching import fetch_files
             from repro.images.build import build_images, files_needed
             from repro.machine import facts
+            from repro.run.engine_choice import compiling_engine
 
             needed = files_needed(self.paths, missing, [facts.architecture()])
             if needed:
                 fetch_files(self.paths.root, needed.values())
-            self._images.update(build_images(self.paths, missing, facts.architecture(), self.say))
+            engine_for = compiling_engine(self.paths)
+            built = build_images(self.paths, missing, facts.architecture(), self.say, engine_for=engine_for)
+            self._images.update(built)
         return {name: self._images[name] for name in names}
 
     def folder(self, name: str) -> Path:
@@ -159,7 +162,7 @@ class Workbench:
         everywhere = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:cores])
         job = Job(
             image=spec,
-            argv=("/usr/bin/python3", "-m", "stages._account", f"stages.{module}", everywhere, *words, *arguments,
+            argv=("/usr/bin/python3", "-m", "stages.bench.account", f"stages.{module}", everywhere, *words, *arguments,
                   "--out", "/run/out", "--obs", "/run/obs"),
             mounts=tuple(mounts),
             env=STAGE_ENV,
@@ -220,6 +223,6 @@ def _unshown(_done: int, _total: int, _what: str) -> None:
 def _with_account(root: Path, module: str, folder: Path) -> Path:
     """The stage's code and the module that accounts for it, in one folder."""
     code = read_code(root, module)
-    account = read_code(root, "_account")
+    account = read_code(root, "bench.account")
     files = {**account.files, **code.files}
     return snapshot(type(code)(files, code.digest), folder)

@@ -14,7 +14,7 @@ from repro.base.paths import Paths
 from repro.base.user_lock import LICENCES
 from repro.container.job import Availability
 from repro.graph.digests import StatCache
-from repro.images.archives import find_source, how_to_get, load_sources
+from repro.locks.archives import find_source, how_to_get, load_sources
 from repro.machine import facts, npu
 from repro.machine.emulation import foreign
 from repro.run import inputs

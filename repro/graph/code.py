@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from repro.base.errors import UsageError
-from repro.base.files import canonical_json, remove_tree, sha256_bytes
-from repro.graph.digests import StatCache
-
-_IMPORTS = "imports, version 1,"  # of a file with this content, by `_imported` as it is now
+from repro.base.files import remove_tree
+from repro.base.imports import Modules, digest_of_closure
 
 
 @dataclass(frozen=True)
@@ -21,67 +18,6 @@ class StageCode:
 
     files: dict[str, bytes]
     digest: str
-
-
-def _imported(tree: ast.AST) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 1:
-            module = f"stages.{node.module}" if node.module else "stages"
-            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.split(".")[0] == "stages"}
-
-
-@dataclass(frozen=True)
-class Module:
-    """One file of stages/: its content, that content's sha256, and which modules of stages/ it may import."""
-
-    data: bytes
-    sha256: str
-    imports: frozenset[str]
-
-
-class Modules:
-    """The files of stages/ as they were when first asked for: all stages of a run see one state of a shared module.
-
-    Args:
-        root: the checkout.
-        cache: remembers, by content, which modules a file imports, so that it is parsed once and not in each run.
-    """
-
-    def __init__(self, root: Path, cache: StatCache | None = None) -> None:
-        self._root = root
-        self._cache = cache or StatCache(None)
-        self._known: dict[str, Module | None] = {}
-
-    def get(self, path: str) -> Module | None:
-        """The file at `path`, such as 'stages/score.py'; None where there is none.
-
-        Raises:
-            UsageError: it is not Python.
-        """
-        if path not in self._known:
-            self._known[path] = self._read(path)
-        return self._known[path]
-
-    def _read(self, path: str) -> Module | None:
-        try:
-            data = (self._root / path).read_bytes()
-        except FileNotFoundError:
-            return None  # `from stages._x import name`: a name, not a module
-        digest = sha256_bytes(data)
-        text = self._cache.recall(_IMPORTS, digest)
-        if text is None:
-            try:
-                text = " ".join(sorted(_imported(ast.parse(data, path))))
-            except SyntaxError as error:
-                raise UsageError(f"{path} is not valid Python: {error}") from None
-            self._cache.remember(_IMPORTS, digest, text)
-        return Module(data, digest, frozenset(text.split()))
 
 
 def read_code(root: Path, stage: str, modules: Modules | None = None) -> StageCode:
@@ -95,22 +31,10 @@ def read_code(root: Path, stage: str, modules: Modules | None = None) -> StageCo
     Raises:
         UsageError: there is no such stage, or a module of its closure is not Python.
     """
-    modules = modules or Modules(root)
-    files: dict[str, Module] = {}
-    pending = ["stages", f"stages.{stage}"]
-    while pending:
-        name = pending.pop()
-        path = "stages/__init__.py" if name == "stages" else name.replace(".", "/") + ".py"
-        if path in files:
-            continue
-        module = modules.get(path)
-        if module is not None:
-            pending.extend(module.imports)
-            files[path] = module
-        elif name == f"stages.{stage}":
-            raise UsageError(f"there is no stage {stage!r}", hint="stages: see `invoke --list`")
-    digest = sha256_bytes(canonical_json([[path, files[path].sha256] for path in sorted(files)]))
-    return StageCode({path: module.data for path, module in files.items()}, digest)
+    files = (modules or Modules(root)).closure(f"stages.{stage}")
+    if not files:
+        raise UsageError(f"there is no stage {stage!r}", hint="stages: see `invoke --list`")
+    return StageCode({path: module.data for path, module in files.items()}, digest_of_closure(files))
 
 
 def snapshot(code: StageCode, folder: Path) -> Path:

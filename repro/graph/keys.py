@@ -8,29 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from repro.base.imports import Modules
 from repro.container.image import Image
-from repro.graph.code import Modules, StageCode, read_code
+from repro.graph.code import StageCode, read_code
 from repro.graph.digests import StatCache, digest_source
 from repro.graph.pipeline import ISA_EXACT, Node, Output, Source
 from repro.graph.store import Result
+from repro.machine.facts import Machine
 
 FORMAT = 1
 STAGE_ENV = {"PYTHONPATH": "/run/code"}
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What of this machine a result may depend on.
-
-    Attributes:
-        instruction_set: of the processor, for results that are exact only within it.
-        identity: of this host and device, for speeds.
-        accelerator: chip, driver and firmware of the NPU that is used; '' on the CPU.
-    """
-
-    instruction_set: str
-    identity: str
-    accelerator: str = ""
 
 
 @dataclass

@@ -11,7 +11,7 @@ from repro.base.errors import UsageError
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 PRECISIONS = ("fp32", "bf16")
-"""The model's own number format, and the one that trades a few digits for speed: stages/_precision.py."""
+"""The model's own number format, and the one that trades a few digits for speed: stages/model/precision.py."""
 EXACT = "exact"
 ISA_EXACT = "exact per instruction set, else within a tolerance with the same decoded symbols"
 

@@ -21,6 +21,7 @@ from repro.graph.keys import STAGE_ENV, Keys
 from repro.graph.log import StageLog
 from repro.graph.pipeline import Node, Output, Source
 from repro.graph.store import Result, Store, Workspace, fingerprint_of
+from repro.machine.facts import Given
 
 _PIDS = 1024
 _SIGKILL_EXIT = 137
@@ -58,27 +59,24 @@ class Preparation:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Given:
-    """What stages may use of this machine together."""
+def cores_of(node: Node, given: Given) -> int:
+    """The cores that a stage takes: all, or one."""
+    return given.cores if node.stage.whole_machine else 1
 
-    cores: int
-    memory_bytes: int
 
-    def takes(self, running: Collection[Node], node: Node) -> bool:
-        """Whether `node` may run beside `running`: a stage alone always may, whatever it declares."""
-        if not running:
-            return True
-        cores = sum(self._cores(other) for other in (*running, node))
-        memory_bytes = sum(self.memory_of(other) for other in (*running, node))
-        return cores <= self.cores and memory_bytes <= self.memory_bytes
+def memory_of(node: Node, given: Given) -> int:
+    """The stage's memory limit in bytes: what it declares, but never more than there is."""
+    return min(node.stage.memory_bytes, given.memory_bytes)
 
-    def _cores(self, node: Node) -> int:
-        return self.cores if node.stage.whole_machine else 1
 
-    def memory_of(self, node: Node) -> int:
-        """The stage's memory limit: what it declares, but never more than there is."""
-        return min(node.stage.memory_bytes, self.memory_bytes)
+def may_run_beside(running: Collection[Node], node: Node, given: Given) -> bool:
+    """Whether the machine takes `node` beside `running`: a stage alone always may run, whatever it declares."""
+    if not running:
+        return True
+    together = (*running, node)
+    cores = sum(cores_of(other, given) for other in together)
+    memory_bytes = sum(memory_of(other, given) for other in together)
+    return cores <= given.cores and memory_bytes <= given.memory_bytes
 
 
 class Runner:
@@ -191,7 +189,7 @@ class Runner:
                     self._watcher.finished(key, 0.0, True)
                     again = True
                     continue
-                if not self._given.takes(list(running.values()), node):
+                if not may_run_beside(running.values(), node, self._given):
                     continue
                 if node.stage.host_bound and self._ahead is not None:
                     self._ahead.join()  # its speed is measured: nothing else may be at work
@@ -282,7 +280,7 @@ class Runner:
             groups=access.groups,
             shares_ipc=access.shares_ipc,
             runtime=access.runtime,
-            limits=Limits(timeout_s=node.stage.timeout_s, memory_bytes=self._given.memory_of(node), pids=_PIDS),
+            limits=Limits(timeout_s=node.stage.timeout_s, memory_bytes=memory_of(node, self._given), pids=_PIDS),
             name=node.key.replace("@", "-bs"),
         )
         log_path = work.folder / "stage.log"
@@ -292,7 +290,7 @@ class Runner:
             self._log_folder.mkdir(parents=True, exist_ok=True)
             kept = self._log_folder / f"{node.key}.log"
             shutil.copyfile(log_path, kept)
-            raise _failure(node, self._given.memory_of(node), outcome, log, kept)
+            raise _failure(node, memory_of(node, self._given), outcome, log, kept)
         shutil.copyfile(log_path, work.result / "obs" / "stage.log")
         return {
             "engine": self._engine.name,

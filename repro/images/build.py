@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -14,17 +15,19 @@ from typing import Any
 
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.files import canonical_json, pretty_json, sha256_bytes, write_atomic
+from repro.base.imports import Modules, digest_of_closure
 from repro.base.paths import Paths
 from repro.container.image import Image, Layer
 from repro.fetching import Cache
 from repro.images import cost
-from repro.images.archives import known_source, load_sources, settled
+from repro.images.compile import EngineFor, compile_layer
 from repro.images.definition import ImageDefinition, LayerDefinition, image_names, load_definition
 from repro.images.layers.built import BuiltLock
 from repro.images.layers.debs import add_debs
 from repro.images.layers.tree import Spool, Tree
 from repro.images.layers.wheels import add_wheels
 from repro.images.oci import compute_image, publish
+from repro.locks.archives import known_source, load_sources, settled
 from repro.locks.model import load_deb_lock, load_wheel_lock
 
 INTERPRETER = "/usr/bin/python3"
@@ -36,13 +39,18 @@ BASE_ENV = {
     "PYTHONHASHSEED": "0",
     "TZ": "UTC",
 }
-_BUILDER_FILES = ("debs.py", "tree.py", "wheels.py")
-_BUILT_LAYER_FILES = ("built.py", "tree.py")
 _TRIPLETS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 
 Say = Callable[[str], None]
 Timed = Callable[[str, float, float], None]
 """Told of a layer that was built: its name, when that began (monotonic clock) and how many seconds it took."""
+
+
+@functools.cache
+def _builder_digest(kind: str) -> str:
+    """Digest of our own code that makes the bytes of a layer of this kind."""
+    root = Path(__file__).parents[2]
+    return digest_of_closure(Modules(root).closure(f"repro.images.layers.{kind}"))
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,6 @@ class LayerRecipe:
 
     def key(self) -> str:
         """Digest of everything that the layer's bytes depend on, the builder's own code included."""
-        builders = _BUILT_LAYER_FILES if self.definition.kind == "built" else _BUILDER_FILES
-        code = Path(__file__).parent / "layers"
         return sha256_bytes(
             canonical_json(
                 {
@@ -71,7 +77,7 @@ class LayerRecipe:
                     "lock": self.lock.digest,
                     "python": self.image.python if self.definition.kind == "wheels" else "",
                     "alternatives": self.alternatives(),
-                    "builder": [sha256_bytes((code / name).read_bytes()) for name in builders],
+                    "builder": _builder_digest(self.definition.kind),
                     "installer": version("installer") if self.definition.kind == "wheels" else "",
                     **self._placement(),
                 }
@@ -167,7 +173,9 @@ def _layer(paths: Paths, recipe: LayerRecipe, diff_id: str, size_bytes: int) -> 
     )
 
 
-def _build_layer(paths: Paths, recipe: LayerRecipe, cache: Cache, toolchains: Mapping[str, Image], say: Say) -> Layer:
+def _build_layer(
+    paths: Paths, recipe: LayerRecipe, cache: Cache, toolchains: Mapping[str, Image], say: Say, engine_for: EngineFor
+) -> Layer:
     files = []
     for file in recipe.lock.files:
         path = cache.path(file.sha256) if cache.holds(file.sha256) else None
@@ -181,9 +189,8 @@ def _build_layer(paths: Paths, recipe: LayerRecipe, cache: Cache, toolchains: Ma
     try:
         tree = Tree(spool)
         if recipe.definition.kind == "built":
-            from repro.images.compile import compile_layer  # it runs a container, and engines need images
-
-            compile_layer(paths, recipe.lock, toolchains[recipe.definition.toolchain], tree, say)
+            toolchain = toolchains[recipe.definition.toolchain]
+            compile_layer(paths, recipe.lock, toolchain, tree, say, engine_for)
         elif recipe.definition.kind == "debs":
             named = [(file.project, path) for file, path in files]
             add_debs(tree, named, recipe.alternatives(), _status_file(recipe))
@@ -239,6 +246,7 @@ def build_images(
     architecture: str,
     say: Say,
     *,
+    engine_for: EngineFor,
     check_pins: bool = True,
     timed: Timed = lambda _name, _began_s, _seconds: None,
 ) -> dict[str, Image]:
@@ -249,6 +257,7 @@ def build_images(
         names: images, such as ['base', 'runtime'].
         architecture: 'amd64' or 'arm64'; only a built layer needs that architecture to run.
         say: is told of each layer that is built.
+        engine_for: chooses what runs the compilers of a built layer.
         check_pins: hold the digests to conf/locks/images.json.
         timed: is told of each layer that was built, from the thread that built it.
 
@@ -271,14 +280,16 @@ def build_images(
     compilers = sorted({unique[key].definition.toolchain for key, layer in layers.items() if layer is None} - {""})
     toolchains = {}
     if compilers:
-        toolchains = build_images(paths, compilers, architecture, say, check_pins=check_pins, timed=timed)
+        toolchains = build_images(
+            paths, compilers, architecture, say, engine_for=engine_for, check_pins=check_pins, timed=timed
+        )
     layers.update({key: _known_layer(paths, unique[key]) for key, layer in layers.items() if layer is None})
     missing = [key for key, layer in layers.items() if layer is None]
     missing.sort(key=lambda key: -_size_bytes(unique[key]))  # the longest first: nothing is left to wait for alone
 
     def build(key: str) -> Layer:
         recipe, began_s = unique[key], time.monotonic()
-        layer = _build_layer(paths, recipe, cache, toolchains, say)
+        layer = _build_layer(paths, recipe, cache, toolchains, say, engine_for)
         _check_pin("layers", architecture, recipe.name, layer.diff_id, pins)
         say(f"built layer {recipe.name} ({architecture}, {layer.size_bytes / 1e6:.0f} MB) {layer.diff_id[:19]}")
         timed(recipe.name, began_s, time.monotonic() - began_s)

@@ -8,7 +8,7 @@ from repro.base.errors import UsageError
 from repro.base.files import atomic_writer
 from repro.base.paths import Paths
 from repro.images.build import Say, build_images, describe_missing, files_needed, known_images, write_pins
-from repro.images.compile import why_left_out
+from repro.images.compile import EngineFor, why_left_out
 from repro.images.definition import image_names, load_definition
 from repro.images.oci import docker_archive_stream
 from repro.machine import facts
@@ -61,15 +61,15 @@ def fetch_for_images(paths: Paths, arch: str, say: Say) -> None:
     fetch_files(paths.root, needed.values())
 
 
-def build_all(paths: Paths, arch: str, say: Say) -> None:
+def build_all(paths: Paths, arch: str, say: Say, engine_for: EngineFor) -> None:
     """Build every image of these architectures into artifacts/oci."""
     for architecture in architectures(arch):
         names = obtainable(paths, architecture, say)
-        for name, image in build_images(paths, names, architecture, say).items():
+        for name, image in build_images(paths, names, architecture, say, engine_for=engine_for).items():
             say(f"{name:<10} {architecture} {image.config_digest}")
 
 
-def pin_all(paths: Paths, say: Say) -> Path:
+def pin_all(paths: Paths, say: Say, engine_for: EngineFor) -> Path:
     """Build both architectures, and write what came out as what must come out.
 
     The pins of images that cannot be made here stay as they are.
@@ -79,16 +79,18 @@ def pin_all(paths: Paths, say: Say) -> Path:
         names = obtainable(paths, arch, say)
         layers = [layer for name in names for layer in load_definition(paths.docker, name).built_layers]
         compilers = {layer.toolchain for layer in layers}
-        built[arch] = build_images(paths, sorted({*names, *compilers}), arch, say, check_pins=False)
+        wanted = sorted({*names, *compilers})
+        built[arch] = build_images(paths, wanted, arch, say, engine_for=engine_for, check_pins=False)
     return write_pins(paths, built)
 
 
-def save_all(paths: Paths, arch: str, target: Path, say: Say) -> None:
+def save_all(paths: Paths, arch: str, target: Path, say: Say, engine_for: EngineFor) -> None:
     """Write the images of one architecture as one archive that Docker, Podman and skopeo read."""
     chosen = architectures(arch)
     if len(chosen) != 1:
         raise UsageError("an archive holds one architecture", hint="give --arch amd64 or --arch arm64")
-    images = build_images(paths, obtainable(paths, chosen[0], say), chosen[0], say)
+    names = obtainable(paths, chosen[0], say)
+    images = build_images(paths, names, chosen[0], say, engine_for=engine_for)
     with atomic_writer(target) as stream:
         for chunk in docker_archive_stream(list(images.values())):
             stream.write(chunk)

@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from repro.base.errors import CouldNotRun, EngineUnavailable
 from repro.base.files import remove_tree
 from repro.base.paths import Paths
 from repro.base.user_lock import LICENCES, accepted
 from repro.container.image import Image
 from repro.container.job import Engine
-from repro.images.archives import copy_verified, how_to_get, load_sources, missing_sources
 from repro.images.definition import ImageDefinition
 from repro.images.layers.built import BuiltLock, add_built, run_recipe
 from repro.images.layers.tree import Tree
+from repro.locks.archives import copy_verified, how_to_get, load_sources, missing_sources
 from repro.machine.emulation import emulation
+
+EngineFor = Callable[[Image], Engine]
+"""Chooses what runs an image's compilers, whose architecture may be another one: `repro.run.engine_choice` has one."""
 
 
 def why_left_out(paths: Paths, definition: ImageDefinition, architecture: str) -> str:
@@ -44,7 +46,9 @@ def why_left_out(paths: Paths, definition: ImageDefinition, architecture: str) -
     return ""
 
 
-def compile_layer(paths: Paths, lock: BuiltLock, toolchain: Image, tree: Tree, say: Callable[[str], None]) -> None:
+def compile_layer(
+    paths: Paths, lock: BuiltLock, toolchain: Image, tree: Tree, say: Callable[[str], None], engine_for: EngineFor
+) -> None:
     """Fill `tree` with what the recipe makes.
 
     Args:
@@ -53,6 +57,7 @@ def compile_layer(paths: Paths, lock: BuiltLock, toolchain: Image, tree: Tree, s
         toolchain: the image to compile in.
         tree: the layer to be.
         say: told what is being done.
+        engine_for: chooses the engine.
 
     Raises:
         CouldNotRun: an archive, an engine or the architecture is missing, or the recipe failed.
@@ -68,7 +73,7 @@ def compile_layer(paths: Paths, lock: BuiltLock, toolchain: Image, tree: Tree, s
         out = work / "out"
         out.mkdir()
         log = paths.logs / f"build-{lock.name}.{lock.architecture}.log"
-        engine = _engine(paths, toolchain)
+        engine = engine_for(toolchain)
         say(f"compiling layer built:{lock.name} ({lock.architecture}) with {engine.name}; its log: {log}")
         began_s = time.monotonic()
         engine.prepare(toolchain)
@@ -77,25 +82,3 @@ def compile_layer(paths: Paths, lock: BuiltLock, toolchain: Image, tree: Tree, s
         add_built(tree, out)
     finally:
         remove_tree(work)
-
-
-def _engine(paths: Paths, toolchain: Image) -> Engine:
-    """The sandbox, which every machine has and which brings its own emulation; else the first engine that works.
-
-    Raises:
-        CouldNotRun: the compilers are of an architecture that nothing here runs.
-    """
-    from repro.run.engine_choice import AUTO, choose
-
-    emulated = emulation(toolchain.architecture)
-    if not emulated.works:
-        raise CouldNotRun(
-            f"the compilers are {toolchain.architecture} programs, which this machine cannot run: {emulated.how}",
-            hint=emulated.hint,
-        )
-    try:
-        return choose("sandbox", paths).engine
-    except EngineUnavailable:
-        if not emulated.everywhere:
-            raise
-    return choose(AUTO, paths).engine

@@ -20,6 +20,7 @@ from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.base.files import remove_tree, sha256_bytes
 from repro.base.paths import Paths
 from repro.container.image import Image, Layer
+from repro.container.job import Engine
 from repro.images.build import build_images
 from repro.images.layers.tree import clean_path
 from repro.machine import facts
@@ -53,8 +54,12 @@ def ensure_sandbox_tools(paths: Paths) -> Path:
     Raises:
         CouldNotRun: its locked files are not fetched.
     """
-    image = build_images(paths, [SANDBOX_IMAGE], facts.architecture(), lambda _: None)[SANDBOX_IMAGE]
-    return ensure_rootfs(paths, image)
+    image = build_images(paths, [SANDBOX_IMAGE], facts.architecture(), lambda _: None, engine_for=_none_needed)
+    return ensure_rootfs(paths, image[SANDBOX_IMAGE])
+
+
+def _none_needed(toolchain: Image) -> Engine:
+    raise AssertionError(f"the sandbox would be compiled in {toolchain.name}, by itself")
 
 
 def _ensure(paths: Paths, layers: Sequence[Layer]) -> Path:

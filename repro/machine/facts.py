@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 from repro.base.errors import UsageError
-from repro.graph.keys import Machine
-from repro.graph.runner import Given
 from repro.machine import cgroups
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -17,6 +16,29 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _X86_FLAGS = ("sse4_2", "avx", "fma", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
               "amx_tile", "amx_bf16", "amx_int8", "avx_vnni")  # fmt: skip
 _ARM_FLAGS = ("asimd", "asimdhp", "asimddp", "sve", "sve2", "i8mm", "bf16")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What of this machine a result may depend on.
+
+    Attributes:
+        instruction_set: of the processor, for results that are exact only within it.
+        identity: of this host and device, for speeds.
+        accelerator: chip, driver and firmware of the NPU that is used; '' on the CPU.
+    """
+
+    instruction_set: str
+    identity: str
+    accelerator: str = ""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What stages may use of this machine together."""
+
+    cores: int
+    memory_bytes: int
 
 
 def architecture() -> str:

@@ -11,10 +11,10 @@ from repro.base.files import pretty_json
 from repro.base.paths import Paths
 from repro.container.image import Image
 from repro.fetching import Cache
-from repro.images.archives import find_source, known_source, load_sources
 from repro.images.definition import ImageDefinition, load_definition
 from repro.images.oci import layout_files
 from repro.images.rootfs import SANDBOX_IMAGE
+from repro.locks.archives import find_source, known_source, load_sources
 from repro.locks.model import LockedFile, load_deb_lock, load_wheel_lock
 from repro.packing.adopt import IMAGES_FILE
 from repro.packing.repository import CommittedFile

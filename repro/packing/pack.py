@@ -27,6 +27,7 @@ from repro.packing.statements import image_statement, run_statement
 from repro.packing.verify import translated
 from repro.packing.writer import Item, hashed, write_bundle
 from repro.resolving.host_wheels import PYTHONS, load_host_wheels
+from repro.run.engine_choice import compiling_engine
 
 Say = Callable[[str], None]
 _SIZE = re.compile(r"([0-9]+)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
@@ -174,7 +175,7 @@ def _images(paths: Paths, chosen: Sequence[str], choices: Choices, say: Say) -> 
         needed = files_needed(paths, names, [architecture])
         if needed and choices.fetch:
             fetch_files(paths.root, needed.values())
-        images[architecture] = build_images(paths, names, architecture, say)
+        images[architecture] = build_images(paths, names, architecture, say, engine_for=compiling_engine(paths))
     return images
 
 

@@ -25,8 +25,8 @@ from repro.base.paths import Paths
 from repro.base.toml import read_toml
 from repro.container.image import Image
 from repro.fetching import Cache
-from repro.images.archives import known_source, load_sources, settled
 from repro.images.definition import LayerDefinition, load_definition
+from repro.locks.archives import known_source, load_sources, settled
 from repro.locks.model import Deb, LockedFile, load_deb_lock, load_wheel_lock
 from repro.run.inputs import demo_checkpoint_path
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.base.errors import EngineUnavailable
+from repro.base.errors import CouldNotRun, EngineUnavailable
 from repro.base.paths import Paths
+from repro.container.image import Image
 from repro.container.job import Availability, Engine
 from repro.engines.docker_engine import DockerEngine
 from repro.engines.endpoint import docker_endpoint
@@ -17,8 +18,10 @@ from repro.engines.podman import PodmanEngine
 from repro.engines.sandbox import SandboxEngine
 from repro.images.oci import docker_archive_stream
 from repro.images.rootfs import ensure_rootfs, ensure_sandbox_tools
+from repro.machine.emulation import emulation
 from repro.run.engine_when_needed import AUTO as AUTO
 from repro.run.engine_when_needed import NAMES as NAMES
+from repro.run.engine_when_needed import Choice as Choice
 from repro.run.engine_when_needed import check_name as check_name
 
 
@@ -28,22 +31,6 @@ class Candidate:
 
     availability: Availability
     engine: Engine | None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The engine taken, its probe, and what the probes of those before it said."""
-
-    engine: Engine
-    availability: Availability
-    passed_over: tuple[Availability, ...]
-
-    def sentence(self) -> str:
-        """For a person: which engine runs the stages, and why not the ones before it."""
-        version = self.availability.facts.get("version", "")
-        lines = [f"engine: {self.engine.name}" + (f" ({version})" if version else "")]
-        lines += [f"  not {other.name}: {other.reason}" for other in self.passed_over]
-        return "\n".join(lines)
 
 
 Maker = Callable[[], Candidate]
@@ -114,6 +101,30 @@ def choose(name: str, paths: Paths, environ: Mapping[str, str] | None = None) ->
     """The engine called `name`, or by 'auto' the first that works. See `check_name` and `choose_from`."""
     check_name(name)
     return choose_from(name, makers(paths, os.environ if environ is None else environ))
+
+
+def compiling_engine(paths: Paths) -> Callable[[Image], Engine]:
+    """Chooses what runs an image's compilers: the sandbox, which every machine has and which brings its own emulation;
+    else the first engine that works.
+
+    What is returned raises CouldNotRun where the compilers are of an architecture that nothing here runs.
+    """
+
+    def engine_for(toolchain: Image) -> Engine:
+        emulated = emulation(toolchain.architecture)
+        if not emulated.works:
+            raise CouldNotRun(
+                f"the compilers are {toolchain.architecture} programs, which this machine cannot run: {emulated.how}",
+                hint=emulated.hint,
+            )
+        try:
+            return choose("sandbox", paths).engine
+        except EngineUnavailable:
+            if not emulated.everywhere:
+                raise
+        return choose(AUTO, paths).engine
+
+    return engine_for
 
 
 def probe_all(paths: Paths, environ: Mapping[str, str] | None = None) -> list[Availability]:

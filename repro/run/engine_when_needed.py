@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from repro.base.errors import UsageError
 from repro.container.image import Image
-from repro.container.job import Job, OnLine, Outcome
-
-if TYPE_CHECKING:
-    from repro.run.engine_choice import Choice
+from repro.container.job import Availability, Engine, Job, OnLine, Outcome
 
 NAMES = ("docker", "podman", "sandbox")
 AUTO = "auto"
@@ -24,6 +21,22 @@ def check_name(name: str) -> None:
     """Raises UsageError when there is no engine called `name`."""
     if name not in (AUTO, *NAMES):
         raise UsageError(f"there is no engine {name!r}", hint="engines: " + ", ".join((AUTO, *NAMES)))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine taken, its probe, and what the probes of those before it said."""
+
+    engine: Engine
+    availability: Availability
+    passed_over: tuple[Availability, ...]
+
+    def sentence(self) -> str:
+        """For a person: which engine runs the stages, and why not the ones before it."""
+        version = self.availability.facts.get("version", "")
+        lines = [f"engine: {self.engine.name}" + (f" ({version})" if version else "")]
+        lines += [f"  not {other.name}: {other.reason}" for other in self.passed_over]
+        return "\n".join(lines)
 
 
 class EngineWhenNeeded:

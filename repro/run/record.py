@@ -13,7 +13,7 @@ from repro.base.files import canonical_json, sha256_bytes
 from repro.container.image import Image
 from repro.graph.pipeline import PRECISIONS, Node, Request, Source
 from repro.graph.runner import Done
-from repro.images.archives import SourceArchive
+from repro.locks.archives import SourceArchive
 from repro.run.inputs import Checkpoint
 
 SCHEMA = "lstm-ctc-bundle/record"

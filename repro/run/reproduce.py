@@ -130,7 +130,15 @@ class Session:
 
                 fetch_files(self.paths.root, needed.values())
         with self.phases.phase("build layers"):
-            return build_images(self.paths, wanted, self.architecture, self.console.say, timed=self.phases.layer)
+            return build_images(
+                self.paths, wanted, self.architecture, self.console.say, engine_for=self._engine_for,
+                timed=self.phases.layer,
+            )  # fmt: skip
+
+    def _engine_for(self, toolchain: Image) -> Engine:
+        from repro.run.engine_choice import compiling_engine  # clients of engines: a stored run needs none
+
+        return compiling_engine(self.paths)(toolchain)
 
     def keys(self, images: Mapping[str, Image], accelerator: str = "") -> Keys:
         return Keys(self.paths.root, images, facts.machine(accelerator), self.cache)

@@ -11,7 +11,8 @@ from repro.base.errors import CouldNotRun, UsageError
 from repro.base.paths import Paths
 from repro.graph.pipeline import CANN_IMAGE, PINNED_IMAGES
 from repro.guide import published, toolchain
-from repro.images.archives import find_source, sources_of
+from repro.images.archives import sources_of
+from repro.locks.archives import find_source
 from repro.machine import npu as ascend
 
 AUTO, PORTABLE, PINNED = "auto", "portable", "pinned"

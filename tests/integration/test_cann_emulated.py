@@ -19,6 +19,7 @@ from repro.images.build import build_images, known_images
 from repro.images.rootfs import ensure_rootfs
 from repro.machine import facts
 from repro.machine.emulation import emulation
+from repro.run.engine_choice import compiling_engine
 from repro.run.reproduce import Session, probe_nodes
 from tests.integration._ascend import checkout
 from tests.integration._runs import GOLDEN, ROOT
@@ -43,7 +44,8 @@ def paths(tmp_path_factory) -> Paths:
 
 @pytest.fixture(scope="module")
 def cann(paths: Paths) -> Image:
-    return build_images(paths, ["cann"], OTHER, lambda _: None, check_pins=False)["cann"]
+    engine_for = compiling_engine(paths)
+    return build_images(paths, ["cann"], OTHER, lambda _: None, check_pins=False, engine_for=engine_for)["cann"]
 
 
 def test_the_recipe_leaves_what_that_architecture_needs(paths: Paths, cann: Image):

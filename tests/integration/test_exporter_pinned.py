@@ -24,7 +24,7 @@ from repro.images.compile import compile_layer, why_left_out
 from repro.images.definition import load_definition
 from repro.images.layers.tree import Spool, Tree
 from repro.machine import facts
-from repro.run.engine_choice import choose
+from repro.run.engine_choice import choose, compiling_engine
 from repro.run.reproduce import Session
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
@@ -79,7 +79,15 @@ def checkout(tmp_path) -> Paths:
 
 def test_the_recipe_makes_a_python_that_runs_in_the_image_and_is_the_same_twice(checkout: Paths, monkeypatch):
     architecture = facts.architecture()
-    image = build_images(checkout, ["python-proof"], architecture, lambda _: None, check_pins=False)["python-proof"]
+    engine_for = compiling_engine(checkout)
+    image = build_images(
+        checkout,
+        ["python-proof"],
+        architecture,
+        lambda _: None,
+        check_pins=False,
+        engine_for=compiling_engine(checkout),
+    )["python-proof"]
 
     engine = choose("sandbox", checkout).engine
     out = checkout.root / "out"
@@ -92,7 +100,9 @@ def test_the_recipe_makes_a_python_that_runs_in_the_image_and_is_the_same_twice(
     assert found["prefix"] == "/usr/local" and "/usr/local/lib/python3.11/site-packages" in found["path"]
 
     lock = recipes_of(checkout, "python-proof", architecture)[-1].lock
-    toolchain = build_images(checkout, ["toolchain"], architecture, lambda _: None, check_pins=False)["toolchain"]
+    engine_for = compiling_engine(checkout)
+    built = build_images(checkout, ["toolchain"], architecture, lambda _: None, engine_for=engine_for, check_pins=False)
+    toolchain = built["toolchain"]
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     old_mask = os.umask(0o077)
     spool = Spool(checkout.root / "spool")

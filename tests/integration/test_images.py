@@ -18,6 +18,7 @@ from repro.fetching import fetch_all
 from repro.images.build import build_images, load_pins
 from repro.images.definition import image_names, load_definition
 from repro.images.oci import docker_archive_stream
+from repro.run.engine_choice import compiling_engine
 
 pytestmark = pytest.mark.integration
 PATHS = Paths(ROOT)
@@ -30,9 +31,12 @@ _BUILD = """
 import sys, json
 from repro.fetching import fetch_all
 from repro.images.build import build_images
+from repro.run.engine_choice import compiling_engine
 from repro.base.paths import Paths
 names, architecture = sys.argv[1].split(","), sys.argv[2]
-built = build_images(Paths.of_checkout({}), names, architecture, lambda _: None, check_pins=False)
+paths = Paths.of_checkout({})
+engine_for = compiling_engine(paths)
+built = build_images(paths, names, architecture, lambda _: None, engine_for=engine_for, check_pins=False)
 print(json.dumps({name: image.config_digest for name, image in built.items()}))
 """
 
@@ -83,7 +87,9 @@ def test_a_build_at_another_path_time_zone_umask_user_locale_and_python_gives_th
     architecture: str, tmp_path: Path
 ):
     names = PORTABLE if architecture == "arm64" else SMALL
-    build_images(PATHS, names, architecture, print)  # what is fetched and pinned, here
+    build_images(
+        PATHS, names, architecture, print, engine_for=compiling_engine(PATHS)
+    )  # what is fetched and pinned, here
     copy = _copy_of_the_checkout(tmp_path / "another place" / "checkout")
     python = _other_python(tmp_path)
     command = [python, "-c", _BUILD, ",".join(names), architecture]
@@ -112,7 +118,7 @@ def test_a_build_by_another_user_gives_the_pinned_ids():
 
 
 def _build_as_another_user(tmp_path: Path) -> None:
-    build_images(PATHS, ("sandbox",), "arm64", print)
+    build_images(PATHS, ("sandbox",), "arm64", print, engine_for=compiling_engine(PATHS))
     copy = _copy_of_the_checkout(tmp_path / "checkout")
     lock = json.loads((copy / "conf" / "locks" / "debs" / "sandbox.arm64.json").read_bytes())
     (copy / "artifacts" / "cache").unlink()
@@ -145,7 +151,7 @@ def skopeo() -> str:
 
 
 def test_skopeo_reads_the_layout_and_finds_the_digests_that_we_computed(skopeo: str, tmp_path: Path):
-    image = build_images(PATHS, ("base",), "amd64", print)["base"]
+    image = build_images(PATHS, ("base",), "amd64", print, engine_for=compiling_engine(PATHS))["base"]
     source = f"oci:{PATHS.oci}:base-amd64"
     inspected = subprocess.run([skopeo, "inspect", source], capture_output=True, text=True, check=True)
     found = json.loads(inspected.stdout)
@@ -159,7 +165,7 @@ def test_skopeo_reads_the_layout_and_finds_the_digests_that_we_computed(skopeo: 
 
 
 def test_skopeo_reads_the_archive_both_ways(skopeo: str, tmp_path: Path):
-    images = build_images(PATHS, ("base", "sandbox"), "arm64", print)
+    images = build_images(PATHS, ("base", "sandbox"), "arm64", print, engine_for=compiling_engine(PATHS))
     archive = tmp_path / "images.tar"
     with open(archive, "wb") as stream:
         for chunk in docker_archive_stream(list(images.values())):

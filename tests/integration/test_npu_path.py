@@ -15,7 +15,7 @@ from repro.images.build import build_images
 from repro.machine import facts as host_facts
 from repro.machine.npu import Host
 from repro.report import terminal_summary
-from repro.run.engine_choice import probe_all
+from repro.run.engine_choice import compiling_engine, probe_all
 from repro.run.target import settle
 from tests.integration._ascend import checkout, run
 from tests.integration._runs import ROOT
@@ -25,6 +25,13 @@ from tests.simulators.ascend.packages import write_packages, zipped
 ARCHITECTURE = host_facts.architecture()
 # The vendor's own wheel, where a person has it: then its front end runs in place of the stand-in.
 WHEEL = Path(os.environ.get("AIS_BENCH_WHEEL", ROOT / "data/sources/ais_bench-0.0.2-py3-none-any.whl"))
+
+
+def build_cann(paths):
+    """Image cann of this architecture, whatever IDs are pinned."""
+    engine_for = compiling_engine(paths)
+    built = build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, engine_for=engine_for, check_pins=False)
+    return built["cann"]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +169,7 @@ def test_auto_is_portable_where_no_ascend_card_is(paths, tmp_path):
 
 def test_a_packages_other_bytes_are_held_to_the_first_seen_and_the_licence_is_asked_for(tmp_path):
     paths = checkout(tmp_path)
-    build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)
+    build_cann(paths)
     wheel = paths.data / "sources" / "ais_bench-0.0.2-py3-none-any.whl"
     lock = json.loads((paths.data / "user.lock.json").read_bytes())
     assert wheel.name in lock["sources"]
@@ -173,12 +180,16 @@ def test_a_packages_other_bytes_are_held_to_the_first_seen_and_the_licence_is_as
     del lock["licences"]
     (paths.data / "user.lock.json").write_text(json.dumps(lock))
     with pytest.raises(CouldNotRun, match="accepts Huawei's licence") as caught:
-        build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)
+        build_images(
+            paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False, engine_for=compiling_engine(paths)
+        )
     assert "accept-cann-licence" in caught.value.hint
     lock["licences"] = {"CANN": "accepted"}
     (paths.data / "user.lock.json").write_text(json.dumps(lock))
     with pytest.raises(VerificationFailed, match=r"data/user.lock.json says 0{64}"):
-        build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)
+        build_images(
+            paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False, engine_for=compiling_engine(paths)
+        )
 
 
 @pytest.mark.timeout(600)
@@ -186,7 +197,9 @@ def test_the_cann_layer_is_the_same_twice_and_holds_nothing_of_where_it_was_made
     found = []
     for name in ("first", "second"):
         paths = checkout(tmp_path / name)
-        image = build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)["cann"]
+        image = build_images(
+            paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False, engine_for=compiling_engine(paths)
+        )["cann"]
         found.append(image.config_digest)
         blob = image.layers[-1].path.read_bytes()
         assert b"/run/out" not in blob
@@ -201,6 +214,10 @@ def test_a_zip_that_is_not_the_published_one_is_refused(tmp_path):
     zipped(package)
     package.unlink()
     with pytest.raises(VerificationFailed, match=r"conf/sources\.toml says 996f9a5f"):
-        build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)
+        build_images(
+            paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False, engine_for=compiling_engine(paths)
+        )
     write_packages(paths.data / "sources")
-    assert build_images(paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False)
+    assert build_images(
+        paths, ["cann"], ARCHITECTURE, lambda _: None, check_pins=False, engine_for=compiling_engine(paths)
+    )

@@ -10,9 +10,9 @@ import pytest
 
 from repro.base.errors import CouldNotVerify, FetchError, VerificationFailed
 from repro.fetching import Cache, fetch_all, locked_files
-from repro.locks import verify_chain
 from repro.locks.debian import keyring_path
 from repro.locks.model import dump_deb_lock, dump_wheel_lock, lock_path
+from repro.resolving.prove import verify_chain
 from tests.simulators.archive import Archive, Server, index_page, wheel_lock
 
 WHEELS = {"one-1.0-py3-none-any.whl": b"one" * 1000, "two-2.0-py3-none-any.whl": b"two" * 1000}

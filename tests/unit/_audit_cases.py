@@ -15,7 +15,7 @@ from repro.base.files import pretty_json, sha256_bytes, sha256_file
 from repro.base.paths import Paths
 from repro.container.image import Layer
 from repro.graph.digests import StatCache, digest_source
-from repro.graph.keys import Keys, Machine
+from repro.graph.keys import Keys
 from repro.graph.pipeline import Output, Request
 from repro.graph.runner import Done
 from repro.graph.store import Store, fingerprint_of
@@ -26,6 +26,7 @@ from repro.images.build import BASE_ENV, recipes_of
 from repro.images.definition import load_definition
 from repro.images.oci import compute_image
 from repro.machine import facts
+from repro.machine.facts import Machine
 from repro.report import write_report
 from repro.run import record
 from repro.run.inputs import Checkpoint
@@ -73,11 +74,12 @@ class _Speech:
         return "result" if batch < len(self.entries) // SIZE else "tail"
 
     def language_model(self) -> bytes:
-        from stages import _arpa, lm
+        from stages import lm
+        from stages.formats import arpa
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "lm_phone_bg.arpa"
-            _arpa.write(str(path), lm.estimate(list(self.labels.values())))
+            arpa.write(str(path), lm.estimate(list(self.labels.values())))
             return path.read_bytes()
 
     def phn_text(self) -> bytes:

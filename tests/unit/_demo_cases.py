@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from stages import _demo_data, _kaldi_io
+from stages.demo import data as training_data
+from stages.formats import kaldi_io
 
 PHONES = [f"p{index}" for index in range(39)]
 
@@ -22,7 +23,7 @@ class Tree:
         random = np.random.RandomState(3)
         with open(self.features / self._split / "fbank.ark", "wb") as stream:
             for name, (frames, _) in utterances.items():
-                _kaldi_io.write_matrix(stream, name, random.uniform(-1, 1, (frames, columns)).astype(np.float32))
+                kaldi_io.write_matrix(stream, name, random.uniform(-1, 1, (frames, columns)).astype(np.float32))
         lines, rows = [], []
         for name, (frames, phones) in utterances.items():
             lines.append(" ".join([name, *phones]) + "\n")
@@ -35,6 +36,6 @@ class Tree:
         return self
 
     def read(self, with_times=True):
-        classes = _demo_data.read_units(str(self.corpus))
+        classes = training_data.read_units(str(self.corpus))
         data = str(self.data) if with_times else None
-        return _demo_data.read_split(str(self.corpus), str(self.features), self._split, classes, data)
+        return training_data.read_split(str(self.corpus), str(self.features), self._split, classes, data)

@@ -9,10 +9,11 @@ from pathlib import Path
 from repro.container.image import Image
 from repro.container.job import Job, OnLine, Outcome
 from repro.graph.digests import StatCache
-from repro.graph.keys import Keys, Machine
+from repro.graph.keys import Keys
 from repro.graph.pipeline import Node, Output, Source, StageDefinition
-from repro.graph.runner import Given, Runner
+from repro.graph.runner import Runner
 from repro.graph.store import Store
+from repro.machine.facts import Given, Machine
 
 MACHINE = Machine(instruction_set="amd64 test", identity="this machine")
 

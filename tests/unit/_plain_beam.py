@@ -1,11 +1,11 @@
-"""The beam search one utterance and one frame at a time: what `stages._decode.beams` must find, bit for bit.
+"""The beam search one utterance and one frame at a time: what `stages.scoring.decode.beams` must find, bit for bit.
 
 It was the project's own before utterances were searched side by side; its strings are the reference's on golden.
 """
 
 import numpy as np
 
-from stages._decode import BLANK, LOG_ZERO, REPEAT_BLANK_BELOW, SEARCH_NON_BLANK_FROM
+from stages.scoring.decode import BLANK, LOG_ZERO, REPEAT_BLANK_BELOW, SEARCH_NON_BLANK_FROM
 
 
 def plain_beam(logprobs, lm_next, lm_end, width):

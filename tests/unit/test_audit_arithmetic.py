@@ -14,14 +14,16 @@ from hypothesis import strategies as some
 from repro.audit import arithmetic, scoring
 from repro.audit.results import validity
 from repro.base.errors import VerificationFailed
-from stages import _decode, _edits, measure
+from stages import measure
+from stages.scoring import decode
+from stages.scoring import edits as edit_distance
 
 PHONES = some.lists(some.sampled_from(["aa", "b", "ch", "d", "sil"]), max_size=14)
 
 
 @given(PHONES, PHONES)
 def test_distances_and_alignments_are_the_stage_s(reference, hypothesis):
-    substitutions, insertions, deletions, confusions = _edits.alignment(reference, hypothesis)
+    substitutions, insertions, deletions, confusions = edit_distance.alignment(reference, hypothesis)
     counted = (substitutions, insertions, deletions, Counter(confusions))
     assert arithmetic.alignment(reference, hypothesis) == counted
     assert arithmetic.distance(reference, hypothesis) == substitutions + insertions + deletions
@@ -29,7 +31,7 @@ def test_distances_and_alignments_are_the_stage_s(reference, hypothesis):
 
 @given(some.text("ab c", max_size=80), some.text("ab c", max_size=80))
 def test_character_edits_are_the_stage_s(reference, hypothesis):
-    assert arithmetic.distance(reference, hypothesis) == _edits.characters(reference, hypothesis)
+    assert arithmetic.distance(reference, hypothesis) == edit_distance.characters(reference, hypothesis)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 65])
@@ -39,7 +41,7 @@ def test_bootstrap_intervals_are_the_stage_s_to_the_last_bit(count: int):
     lengths = [chance.randrange(20, 60) for _ in range(count)]
     others = [chance.randrange(40) for _ in range(count)]
     found = arithmetic.intervals_95([edits, others], [lengths, lengths])
-    assert found == [_edits.interval_95(edits, lengths), _edits.interval_95(others, lengths)]
+    assert found == [edit_distance.interval_95(edits, lengths), edit_distance.interval_95(others, lengths)]
     assert arithmetic.intervals_95([[]], [[]]) == [None]
 
 
@@ -47,7 +49,7 @@ def test_bootstrap_intervals_are_the_stage_s_to_the_last_bit(count: int):
 def test_decoded_symbols_are_the_stage_s(seed: int, frames: int):
     logprobs = np.random.RandomState(seed).randint(-3, 0, size=(frames, 4)).astype("<f4")  # many ties
     found = arithmetic.greedy_symbols([array("f", frame.tobytes()) for frame in logprobs])
-    assert found == _decode.greedy(logprobs)
+    assert found == decode.greedy(logprobs)
 
 
 @given(some.lists(some.floats(0.01, 1e4), min_size=1, max_size=50), some.integers(1, 64))

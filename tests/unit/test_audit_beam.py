@@ -17,7 +17,8 @@ from repro.audit.claims import PROVEN, REFUTED
 from repro.audit.evidence import Evidence
 from repro.audit.verify import verify_run
 from repro.base.errors import VerificationFailed
-from stages import _arpa, _decode
+from stages.formats import arpa
+from stages.scoring import decode
 
 ARPA = GOLDEN / "score/lm_phone_bg.arpa"
 LANGUAGE = beam.read_language(ARPA.read_bytes(), UNITS, 0.1, "lm")
@@ -37,7 +38,7 @@ def test_it_decodes_as_the_reference(batch_size: int):
 
 
 def test_the_bigram_is_the_stage_s_number_by_number():
-    model = _arpa.read(str(ARPA))
+    model = arpa.read(str(ARPA))
     for units in (UNITS, [*UNITS, "never-heard"]):
         language = beam.read_language(ARPA.read_bytes(), units, 0.3, "lm")
         following, ending = model.tables(units, 0.3)
@@ -48,9 +49,9 @@ def test_the_bigram_is_the_stage_s_number_by_number():
 
 def test_a_bigram_without_unknown_words_backs_off_as_the_stage_s(tmp_path):
     path = tmp_path / "small.arpa"
-    _arpa.write(str(path), _arpa.Bigram({"<s>": (-99.0, -0.5), "a": (-0.7, -0.1), "</s>": (-0.9, 0.0)},
+    arpa.write(str(path), arpa.Bigram({"<s>": (-99.0, -0.5), "a": (-0.7, -0.1), "</s>": (-0.9, 0.0)},
                                         {("a", "a"): -0.2}))  # fmt: skip
-    following, ending = _arpa.read(str(path)).tables(["a", "b"], 1.0)
+    following, ending = arpa.read(str(path)).tables(["a", "b"], 1.0)
     language = beam.read_language(path.read_bytes(), ["a", "b"], 1.0, "lm")
     assert (language.following, language.ending) == (following.tolist(), ending.tolist())
     assert language.missing == ["<unk>", "b"]
@@ -65,7 +66,7 @@ def test_it_finds_what_the_stage_finds(seed: int, frames: int, width: int, sharp
     scores[chance.rand(frames, 5) < 0.02] = -300.0  # a probability of 0 in float32
     logprobs = (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).astype(np.float32)
     following, ending = chance.randn(5, 5), chance.randn(5)
-    expected = _decode.beam(logprobs, following, ending, width)
+    expected = decode.beam(logprobs, following, ending, width)
     found = beam.search(rows(logprobs), beam.Language(following.tolist(), ending.tolist(), []), width)
     assert tuple(expected.labels) in found.contenders
     assert (found.empty_survived, found.underflowed) == (expected.empty_survived, expected.underflowed)

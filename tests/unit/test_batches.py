@@ -9,8 +9,9 @@ from _speech_cases import GOLDEN, run_stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import _kaldi_io, batches
-from stages._stage import StageError
+from stages import batches
+from stages.formats import kaldi_io, stacking
+from stages.shared.stage import StageError
 
 BATCH_BYTES = 390 * 243 * 4
 
@@ -29,7 +30,7 @@ def write_data(folder, utterances, split="dev"):
     with open(folder / split / "fbank.ark", "wb") as stream:
         for identifier, (features, _) in sorted(utterances.items()):
             if features is not None:
-                _kaldi_io.write_matrix(stream, identifier, features)
+                kaldi_io.write_matrix(stream, identifier, features)
     lines = [f"{name} {phones}\n" for name, (_, phones) in sorted(utterances.items()) if phones is not None]
     (folder / split / "phn_text").write_text("".join(lines))
     return folder
@@ -100,7 +101,7 @@ def test_stacking_is_the_plain_definition(num_frames, seed):
         expected.append(np.concatenate([features[min(t + k, num_frames - 1)] for k in range(3)]))
     if len(expected) % 2:
         expected.append(np.zeros(9))
-    stacked = batches.stack(features)
+    stacked = stacking.stack(features)
     assert stacked.dtype == np.float64
     assert len(stacked) % 2 == 0
     np.testing.assert_array_equal(stacked, np.array(expected))
@@ -118,7 +119,7 @@ def test_any_utterances_in_any_batch_size_come_back_padded_with_zeros(tmp_path_f
     assert len(list((out / "bins").iterdir())) == len(lengths) // batch_size
     rows = np.concatenate([np.fromfile(path, "<f4").reshape(batch_size, 390, 243) for path in files])
     for row, (features, _) in zip(rows, utterances.values()):
-        stacked = batches.stack(features).astype(np.float32)
+        stacked = stacking.stack(features).astype(np.float32)
         np.testing.assert_array_equal(row[: len(stacked)], stacked)
         assert not row[len(stacked) :].any()
     assert not rows[len(lengths) :].any()
@@ -176,7 +177,7 @@ def test_unsorted_archive_is_refused(tmp_path):
     data = write_data(tmp_path / "in", {"S_1": (frames(9), "sil"), "S_2": (frames(9), "sil")})
     archive = data / "dev" / "fbank.ark"
     with open(archive, "ab") as stream:
-        _kaldi_io.write_matrix(stream, "S_1", frames(9))
+        kaldi_io.write_matrix(stream, "S_1", frames(9))
     with pytest.raises(StageError, match="S_1 after S_2, not sorted"):
         run_batches(tmp_path, 1, features=data, corpus=data)
 

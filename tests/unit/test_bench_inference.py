@@ -162,7 +162,7 @@ def test_an_output_with_other_bytes_is_found(tmp_path: Path):
 
 
 def speech():
-    return pytest.importorskip("stages._bench_speech", reason="needs NumPy")
+    return pytest.importorskip("stages.bench.speech", reason="needs NumPy")
 
 
 def test_the_model_s_work_is_the_measured_one():

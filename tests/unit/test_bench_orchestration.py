@@ -79,7 +79,7 @@ def test_the_copy_for_a_run_from_nothing_holds_nothing_made_and_nothing_of_the_u
         (root / path).write_text(path)
     copy = nothing._copy(root, tmp_path / "copy")
     found = sorted(str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file())
-    assert found == ["repro/x.py", "conf/a.toml", "data/demo/checkpoint.pth", "tasks.py"]
+    assert found == ["conf/a.toml", "data/demo/checkpoint.pth", "repro/x.py", "tasks.py"]
 
 
 def test_seconds_that_two_spans_share_count_once():

@@ -12,27 +12,30 @@ from hypothesis import strategies as st
 from repro.base.errors import VerificationFailed
 from repro.bench import scoring
 from repro.bench.many_outputs import check_lines, make_outputs
-from stages import _arpa, _bench_scoring, _decode, _edits, score
+from stages import score
+from stages.bench import scoring as bench_scoring
+from stages.formats import arpa
+from stages.scoring import decode, edits
 
 TEXTS = st.text("ab c", max_size=80)
 
 
 @given(TEXTS, TEXTS)
 def test_the_restated_edit_distance_is_the_stage_s(left, right):
-    assert _bench_scoring.textbook_distance(left, right) == _edits.characters(left, right)
+    assert bench_scoring.textbook_distance(left, right) == edits.characters(left, right)
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_distances_are_exact_on_either_side_of_one_machine_word(kept, changed):
     left, right = "a" * kept + "b" * changed, "a" * kept + "c" * changed
-    assert _edits.characters(left, right) == changed
+    assert edits.characters(left, right) == changed
 
 
 def test_the_restated_beam_search_decodes_as_the_reference():
-    model = _arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa"))
-    names = _decode.symbols(UNITS)
+    model = arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa"))
+    names = decode.symbols(UNITS)
     for logprobs, text in zip(posteriors()[:3], EXPECTED["Beam/bs1"]["decoded"]):
-        labels = _bench_scoring.labelling_by_labelling(logprobs, names, model)
+        labels = bench_scoring.labelling_by_labelling(logprobs, names, model)
         assert " ".join(names[k] for k in labels) == text
 
 

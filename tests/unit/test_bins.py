@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import _bins
-from stages._stage import StageError
+from stages.formats import bins
+from stages.shared.stage import StageError
 
 
 def _batches(folder, whole, tail, batch_size=2):
@@ -31,13 +31,13 @@ def _batches(folder, whole, tail, batch_size=2):
 
 @given(st.permutations(range(30)))
 def test_files_sort_by_number_and_not_by_digit(order):
-    names = sorted((f"inputs_{number}.bin" for number in order), key=_bins.natural_key)
+    names = sorted((f"inputs_{number}.bin" for number in order), key=bins.natural_key)
     assert names == [f"inputs_{number}.bin" for number in range(30)]
 
 
 def test_whole_batches_come_before_the_tail_with_names_of_ais_bench(tmp_path):
     manifest = _batches(tmp_path, 11, 1)
-    keys = [batch.key for batch in _bins.list_batches(str(tmp_path), manifest)]
+    keys = [batch.key for batch in bins.list_batches(str(tmp_path), manifest)]
     assert keys == [f"result/inputs_{index}_0.npy" for index in range(11)] + ["tail/inputs_11_0.npy"]
 
 
@@ -45,44 +45,44 @@ def test_a_missing_batch_is_named(tmp_path):
     manifest = _batches(tmp_path, 3, 0)
     (tmp_path / "bins" / "inputs_1.bin").unlink()
     with pytest.raises(StageError, match=r"inputs_1\.bin"):
-        _bins.list_batches(str(tmp_path), manifest)
+        bins.list_batches(str(tmp_path), manifest)
 
 
 def test_a_stray_batch_is_named(tmp_path):
     manifest = _batches(tmp_path, 1, 0)
     (tmp_path / "bins" / "inputs_7.bin").write_bytes(b"")
     with pytest.raises(StageError, match=r"inputs_7\.bin"):
-        _bins.list_batches(str(tmp_path), manifest)
+        bins.list_batches(str(tmp_path), manifest)
 
 
 def test_no_batch_at_all_is_refused(tmp_path):
     with pytest.raises(StageError, match="not find valid file"):
-        _bins.list_batches(str(tmp_path), _batches(tmp_path, 0, 0))
+        bins.list_batches(str(tmp_path), _batches(tmp_path, 0, 0))
 
 
 def test_a_file_of_another_size_gets_the_words_of_ais_bench(tmp_path):
-    batch = _bins.list_batches(str(tmp_path), _batches(tmp_path, 1, 0, batch_size=8))[0]
+    batch = bins.list_batches(str(tmp_path), _batches(tmp_path, 1, 0, batch_size=8))[0]
     (tmp_path / "bins" / "inputs_0.bin").write_bytes(bytes(1000))
     with pytest.raises(StageError, match="arg0 tensorsize: 3032640 filesize: 1000 not match"):
-        _bins.read_batch(batch, 8)
+        bins.read_batch(batch, 8)
 
 
 def test_batches_of_another_size_are_refused(tmp_path):
     _batches(tmp_path, 1, 0, batch_size=2)
     with pytest.raises(StageError, match="batches of 2, not 8"):
-        _bins.read_manifest(str(tmp_path), 8)
+        bins.read_manifest(str(tmp_path), 8)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_an_output_that_is_not_finite_is_not_written(tmp_path, bad):
-    batch = _bins.list_batches(str(tmp_path), _batches(tmp_path, 1, 0))[0]
+    batch = bins.list_batches(str(tmp_path), _batches(tmp_path, 1, 0))[0]
     out = tmp_path / "out"
     out.mkdir()
-    _bins.make_output_folders(str(out), [batch])
+    bins.make_output_folders(str(out), [batch])
     values = np.zeros((195, 2, 41), np.float32)
     values[3, 1, 7] = bad
     with pytest.raises(StageError, match="not finite"):
-        _bins.write_output(str(out), batch, values)
+        bins.write_output(str(out), batch, values)
     assert list((out / "result").iterdir()) == []
 
 
@@ -91,15 +91,15 @@ def test_an_output_that_is_not_finite_is_not_written(tmp_path, bad):
     [np.zeros((195, 3, 41), np.float32), np.zeros((195, 2, 41)), np.full((195, 2, 41), np.nan, np.float32)],
 )
 def test_a_saved_output_of_another_kind_is_refused(tmp_path, values):
-    batch = _bins.list_batches(str(tmp_path), _batches(tmp_path, 1, 0))[0]
+    batch = bins.list_batches(str(tmp_path), _batches(tmp_path, 1, 0))[0]
     (tmp_path / "result").mkdir()
     np.save(str(tmp_path / "result" / batch.output), values)
     with pytest.raises(StageError, match=r"inputs_0_0\.npy"):
-        _bins.read_output(str(tmp_path), batch, 2)
+        bins.read_output(str(tmp_path), batch, 2)
 
 
 def test_summary_has_the_schema_and_throughput_of_ais_bench():
-    summary = _bins.summary(["a.bin", "b.bin"], ["a_0.npy", "b_0.npy"], [10.0, 30.0], 8, ["x"])
+    summary = bins.summary(["a.bin", "b.bin"], ["a_0.npy", "b_0.npy"], [10.0, 30.0], 8, ["x"])
     assert sorted(summary) == [
         "D2H_latency", "H2D_latency", "NPU_compute_time", "args", "filesinfo", "npu_compute_time_list", "pid",
         "streams", "throughput",

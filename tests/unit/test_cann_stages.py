@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import _ascend, convert_npu, infer_npu, measure_npu
-from stages._stage import StageError
+from stages import convert_npu, infer_npu, measure_npu
+from stages.npu import ascend
+from stages.shared.stage import StageError
 from tests.simulators.ascend.packages import PAYLOAD
 
 B = 2
@@ -60,10 +61,10 @@ def cann(tmp_path, monkeypatch):
     (root / "ascend-toolkit" / "set_env.sh").write_text(
         f"export ASCEND_TOOLKIT_HOME={toolkit} PATH={toolkit}/bin:$PATH PYTHONPATH={root}/python\n"
     )
-    monkeypatch.setattr(_ascend, "ROOT", str(root))
-    monkeypatch.setattr(_ascend, "SET_ENV", f"{root}/ascend-toolkit/set_env.sh")
-    monkeypatch.setattr(_ascend, "TOOLKIT", str(toolkit))
-    monkeypatch.setattr(_ascend, "PYTHON", sys.executable)
+    monkeypatch.setattr(ascend, "ROOT", str(root))
+    monkeypatch.setattr(ascend, "SET_ENV", f"{root}/ascend-toolkit/set_env.sh")
+    monkeypatch.setattr(ascend, "TOOLKIT", str(toolkit))
+    monkeypatch.setattr(ascend, "PYTHON", sys.executable)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     for name in ("out", "obs", "export"):
@@ -125,13 +126,13 @@ def test_a_wrong_soc_version_is_explained(cann):
 
 def test_stub_libraries_are_seen_by_atc_alone(cann, monkeypatch):
     seen = []
-    original = _ascend.Commands._run
+    original = ascend.Commands._run
 
     def spy(self, name, words, libraries, recorded=True):
         seen.append((name, libraries))
         return original(self, name, words, libraries, recorded)
 
-    monkeypatch.setattr(_ascend.Commands, "_run", spy)
+    monkeypatch.setattr(ascend.Commands, "_run", spy)
     convert(cann)
     shutil.rmtree(cann / "out")
     (cann / "out").mkdir()
@@ -142,9 +143,9 @@ def test_stub_libraries_are_seen_by_atc_alone(cann, monkeypatch):
 
 
 def test_an_image_without_cann_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(_ascend, "SET_ENV", "/nowhere/set_env.sh")
+    monkeypatch.setattr(ascend, "SET_ENV", "/nowhere/set_env.sh")
     with pytest.raises(StageError, match="holds no CANN"):
-        _ascend.Commands(str(tmp_path))
+        ascend.Commands(str(tmp_path))
 
 
 def test_ais_bench_gets_the_guides_arguments_and_the_tail_a_folder_of_its_own(cann):
@@ -225,14 +226,14 @@ def test_a_stale_output_folder_is_never_taken_for_a_result(cann, monkeypatch):
     stale = work / "result" / "bs2"
     stale.mkdir(parents=True)
     np.save(stale / "inputs_0_0.npy", np.zeros((195, 2, 41), dtype=np.float32))
-    monkeypatch.setattr(_ascend.tempfile, "mkdtemp", lambda prefix: str(work))
+    monkeypatch.setattr(ascend.tempfile, "mkdtemp", lambda prefix: str(work))
     with pytest.raises(StageError, match="is there before the run"):
         infer(cann)
     assert not list((cann / "out" / "result").iterdir())
 
 
 def test_every_run_has_a_working_folder_of_its_own(cann):
-    assert _ascend.Commands(str(cann / "obs")).folder != _ascend.Commands(str(cann / "obs")).folder
+    assert ascend.Commands(str(cann / "obs")).folder != ascend.Commands(str(cann / "obs")).folder
 
 
 def test_figures_are_found_among_device_logs():
@@ -260,7 +261,7 @@ def test_a_model_of_another_batch_size_is_not_timed(cann, monkeypatch):
     (cann / "model").mkdir()
     (cann / "model" / "summary.json").write_text('{"model_sha256": "00"}')
     (cann / "model" / "lstm_ctc_bs8.om").write_bytes(b"om")
-    monkeypatch.setattr(_ascend.Commands, "model_batch_size", lambda self, model: 4)
+    monkeypatch.setattr(ascend.Commands, "model_batch_size", lambda self, model: 4)
     with pytest.raises(StageError, match="takes batches of 4, not 8"):
         measure_npu.main(["--model", str(cann / "model"), "--bs", "8", "--out", str(cann / "out"), "--obs",
                           str(cann / "obs")])  # fmt: skip

@@ -10,9 +10,10 @@ from _model_cases import checkpoint_members, golden_weights, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import _architecture as architecture
-from stages import _checkpoint, _pickled_tensors
-from stages._stage import StageError
+from stages.formats import pickled_tensors
+from stages.model import checkpoint
+from stages.shared import architecture
+from stages.shared.stage import StageError
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def state(weights):
 
 def _refusal(path):
     with pytest.raises(StageError) as refused:
-        _checkpoint.load_weights(str(path))
+        checkpoint.load_weights(str(path))
     assert refused.value.hint
     assert "\n" not in refused.value.message
     assert os.path.basename(str(path)) in refused.value.message
@@ -35,27 +36,27 @@ def _refusal(path):
 
 
 def test_the_weights_come_in_module_order_and_unchanged(tmp_path, state):
-    loaded = _checkpoint.load_weights(write_checkpoint(tmp_path / "a.pth", state))
+    loaded = checkpoint.load_weights(write_checkpoint(tmp_path / "a.pth", state))
     assert list(loaded) == list(architecture.state_dict_shapes())
     assert all(np.array_equal(loaded[name], state[name]) for name in state)
 
 
 def test_the_prefix_of_dataparallel_is_taken_off(tmp_path, state):
     prefixed = {"module." + name: value for name, value in state.items()}
-    loaded = _checkpoint.load_weights(write_checkpoint(tmp_path / "a.pth", prefixed))
+    loaded = checkpoint.load_weights(write_checkpoint(tmp_path / "a.pth", prefixed))
     assert list(loaded) == list(architecture.state_dict_shapes())
 
 
 def test_half_precision_weights_are_widened(tmp_path, state):
     half = {name: value.astype(np.float16) if value.dtype.kind == "f" else value for name, value in state.items()}
-    loaded = _checkpoint.load_weights(write_checkpoint(tmp_path / "a.pth", half))
+    loaded = checkpoint.load_weights(write_checkpoint(tmp_path / "a.pth", half))
     assert loaded["fc.1.weight"].dtype == np.float32
     assert np.array_equal(loaded["fc.1.weight"], half["fc.1.weight"].astype(np.float32))
 
 
 def test_what_the_reference_keeps_beside_its_weights_is_ignored(tmp_path, state):
     beside = b"X\x09\x00\x00\x00rnn_param}X\x08\x00\x00\x00rnn_typectorch.nn.modules.rnn\nLSTM\ns"
-    assert len(_checkpoint.load_weights(write_checkpoint(tmp_path / "a.pth", state, beside))) == len(state)
+    assert len(checkpoint.load_weights(write_checkpoint(tmp_path / "a.pth", state, beside))) == len(state)
 
 
 @pytest.mark.parametrize(
@@ -195,8 +196,8 @@ def test_a_storage_of_another_size_is_refused(tmp_path, state, change):
      (True, (1,), (1,)), (0.0, (1,), (1,))],
 )  # fmt: skip
 def test_a_tensor_that_reaches_beyond_its_storage_is_refused(offset, size, stride):
-    with pytest.raises(_pickled_tensors.CheckpointError):
-        _pickled_tensors._rebuild_tensor(np.zeros(4, np.float32), offset, size, stride)
+    with pytest.raises(pickled_tensors.CheckpointError):
+        pickled_tensors._rebuild_tensor(np.zeros(4, np.float32), offset, size, stride)
 
 
 _SMALL = {"a": np.ones(3, np.float32), "b": np.array(1)}
@@ -211,8 +212,8 @@ def test_damaged_bytes_are_refused_or_harmless(tmp_path_factory, data):
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:
-        package = _pickled_tensors.read(bytes(damaged))
-    except _pickled_tensors.CheckpointError as refused:
+        package = pickled_tensors.read(bytes(damaged))
+    except pickled_tensors.CheckpointError as refused:
         assert str(refused)
     else:
         assert package is not None

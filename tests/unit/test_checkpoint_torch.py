@@ -8,11 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from _model_cases import golden_weights  # noqa: E402
+from _model_cases import golden_weights
 
-from stages import _architecture as architecture  # noqa: E402
-from stages import _checkpoint  # noqa: E402
-from stages._stage import StageError  # noqa: E402
+from stages.model import checkpoint
+from stages.shared import architecture
+from stages.shared.stage import StageError
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def _save(path, state, legacy=False, **beside):
 
 def _refusal(path):
     with pytest.raises(StageError) as refused:
-        _checkpoint.load_weights(str(path))
+        checkpoint.load_weights(str(path))
     assert refused.value.hint
     assert "\n" not in refused.value.message
     return refused.value.message
@@ -40,7 +40,7 @@ def _refusal(path):
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_both_file_formats_give_the_weights_in_module_order(tmp_path, state, legacy):
-    loaded = _checkpoint.load_weights(_save(tmp_path / "a.pth", state, legacy))
+    loaded = checkpoint.load_weights(_save(tmp_path / "a.pth", state, legacy))
     assert list(loaded) == list(architecture.state_dict_shapes())
     assert all(np.array_equal(loaded[name], state[name].numpy()) for name in state)
 
@@ -55,7 +55,7 @@ def test_what_the_reference_keeps_beside_its_weights_is_ignored(tmp_path, state,
         "loss": np.arange(3.0),
         "module": torch.nn.Linear(2, 2),
     }
-    loaded = _checkpoint.load_weights(_save(tmp_path / "a.pth", state, legacy, **beside))
+    loaded = checkpoint.load_weights(_save(tmp_path / "a.pth", state, legacy, **beside))
     assert len(loaded) == len(state)
 
 
@@ -86,7 +86,7 @@ def test_shared_and_transposed_storages_are_read_as_they_are(tmp_path, state, le
     both = torch.arange(2 * 1536 * 384, dtype=torch.float32).reshape(2, 1536, 384)
     state["rnns.1.rnn.weight_hh_l0"], state["rnns.2.rnn.weight_hh_l0"] = both[0], both[1]
     state["fc.1.weight"] = torch.randn(768, 41).t()
-    loaded = _checkpoint.load_weights(_save(tmp_path / "a.pth", state, legacy))
+    loaded = checkpoint.load_weights(_save(tmp_path / "a.pth", state, legacy))
     assert all(np.array_equal(loaded[name], state[name].numpy()) for name in state)
 
 
@@ -104,6 +104,6 @@ def test_a_torchscript_program_is_refused(tmp_path):
 
 
 def test_a_saved_model_loads_into_the_module(tmp_path, state):
-    model = _checkpoint.load_model(_save(tmp_path / "a.pth", {"module." + name: state[name] for name in state}))
+    model = checkpoint.load_model(_save(tmp_path / "a.pth", {"module." + name: state[name] for name in state}))
     assert not model.training
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())

@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime")
 from _model_cases import write_batches, write_stand_in
 
 from stages import compare
-from stages._stage import StageError
+from stages.shared.stage import StageError
 
 
 def _logprobs(seed, frames=195):

@@ -9,10 +9,11 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from _model_cases import golden_weights, parity, write_plain_onnx  # noqa: E402
+from _model_cases import golden_weights, parity, write_plain_onnx
 
-from stages import _runtime, convert  # noqa: E402
-from stages._stage import StageError  # noqa: E402
+from stages import convert
+from stages.model import runtime
+from stages.shared.stage import StageError
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def converted(export, tmp_path_factory):
 def test_both_graphs_equal_the_reference(export, converted):
     rows, expected = parity()
     for path in (export / "lstm_ctc.onnx", converted / "model.onnx"):
-        output = _runtime.Graph(str(path)).run(rows)
+        output = runtime.Graph(str(path)).run(rows)
         assert np.abs(output - expected).max() <= 2e-5
 
 
@@ -52,7 +53,7 @@ def test_a_layer_is_one_bidirectional_lstm_and_no_batchnorm_is_left(converted):
 
 
 def test_the_batch_size_is_fixed(converted):
-    graph = _runtime.Graph(str(converted / "model.onnx"))
+    graph = runtime.Graph(str(converted / "model.onnx"))
     assert graph.batch_size == 2
     with pytest.raises(StageError, match="batches of 2, not 4"):
         graph.require_batch_size(4)
@@ -70,7 +71,7 @@ def test_converting_twice_gives_the_same_bytes_and_no_observation_in_them(export
 
 def test_the_converted_bytes_are_the_same_on_any_thread_count(converted):
     rows, _ = parity()
-    outputs = [_runtime.Graph(str(converted / "model.onnx"), threads).run(rows) for threads in (1, 2)]
+    outputs = [runtime.Graph(str(converted / "model.onnx"), threads).run(rows) for threads in (1, 2)]
     assert outputs[0].tobytes() == outputs[1].tobytes()
 
 

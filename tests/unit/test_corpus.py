@@ -20,8 +20,9 @@ from _speech_cases import (
     write_zip,
 )
 
-from stages import _labels, corpus
-from stages._stage import StageError
+from stages import corpus
+from stages.formats import labels
+from stages.shared.stage import StageError
 
 
 def run_corpus(tmp_path, data, *more):
@@ -190,15 +191,15 @@ def test_one_utterance_in_two_dialect_folders_is_refused(tmp_path):
 
 
 def test_phone_map_folds_61_to_39_and_drops_q():
-    folding = _labels.read_phone_map(str(CONF / "phones.60-48-39.map"))
+    folding = labels.read_phone_map(str(CONF / "phones.60-48-39.map"))
     assert len(folding) == 61
-    assert folding["q"] == _labels.DROPPED
-    assert len(set(folding.values()) - {_labels.DROPPED}) == 39
-    assert _labels.fold(["q", "tcl", "ax-h", "zh"], folding, "x") == ["sil", "ah", "sh"]
+    assert folding["q"] == labels.DROPPED
+    assert len(set(folding.values()) - {labels.DROPPED}) == 39
+    assert labels.fold(["q", "tcl", "ax-h", "zh"], folding, "x") == ["sil", "ah", "sh"]
 
 
 def test_speaker_lists_have_timits_sizes_and_share_nobody():
-    dev, test = (_labels.read_speakers(str(CONF / name)) for name in ("dev_spk.list", "test_spk.list"))
+    dev, test = (labels.read_speakers(str(CONF / name)) for name in ("dev_spk.list", "test_spk.list"))
     assert (len(dev), len(test), len(dev & test)) == (50, 24, 0)
 
 

@@ -11,8 +11,10 @@ from _speech_cases import CONF, DEV, TRAIN, riff, run_stage, small_corpus, spher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import _audio, _source, corpus
-from stages._stage import StageError
+from stages import corpus
+from stages.formats import audio
+from stages.formats import source as speech_source
+from stages.shared.stage import StageError
 
 
 def refused(tmp_path, data, message):
@@ -67,7 +69,7 @@ def test_zip_bomb_by_ratio_is_refused(tmp_path):
 def test_zip_bomb_by_one_members_size_is_refused(tmp_path):
     path = write_zip(tmp_path / "data.zip", small_corpus())
     data = bytearray(path.read_bytes())
-    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, _source.MAX_FILE_BYTES + 1)
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, speech_source.MAX_FILE_BYTES + 1)
     path.write_bytes(bytes(data))
     refused(tmp_path, path, "is refused: ")
 
@@ -76,7 +78,7 @@ def test_zip_bomb_by_one_members_size_is_refused(tmp_path):
     ("bound", "message"), [("MAX_MEMBERS", "9 members"), ("MAX_TOTAL_BYTES", "27228 bytes unpacked")]
 )
 def test_zip_over_the_bounds_is_refused(tmp_path, monkeypatch, bound, message):
-    monkeypatch.setattr(_source, bound, 8)
+    monkeypatch.setattr(speech_source, bound, 8)
     refused(tmp_path, write_zip(tmp_path / "data.zip", small_corpus()), "is refused: " + message)
 
 
@@ -120,7 +122,7 @@ def test_folder_with_a_linked_folder_is_refused(tmp_path):
 
 def test_folder_of_too_many_files_is_refused_before_they_are_all_listed(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "timit", small_corpus())
-    monkeypatch.setattr(_source, "MAX_MEMBERS", 2)
+    monkeypatch.setattr(speech_source, "MAX_MEMBERS", 2)
     refused(tmp_path, folder, "FAKS0 holds more than 2 files")
 
 
@@ -131,14 +133,14 @@ def test_tree_of_too_many_or_too_deep_folders_is_refused(tmp_path, monkeypatch):
     shutil.rmtree(folder / "TRAIN/DR1/FABC0/a")
     for name in range(5):
         (folder / "TRAIN" / f"EMPTY{name}").mkdir()
-    monkeypatch.setattr(_source, "MAX_MEMBERS", 5)
-    monkeypatch.setattr(_source.FolderSource, "_entries", lambda self, name: list(os.scandir(folder / name)))
+    monkeypatch.setattr(speech_source, "MAX_MEMBERS", 5)
+    monkeypatch.setattr(speech_source.FolderSource, "_entries", lambda self, name: list(os.scandir(folder / name)))
     refused(tmp_path, folder, "more than 5 folders")
 
 
 def test_link_put_in_place_of_a_wave_after_the_listing_is_not_followed(tmp_path):
     folder = write_folder(tmp_path / "timit", small_corpus())
-    source = _source.open_source(str(folder))
+    source = speech_source.open_source(str(folder))
     (folder / (DEV + ".WAV")).unlink()
     os.symlink("/etc/passwd", folder / (DEV + ".WAV"))
     with pytest.raises(StageError, match="cannot read"):
@@ -150,7 +152,7 @@ def test_pipe_in_the_folder_is_refused_and_never_waited_for(tmp_path):
     os.mkfifo(folder / "TRAIN/DR1/FABC0/SX8.WAV")
     refused(tmp_path, folder, "neither a file nor a folder")
     with pytest.raises(StageError, match="not a plain file"):
-        _source.open_source(str(folder)).read("TRAIN/DR1/FABC0/SX8.WAV")
+        speech_source.open_source(str(folder)).read("TRAIN/DR1/FABC0/SX8.WAV")
 
 
 def test_name_that_is_no_text_is_refused(tmp_path):
@@ -191,7 +193,7 @@ def test_broken_zip_is_refused_and_never_a_crash(packed, data):
         broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(broken[: data.draw(st.integers(len(broken) - 60, len(broken)))]))
     try:
-        source = _source.open_source(str(path))
+        source = speech_source.open_source(str(path))
         for top in ("TRAIN", "TEST"):
             for folder, names in source.walk(top):
                 for name in names:
@@ -208,7 +210,7 @@ def test_broken_wave_is_refused_and_never_a_crash(data):
         wave[data.draw(st.integers(0, min(len(wave) - 1, 220)))] = data.draw(st.integers(0, 255))
     wave = bytes(wave[: data.draw(st.integers(0, len(wave)))])
     try:
-        parsed = _audio.parse(wave, "x")
+        parsed = audio.parse(wave, "x")
     except StageError:
         return
-    assert len(_audio.samples(wave, parsed)) == parsed.num_samples
+    assert len(audio.samples(wave, parsed)) == parsed.num_samples

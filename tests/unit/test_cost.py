@@ -11,12 +11,13 @@ from repro.base.errors import UsageError
 from repro.base.paths import Paths
 from repro.cli import doctor
 from repro.images import cost
-from repro.images.archives import load_sources
 from repro.images.build import build_images, describe_missing, work_for
 from repro.images.cost import Work
 from repro.images.definition import load_definition
+from repro.locks.archives import load_sources
 from repro.machine import facts
 from repro.machine.emulation import Emulation
+from repro.run.engine_choice import compiling_engine
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = Emulation(True, "native", native=True)
@@ -102,7 +103,7 @@ def test_a_key_that_a_compiled_layer_does_not_have_is_refused(bare):
 def test_a_build_a_plan_and_doctor_say_it_beforehand(bare, two_cores, tmp_path):
     architecture, said = facts.architecture(), []
     with pytest.raises(Exception, match="not fetched"):
-        build_images(bare, ["kaldi"], architecture, said.append)
+        build_images(bare, ["kaldi"], architecture, said.append, engine_for=compiling_engine(bare))
     assert said[0].startswith(f"to compile for {architecture}: built:kaldi: about") and "GB of disk" in said[0]
     assert any("built:kaldi" in line and "about" in line for line in describe_missing(bare, ["kaldi"], architecture))
     system = doctor.System(tmp_path, lambda: architecture, free_bytes=lambda _: 10**12)

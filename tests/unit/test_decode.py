@@ -9,33 +9,34 @@ from _score_cases import EXPECTED, GOLDEN, UNITS, posteriors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import _arpa, _decode
+from stages.formats import arpa
+from stages.scoring import decode
 
-NAMES = _decode.symbols(UNITS)
+NAMES = decode.symbols(UNITS)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 def test_greedy_decodes_as_the_reference(batch_size):
     for logprobs, text in zip(posteriors(), EXPECTED[f"Greedy/bs{batch_size}"]["decoded"]):
-        assert "".join(" " + NAMES[k] for k in _decode.greedy(logprobs)) == text
+        assert "".join(" " + NAMES[k] for k in decode.greedy(logprobs)) == text
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 def test_beam_decodes_as_the_reference(batch_size):
-    following, ending = _arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")).tables(UNITS, 0.1)
+    following, ending = arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")).tables(UNITS, 0.1)
     for logprobs, text in zip(posteriors(), EXPECTED[f"Beam/bs{batch_size}"]["decoded"]):
-        result = _decode.beam(logprobs, following, ending, 10)
+        result = decode.beam(logprobs, following, ending, 10)
         assert " ".join(NAMES[k] for k in result.labels) == text
         assert not result.empty_survived and not result.underflowed
 
 
 def test_greedy_keeps_a_label_repeated_after_a_blank():
     logprobs = np.log(np.eye(3)[[0, 2, 2, 0, 2, 1, 1]] * 0.9 + 0.03)
-    assert _decode.greedy(logprobs) == [2, 2, 1]
+    assert decode.greedy(logprobs) == [2, 2, 1]
 
 
 def test_greedy_of_no_frames_is_empty():
-    assert _decode.greedy(np.zeros((0, 5))) == []
+    assert decode.greedy(np.zeros((0, 5))) == []
 
 
 def slow_beam(probabilities, following, ending, width):
@@ -74,7 +75,7 @@ def test_beam_finds_what_a_slow_search_finds(seed, frames, classes, width):
     alpha = random.choice([0.1, 1.0])
     following = np.log(random.dirichlet(np.ones(classes), size=classes)) * alpha
     ending = np.log(random.uniform(0.001, 1, classes)) * alpha
-    result = _decode.beam(np.log(probabilities.astype(np.float64)), following, ending, width)
+    result = decode.beam(np.log(probabilities.astype(np.float64)), following, ending, width)
     best, scores = slow_beam(probabilities.astype(np.float64), following, ending, width)
     assert scores[tuple(result.labels)] == pytest.approx(best, rel=1e-5)
 
@@ -98,16 +99,16 @@ def test_beams_are_those_of_one_utterance_at_a_time(seed, classes, width, uttera
     batch = [any_utterance(random, classes) for _ in range(utterances)]
     following = np.zeros((classes, classes)) if flat else -random.exponential(0.3, (classes, classes))
     ending = -random.exponential(0.3, classes)
-    for logprobs, result in zip(batch, _decode.beams(batch, following, ending, width)):
+    for logprobs, result in zip(batch, decode.beams(batch, following, ending, width)):
         labels, empty_survived, underflowed, _ = plain_beam(logprobs, following, ending, width)
         assert (result.labels, result.empty_survived, result.underflowed) == (labels, empty_survived, underflowed)
 
 
 def test_beams_keep_the_same_bits_as_one_utterance_at_a_time():
-    following, ending = _arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")).tables(UNITS, 0.1)
+    following, ending = arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")).tables(UNITS, 0.1)
     batch = posteriors()
-    frames = _decode._SearchedFrames(batch, following)
-    search = _decode._Search(frames.counts, following, 10)
+    frames = decode._SearchedFrames(batch, following)
+    search = decode._Search(frames.counts, following, 10)
     for step in range(max(frames.counts)):
         search.advance(*frames.at(step))
     lengths = np.maximum(search._tree.lengths[search._nodes], 1)
@@ -118,14 +119,14 @@ def test_beams_keep_the_same_bits_as_one_utterance_at_a_time():
 
 @pytest.mark.parametrize("width", [1, 41, 64, 300])
 def test_beams_of_any_width_are_those_of_one_utterance_at_a_time(width):
-    following, ending = _arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")).tables(UNITS, 0.1)
+    following, ending = arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")).tables(UNITS, 0.1)
     batch = [logprobs[:25] for logprobs in posteriors()[:3]]
-    for logprobs, result in zip(batch, _decode.beams(batch, following, ending, width)):
+    for logprobs, result in zip(batch, decode.beams(batch, following, ending, width)):
         assert result.labels == plain_beam(logprobs, following, ending, width)[0]
 
 
 def test_beams_of_no_utterance_are_none():
-    assert _decode.beams([], np.zeros((3, 3)), np.zeros(3), 4) == []
+    assert decode.beams([], np.zeros((3, 3)), np.zeros(3), 4) == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -137,7 +138,7 @@ def test_greedy_of_a_batch_is_that_of_each_utterance(seed, batch):
     expected = [[k for k, before in zip(best, [None, *best]) if k not in (0, before)]
                 for best in ([int(np.argmax(frame)) for frame in outputs[:count, row]]
                              for row, count in enumerate(frames))]  # fmt: skip
-    assert _decode.greedy_batch(outputs, frames) == expected
+    assert decode.greedy_batch(outputs, frames) == expected
 
 
 @pytest.mark.parametrize(
@@ -151,28 +152,28 @@ def test_beam_repeats_a_label_without_a_blank_path_only_after_a_frame_nearly_all
     following[1, 1] = 3.0
     following[:, 2] = -9.0
     start = 1 if blank_before < 0.9 else 0
-    assert _decode.beam(np.log(frames[start:]), following, np.zeros(3), 3).labels == labels
+    assert decode.beam(np.log(frames[start:]), following, np.zeros(3), 3).labels == labels
 
 
 def test_beam_adds_the_end_of_the_sentence_before_dividing_by_the_length():
     # [1]: (log 0.6 - 1.2) / 1 = -1.71; [1, 2]: (log 0.4 - 2) / 2 = -1.46. Divided first it would be -2.46, and lose.
     frames = np.log([[1e-9, 1 - 2e-9, 1e-9], [0.6, 1e-9, 0.4 - 1e-9]])
     ending = np.array([0.0, -1.2, -2.0])
-    assert _decode.beam(frames, np.zeros((3, 3)), ending, 3).labels == [1, 2]
+    assert decode.beam(frames, np.zeros((3, 3)), ending, 3).labels == [1, 2]
 
 
 def test_beam_of_silence_is_empty_and_says_that_the_reference_would_fail():
     logprobs = np.log(np.tile([0.95, 0.03, 0.02], (5, 1)))
-    result = _decode.beam(logprobs, np.zeros((3, 3)), np.zeros(3), 4)
+    result = decode.beam(logprobs, np.zeros((3, 3)), np.zeros(3), 4)
     assert (result.labels, result.empty_survived) == ([], True)
 
 
 def test_beam_survives_a_probability_that_underflows_to_zero():
     logprobs = np.array([[-1.0, -0.5, -200.0], [-2.0, -200.0, -0.1]])
-    result = _decode.beam(logprobs, np.zeros((3, 3)), np.zeros(3), 2)
+    result = decode.beam(logprobs, np.zeros((3, 3)), np.zeros(3), 2)
     assert result.underflowed and result.labels == [1, 2]
 
 
 def test_beam_skips_nearly_blank_frames_even_when_they_underflow():
     logprobs = np.array([[-1.0, -0.5, -2.0], [-0.01, -200.0, -5.0]])
-    assert not _decode.beam(logprobs, np.zeros((3, 3)), np.zeros(3), 2).underflowed
+    assert not decode.beam(logprobs, np.zeros((3, 3)), np.zeros(3), 2).underflowed

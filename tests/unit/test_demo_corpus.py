@@ -13,10 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import _audio, _demo_synth, _demo_text, demo_corpus
-from stages._demo_synth import Segment, Utterance
-from stages._demo_voices import SENTENCES_A_SPEAKER, SPEAKERS
-from stages._stage import StageError
+from stages import demo_corpus
+from stages.demo import synth
+from stages.demo import text as sentences
+from stages.demo.synth import Segment, Utterance
+from stages.demo.voices import SENTENCES_A_SPEAKER, SPEAKERS
+from stages.formats import audio
+from stages.shared.stage import StageError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -66,13 +69,13 @@ def test_no_setting_of_a_dev_or_test_voice_is_trained_on():
 def test_no_sentence_is_said_twice_but_the_two_that_everyone_says():
     said = texts("train") + texts("dev") + texts("test")
     assert len(set(said)) == len(said) == sum(SENTENCES_A_SPEAKER[speaker.split] for speaker in SPEAKERS)
-    assert not set(said) & set(_demo_text.SHARED_SENTENCES)
+    assert not set(said) & set(sentences.SHARED_SENTENCES)
 
 
 def test_every_speaker_says_both_sa_sentences():
     for speaker in SPEAKERS:
         mine = {job.sentence: job.text for job in demo_corpus.plan() if job.speaker == speaker}
-        assert [mine["SA1"], mine["SA2"]] == list(_demo_text.SHARED_SENTENCES)
+        assert [mine["SA1"], mine["SA2"]] == list(sentences.SHARED_SENTENCES)
 
 
 def test_dev_set_leaves_a_whole_batch_of_64_to_the_published_protocol():
@@ -86,14 +89,14 @@ def test_more_train_sentences_leave_dev_and_test_as_they_are(monkeypatch):
 
 
 def test_sentences_are_drawn_alike_by_every_python():
-    drawn = "\n".join(islice(_demo_text.sentences("a seed"), 500))
+    drawn = "\n".join(islice(sentences.sentences("a seed"), 500))
     assert hashlib.sha256(drawn.encode()).hexdigest() == (
         "c62aa195bf9d5e3a6d57742fb8188e823ab88af9ee62b6e66fd486d71e4aae21"
     )
 
 
 def test_a_before_a_vowel_is_an():
-    for text in islice(_demo_text.sentences("articles"), 2000):
+    for text in islice(sentences.sentences("articles"), 2000):
         assert not re.search(r"\b[Aa] [aeiou]", text)
 
 
@@ -107,16 +110,16 @@ def test_resampling_is_exactly_linear(step, phases, length, seed):
         ratio = Fraction(1)
     random = np.random.RandomState(seed)
     first, second = (random.randint(-8000, 8000, length).astype(np.int16) for _ in range(2))
-    together = _demo_synth.resample(first + second, ratio)
+    together = synth.resample(first + second, ratio)
     assert len(together) == int(length / ratio)
-    assert (together == _demo_synth.resample(first, ratio) + _demo_synth.resample(second, ratio)).all()
+    assert (together == synth.resample(first, ratio) + synth.resample(second, ratio)).all()
 
 
 @pytest.mark.parametrize("ratio", [Fraction(441, 320), Fraction(11, 10), Fraction(94, 100), Fraction(1)])
 def test_resampling_moves_a_tone_and_keeps_its_shape(ratio):
     frequency = 0.01
     tone = np.rint(10000 * np.sin(2 * np.pi * frequency * np.arange(8000))).astype(np.int16)
-    result = _demo_synth.resample(tone, ratio) / 2**16
+    result = synth.resample(tone, ratio) / 2**16
     wanted = 10000 * np.sin(2 * np.pi * frequency * float(ratio) * np.arange(len(result)))
     inner = slice(100, -100)  # the ends have no neighbours
     assert np.abs(result[inner] - wanted[inner]).max() < 30
@@ -124,7 +127,7 @@ def test_resampling_moves_a_tone_and_keeps_its_shape(ratio):
 
 def test_resampling_to_fewer_samples_removes_what_would_alias():
     tone = np.rint(10000 * np.sin(2 * np.pi * 0.45 * np.arange(8000))).astype(np.int16)
-    assert np.abs(_demo_synth.resample(tone, Fraction(3, 2))[100:-100] / 2**16).max() < 100
+    assert np.abs(synth.resample(tone, Fraction(3, 2))[100:-100] / 2**16).max() < 100
 
 
 def segments_of(phones, length=100):
@@ -132,7 +135,7 @@ def segments_of(phones, length=100):
 
 
 def test_stops_become_closure_and_release_unless_silence_is_the_closure():
-    timit = _demo_synth.to_timit(segments_of(["pau", "t", "aa", "k", "pau", "pau", "jh", "pau"]))
+    timit = synth.to_timit(segments_of(["pau", "t", "aa", "k", "pau", "pau", "jh", "pau"]))
     assert [segment.phone for segment in timit] == ["h#", "t", "aa", "kcl", "k", "pau", "jh", "h#"]
     closure, release = timit[3], timit[4]
     assert (closure.start, closure.end, release.start, release.end) == (300, 355, 355, 400)
@@ -150,34 +153,34 @@ def test_segments_are_contiguous_whatever_the_synthesiser_says(spoken):
         start = segments[-1].end + gap
         segments.append(Segment(start, start + length, phone))
     segments.append(Segment(segments[-1].end, segments[-1].end + 5, "pau"))
-    timit = _demo_synth.to_timit(segments)
+    timit = synth.to_timit(segments)
     assert (timit[0].start, timit[-1].end) == (0, segments[-1].end)
     assert all(left.end == right.start for left, right in zip(timit, timit[1:]))
     assert all(segment.start < segment.end for segment in timit)
 
 
 def test_flites_phones_are_read_to_the_millisecond():
-    assert _demo_synth.parse_flite_segments("pau:0.217 ax:0.271 \n") == [(0, 217, "pau"), (217, 271, "ax")]
+    assert synth.parse_flite_segments("pau:0.217 ax:0.271 \n") == [(0, 217, "pau"), (217, 271, "ax")]
 
 
 def test_espeaks_double_phones_are_split_in_the_middle():
-    segments = _demo_synth.parse_espeak_phonemes([(0, "A@"), (100, ";"), (120, "t"), (160, "_:")], Fraction(200))
+    segments = synth.parse_espeak_phonemes([(0, "A@"), (100, ";"), (120, "t"), (160, "_:")], Fraction(200))
     assert segments == [(0, 50, "aa"), (50, 100, "r"), (120, 160, "t"), (160, 200, "pau")]
 
 
 def test_unknown_phones_are_refused_by_name():
     with pytest.raises(StageError, match=r"'xx:0\.2'"):
-        _demo_synth.parse_flite_segments("pau:0.1 xx:0.2")
+        synth.parse_flite_segments("pau:0.1 xx:0.2")
     with pytest.raises(StageError, match="'Q!'"):
-        _demo_synth.parse_espeak_phonemes([(0, "Q!")], Fraction(100))
+        synth.parse_espeak_phonemes([(0, "Q!")], Fraction(100))
 
 
 def test_sphere_files_are_what_the_corpus_stage_reads():
     samples = np.array([0, 1, -1, 32767, -32768], np.int16)
     data = demo_corpus.sphere(samples)
-    wave = _audio.parse(data, "x")
+    wave = audio.parse(data, "x")
     assert (wave.container, wave.rate_hz, wave.num_samples) == ("sphere", 16000, 5)
-    assert (_audio.samples(data, wave) == samples).all()
+    assert (audio.samples(data, wave) == samples).all()
 
 
 def test_words_share_the_speech_between_the_edge_silences():
@@ -195,7 +198,7 @@ def fake_speech(name, speaker, text):
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    monkeypatch.setattr(_demo_synth, "speak", fake_speech)
+    monkeypatch.setattr(synth, "speak", fake_speech)
     return tmp_path
 
 
@@ -231,17 +234,17 @@ def test_failure_of_one_utterance_ends_the_stage(tree, monkeypatch):
     def fail(name, speaker, text):
         raise StageError(name + ": no")
 
-    monkeypatch.setattr(_demo_synth, "speak", fail)
+    monkeypatch.setattr(synth, "speak", fail)
     with pytest.raises(StageError, match="FAKS0_SA1: no"):
         demo_corpus.make(str(tree), demo_corpus.plan()[:1], 2)
     assert not [path for path in tree.rglob("*") if path.is_file()]
 
 
 def test_missing_synthesiser_is_named_with_the_utterance(monkeypatch):
-    monkeypatch.setitem(_demo_synth._ENVIRONMENT, "PATH", "/nonexistent")
+    monkeypatch.setitem(synth._ENVIRONMENT, "PATH", "/nonexistent")
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(StageError, match="FAKS0_SX1: cannot run flite") as raised:
-        _demo_synth.speak("FAKS0_SX1", speakers("dev")[0], "Hello.")
+        synth.speak("FAKS0_SX1", speakers("dev")[0], "Hello.")
     assert "synth image" in raised.value.hint
 
 
@@ -249,17 +252,17 @@ def test_synthesisers_own_words_are_in_the_error(monkeypatch, tmp_path):
     broken = tmp_path / "flite"
     broken.write_text("#!/bin/sh\necho no such voice >&2\nexit 5\n", encoding="ascii")
     broken.chmod(0o755)
-    monkeypatch.setitem(_demo_synth._ENVIRONMENT, "PATH", str(tmp_path) + ":/bin")
+    monkeypatch.setitem(synth._ENVIRONMENT, "PATH", str(tmp_path) + ":/bin")
     monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + os.environ["PATH"])
     with pytest.raises(StageError, match="FAKS0_SX1: the synthesiser failed: no such voice"):
-        _demo_synth.speak("FAKS0_SX1", speakers("dev")[0], "Hello.")
+        synth.speak("FAKS0_SX1", speakers("dev")[0], "Hello.")
 
 
 @needs_synthesisers
 @pytest.mark.parametrize("synthesiser", ["flite", "espeak"])
 def test_the_same_speech_twice_has_the_same_bytes(synthesiser):
     speaker = next(speaker for speaker in SPEAKERS if speaker.synthesiser == synthesiser)
-    first, second = (_demo_synth.speak("X_SX1", speaker, "A quiet otter measured the bridge.") for _ in range(2))
+    first, second = (synth.speak("X_SX1", speaker, "A quiet otter measured the bridge.") for _ in range(2))
     assert first.samples.tobytes() == second.samples.tobytes() and first.segments == second.segments
     assert first.segments[0][2] == first.segments[-1][2] == "h#"
     assert 8000 < np.abs(first.samples.astype(int)).max() < 13000

@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from stages import _architecture as architecture
-from stages import _demo_data, _demo_recipe
-from stages._stage import StageError
+from stages.demo import data as training_data
+from stages.demo import recipe
+from stages.shared import architecture
+from stages.shared.stage import StageError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @given(st.integers(1, 5000))
 def test_learning_rate_rises_to_its_peak_and_falls_to_almost_nothing(num_steps):
-    rates = [_demo_recipe.learning_rate(step, num_steps, 0.5) for step in range(num_steps)]
+    rates = [recipe.learning_rate(step, num_steps, 0.5) for step in range(num_steps)]
     peak = rates.index(max(rates))
     assert max(rates) == pytest.approx(0.5)
     assert rates[:peak] == sorted(rates[:peak]) and rates[peak:] == sorted(rates[peak:], reverse=True)
@@ -27,14 +28,14 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_almost_nothing(num_steps):
 
 
 def test_alignment_helps_for_two_fifths_of_the_training():
-    weights = [_demo_recipe.alignment_weight(step, 100) for step in (0, 20, 40, 99)]
+    weights = [recipe.alignment_weight(step, 100) for step in (0, 20, 40, 99)]
     assert weights == pytest.approx([1.0, 0.5, 0.0, 0.0])
 
 
 @given(st.lists(st.integers(1, 195), min_size=1, max_size=80), st.integers(1, 20), st.integers(0, 9))
 def test_every_utterance_is_in_one_batch_that_fits_the_model(halves, batch_size, epoch):
     lengths = [2 * half for half in halves]
-    batches = _demo_recipe.epoch_batches(lengths, batch_size, 7, epoch)
+    batches = recipe.epoch_batches(lengths, batch_size, 7, epoch)
     assert sorted(index for indices, _ in batches for index in indices) == list(range(len(lengths)))
     for indices, extra in batches:
         assert len(indices) <= batch_size
@@ -44,7 +45,7 @@ def test_every_utterance_is_in_one_batch_that_fits_the_model(halves, batch_size,
 
 def test_epochs_differ_and_repeat():
     def plan(epoch):
-        return [list(indices) for indices, _ in _demo_recipe.epoch_batches(range(100, 200, 2), 8, 1, epoch)]
+        return [list(indices) for indices, _ in recipe.epoch_batches(range(100, 200, 2), 8, 1, epoch)]
 
     assert plan(0) == plan(0)
     assert plan(0) != plan(1)
@@ -52,13 +53,13 @@ def test_epochs_differ_and_repeat():
 
 def test_frames_know_the_phone_at_their_middle():
     # Output frame 0 stands for feature frames 0 to 2: its middle is at sample 160 + 200.
-    assert list(_demo_data.frame_classes([360, 1001, 1640], [5, 6, 7], 4)) == [6, 6, 7, 7]
-    assert list(_demo_data.frame_classes([361, 1000, 1641], [5, 6, 7], 4)) == [5, 7, 7, 7]
+    assert list(training_data.frame_classes([360, 1001, 1640], [5, 6, 7], 4)) == [6, 6, 7, 7]
+    assert list(training_data.frame_classes([361, 1000, 1641], [5, 6, 7], 4)) == [5, 7, 7, 7]
 
 
 @given(st.lists(st.integers(0, 5)), st.lists(st.integers(0, 5)))
 def test_edit_distance_is_rapidfuzzs(reference, hypothesis):
-    assert _demo_data.edit_distance(reference, hypothesis) == Levenshtein.distance(reference, hypothesis)
+    assert training_data.edit_distance(reference, hypothesis) == Levenshtein.distance(reference, hypothesis)
 
 
 # Reading
@@ -108,12 +109,12 @@ def test_an_utterance_that_the_model_cannot_take_is_refused_by_name(tree):
 def test_units_of_another_size_are_refused(tree):
     (tree.corpus / "units").write_text("aa\nb\n", encoding="ascii")
     with pytest.raises(StageError, match="2 phones, the model has 39"):
-        _demo_data.read_units(str(tree.corpus))
+        training_data.read_units(str(tree.corpus))
 
 
 def test_rows_are_padded_with_zeros(tree):
     examples = tree.write({"A_1": (40, ["p0"])}).read()
-    batch = _demo_data.padded(examples, 390)
+    batch = training_data.padded(examples, 390)
     assert batch.shape == (1, 390, 243) and batch.dtype == np.float32
     assert (batch[0, :20] == examples[0].rows).all() and not batch[0, 20:].any()
 

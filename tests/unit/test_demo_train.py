@@ -5,12 +5,14 @@ import json
 import pytest
 from _demo_cases import Tree
 
-from stages._stage import StageError
+from stages.shared.stage import StageError
 
 torch = pytest.importorskip("torch")
 
-from stages import _checkpoint, _demo_checkpoint, demo_train  # noqa: E402 - they need PyTorch
-from stages._model import build_model  # noqa: E402
+from stages import demo_train
+from stages.demo import checkpoint as demo_checkpoint
+from stages.model import checkpoint as checkpoints
+from stages.model.model import build_model
 
 UTTERANCES = {f"A_{number}": (30 + number, ["p0", "p1", f"p{number}"]) for number in range(2, 7)}
 
@@ -59,7 +61,7 @@ def whole(inputs, tmp_path_factory):
 def test_checkpoint_is_small_and_passes_the_strict_reader(whole):
     path = whole.out / "checkpoint.pth"
     assert path.stat().st_size <= 36000000
-    assert _checkpoint.load_model(str(path)).training is False
+    assert checkpoints.load_model(str(path)).training is False
 
 
 def test_checkpoint_has_the_references_entries_in_plain_types(whole):
@@ -82,15 +84,15 @@ def test_summary_counts_edits_of_the_stored_weights(whole):
 def test_same_weights_make_the_same_bytes():
     def content():
         torch.manual_seed(1)
-        return _demo_checkpoint.checkpoint_bytes(_demo_checkpoint.rounded(build_model().state_dict()), 0.2)
+        return demo_checkpoint.checkpoint_bytes(demo_checkpoint.rounded(build_model().state_dict()), 0.2)
 
     assert content() == content()
 
 
 def test_every_weight_is_read_back_as_it_was(tmp_path):
     torch.manual_seed(1)
-    weights = _demo_checkpoint.rounded(build_model().state_dict())
-    _demo_checkpoint.write_checkpoint(str(tmp_path / "x.pth"), weights, 0.2)
+    weights = demo_checkpoint.rounded(build_model().state_dict())
+    demo_checkpoint.write_checkpoint(str(tmp_path / "x.pth"), weights, 0.2)
     found = torch.load(str(tmp_path / "x.pth"))["state_dict"]
     assert list(found) == list(weights)
     for name, value in weights.items():
@@ -155,7 +157,7 @@ def test_weight_beyond_float16_is_refused_by_name():
     state = build_model().state_dict()
     state["fc.1.weight"][0, 0] = 1e6
     with pytest.raises(StageError, match=r"fc\.1\.weight does not fit"):
-        _demo_checkpoint.rounded(state)
+        demo_checkpoint.rounded(state)
 
 
 def test_alignment_counts_only_frames_of_speech(inputs):

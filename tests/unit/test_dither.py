@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from stages import _dither
+from stages.speech import dither
 
 FIRST_OF_GLIBC = [1804289383, 846930886, 1681692777, 1714636915, 1957747793]
 
@@ -35,11 +35,11 @@ def plain_noise(seed, num_samples, draw_order):
 
 
 def test_seeds_are_glibcs_rand_from_seed_1_plus_kaldis_offset():
-    assert _dither.SeedStream().take(5).tolist() == [value + 27437 for value in FIRST_OF_GLIBC]
+    assert dither.SeedStream().take(5).tolist() == [value + 27437 for value in FIRST_OF_GLIBC]
 
 
 def test_seeds_do_not_depend_on_how_many_are_taken_at_once():
-    stream, other = _dither.SeedStream(), _dither.SeedStream()
+    stream, other = dither.SeedStream(), dither.SeedStream()
     parts = np.concatenate([stream.take(count) for count in (0, 1, 2, 29, 31, 100, 0, 837, 40000, 70000)])
     assert parts.dtype == np.uint32
     np.testing.assert_array_equal(parts, other.take(111000))
@@ -52,38 +52,38 @@ def test_rand_and_rand_r_of_this_machines_glibc_agree():
     except (OSError, AttributeError):
         pytest.skip("no glibc here")
     libc.srand(1)
-    assert [libc.rand() + 27437 for _ in range(70000)] == _dither.SeedStream().take(70000).tolist()
+    assert [libc.rand() + 27437 for _ in range(70000)] == dither.SeedStream().take(70000).tolist()
     state, ours = ctypes.c_uint(12345), 12345
     for _ in range(1000):
         expected, ours = plain_rand_r(ours)
         assert libc.rand_r(ctypes.byref(state)) == expected
 
 
-@pytest.mark.parametrize("draw_order", _dither.DRAW_ORDERS)
+@pytest.mark.parametrize("draw_order", dither.DRAW_ORDERS)
 def test_noise_is_what_kaldi_draws_sample_by_sample(draw_order):
     seeds = np.array([0, 1, 1804316820, 2147511084], np.uint32)
-    drawn = _dither.Noise(50, draw_order).draw(seeds)
+    drawn = dither.Noise(50, draw_order).draw(seeds)
     assert drawn.dtype == np.float32
     expected = np.stack([plain_noise(int(seed), 50, draw_order) for seed in seeds])
     np.testing.assert_allclose(drawn, expected, rtol=0, atol=5e-7)
 
 
 def test_noise_does_not_depend_on_how_frames_are_grouped():
-    noise, seeds = _dither.Noise(400), _dither.SeedStream().take(75)
+    noise, seeds = dither.Noise(400), dither.SeedStream().take(75)
     one_by_one = np.concatenate([noise.draw(seeds[index : index + 1]) for index in range(75)])
     np.testing.assert_array_equal(noise.draw(seeds), one_by_one)
     assert noise.draw(seeds[:0]).shape == (0, 400)
 
 
 def test_noise_is_of_zero_mean_and_unit_variance():
-    drawn = _dither.Noise(400).draw(_dither.SeedStream().take(500))
+    drawn = dither.Noise(400).draw(dither.SeedStream().take(500))
     assert abs(drawn.mean()) < 0.01
     assert abs(drawn.std() - 1) < 0.01
 
 
 def test_unknown_draw_order_is_an_error():
     with pytest.raises(ValueError, match="neither"):
-        _dither.Noise(400, "neither")
+        dither.Noise(400, "neither")
 
 
 def uniforms_that_can_occur(every):
@@ -98,12 +98,12 @@ def test_the_cosine_rounds_to_the_c_librarys_for_the_angles_that_can_occur():
     angles = (2 * np.pi * uniforms_that_can_occur(every=97).astype(np.float64)).astype(np.float32).astype(np.float64)
     expected = np.cos(angles).astype(np.float32)
     ours = np.empty_like(angles)
-    _dither.cosine_of_turn(angles, np.empty_like(angles), ours)
+    dither.cosine_of_turn(angles, np.empty_like(angles), ours)
     np.testing.assert_array_equal(ours.astype(np.float32), expected)
 
 
 def test_noise_drawn_in_used_arrays_is_the_same():
-    noise, seeds = _dither.Noise(400), _dither.SeedStream().take(50)
+    noise, seeds = dither.Noise(400), dither.SeedStream().take(50)
     work, drawn = noise.work(32), np.full((50, 400), np.nan, np.float32)
     for start, stop in ((0, 32), (32, 50)):
         noise.draw_into(drawn[start:stop], seeds[start:stop], work)
@@ -112,28 +112,29 @@ def test_noise_drawn_in_used_arrays_is_the_same():
 
 def test_the_compiled_kernel_draws_the_arrays_bytes():
     pytest.importorskip("llvmlite")
-    seeds = _dither.SeedStream().take(3000)
-    for order in _dither.DRAW_ORDERS:
-        arrays, kernel = (_dither.Noise(400, order, compiled=compiled) for compiled in (False, True))
+    seeds = dither.SeedStream().take(3000)
+    for order in dither.DRAW_ORDERS:
+        arrays, kernel = (dither.Noise(400, order, compiled=compiled) for compiled in (False, True))
         assert kernel._kernel is not None
         assert np.array_equal(arrays.draw(seeds).view(np.uint32), kernel.draw(seeds).view(np.uint32))
 
 
 def test_the_kernels_logarithm_rounds_to_numpys_for_the_uniforms_that_can_occur():
     pytest.importorskip("llvmlite")
-    from stages import _dither_kernel, _llvm
+    from stages.compiled import llvm
+    from stages.speech import dither_kernel
 
-    text = _dither_kernel._Text()
+    text = dither_kernel._Text()
     text.add(
         "define void @logs(ptr %x, ptr %y, i64 %n) {\nentry:\n  br label %l\nl:\n  %i = phi i64 [0, %entry], [%in, %l]"
     )
     source = text.value("getelementptr float, ptr %x, i64 %i")
     values = text.cast("fpext", text.value(f"load <16 x float>, ptr {source}, align 4"), "float", "double")
-    result = text.cast("fptrunc", _dither_kernel._logarithm(text, values), "double", "float")
+    result = text.cast("fptrunc", dither_kernel._logarithm(text, values), "double", "float")
     target = text.value("getelementptr float, ptr %y, i64 %i")
     text.add(f"  store <16 x float> {result}, ptr {target}, align 4\n  %in = add i64 %i, 16")
     text.add("  %m = icmp ult i64 %in, %n\n  br i1 %m, label %l, label %e\ne:\n  ret void\n}")
-    library = _llvm.Library("\n".join(text.lines), _llvm.host_features(), {"logs": "ppn"})
+    library = llvm.Library("\n".join(text.lines), llvm.host_features(), {"logs": "ppn"})
     uniforms = uniforms_that_can_occur(37).astype(np.float32)
     uniforms = np.ascontiguousarray(uniforms[: len(uniforms) // 16 * 16])
     found = np.empty_like(uniforms)
@@ -143,10 +144,10 @@ def test_the_kernels_logarithm_rounds_to_numpys_for_the_uniforms_that_can_occur(
 
 def test_a_processor_with_shorter_vectors_draws_the_same_bytes(monkeypatch):
     pytest.importorskip("llvmlite")
-    from stages import _llvm
+    from stages.compiled import llvm
 
-    seeds = _dither.SeedStream().take(50)
-    expected = _dither.Noise(400).draw(seeds)
-    features = {name: has and "avx" not in name and name != "fma" for name, has in _llvm.host_features().items()}
-    monkeypatch.setattr(_llvm, "host_features", lambda: features)
-    assert np.array_equal(_dither.Noise(400).draw(seeds), expected)
+    seeds = dither.SeedStream().take(50)
+    expected = dither.Noise(400).draw(seeds)
+    features = {name: has and "avx" not in name and name != "fma" for name, has in llvm.host_features().items()}
+    monkeypatch.setattr(llvm, "host_features", lambda: features)
+    assert np.array_equal(dither.Noise(400).draw(seeds), expected)

@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from _model_cases import golden_weights  # noqa: E402
+from _model_cases import golden_weights
 
-from stages import export  # noqa: E402
+from stages import export
 
 pytestmark = pytest.mark.skipif(
     not torch.__version__.startswith("1.8."), reason="the guide's exporter is that of PyTorch 1.8"

@@ -23,8 +23,11 @@ from _speech_cases import (
     write_zip,
 )
 
-from stages import _dither, _fbank, _fbank_direct, _fbank_portable, _kaldi_io, corpus, features
-from stages._stage import StageError
+from stages import corpus, features
+from stages.formats import kaldi_io
+from stages.shared.stage import StageError
+from stages.speech import dither, fbank, fbank_direct, portable
+from stages.speech.files import CMVN
 
 pytest.importorskip("kaldi_native_fbank")
 
@@ -49,7 +52,7 @@ def golden_features(tmp_path_factory):
 
 def deviations(ours, golden):
     """(max, mean) absolute difference of two archives, which must hold the same utterances in the same order."""
-    ours, golden = list(_kaldi_io.read_archive(str(ours))), list(_kaldi_io.read_archive(str(golden)))
+    ours, golden = list(kaldi_io.read_archive(str(ours))), list(kaldi_io.read_archive(str(golden)))
     assert [key for key, _ in ours] == [key for key, _ in golden]
     differences = np.concatenate([np.abs(a - b).ravel() for (_, a), (_, b) in zip(ours, golden)])
     return differences.max(), differences.mean(dtype=np.float64)
@@ -70,24 +73,24 @@ def test_bounds_notice_another_draw_order(tmp_path):
 
 
 def test_statistics_equal_kaldis(golden_features):
-    ours = _kaldi_io.read_text_matrix(str(golden_features / features.CMVN))
-    golden = _kaldi_io.read_text_matrix(str(GOLDEN / "data" / features.CMVN))
+    ours = kaldi_io.read_text_matrix(str(golden_features / CMVN))
+    golden = kaldi_io.read_text_matrix(str(GOLDEN / "data" / CMVN))
     np.testing.assert_allclose(ours, golden, rtol=1e-5)
     assert ours.shape == (2, 82)
 
 
 def test_statistics_of_kaldis_matrix_are_written_as_kaldi_writes_them(tmp_path):
-    golden = GOLDEN / "data" / features.CMVN
+    golden = GOLDEN / "data" / CMVN
     with open(tmp_path / "again", "w") as stream:
-        _kaldi_io.write_text_matrix(stream, _kaldi_io.read_text_matrix(str(golden)).astype(np.float32))
+        kaldi_io.write_text_matrix(stream, kaldi_io.read_text_matrix(str(golden)).astype(np.float32))
     assert (tmp_path / "again").read_bytes() == golden.read_bytes()
 
 
 def test_kaldis_matrices_are_written_as_kaldi_writes_them(tmp_path):
     golden = GOLDEN / "data" / "dev" / "fbank.ark"
     with open(tmp_path / "again", "wb") as stream:
-        for key, matrix in _kaldi_io.read_archive(str(golden)):
-            _kaldi_io.write_matrix(stream, key, matrix)
+        for key, matrix in kaldi_io.read_archive(str(golden)):
+            kaldi_io.write_matrix(stream, key, matrix)
     assert (tmp_path / "again").read_bytes() == golden.read_bytes()
 
 
@@ -96,7 +99,7 @@ def test_index_leads_kaldiio_to_every_matrix(golden_features, monkeypatch):
     monkeypatch.chdir(golden_features)
     for split in SPLITS:
         by_index = kaldiio.load_scp(f"{split}/fbank.scp")
-        in_order = list(_kaldi_io.read_archive(f"{split}/fbank.ark"))
+        in_order = list(kaldi_io.read_archive(f"{split}/fbank.ark"))
         assert list(by_index) == [key for key, _ in in_order]
         for key, matrix in in_order:
             np.testing.assert_array_equal(by_index[key], matrix)
@@ -117,7 +120,7 @@ def test_features_do_not_depend_on_the_number_of_processors(golden_features, tmp
 
 @pytest.mark.parametrize("frames", [1, 300, 10**6])
 def test_features_do_not_depend_on_how_utterances_are_shared_out(golden_features, tmp_path, monkeypatch, frames):
-    monkeypatch.setattr(_fbank_portable, "_CHUNK_FRAMES", frames)
+    monkeypatch.setattr(portable, "_CHUNK_FRAMES", frames)
     assert content(run_features(tmp_path, GOLDEN / "TIMIT")) == content(golden_features)
 
 
@@ -129,30 +132,30 @@ def test_features_are_the_same_from_a_zip_as_from_a_folder(golden_features, tmp_
 
 
 def test_samples_go_directly_into_the_version_that_is_locked_and_through_python_into_others(monkeypatch):
-    options = _fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
-    samples, seeds = noise(400 + 99 * 160), _dither.SeedStream().take(100)
-    direct = _fbank.FilterBank(options, _dither.U1_FIRST)
-    monkeypatch.setattr(_fbank_direct, "_KNOWN_VERSION", "none")
-    other = _fbank.FilterBank(options, _dither.U1_FIRST)
-    assert direct._accept.func is _fbank_direct._directly
-    assert other._accept.func is _fbank_direct._through_python
+    options = fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
+    samples, seeds = noise(400 + 99 * 160), dither.SeedStream().take(100)
+    direct = fbank.FilterBank(options, dither.U1_FIRST)
+    monkeypatch.setattr(fbank_direct, "_KNOWN_VERSION", "none")
+    other = fbank.FilterBank(options, dither.U1_FIRST)
+    assert direct._accept.func is fbank_direct._directly
+    assert other._accept.func is fbank_direct._through_python
     np.testing.assert_array_equal(direct.compute(samples, seeds), other.compute(samples, seeds))
 
 
 def test_an_extractor_is_left_before_its_counters_end(monkeypatch):
-    options = _fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
-    samples, seeds = noise(400 + 199 * 160), _dither.SeedStream().take(200)
-    whole = _fbank.FilterBank(options, _dither.U1_FIRST).compute(samples, seeds)
-    monkeypatch.setattr(_fbank, "_MOST_FRAMES", 70)
-    bank = _fbank.FilterBank(options, _dither.U1_FIRST)
+    options = fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
+    samples, seeds = noise(400 + 199 * 160), dither.SeedStream().take(200)
+    whole = fbank.FilterBank(options, dither.U1_FIRST).compute(samples, seeds)
+    monkeypatch.setattr(fbank, "_MOST_FRAMES", 70)
+    bank = fbank.FilterBank(options, dither.U1_FIRST)
     np.testing.assert_array_equal(bank.compute(samples, seeds), whole)
     assert bank._extractor.num_frames_ready <= 70
 
 
 def test_seeds_for_more_frames_than_the_samples_hold_are_an_error():
-    options = _fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
+    options = fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
     with pytest.raises(ValueError, match="do not hold 3 frames"):
-        _fbank.FilterBank(options, _dither.U1_FIRST).compute(noise(400 + 160), np.zeros(3, np.uint32))
+        fbank.FilterBank(options, dither.U1_FIRST).compute(noise(400 + 160), np.zeros(3, np.uint32))
 
 
 def test_container_and_byte_order_of_a_wave_do_not_matter(tmp_path):
@@ -164,7 +167,7 @@ def test_container_and_byte_order_of_a_wave_do_not_matter(tmp_path):
 
 
 def test_normalised_train_has_zero_mean_and_unit_variance(golden_features):
-    matrices = [matrix for _, matrix in _kaldi_io.read_archive(str(golden_features / "train" / "fbank.ark"))]
+    matrices = [matrix for _, matrix in kaldi_io.read_archive(str(golden_features / "train" / "fbank.ark"))]
     joined = np.concatenate(matrices).astype(np.float64)
     assert np.abs(joined.mean(axis=0)).max() < 1e-4
     assert np.abs(joined.var(axis=0) - 1).max() < 1e-4
@@ -184,7 +187,7 @@ def test_shortest_waves_have_their_whole_frames(tmp_path, num_samples):
 def test_digital_silence_has_finite_features(tmp_path):
     silent = sphere(np.zeros(8000, np.int16))
     out = run_features(tmp_path, write_folder(tmp_path / "timit", dict(small_corpus(), **{DEV + ".WAV": silent})))
-    ((_, matrix),) = _kaldi_io.read_archive(str(out / "dev" / "fbank.ark"))
+    ((_, matrix),) = kaldi_io.read_archive(str(out / "dev" / "fbank.ark"))
     assert np.isfinite(matrix).all()
 
 
@@ -218,26 +221,26 @@ def test_archive_with_a_changed_member_is_refused(tmp_path):
 
 
 def test_block_length_does_not_change_features(monkeypatch):
-    options = _fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
-    bank, seeds = _fbank.FilterBank(options, _dither.U1_FIRST), _dither.SeedStream().take(30)
+    options = fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
+    bank, seeds = fbank.FilterBank(options, dither.U1_FIRST), dither.SeedStream().take(30)
     whole = bank.compute(noise(400 + 29 * 160), seeds)
-    monkeypatch.setattr(_fbank, "BLOCK_FRAMES", 7)
+    monkeypatch.setattr(fbank, "BLOCK_FRAMES", 7)
     np.testing.assert_array_equal(bank.compute(noise(400 + 29 * 160), seeds), whole)
     assert whole.shape == (30, 81)
 
 
 def test_energy_stands_first_and_is_the_frames_own(tmp_path):
     (tmp_path / "fbank.conf").write_text("--dither=0\n--use-energy=true\n--num-mel-bins=80\n--window-type=hamming\n")
-    options = _fbank.read_options(str(tmp_path / "fbank.conf"))
+    options = fbank.read_options(str(tmp_path / "fbank.conf"))
     samples = noise(400)
-    computed = _fbank.FilterBank(options, _dither.U1_FIRST).compute(samples, np.zeros(1, np.uint32))
+    computed = fbank.FilterBank(options, dither.U1_FIRST).compute(samples, np.zeros(1, np.uint32))
     centred = samples - samples.mean(dtype=np.float64)
     assert computed[0, 0] == pytest.approx(np.log((centred**2).sum()), abs=1e-4)
 
 
 def test_options_left_out_have_kaldis_defaults(tmp_path):
     (tmp_path / "fbank.conf").write_text("# none\n--use-energy\n--num-mel-bins=40  # fewer\n")
-    options = _fbank.read_options(str(tmp_path / "fbank.conf"))
+    options = fbank.read_options(str(tmp_path / "fbank.conf"))
     assert (options["num-mel-bins"], options["use-energy"], options["window-type"]) == (40, True, "povey")
     assert options["dither"] == 1.0
 
@@ -246,4 +249,4 @@ def test_options_left_out_have_kaldis_defaults(tmp_path):
 def test_option_that_is_unknown_or_wrong_is_refused(tmp_path, line):
     (tmp_path / "fbank.conf").write_text(line + "\n")
     with pytest.raises(StageError, match=r"fbank\.conf"):
-        _fbank.read_options(str(tmp_path / "fbank.conf"))
+        fbank.read_options(str(tmp_path / "fbank.conf"))

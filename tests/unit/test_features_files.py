@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import _kaldi_io
-from stages._stage import StageError
+from stages.formats import kaldi_io
+from stages.shared.stage import StageError
 
 KEYS = st.text("ABCXYZ019_-", min_size=1, max_size=12)
 SHAPES = st.tuples(st.integers(0, 20), st.integers(1, 9))
@@ -23,14 +23,14 @@ def matrix_of(shape, seed):
 def test_archive_comes_back_as_it_was_written(tmp_path_factory, entries):
     path = tmp_path_factory.mktemp("ark") / "a.ark"
     with open(path, "wb") as stream:
-        offsets = [_kaldi_io.write_matrix(stream, key, matrix_of(shape, seed)) for key, shape, seed in entries]
-    back = list(_kaldi_io.read_archive(str(path)))
+        offsets = [kaldi_io.write_matrix(stream, key, matrix_of(shape, seed)) for key, shape, seed in entries]
+    back = list(kaldi_io.read_archive(str(path)))
     assert [key for key, _ in back] == [key for key, _, _ in entries]
     for (_, matrix), (_, shape, seed), offset in zip(back, entries, offsets):
         np.testing.assert_array_equal(matrix, matrix_of(shape, seed))
         with open(path, "rb") as stream:
             stream.seek(offset)
-            np.testing.assert_array_equal(_kaldi_io.read_matrix(stream, "x"), matrix)
+            np.testing.assert_array_equal(kaldi_io.read_matrix(stream, "x"), matrix)
 
 
 @settings(max_examples=60, deadline=None)
@@ -40,7 +40,7 @@ def test_kaldiio_reads_what_we_write(tmp_path_factory, entries):
     path = tmp_path_factory.mktemp("ark") / "a.ark"
     with open(path, "wb") as stream:
         for key, shape, seed in entries:
-            _kaldi_io.write_matrix(stream, key, matrix_of(shape, seed))
+            kaldi_io.write_matrix(stream, key, matrix_of(shape, seed))
     back = list(kaldiio.load_ark(str(path)))
     assert [key for key, _ in back] == [key for key, _, _ in entries]
     for (_, matrix), (_, shape, seed) in zip(back, entries):
@@ -51,15 +51,15 @@ def test_kaldiio_reads_what_we_write(tmp_path_factory, entries):
 @given(st.integers(0, 200))
 def test_archive_cut_short_is_refused(tmp_path_factory, length):
     stream = io.BytesIO()
-    _kaldi_io.write_matrix(stream, "KEY", matrix_of((5, 9), 0))
+    kaldi_io.write_matrix(stream, "KEY", matrix_of((5, 9), 0))
     path = tmp_path_factory.mktemp("ark") / "a.ark"
     path.write_bytes(stream.getvalue()[:length])
     whole = length >= len(stream.getvalue())
     if length == 0 or whole:
-        assert len(list(_kaldi_io.read_archive(str(path)))) == (1 if whole else 0)
+        assert len(list(kaldi_io.read_archive(str(path)))) == (1 if whole else 0)
     else:
         with pytest.raises(StageError, match=r"a\.ark"):
-            list(_kaldi_io.read_archive(str(path)))
+            list(kaldi_io.read_archive(str(path)))
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ def test_archive_cut_short_is_refused(tmp_path_factory, length):
 def test_archive_of_another_kind_or_of_absurd_size_is_refused(tmp_path, data):
     (tmp_path / "a.ark").write_bytes(data)
     with pytest.raises(StageError, match=r"a\.ark"):
-        list(_kaldi_io.read_archive(str(tmp_path / "a.ark")))
+        list(kaldi_io.read_archive(str(tmp_path / "a.ark")))
 
 
 @pytest.mark.parametrize("text", ["", "1 2\n", " [\n  1 2 \n  3 ]\n", " [\n  1 x ]\n", " [ ]\n"])
 def test_broken_text_matrix_is_refused(tmp_path, text):
     (tmp_path / "m.txt").write_text(text)
     with pytest.raises(StageError, match=r"m\.txt"):
-        _kaldi_io.read_text_matrix(str(tmp_path / "m.txt"))
+        kaldi_io.read_text_matrix(str(tmp_path / "m.txt"))
 
 
 def test_text_matrix_has_seven_significant_digits(tmp_path):
     with open(tmp_path / "m.txt", "w") as stream:
-        _kaldi_io.write_text_matrix(stream, np.array([[123456792.0, 0.1, 1e-10], [2.0, 0.0, -3.25]], np.float32))
+        kaldi_io.write_text_matrix(stream, np.array([[123456792.0, 0.1, 1e-10], [2.0, 0.0, -3.25]], np.float32))
     assert (tmp_path / "m.txt").read_text() == " [\n  1.234568e+08 0.1 1e-10 \n  2 0 -3.25 ]\n"

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from _speech_cases import CONF, ROOT, SPLITS, run_stage, small_corpus, write_folder
 
-from stages import _fbank_kaldi, _kaldi_io, corpus, features
-from stages._stage import StageError
+from stages import corpus, features
+from stages.formats import kaldi_io
+from stages.shared.stage import StageError
+from stages.speech import kaldi as kaldi_fbank
 
 pytest.importorskip("kaldi_native_fbank")
 
@@ -18,7 +20,7 @@ PROGRAM = """#!{python}
 import shutil, struct, sys
 sys.path.insert(0, {root!r})
 import numpy
-from stages import _kaldi_io
+from stages.formats import kaldi_io
 args = [word for word in sys.argv[1:] if not word.startswith("--")]
 
 def waves():
@@ -37,12 +39,12 @@ def write(specifier, items):
     kind, _, names = specifier.partition(":")
     ark, _, scp = names.partition(",")
     with open(ark, "wb") as stream:
-        lines = [f"{{key}} {{ark}}:{{_kaldi_io.write_matrix(stream, key, matrix)}}\\n" for key, matrix in items]
+        lines = [f"{{key}} {{ark}}:{{kaldi_io.write_matrix(stream, key, matrix)}}\\n" for key, matrix in items]
     if scp:
         open(scp, "w").writelines(lines)
 
 def archive(specifier):
-    return list(_kaldi_io.read_archive(specifier.partition(":")[2]))
+    return list(kaldi_io.read_archive(specifier.partition(":")[2]))
 
 def frames(samples):
     return numpy.full((1 + (len(samples) - 400) // 160, 81), samples[0], numpy.float32)
@@ -51,7 +53,7 @@ def frames(samples):
 """
 GOOD = {
     "compute-fbank-feats": "write(args[1], [(key, frames(samples)) for key, samples in waves()])",
-    "compute-cmvn-stats": "_kaldi_io.write_text_matrix(open(args[1], 'w'), numpy.ones((2, 82), 'f4'))",
+    "compute-cmvn-stats": "kaldi_io.write_text_matrix(open(args[1], 'w'), numpy.ones((2, 82), 'f4'))",
     "apply-cmvn": "write(args[2], [(key, matrix + 1) for key, matrix in archive(args[1])])",
     "copy-feats": "write(args[1], archive(args[0]))",
 }
@@ -87,7 +89,7 @@ def test_the_programs_results_become_the_stages(kaldi, tmp_path):
     out = make(tmp_path)
     for split in SPLITS:
         index = (out / split / "fbank.scp").read_text().splitlines()
-        archive = list(_kaldi_io.read_archive(str(out / split / "fbank.ark")))
+        archive = list(kaldi_io.read_archive(str(out / split / "fbank.ark")))
         assert [line.split()[0] for line in index] == [key for key, _ in archive]
         assert all(line.split()[1].startswith(f"{split}/fbank.ark:") for line in index)
         assert sorted(path.name for path in (out / split).iterdir()) == ["fbank.ark", "fbank.scp"]
@@ -124,7 +126,7 @@ def test_features_that_are_not_finite_are_noticed(kaldi, tmp_path):
 def test_an_image_without_the_programs_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StageError, match="compute-fbank-feats"):
-        _fbank_kaldi.check_programs()
+        kaldi_fbank.check_programs()
 
 
 def test_the_draw_order_cannot_be_chosen_for_compiled_programs(kaldi, tmp_path):
@@ -138,12 +140,12 @@ def test_a_split_without_utterances_has_empty_files(kaldi, tmp_path):
     out, obs = tmp_path / "o", tmp_path / "b"
     (out / "dev").mkdir(parents=True)
     obs.mkdir()
-    made = _fbank_kaldi.KaldiFeatures(str(out), str(obs), "fbank.conf", {})
+    made = kaldi_fbank.KaldiFeatures(str(out), str(obs), "fbank.conf", {})
     assert made.empty("dev") == 0
     assert [path.read_bytes() for path in sorted((out / "dev").iterdir())] == [b"", b""]
 
 
 def test_waves_go_in_as_plain_riff():
-    data = _fbank_kaldi.riff(np.array([1, -2], np.int16), 16000)
+    data = kaldi_fbank.riff(np.array([1, -2], np.int16), 16000)
     assert data[:4] == b"RIFF" and data[8:16] == b"WAVEfmt " and data[36:40] == b"data"
     assert data[44:] == b"\x01\x00\xfe\xff"

@@ -12,8 +12,10 @@ pytest.importorskip("llvmlite")
 
 from _model_cases import golden_weights, parity, write_batches, write_converted
 
-from stages import _network, _runtime_arguments, infer, measure
-from stages._stage import StageError
+from stages import infer, measure
+from stages.model import network
+from stages.shared import runtime_arguments
+from stages.shared.stage import StageError
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_outputs_do_not_change_with_the_number_of_cores(case, monkeypatch):
     first = {path.name: path.read_bytes() for path in (folder / "out").rglob("*.npy")}
     shutil.rmtree(str(folder / "out"))
     (folder / "out").mkdir()
-    monkeypatch.setattr(_network, "available_threads", lambda: 5)
+    monkeypatch.setattr(network, "available_threads", lambda: 5)
     _infer(folder)
     assert {path.name: path.read_bytes() for path in (folder / "out").rglob("*.npy")} == first
 
@@ -116,7 +118,7 @@ def test_measure_writes_times_as_observations_only(case):
     result = json.loads((folder / "obs" / "measure.json").read_text())
     assert (result["loop"], len(result["times_ms"])) == (7, 7)
     assert result["throughput_utterances_per_s"] == pytest.approx(1000 * 2 / np.mean(result["times_ms"]))
-    assert result["threads"] == _runtime_arguments.available_threads()
+    assert result["threads"] == runtime_arguments.available_threads()
     summary = (folder / "out" / "summary.json").read_text()
     assert 'ms"' not in summary
     assert json.loads(summary)["loop"] == 7

@@ -11,8 +11,9 @@ from repro.base import user_lock
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.files import sha256_bytes
 from repro.base.paths import Paths
+from repro.fetching.archives import fetch_source
 from repro.graph.digests import StatCache
-from repro.images.archives import fetch_source, load_sources
+from repro.locks.archives import load_sources
 from repro.run import inputs
 
 ROOT = Path(__file__).resolve().parents[2]

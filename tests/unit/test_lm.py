@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import _arpa, lm
-from stages._stage import StageError
+from stages import lm
+from stages.formats import arpa
+from stages.shared.stage import StageError
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"
@@ -23,21 +24,21 @@ def train_labels():
 
 
 def test_estimate_equals_irstlm_to_its_printed_digits():
-    ours, theirs = lm.estimate(train_labels()), _arpa.read(str(IRSTLM))
+    ours, theirs = lm.estimate(train_labels()), arpa.read(str(IRSTLM))
     assert set(ours.unigrams) == set(theirs.unigrams)
     assert set(ours.bigrams) == set(theirs.bigrams)
     for word, (logp, backoff) in theirs.unigrams.items():
         assert ours.unigrams[word][0] == pytest.approx(logp, abs=1e-5)
-        if word != _arpa.END:  # IRSTLM counts what follows a sentence's end; no decoder asks for it
+        if word != arpa.END:  # IRSTLM counts what follows a sentence's end; no decoder asks for it
             assert ours.unigrams[word][1] == pytest.approx(backoff, abs=1e-5)
     for pair, logp in theirs.bigrams.items():
         assert ours.bigrams[pair] == pytest.approx(logp, abs=1e-5)
 
 
 def test_golden_model_is_another_smoothing_of_the_same_counts():
-    golden, ours = _arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")), lm.estimate(train_labels())
+    golden, ours = arpa.read(str(GOLDEN / "score/lm_phone_bg.arpa")), lm.estimate(train_labels())
     assert set(golden.unigrams) == set(ours.unigrams)
-    assert set(golden.bigrams) == set(ours.bigrams) - {(_arpa.START, _arpa.START)}
+    assert set(golden.bigrams) == set(ours.bigrams) - {(arpa.START, arpa.START)}
     # Absolute discounting by 0.5, which Witten-Bell is not: 'aa' is followed by 'r' 11 times of 24, 7 kinds follow.
     expected = 10.5 / 24 + 7 * 0.5 / 24 * 10 ** golden.unigrams["r"][0]
     assert 10 ** golden.bigrams["aa", "r"] == pytest.approx(expected, rel=1e-5)
@@ -65,8 +66,8 @@ def test_stage_writes_the_same_bytes_whatever_the_order_of_the_hashes(tmp_path):
 
 def test_written_model_reads_back(tmp_path):
     model = lm.estimate(train_labels())
-    _arpa.write(str(tmp_path / "m"), model)
-    back = _arpa.read(str(tmp_path / "m"))
+    arpa.write(str(tmp_path / "m"), model)
+    back = arpa.read(str(tmp_path / "m"))
     assert back.bigrams == pytest.approx(model.bigrams, abs=1e-6)
     assert back.missing(["aa"]) == [] and back.missing(["xx"]) == ["xx"]
 
@@ -89,19 +90,19 @@ def test_stage_refuses_labels_without_a_phone(tmp_path):
 
 
 def test_unseen_pair_backs_off():
-    model = _arpa.Bigram({"a": (-1.0, -0.25), "b": (-0.5, 0.0), "<unk>": (-2.0, 0.0)}, {("b", "a"): -0.125})
+    model = arpa.Bigram({"a": (-1.0, -0.25), "b": (-0.5, 0.0), "<unk>": (-2.0, 0.0)}, {("b", "a"): -0.125})
     assert model.log10("b", "a") == -0.125
     assert model.log10("a", "b") == -0.75
     assert model.log10("a", "lacking") == -2.25
 
 
 def test_symbol_lacking_in_a_model_without_unk_is_as_rare_as_the_rarest():
-    model = _arpa.Bigram({"<s>": (-99.0, 0.0), "a": (-1.0, 0.0), "b": (-3.0, 0.0)}, {})
+    model = arpa.Bigram({"<s>": (-99.0, 0.0), "a": (-1.0, 0.0), "b": (-3.0, 0.0)}, {})
     assert model.log10("a", "lacking") == -3.0
 
 
 def test_tables_are_natural_logarithms_times_the_weight():
-    model = _arpa.Bigram({"<s>": (-99.0, -1.0), "</s>": (-2.0, 0.0), "a": (-1.0, 0.0), "<unk>": (-3.0, 0.0)}, {})
+    model = arpa.Bigram({"<s>": (-99.0, -1.0), "</s>": (-2.0, 0.0), "a": (-1.0, 0.0), "<unk>": (-3.0, 0.0)}, {})
     following, ending = model.tables(["a"], 0.5)
     assert following[0] == pytest.approx([0, -4 * math.log(10) / 2, -2 * math.log(10) / 2])
     assert ending == pytest.approx([-3 * math.log(10) / 2, -math.log(10), -math.log(10)])
@@ -123,7 +124,7 @@ GOOD = "\\data\\\nngram 1=2\nngram 2=1\n\n\\1-grams:\n-1 a -0.5\n-1 b\n\n\\2-gra
 def test_broken_model_is_refused_by_file_and_line(tmp_path, old, new, message):
     path = tmp_path / "m.arpa"
     path.write_text(GOOD)
-    assert _arpa.read(str(path)).log10("b", "a") == -1.0
+    assert arpa.read(str(path)).log10("b", "a") == -1.0
     path.write_text(GOOD.replace(old, new))
     with pytest.raises(StageError, match=message):
-        _arpa.read(str(path))
+        arpa.read(str(path))

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from stages import measure
-from stages._stage import Progress
+from stages.shared.stage import Progress
 
 
 def test_throughput_and_percentiles_follow_the_formula():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from _model_cases import golden_shapes, golden_weights, parity
 
-from stages import _architecture as architecture
+from stages.shared import architecture
 
 PARITY = 2e-5
 
@@ -29,7 +29,7 @@ def torch():
 
 @pytest.fixture(scope="module")
 def golden_model(torch):
-    from stages._model import build_model
+    from stages.model.model import build_model
 
     model = build_model()
     weights = {name: torch.from_numpy(array) for name, array in golden_weights().items()}
@@ -43,7 +43,7 @@ def _run(torch, model, rows):
 
 
 def test_module_has_the_state_dict_in_the_declared_order(torch):
-    from stages._model import build_model
+    from stages.model.model import build_model
 
     state = build_model().state_dict()
     assert [(name, tuple(value.shape)) for name, value in state.items()] == list(
@@ -80,7 +80,7 @@ def test_other_lengths_give_half_the_rows_rounded_up(torch, golden_model, rows, 
 
 
 def test_dropout_acts_while_training_only(torch):
-    from stages._model import build_model
+    from stages.model.model import build_model
 
     torch.manual_seed(1)
     model = build_model(dropout=0.5)

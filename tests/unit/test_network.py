@@ -8,12 +8,15 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("llvmlite")
 
-from _model_cases import golden_weights, parity, write_converted  # noqa: E402
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from _model_cases import golden_weights, parity, write_converted
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from stages import _amx, _llvm, _network, _precision  # noqa: E402
-from stages._stage import StageError  # noqa: E402
+from stages.compiled import llvm
+from stages.model import network as model_network
+from stages.model import precision
+from stages.model.kernels import amx as amx_kernels
+from stages.shared.stage import StageError
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +28,11 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network(path):
-    return _network.Network(path)
+    return model_network.Network(path)
 
 
 def _without(*parts):
-    features = _llvm.host_features()
+    features = llvm.host_features()
     return {name: has and not any(part in name for part in parts) for name, has in features.items()}
 
 
@@ -41,13 +44,15 @@ def test_the_outputs_are_the_reference_s(network):
 @pytest.mark.parametrize("missing", [("avx512", "avx10", "amx"), ("sve",)])
 def test_narrower_vectors_give_the_same_bytes(path, network, missing):
     rows, _ = parity()
-    narrow = _network.Network(path, features=_without(*missing))
+    narrow = model_network.Network(path, features=_without(*missing))
     assert np.array_equal(narrow.run(rows), network.run(rows))
 
 
 def test_a_processor_without_fused_multiply_add_gives_the_same_bytes(path, network):
     rows, _ = parity()
-    oldest = _network.Network(path, features=_without("avx", "amx", "fma", "f16c", "vaes", "vpclmul", "xop", "sve"))
+    oldest = model_network.Network(
+        path, features=_without("avx", "amx", "fma", "f16c", "vaes", "vpclmul", "xop", "sve")
+    )
     assert np.array_equal(oldest.run(rows[:1]), network.run(rows[:1]))
 
 
@@ -56,7 +61,7 @@ def test_a_processor_without_fused_multiply_add_gives_the_same_bytes(path, netwo
 def test_threads_and_batch_size_change_no_byte(path, network, threads, batch_size):
     rows = np.random.RandomState(batch_size).standard_normal((batch_size, 390, 243)).astype(np.float32)
     rows[:, 100:] = 0
-    together = _network.Network(path, threads=threads).run(rows)
+    together = model_network.Network(path, threads=threads).run(rows)
     last = network.run(rows[-1:])
     assert np.array_equal(together[:, -1:], last)
 
@@ -71,16 +76,16 @@ def test_streams_share_weights_and_nothing_else(network):
 
 
 def test_a_small_batch_gets_two_threads_and_all_threads_are_used(path):
-    network = _network.Network(path, threads=5)
+    network = model_network.Network(path, threads=5)
     assert [stream.threads for stream in network.streams(1)] == [2, 2, 1]
     assert [stream.threads for stream in network.streams(8)] == [1] * 5
-    assert [stream.threads for stream in _network.Network(path, threads=1).streams(1)] == [1]
+    assert [stream.threads for stream in model_network.Network(path, threads=1).streams(1)] == [1]
 
 
 @pytest.mark.parametrize("kernel", ["convolutions", "multiply", "project"])
 @pytest.mark.parametrize("calling", [True, False])
 def test_a_thread_that_fails_is_waited_for_by_nobody(path, monkeypatch, kernel, calling):
-    network = _network.Network(path, threads=2)
+    network = model_network.Network(path, threads=2)
     rows, _ = parity()
     expected = network.run(rows)
     works = getattr(network._kernels, kernel)
@@ -98,7 +103,7 @@ def test_a_thread_that_fails_is_waited_for_by_nobody(path, monkeypatch, kernel, 
 
 
 def test_a_thread_that_cannot_be_started_is_an_error_and_no_endless_wait(path, monkeypatch):
-    network = _network.Network(path, threads=4)
+    network = model_network.Network(path, threads=4)
     rows, _ = parity()
     submit, calls = network._pool.submit, []
 
@@ -112,7 +117,7 @@ def test_a_thread_that_cannot_be_started_is_an_error_and_no_endless_wait(path, m
         patch.setattr(network._pool, "submit", at_its_limit)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             network.run(rows)
-    assert np.array_equal(network.run(rows), _network.Network(path, threads=1).run(rows))
+    assert np.array_equal(network.run(rows), model_network.Network(path, threads=1).run(rows))
 
 
 def test_a_smaller_batch_after_a_larger_one_sees_nothing_of_it(network):
@@ -128,11 +133,11 @@ def test_a_product_of_any_size_adds_its_terms_in_their_order(network, rows, term
     terms *= 4
     random = np.random.RandomState(rows * 1000 + terms)
     width = network._shape.width
-    left = _network.copied(random.standard_normal((rows, terms)).astype(np.float32))
+    left = model_network.copied(random.standard_normal((rows, terms)).astype(np.float32))
     right = random.standard_normal((terms, panels * width)).astype(np.float32)
-    start = _network.copied(random.standard_normal(panels * width).astype(np.float32))
-    packed = _network._panels(right, width)
-    result = _network.aligned((rows, panels * width))
+    start = model_network.copied(random.standard_normal(panels * width).astype(np.float32))
+    packed = model_network._panels(right, width)
+    result = model_network.aligned((rows, panels * width))
     network._kernels.project(
         left.ctypes.data, terms, packed.ctypes.data, result.ctypes.data, panels * width,
         start.ctypes.data, 0, rows, terms, panels, 8, backwards,
@@ -163,7 +168,7 @@ def test_a_graph_whose_constants_do_not_fit_is_refused_before_any_kernel_sees_it
                 model.graph.initializer.append(onnx.numpy_helper.from_array(change(value), name))
     onnx.save(model, str(tmp_path / "model.onnx"))
     with pytest.raises(StageError, match=f"constant {name} is not float32 of shape"):
-        _network.Network(str(tmp_path / "model.onnx"))
+        model_network.Network(str(tmp_path / "model.onnx"))
 
 
 def test_a_batch_of_another_shape_reaches_no_kernel(network):
@@ -172,10 +177,10 @@ def test_a_batch_of_another_shape_reaches_no_kernel(network):
 
 
 def _half(path, threads=None, amx=True):
-    features = _llvm.host_features() if amx else _without("amx")
-    if amx and not _amx.usable(features):
+    features = llvm.host_features() if amx else _without("amx")
+    if amx and not amx_kernels.usable(features):
         pytest.skip("this processor has no AMX, or the kernel does not let it be used")
-    return _precision.open_network(path, "bf16", threads=threads, features=features)
+    return precision.open_network(path, "bf16", threads=threads, features=features)
 
 
 @pytest.mark.parametrize("amx", [True, False])
@@ -198,7 +203,7 @@ def test_bfloat16_depends_on_neither_threads_nor_batch_size(path, amx, batch_siz
 
 def test_rounding_without_amx_gives_the_same_bytes_for_any_vectors(path):
     rows, _ = parity()
-    narrow = _precision.open_network(path, "bf16", features=_without("avx512", "avx10", "amx"))
+    narrow = precision.open_network(path, "bf16", features=_without("avx512", "avx10", "amx"))
     assert np.array_equal(narrow.run(rows), _half(path, amx=False).run(rows))
 
 
@@ -207,7 +212,7 @@ def test_rounding_to_bfloat16_is_to_the_nearest_and_ties_to_even():
         [1.0, 1.0 + 2**-8, 1.0 + 3 * 2**-8, 1.0 + 2**-8 + 2**-20, -1.0 - 3 * 2**-8, 0.0, 3e-41], np.float32
     )
     expected = np.array([1.0, 1.0, 1.0 + 2**-6, 1.0 + 2**-7, -1.0 - 2**-6, 0.0, 3.0e-41], np.float32)
-    rounded = _precision.round_to_bfloat16(values)
+    rounded = precision.round_to_bfloat16(values)
     assert np.array_equal(rounded[:6], expected[:6])
     assert abs(rounded[6] - expected[6]) <= 2**-133
     assert not (rounded.view(np.uint32) & 0xFFFF).any()

@@ -5,9 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from _model_cases import golden_weights, parity, write_batches  # noqa: E402
+from _model_cases import golden_weights, parity, write_batches
 
-from stages import reference  # noqa: E402
+from stages import reference
 
 
 def test_reference_writes_the_golden_output_for_batch_and_tail(tmp_path):

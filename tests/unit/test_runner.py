@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from _graph_cases import Bench, image
 
-from repro.base.errors import CouldNotRun, EngineUnavailable, NonDeterministicResult, StageFailed
+from repro.base.errors import CouldNotRun, EngineUnavailable, NonDeterministicResult, StageFailed, UsageError
+from repro.base.imports import Modules
 from repro.container.job import Outcome
-from repro.graph.code import Modules, read_code
+from repro.graph.code import read_code
 from repro.graph.digests import StatCache
-from repro.graph.keys import Machine, difference
-from repro.graph.runner import Given
+from repro.graph.keys import difference
+from repro.graph.runner import may_run_beside
+from repro.machine.facts import Given, Machine
 from repro.run.engine_when_needed import EngineWhenNeeded
 
 
@@ -241,15 +243,15 @@ def test_stages_run_side_by_side_as_far_as_memory_goes(bench: Bench, gigabytes: 
     nodes = bench.nodes(memory_bytes=8 * 1024**3)
     first, second = nodes["first"], replace(nodes["second"], inputs={})
     given = Given(cores=4, memory_bytes=gigabytes * 1024**3)
-    assert given.takes([], first)
-    assert given.takes([first], second) is together
+    assert may_run_beside([], first, given)
+    assert may_run_beside([first], second, given) is together
 
 
 def test_a_stage_of_the_whole_machine_runs_alone(bench: Bench):
     whole, single = bench.nodes(whole_machine=True, memory_bytes=1)["first"], bench.nodes(memory_bytes=1)["first"]
     given = Given(cores=4, memory_bytes=16 * 1024**3)
-    assert given.takes([], whole) and given.takes([single], single)
-    assert not given.takes([single], whole) and not given.takes([whole], single)
+    assert may_run_beside([], whole, given) and may_run_beside([single], single, given)
+    assert not may_run_beside([single], whole, given) and not may_run_beside([whole], single, given)
 
 
 def test_making_an_image_ready_is_no_part_of_a_stage_s_time(bench: Bench):
@@ -307,3 +309,56 @@ def test_an_image_that_cannot_be_made_ready_is_the_error_of_the_stage_that_needs
     with pytest.raises(CouldNotRun, match="no space for late"):
         bench.runner().run(nodes)
     assert bench.engine.ran == ["first"]
+
+
+def test_the_closure_covers_packages_and_relative_imports_of_any_level(bench: Bench):
+    for path, text in {
+        "first.py": "from stages.model import network\n",
+        "model/__init__.py": "from . import face\n",
+        "model/face.py": "",
+        "model/network.py": "from .kernels.products import multiply\n",
+        "model/kernels/__init__.py": "",
+        "model/kernels/products.py": "from ...shared import stage\nfrom .. import numbers\nfrom ... import _top\n",
+        "model/numbers.py": "",
+        "model/untouched.py": "",
+        "shared/__init__.py": "",
+        "shared/stage.py": "import stages.formats.bins\n",
+        "formats/__init__.py": "",
+        "formats/bins.py": "",
+        "_top.py": "",
+    }.items():
+        (bench.stages / path).parent.mkdir(parents=True, exist_ok=True)
+        (bench.stages / path).write_text(text)
+    assert sorted(read_code(bench.root, "first").files) == [
+        "stages/__init__.py",
+        "stages/_top.py",
+        "stages/first.py",
+        "stages/formats/__init__.py",
+        "stages/formats/bins.py",
+        "stages/model/__init__.py",
+        "stages/model/face.py",
+        "stages/model/kernels/__init__.py",
+        "stages/model/kernels/products.py",
+        "stages/model/network.py",
+        "stages/model/numbers.py",
+        "stages/shared/__init__.py",
+        "stages/shared/stage.py",
+    ]
+
+
+def test_one_content_in_two_packages_imports_two_things(bench: Bench, tmp_path: Path):
+    for path, text in {
+        "first.py": "from stages.a import x\nfrom stages.b import x as y\n",
+        "a/__init__.py": "", "a/x.py": "from . import z\n", "a/z.py": "A = 1\n",
+        "b/__init__.py": "", "b/x.py": "from . import z\n", "b/z.py": "B = 1\n",
+    }.items():  # fmt: skip
+        (bench.stages / path).parent.mkdir(parents=True, exist_ok=True)
+        (bench.stages / path).write_text(text)
+    cache = StatCache(tmp_path / "cache.sqlite")
+    files = read_code(bench.root, "first", Modules(bench.root, cache)).files
+    assert {"stages/a/z.py", "stages/b/z.py"} <= set(files)
+
+
+def test_a_name_that_begins_like_a_stage_is_no_stage(bench: Bench):
+    with pytest.raises(UsageError, match="no stage"):
+        read_code(bench.root, "firs")

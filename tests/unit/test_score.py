@@ -9,8 +9,9 @@ from _score_cases import EXPECTED, GOLDEN, output_frames
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import _edits, score
-from stages._stage import StageError
+from stages import score
+from stages.scoring import edits as edit_distance
+from stages.shared.stage import StageError
 
 PHONES = ["aa", "sil", "k", "UNK"]
 
@@ -203,20 +204,20 @@ def plain_distance(left, right):
 
 @given(st.lists(st.sampled_from(PHONES), max_size=12), st.lists(st.sampled_from(PHONES), max_size=12))
 def test_edits_equal_the_textbook_distance(reference, hypothesis):
-    substitutions, insertions, deletions, confusions = _edits.alignment(reference, hypothesis)
+    substitutions, insertions, deletions, confusions = edit_distance.alignment(reference, hypothesis)
     assert substitutions + insertions + deletions == plain_distance(reference, hypothesis)
     assert len(reference) - deletions + insertions == len(hypothesis)
     assert len(confusions) == substitutions
     assert all(a != b for a, b in confusions)
     left, right = " ".join(reference), " ".join(hypothesis)
-    assert _edits.characters(left, right) == plain_distance(left, right)
+    assert edit_distance.characters(left, right) == plain_distance(left, right)
 
 
 def test_interval_matches_the_normal_approximation_of_a_large_sample():
     random = np.random.RandomState(1)
     lengths = random.randint(20, 60, 400)
     edits = random.binomial(lengths, 0.2)
-    low, high = _edits.interval_95(list(edits), list(lengths))
+    low, high = edit_distance.interval_95(list(edits), list(lengths))
     rate = edits.sum() / lengths.sum()
     spread = math.sqrt(np.mean((edits - rate * lengths) ** 2) / len(edits)) / lengths.mean()
     assert low == pytest.approx(100 * (rate - 1.96 * spread), abs=0.05)
@@ -226,27 +227,27 @@ def test_interval_matches_the_normal_approximation_of_a_large_sample():
 def test_interval_bytes_are_those_of_the_first_day():
     lengths = [20 + 7 * i % 31 for i in range(60)]
     edits = [i * i % 11 for i in range(60)]
-    assert _edits.interval_95(edits, lengths) == [9.307875894988067, 13.698630136986301]
+    assert edit_distance.interval_95(edits, lengths) == [9.307875894988067, 13.698630136986301]
 
 
 def test_interval_is_the_same_however_it_is_drawn(monkeypatch):
     random = np.random.RandomState(3)
     lengths, edits = random.randint(20, 60, 97), random.randint(0, 20, 97)
     # All draws at once, as they were first defined.
-    drawn = np.random.RandomState(_edits.SEED).randint(0, 97, size=(_edits.RESAMPLES, 97))
+    drawn = np.random.RandomState(edit_distance.SEED).randint(0, 97, size=(edit_distance.RESAMPLES, 97))
     rates = np.sort(100.0 * edits[drawn].sum(axis=1) / lengths[drawn].sum(axis=1))
     expected = [rates[249], rates[9750]]
     for pieces in (10, 97, 98, 1000, 1 << 22):
-        monkeypatch.setattr(_edits, "_DRAWN_AT_ONCE", pieces)
-        assert _edits.intervals_95([(edits, lengths), (lengths, edits)])[0] == expected
+        monkeypatch.setattr(edit_distance, "_DRAWN_AT_ONCE", pieces)
+        assert edit_distance.intervals_95([(edits, lengths), (lengths, edits)])[0] == expected
 
 
 def test_interval_of_numbers_that_fit_no_common_word_is_the_same():
     lengths, edits = [3, 5, 8], [1, 0, 4]
     large = 1 << 40
-    assert _edits.interval_95([e * large for e in edits], [n * large for n in lengths]) == _edits.interval_95(
-        edits, lengths
-    )
+    assert edit_distance.interval_95(
+        [e * large for e in edits], [n * large for n in lengths]
+    ) == edit_distance.interval_95(edits, lengths)
 
 
 def test_outputs_out_of_their_rows_are_refused(tmp_path):

@@ -15,10 +15,10 @@ from repro.base import user_lock
 from repro.base.errors import CouldNotRun, FetchError, UsageError, VerificationFailed
 from repro.base.paths import Paths
 from repro.fetching import archives
-from repro.images.archives import (
+from repro.fetching.archives import fetch_source
+from repro.locks.archives import (
     SourceArchive,
     copy_verified,
-    fetch_source,
     find_source,
     known_source,
     load_sources,

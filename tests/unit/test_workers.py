@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from stages import _workers
-from stages._stage import StageError
+from stages.shared import workers
+from stages.shared.stage import StageError
 
 
 def slower_at_first(task):
@@ -16,7 +16,7 @@ def slower_at_first(task):
 
 @pytest.mark.parametrize("num_processes", [1, 2, 5])
 def test_results_come_in_the_order_of_the_tasks(num_processes):
-    results = list(_workers.in_order(slower_at_first, range(40), num_processes))
+    results = list(workers.in_order(slower_at_first, range(40), num_processes))
     assert [task for task, _ in results] == [returned for _, (returned, _) in results] == list(range(40))
     used = {process for _, (_, process) in results}
     assert used == {os.getpid()} if num_processes == 1 else os.getpid() not in used and len(used) == num_processes
@@ -51,7 +51,7 @@ def wait_in_pretended_time(processes):
 
 def test_nothing_is_waited_for_when_all_that_was_given_is_done(monkeypatch):
     monkeypatch.setattr(PretendedProcess, "now", 0)
-    pool = object.__new__(_workers._Pool)
+    pool = object.__new__(workers._Pool)
     pool._processes = [(None, PretendedProcess()), (None, PretendedProcess())]
     pool._wait = wait_in_pretended_time
     assert [result for _, result in pool.results(iter(range(14)))] == list(range(14))
@@ -65,7 +65,7 @@ def test_tasks_are_taken_only_as_far_as_there_is_room():
             taken.append(number)
             yield number
 
-    results = _workers.in_order(lambda task: task, tasks(), 2)
+    results = workers.in_order(lambda task: task, tasks(), 2)
     next(results)
     assert len(taken) < 20
     results.close()
@@ -83,7 +83,7 @@ def refuse_seven_and_three(task):
 def test_the_first_refusal_in_order_is_the_one_that_counts(num_processes):
     done = []
     with pytest.raises(StageError, match="task 3 is refused") as refused:
-        for task, _ in _workers.in_order(refuse_seven_and_three, range(20), num_processes):
+        for task, _ in workers.in_order(refuse_seven_and_three, range(20), num_processes):
             done.append(task)
     assert done == [0, 1, 2]
     assert refused.value.hint == "a hint"
@@ -95,7 +95,7 @@ def divide_by(task):
 
 def test_a_defect_keeps_its_traceback():
     with pytest.raises(RuntimeError, match=r"(?s)in divide_by.*ZeroDivisionError"):
-        list(_workers.in_order(divide_by, [1, 0], 2))
+        list(workers.in_order(divide_by, [1, 0], 2))
 
 
 def end_at_once(task):
@@ -106,7 +106,7 @@ def end_at_once(task):
 
 def test_a_process_that_ends_is_noticed():
     with pytest.raises(RuntimeError, match="ended before its work was done"):
-        list(_workers.in_order(end_at_once, range(30), 2))
+        list(workers.in_order(end_at_once, range(30), 2))
 
 
 def children():
@@ -115,8 +115,8 @@ def children():
 
 def test_no_process_is_left_whether_all_is_done_or_not():
     before = children()
-    list(_workers.in_order(slower_at_first, range(5), 2))
-    unfinished = _workers.in_order(slower_at_first, range(100), 2)
+    list(workers.in_order(slower_at_first, range(5), 2))
+    unfinished = workers.in_order(slower_at_first, range(100), 2)
     next(unfinished)
     unfinished.close()
     assert children() == before

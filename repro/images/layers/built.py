@@ -12,8 +12,8 @@ from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.base.files import canonical_json, sha256_bytes
 from repro.container.image import Image
 from repro.container.job import Engine, Job, Limits, Mount
-from repro.images.archives import SourceArchive
 from repro.images.layers.tree import Entry, Tree
+from repro.locks.archives import SourceArchive
 
 _PER_JOB_BYTES = 1_500_000_000  # the largest compiler process of Kaldi takes 1.1 GB
 _MEMORY_BYTES = 8 * 1024**3

@@ -1,0 +1,1 @@
+"""Programs of the bench alone: what is timed inside an image."""

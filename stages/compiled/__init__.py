@@ -1,0 +1,1 @@
+"""LLVM IR: written as text, compiled in memory for the processor at hand."""

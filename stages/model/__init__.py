@@ -1,0 +1,1 @@
+"""The recogniser: architecture, weights, and how it is run."""

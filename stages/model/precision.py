@@ -1,0 +1,135 @@
+"""The number formats that the model can be run in, and the network for each."""
+
+import numpy
+
+from stages.compiled import llvm
+from stages.model.kernels import amx, recogniser
+from stages.model.network import Group, Network, Weights, aligned, rows_at_once
+from stages.shared import architecture
+
+FLOAT32, BFLOAT16 = "fp32", "bf16"
+PRECISIONS = (FLOAT32, BFLOAT16)
+_FRAMES, _HIDDEN, _GATES = architecture.OUTPUT_FRAMES, architecture.HIDDEN, 4 * architecture.HIDDEN
+_WIDE = architecture.CHANNELS * architecture.CONV_FEATURES
+
+
+def open_network(path, precision, threads=None, features=None):
+    """The `Network` of a converted graph in one of PRECISIONS.
+
+    In bf16 the recurrent layers and the last one multiply operands that are rounded to bfloat16; the convolutions, 3 %
+    of the work, stay float32. On a processor with AMX the sums are made in the matrix unit's order, elsewhere in
+    float32's: the output depends on which of the two it is, and on nothing else.
+    """
+    if precision == FLOAT32:
+        return Network(path, threads, features)
+    usable = amx.usable(llvm.host_features() if features is None else features)
+    return (_AmxNetwork if usable else _RoundedNetwork)(path, threads, features)
+
+
+def argument(parser):
+    """Add the option --precision."""
+    parser.add_argument("--precision", choices=PRECISIONS, default=FLOAT32,
+                        help="number format of the recurrent layers (default: fp32, the model's own)")  # fmt: skip
+
+
+def round_to_bfloat16(values):
+    """float32 values -> the nearest that a bfloat16 holds, ties to even, as float32."""
+    bits = numpy.ascontiguousarray(values, dtype=numpy.float32).view(numpy.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & numpy.uint32(0xFFFF0000)
+    return rounded.astype(numpy.uint32).view(numpy.float32)
+
+
+class _RoundedNetwork(Network):
+    """bfloat16 operands in float32 arithmetic, for processors without AMX."""
+
+    KIND = recogniser.ROUNDED
+
+    def _lay_out(self, values):
+        rounded = {
+            name: round_to_bfloat16(value) if name.endswith(("input_weights", "recurrent_weights", "project.weight"))
+            else value for name, value in values.items()
+        }  # fmt: skip
+        return super()._lay_out(rounded)
+
+    def _after_convolutions(self, group, start, stop):
+        frames = group.frames[start * group.size : stop * group.size]
+        frames[...] = round_to_bfloat16(frames)
+
+
+class _TiledWeights(Weights):
+    """The weights of the recurrent layers and the last one as AMX's tiles of bfloat16."""
+
+    def __init__(self, values, width):
+        super().__init__(values, width, _tiles, lambda columns: columns)
+        self.logits_bias = aligned((len(self.project) * amx.TILE_COLUMNS,))
+        self.logits_bias[: architecture.CLASSES] = values["logits.bias"]
+
+
+def _tiles(matrix, _width):
+    """(K, N) float32 -> (tiles, K / 32, 16, 16, 2) bfloat16 as uint16, an even number of tiles; see kernels.amx."""
+    terms, columns = matrix.shape
+    tiles = -(-columns // (2 * amx.TILE_COLUMNS)) * 2
+    padded = numpy.zeros((terms, tiles * amx.TILE_COLUMNS), dtype=numpy.float32)
+    padded[:, :columns] = matrix
+    half = (round_to_bfloat16(padded).view(numpy.uint32) >> 16).astype(numpy.uint16)
+    half = half.reshape(terms // amx.TILE_TERMS, amx.TILE_TERMS // 2, 2, tiles, amx.TILE_COLUMNS)
+    result = aligned((tiles, terms // amx.TILE_TERMS, amx.TILE_TERMS // 2, amx.TILE_COLUMNS, 2), numpy.uint16)
+    result[...] = half.transpose(3, 0, 1, 4, 2)
+    return result
+
+
+class _HalfGroup(Group):
+    """The group's memory with frames and layers in bfloat16, and rows for whole tiles."""
+
+    BLOCK = amx.BLOCK_ROWS
+
+    def __init__(self, size, logits):
+        super().__init__(size, logits)
+        self.half_frames = aligned((self.rows, _WIDE), numpy.uint16)
+        self.layers = [aligned((self.rows, 2 * _HIDDEN), numpy.uint16) for _ in range(2)]
+        self.zeros = aligned((size, _HIDDEN), numpy.uint16)
+
+
+class _AmxNetwork(Network):
+    """bfloat16 operands in the processor's matrix unit."""
+
+    KIND = recogniser.AMX
+    SHARED_BATCH = 0
+
+    def _lay_out(self, values):
+        return _TiledWeights(values, self._shape.width)
+
+    def _new_group(self, size):
+        return _HalfGroup(size, len(self._weights.logits_bias))
+
+    def _after_convolutions(self, group, start, stop):
+        first = start * group.size
+        frames, half_frames = group.frames[first:], group.half_frames[first:]
+        self._kernels.narrow(frames.ctypes.data, half_frames.ctypes.data, (stop - start) * group.size * _WIDE)
+
+    def _layer(self, group, share, layer):
+        """One direction, or both: each one's weights fit a core's cache, and so nothing is gained by parts."""
+        below = group.half_frames if layer == 0 else group.layers[(layer + 1) % 2]
+        above = group.layers[layer % 2]
+        for direction in range(*share.of(2)):
+            weights, gates = self._weights, group.gates[direction]
+            tiles = weights.inputs[layer][direction]
+            self._kernels.product16(
+                below.ctypes.data, below.shape[1], tiles.ctypes.data, gates.ctypes.data, _GATES,
+                weights.biases[layer][direction].ctypes.data, group.rows, tiles.shape[1], tiles.shape[0],
+                rows_at_once(group.rows, below.strides[0], group.BLOCK),
+            )  # fmt: skip
+            group.cells[direction].fill(0.0)
+            self._kernels.recurrence16(
+                gates.ctypes.data, weights.recurrent[layer][direction].ctypes.data,
+                above.ctypes.data + 2 * _HIDDEN * direction, 2 * _HIDDEN, group.size, _FRAMES, direction == 1,
+                group.zeros.ctypes.data, group.cells[direction].ctypes.data, group.sums[direction].ctypes.data,
+            )  # fmt: skip
+
+    def _project(self, group, first, rows):
+        weights = self._weights
+        top, logits = group.layers[(architecture.LAYERS - 1) % 2][first:], group.logits[first:]
+        self._kernels.product16(
+            top.ctypes.data, 2 * _HIDDEN, weights.project.ctypes.data, logits.ctypes.data, logits.shape[1],
+            weights.logits_bias.ctypes.data, rows, weights.project.shape[1], weights.project.shape[0], group.BLOCK,
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""CANN's tools, called as the guide calls them."""

@@ -1,0 +1,1 @@
+"""From outputs to hypotheses, and from hypotheses to rates."""

@@ -1,0 +1,1 @@
+"""What every entry point shares: command line, errors, progress, writing files, workers."""

@@ -1,0 +1,37 @@
+"""Options, and a check, that stages with and without ONNX Runtime share."""
+
+import argparse
+import os
+
+from stages.shared.stage import StageError
+
+
+def batch_size(parser):
+    """Add the option --bs, a whole number from 1."""
+    parser.add_argument("--bs", required=True, type=_positive, metavar="B", help="utterances in a batch")
+
+
+def available_threads():
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def require_batch_size(path, has, wanted):
+    """Refuse a model that is fixed to another batch size than the one wanted; `has` is None where it takes any."""
+    if has not in (None, wanted):
+        raise StageError(
+            "{} takes batches of {}, not {}".format(path, has, wanted),
+            "run the stage convert with --bs {}".format(wanted),
+        )
+
+
+def devices(parser):
+    """Add the option --num-devices: how many chips the container was given; the runtime numbers them from 0."""
+    parser.add_argument("--num-devices", type=_positive, default=1, metavar="N", help="NPU chips given (default: 1)")
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1: " + text)
+    return value

@@ -1,0 +1,1 @@
+"""From samples to features: fbank and dither, portable and by Kaldi."""
