@@ -61,7 +61,7 @@ def python37_checks(folder: str = "stages") -> tuple[Check, ...]:
 
 
 def import_contracts() -> tuple[Check, ...]:
-    """What may import what, as pyproject.toml says; the tool has no release for Python 3.9 that knows every contract."""
+    """What may import what, as pyproject.toml says. The tool has no release for Python 3.9 that knows all contracts."""
     command = "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache'])"
     return (Check("imports (import-linter)", ("-c", command)),) if sys.version_info >= (3, 10) else ()
 
