@@ -56,6 +56,10 @@ class NonDeterministicResult(VerificationFailed):
     """The same fingerprint gave different bytes twice."""
 
 
+class NotPlain(VerificationFailed):
+    """Where a plain file or folder was expected lies something else: a link, a FIFO, an odd name, too much of it."""
+
+
 class CouldNotVerify(BundleError):  # noqa: N818 - likewise
     """Something needed for a verification is missing; nothing is known to be wrong."""
 

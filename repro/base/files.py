@@ -6,13 +6,15 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _CHUNK_BYTES = 1 << 20
+_DEEP = 100  # folders below each other: each holds a descriptor while it is emptied
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -74,12 +76,43 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder of ours even where a layer or a stage made its folders read-only."""
+    """Remove a folder, however deep it is and whatever modes a layer or a stage gave its folders.
 
-    def unlock(function: Any, name: str, _error: Any) -> None:
-        os.chmod(os.path.dirname(name), 0o700)
-        if os.path.isdir(name) and not os.path.islink(name):
-            os.chmod(name, 0o700)
-        function(name)
+    Links are removed, never followed. A path that is not there is no error.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            path.unlink()
+            return
+        os.chmod(path, 0o700)
+        top = os.open(path, _FOLDER)
+        try:
+            while names := os.listdir(top):  # what lay too deep was moved up here
+                for name in names:
+                    _remove(top, name, top, 0)
+        finally:
+            os.close(top)
+        os.rmdir(path)
 
-    shutil.rmtree(path, onerror=unlock)
+
+def _remove(folder: int, name: str, top: int, depth: int) -> None:
+    """Remove one entry of the open folder; a folder more than `_DEEP` down is moved to `top` instead."""
+    try:
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    except NotADirectoryError:
+        os.unlink(name, dir_fd=folder)
+        return
+    try:
+        os.chmod(f"/proc/self/fd/{handle}", 0o700)  # it cannot be opened otherwise, and a link cannot be meant
+        if depth >= _DEEP:
+            os.rename(name, f".deep.{os.fstat(handle).st_ino}", src_dir_fd=folder, dst_dir_fd=top)
+            return
+        inner = os.open(name, _FOLDER, dir_fd=folder)
+    finally:
+        os.close(handle)
+    try:
+        for each in os.listdir(inner):
+            _remove(inner, each, top, depth + 1)
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=folder)
