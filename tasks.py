@@ -33,7 +33,7 @@ _STAGES = {
 def _options(bs, force=False, engine="auto", toolchain="auto", offline=False, data="", checkpoint="", devices="",
              **request):  # fmt: skip
     from repro.graph.pipeline import Request, parse_batch_sizes
-    from repro.run.reproduce import Options
+    from repro.run.options import Options
     from repro.run.target import parse_devices
 
     return Options(
@@ -67,7 +67,6 @@ def reproduce(
     What is stored already is not run again. The record and the reports are written into artifacts/runs/latest.
     """
     from repro.report import terminal_summary
-    from repro.run import reproduce as run
 
     paths, console = _here()
     options = _options(
@@ -76,9 +75,13 @@ def reproduce(
         skip_bad=skip_bad,
     )  # fmt: skip
     if plan:
-        print("\n".join(run.plan(options, paths, console)))
+        from repro.run import plan as planning
+
+        print("\n".join(planning.plan(options, paths, console)))
         return
-    document = run.reproduce(options, paths, console)
+    from repro.run import reproduce as running
+
+    document = running.reproduce(options, paths, console)
     print(terminal_summary(document))
     print("report: artifacts/runs/latest/report.html (also report.md, record.json)")
     exit_with_verdict(document)
@@ -92,7 +95,7 @@ def _stage_task(name):
         precision="fp32", precision_mode="", decode="Greedy", beam_width=10, lm_alpha=0.1, split="dev", loop=100,
         skip_bad=False, force=False, offline=False,
     ):  # fmt: skip
-        from repro.run.reproduce import run_stages
+        from repro.run.one_stage import run_stages
 
         paths, console = _here()
         options = _options(
@@ -131,7 +134,7 @@ def toolchain(c, engine="auto"):
     Each component with its status and the probe that told it, run in every image that is built here; driver, firmware
     and chip are this host's.
     """
-    from repro.run.reproduce import compatibility_table
+    from repro.run.compatibility import compatibility_table
 
     paths, console = _here()
     print(compatibility_table(paths, console, engine))
@@ -244,7 +247,7 @@ def lock_verify(c):
 @reporting
 def store_gc(c):
     """Remove stored results that no run refers to."""
-    from repro.run.reproduce import collect_garbage
+    from repro.run.garbage import collect_garbage
 
     paths, console = _here()
     collect_garbage(paths, console.say)

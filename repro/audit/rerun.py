@@ -22,7 +22,10 @@ from repro.graph.pipeline import Node, Output, StageDefinition
 from repro.graph.runner import Done
 from repro.machine.facts import architecture
 from repro.run.inputs import DEMO, demo_checkpoint_path, find_data, users_checkpoint
-from repro.run.reproduce import Options, Session, graph_of, reproduce
+from repro.run.options import Options
+from repro.run.reproduce import reproduce
+from repro.run.request import graph_of
+from repro.run.session import Session
 from repro.run.target import PINNED, PORTABLE, lacking_for_pinned
 
 HONESTY = StageDefinition("honesty", "runtime", whole_machine=True, host_bound=True, timeout_s=2 * 3600.0)

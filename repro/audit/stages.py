@@ -16,7 +16,7 @@ from repro.graph.keys import FORMAT, STAGE_ENV
 from repro.graph.pipeline import ISA_EXACT, PRECISIONS, Node, Output, Request, Source
 from repro.graph.store import fingerprint_of
 from repro.run.inputs import DEMO
-from repro.run.reproduce import graph_of
+from repro.run.request import graph_of
 
 _UNKNOWN_PLACE = Path("given by the user")
 _OBSERVED = ("cached", "observations")

@@ -20,7 +20,8 @@ from repro.graph.pipeline import Request
 from repro.images.commands import obtainable
 from repro.machine import facts
 from repro.run.inputs import DEMO
-from repro.run.reproduce import Options, run_stages
+from repro.run.one_stage import run_stages
+from repro.run.options import Options
 
 GOAL = "4 features"
 _RATE_HZ = 16000

@@ -13,7 +13,8 @@ from repro.bench.workbench import Workbench
 from repro.display.console import Console
 from repro.graph.pipeline import Request
 from repro.run.inputs import DEMO, demo_checkpoint_path
-from repro.run.reproduce import Options, run_stages
+from repro.run.one_stage import run_stages
+from repro.run.options import Options
 
 BATCH_SIZE = 8
 

@@ -15,7 +15,8 @@ from repro.bench.workbench import Workbench
 from repro.display.console import Console
 from repro.graph.pipeline import PRECISIONS, Request
 from repro.run.inputs import DEMO
-from repro.run.reproduce import Options, run_stages
+from repro.run.one_stage import run_stages
+from repro.run.options import Options
 
 GOAL = "2 reduced precision"
 SIZES, QUICK_SIZES = (1, 4, 8, 16, 32, 64), (8,)

@@ -18,7 +18,8 @@ from repro.graph.log import StageLog
 from repro.graph.pipeline import STAGES, Node, Output, Request
 from repro.graph.store import Result
 from repro.run.inputs import check_demo_corpus, demo_checkpoint_path
-from repro.run.reproduce import Session, graph_of
+from repro.run.request import graph_of
+from repro.run.session import Session
 
 _KEY = "demo_train"
 

@@ -16,6 +16,7 @@ from repro.graph.digests import StatCache
 from repro.graph.store import Result
 
 DEMO = "demo"
+DEMO_CORPUS = "demo_corpus"
 _DATA_PLACES = ("data.zip", "TIMIT", "timit")
 _CHECKPOINT_PLACES = (
     "checkpoint/ctc_fbank_cnn/ctc_best_model.pth",

@@ -15,7 +15,8 @@ from repro.base import user_lock
 from repro.base.paths import Paths
 from repro.display.console import Console
 from repro.graph.pipeline import Request
-from repro.run.reproduce import Options, reproduce
+from repro.run.options import Options
+from repro.run.reproduce import reproduce
 from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.host import AscendHost
 from tests.simulators.ascend.packages import write_packages

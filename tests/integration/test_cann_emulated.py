@@ -20,7 +20,8 @@ from repro.images.rootfs import ensure_rootfs
 from repro.machine import facts
 from repro.machine.emulation import emulation
 from repro.run.engine_choice import compiling_engine
-from repro.run.reproduce import Session, probe_nodes
+from repro.run.request import probe_nodes
+from repro.run.session import Session
 from tests.integration._ascend import checkout
 from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.packages import write_packages

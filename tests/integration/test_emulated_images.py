@@ -22,7 +22,7 @@ from repro.graph.runner import Done
 from repro.images.build import known_images
 from repro.machine import facts
 from repro.machine.emulation import emulation
-from repro.run.reproduce import Session
+from repro.run.session import Session
 from tests.integration._runs import GOLDEN, ROOT
 from tests.integration.test_kaldi import MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE, SPLITS, differences
 

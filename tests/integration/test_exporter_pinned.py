@@ -25,7 +25,7 @@ from repro.images.definition import load_definition
 from repro.images.layers.tree import Spool, Tree
 from repro.machine import facts
 from repro.run.engine_choice import choose, compiling_engine
-from repro.run.reproduce import Session
+from repro.run.session import Session
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 STAND_IN = "python3.11_3.11.2.orig.tar.gz"

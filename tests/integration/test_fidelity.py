@@ -16,7 +16,7 @@ from repro.base.paths import Paths
 from repro.container.job import Job, Mount
 from repro.display.console import Console
 from repro.graph.pipeline import STAGES, Node, Output, Source
-from repro.run.reproduce import Session
+from repro.run.session import Session
 
 pytestmark = pytest.mark.integration
 HERE = Path(__file__).resolve().parent

@@ -23,7 +23,7 @@ from repro.images.definition import load_definition
 from repro.images.layers.tree import Spool, Tree
 from repro.images.rootfs import ensure_rootfs
 from repro.machine import facts
-from repro.run.reproduce import Session
+from repro.run.session import Session
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(4 * 3600)]
 SPLITS = ("train", "dev", "test")

@@ -11,7 +11,7 @@ from _runs import ROOT
 from repro.base.paths import Paths
 from repro.container.job import Job, Limits, Mount
 from repro.display.console import Console
-from repro.run.reproduce import Session
+from repro.run.session import Session
 
 pytestmark = pytest.mark.integration
 _NEEDS_TORCH = re.compile(r"importorskip\(.torch.\)")

@@ -30,7 +30,7 @@ from repro.machine.facts import Machine
 from repro.report import write_report
 from repro.run import record
 from repro.run.inputs import Checkpoint
-from repro.run.reproduce import graph_of
+from repro.run.request import graph_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = Paths(ROOT)

@@ -1,0 +1,37 @@
+"""`invoke toolchain`: the compatibility table, held to what is here."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from repro.base.paths import Paths
+from repro.display.console import Console
+from repro.graph.pipeline import PINNED_IMAGES
+from repro.guide import toolchain
+from repro.machine import npu
+from repro.run.request import probe_nodes
+from repro.run.session import Session
+
+
+def compatibility_table(paths: Paths, console: Console, engine: str) -> str:
+    """Required and found of every component, by a probe of each image that is built here and of this host."""
+    from repro.images.build import known_images
+    from repro.images.definition import image_names
+
+    session = Session(paths, console)
+    components = toolchain.load_components(paths.conf)
+    roles = {component.image for component in components} | set(PINNED_IMAGES.values())
+    names = sorted(roles & set(image_names(paths.docker)))
+    images = known_images(paths, names, session.architecture)
+    found: dict[str, Any] = {}
+    if images:
+        choice = session.engine(engine, fetch=False)
+        done = session.runner(choice.engine, session.keys(images)).run(probe_nodes(images))
+        found = {
+            name: json.loads((done[f"probe:{name}"].result.out / "probe.json").read_bytes()) for name in images
+        }  # fmt: skip
+    rows = toolchain.compare(components, found, npu.facts(npu.examine()))
+    absent = [name for name in names if name not in images]
+    note = f"not built here, so not probed: {', '.join(absent)}\n" if absent else ""
+    return toolchain.describe(rows) + note

@@ -1,0 +1,60 @@
+"""Runs a graph in this session: images, engine, the NPU's devices, then the runner."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from repro.container.image import Image
+from repro.engines.npu_access import Access, access_for
+from repro.graph.pipeline import Node
+from repro.graph.runner import Done, Preparation
+from repro.images.rootfs import SANDBOX_IMAGE
+from repro.run import inputs
+from repro.run.engine_when_needed import AUTO
+from repro.run.options import Options
+from repro.run.session import Session
+from repro.run.target import Target
+
+if TYPE_CHECKING:
+    from repro.run.engine_choice import Choice
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a run of the graph came to; `choice` is None where every result was stored, so that no engine was asked."""
+
+    done: dict[str, Done]
+    choice: Choice | None
+    images: dict[str, Image]
+    preparations: list[Preparation]
+
+
+def execute(
+    session: Session, options: Options, target: Target, nodes: Mapping[str, Node], force: Collection[str]
+) -> Executed:
+    """Bring every node to a result: images made as far as they are missing, the engine chosen when a stage runs.
+
+    Args:
+        session: of this command.
+        options: engine, network, the NPU's host.
+        target: whose chips are handed to stages of the NPU.
+        nodes: each after its inputs.
+        force: keys of nodes that run though a result is stored.
+    """
+    engine = session.engine_when_needed(options.engine, fetch=options.fetch)
+    of_engine = {SANDBOX_IMAGE} if options.engine in (AUTO, SANDBOX_IMAGE) else set()  # all in one download
+    images = session.images({node.stage.image for node in nodes.values()} | of_engine, fetch=options.fetch)
+    session.store.clean_up()
+
+    def access() -> Access:
+        facts = engine.chosen().availability.facts
+        return access_for(target.npu, target.chips, options.ascend_host, engine.name, facts)
+
+    with session.phases.phase("stages"):
+        runner = session.runner(engine, session.keys(images, target.accelerator), access)
+        done = runner.run(nodes, force)
+    if inputs.DEMO_CORPUS in done:
+        inputs.check_demo_corpus(session.paths.conf, session.architecture, done[inputs.DEMO_CORPUS].result)
+    return Executed(done, engine.choice, images, runner.preparations)

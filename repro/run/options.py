@@ -1,0 +1,48 @@
+"""The command line of a run, parsed: what `invoke reproduce` and the stages are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from repro.base.errors import UsageError
+from repro.graph.pipeline import PRECISIONS, Request
+from repro.machine import npu
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of a run, parsed.
+
+    Attributes:
+        engine: 'auto' or an engine's name.
+        devices: NPU devices; none for the first idle chip.
+        ascend_host: where the NPU is looked for: this host, but in tests.
+    """
+
+    request: Request
+    data_option: str = ""
+    checkpoint_option: str = ""
+    engine: str = "auto"
+    toolchain: str = "auto"
+    devices: tuple[int, ...] = ()
+    ascend_host: npu.Host = field(default_factory=npu.Host)
+    force: bool = False
+    fetch: bool = True
+
+
+def check_request(options: Options) -> None:
+    """Refuse a value that no run can have.
+
+    Raises:
+        UsageError: says which option, and what it may be.
+    """
+    if options.request.decode not in ("Greedy", "Beam"):
+        raise UsageError(f"--decode {options.request.decode!r} is not known", hint="Greedy or Beam")
+    if options.request.split not in ("dev", "test"):
+        raise UsageError(f"--split {options.request.split!r} is not known", hint="dev (the published set) or test")
+    if options.request.precision not in PRECISIONS:
+        raise UsageError(f"--precision {options.request.precision!r} is not known", hint=" or ".join(PRECISIONS))
+    if options.request.on_npu and options.request.precision != PRECISIONS[0]:
+        raise UsageError("--precision is the CPU's number format", hint="an NPU has --precision-mode, atc's option")
+    if options.request.loop < 1:
+        raise UsageError("--loop must be at least 1")

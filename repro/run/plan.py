@@ -1,0 +1,56 @@
+"""`invoke reproduce --plan`: what would run and why; nothing is run."""
+
+from __future__ import annotations
+
+import json
+
+from repro.base.paths import Paths
+from repro.display.console import Console
+from repro.graph.keys import Keys, difference
+from repro.graph.pipeline import Node, Output
+from repro.graph.store import Result, Store, fingerprint_of
+from repro.run.engine_when_needed import check_name
+from repro.run.options import Options
+from repro.run.request import aim, graph_of, resolve
+from repro.run.session import Session
+
+
+def plan(options: Options, paths: Paths, console: Console) -> list[str]:
+    """What would run and why, a line a step; runs nothing and writes nothing but locks of what was looked at."""
+    check_name(options.engine)
+    session = Session(paths, console)
+    target = aim(options, session)
+    request, _ = resolve(options, paths, session.cache, target)
+    nodes = graph_of(request, paths)
+    from repro.images.build import describe_missing, known_images
+
+    names = sorted({node.stage.image for node in nodes.values()})
+    images = known_images(paths, names, session.architecture)
+    lines = describe_missing(paths, names, session.architecture)
+    keys = session.keys(images, target.accelerator)
+    results: dict[str, Result] = {}
+    for key, node in nodes.items():
+        lines.append(f"{key:<16} {_plan_of(node, keys, session.store, results, force=options.force)}")
+    return lines
+
+
+def _plan_of(node: Node, keys: Keys, store: Store, results: dict[str, Result], *, force: bool) -> str:
+    if node.stage.image not in keys.images:
+        return f"run: image {node.stage.image} is not built yet"
+    waiting = sorted({s.node for s in node.inputs.values() if isinstance(s, Output) and s.node not in results})
+    if waiting:
+        return "run unless its inputs come out as before: after " + ", ".join(waiting)
+    key = keys.key(node, results)
+    stored = store.load(fingerprint_of(key))
+    if stored is not None:
+        results[node.key] = stored
+        if not force:
+            return "stored"
+        return "run again: --force (its result must come out the same)"
+    last = store.folder / "last" / f"{node.key}.json"
+    if not last.exists():
+        return "run: never run before"
+    old = store.path(last.read_text(encoding="ascii")) / "result.json"
+    if not old.exists():
+        return "run: its last result was removed"
+    return "run: " + ", ".join(difference(json.loads(old.read_bytes())["key"], key))

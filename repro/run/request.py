@@ -1,0 +1,57 @@
+"""From options to a graph: toolchain and chips, the user's data and checkpoint or the demo's, the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from repro.base.paths import Paths
+from repro.graph.digests import StatCache
+from repro.graph.pipeline import Node, Request, StageDefinition, build_graph
+from repro.run import inputs
+from repro.run.options import Options, check_request
+from repro.run.session import Session
+from repro.run.target import Target, settle
+
+
+def aim(options: Options, session: Session) -> Target:
+    """Toolchain and chips of a run; says what a person should know of the choice."""
+    check_request(options)
+    request = options.request
+    target = settle(
+        session.paths, session.architecture, options.toolchain, request.device, options.devices, options.ascend_host
+    )
+    for line in target.said:
+        session.console.say(line)
+    return target
+
+
+def resolve(
+    options: Options, paths: Paths, cache: StatCache, target: Target | None = None
+) -> tuple[Request, inputs.Checkpoint]:
+    """The request with the user's data and checkpoint found, or the demo's, and with what `target` decides."""
+    checkpoint = inputs.find_checkpoint(paths, options.checkpoint_option, cache)
+    data = inputs.find_data(paths, options.data_option)
+    request = replace(options.request, data=data, checkpoint=checkpoint.path)
+    if target is not None:
+        request = replace(
+            request,
+            pinned=target.pinned,
+            soc_version=target.soc_version,
+            num_devices=max(1, len(target.chips)),
+            precision_mode=options.request.precision_mode,
+        )
+    return request, checkpoint
+
+
+def graph_of(request: Request, paths: Paths) -> dict[str, Node]:
+    """The whole graph of a request, probes included."""
+    nodes = build_graph(request, paths.conf, inputs.demo_checkpoint_path(paths))
+    return {**nodes, **probe_nodes({node.stage.image for node in nodes.values()})}
+
+
+def probe_nodes(images: Collection[str]) -> dict[str, Node]:
+    """A probe of each image: what is really in it."""
+    return {
+        f"probe:{name}": Node(f"probe:{name}", StageDefinition("probe", name), {}) for name in sorted(images)
+    }  # fmt: skip

@@ -1,0 +1,123 @@
+"""What every command that runs stages needs: paths, digests, store, images, an engine, a runner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from repro.base.paths import Paths
+from repro.container.image import Image
+from repro.container.job import Engine
+from repro.display.console import Console
+from repro.engines.npu_access import Access
+from repro.graph.digests import StatCache
+from repro.graph.keys import Keys
+from repro.graph.runner import Runner
+from repro.graph.store import Store
+from repro.images.rootfs import SANDBOX_IMAGE
+from repro.machine import facts
+from repro.run.engine_when_needed import AUTO, EngineWhenNeeded, check_name
+
+if TYPE_CHECKING:
+    from repro.run.engine_choice import Choice
+
+
+def span(name: str, started_s: float, seconds: float) -> dict[str, Any]:
+    """A part of a run as the record has it, to the millisecond."""
+    return {"name": name, "started_s": round(started_s, 3), "seconds": round(seconds, 3)}
+
+
+class Phases:
+    """Where the time went, second by second, for the report. A phase may lie within another one."""
+
+    def __init__(self) -> None:
+        self.began_s = time.monotonic()
+        self.items: list[dict[str, Any]] = []
+        self.layers: list[dict[str, Any]] = []
+
+    def layer(self, name: str, began_s: float, seconds: float) -> None:
+        """Note that a layer was built, from `began_s` of the monotonic clock on."""
+        self.layers.append(span(name, began_s - self.began_s, seconds))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.items.append(span(name, began_s - self.began_s, time.monotonic() - began_s))
+
+    def total_s(self) -> float:
+        return round(time.monotonic() - self.began_s, 3)
+
+
+@dataclass
+class Session:
+    """What every command that runs stages needs, made step by step and only as far as needed."""
+
+    paths: Paths
+    console: Console
+    phases: Phases = field(default_factory=Phases)
+
+    def __post_init__(self) -> None:
+        self.architecture = facts.architecture()
+        self.cache = StatCache(self.paths.results / "digests.sqlite")
+        self.store = Store(self.paths.store, self.paths.temporary, self.cache)
+
+    def images(self, names: Collection[str], *, fetch: bool) -> dict[str, Image]:
+        """The images, fetched and built as far as they are missing."""
+        from repro.images.build import build_images, files_needed
+
+        wanted = sorted(names)
+        with self.phases.phase("fetch"):
+            needed = files_needed(self.paths, wanted, [self.architecture])
+            if needed and fetch:
+                from repro.fetching import fetch_files
+
+                fetch_files(self.paths.root, needed.values())
+        with self.phases.phase("build layers"):
+            return build_images(
+                self.paths, wanted, self.architecture, self.console.say, engine_for=self._engine_for,
+                timed=self.phases.layer,
+            )  # fmt: skip
+
+    def _engine_for(self, toolchain: Image) -> Engine:
+        from repro.run.engine_choice import compiling_engine  # clients of engines: a stored run needs none
+
+        return compiling_engine(self.paths)(toolchain)
+
+    def keys(self, images: Mapping[str, Image], accelerator: str = "") -> Keys:
+        return Keys(self.paths.root, images, facts.machine(accelerator), self.cache)
+
+    def engine(self, name: str, *, fetch: bool) -> Choice:
+        """The engine asked for; what the sandbox itself is made of is brought first, for it may be the one."""
+        check_name(name)
+        if name in (AUTO, SANDBOX_IMAGE):
+            self.images([SANDBOX_IMAGE], fetch=fetch)
+        from repro.run.engine_choice import choose
+
+        with self.phases.phase("choose engine"):
+            choice = choose(name, self.paths)
+        self.console.say(choice.sentence())
+        return choice
+
+    def engine_when_needed(self, name: str, *, fetch: bool) -> EngineWhenNeeded:
+        """As `engine`, but chosen only when a stage really runs."""
+        check_name(name)
+        return EngineWhenNeeded(lambda: self.engine(name, fetch=fetch))
+
+    def runner(self, engine: Engine, keys: Keys, access: Callable[[], Access] = Access) -> Runner:
+        return Runner(
+            engine=engine,
+            keys=keys,
+            store=self.store,
+            code_folder=self.paths.code,
+            log_folder=self.paths.logs,
+            watcher=self.console,
+            given=facts.given(),
+            access=access,
+            began_s=self.phases.began_s,
+        )

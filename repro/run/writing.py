@@ -1,0 +1,55 @@
+"""A finished run's folder: record, reports and crate, which appear together or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from repro.base.files import pretty_json, remove_tree, write_atomic
+from repro.base.paths import Paths
+
+
+def write_run(paths: Paths, started_at: str, document: Mapping[str, Any]) -> None:
+    """Write record, reports and crate into a new folder of runs/, which appears whole, and point `latest` at it.
+
+    Args:
+        paths: of the checkout.
+        started_at: as the record has it; the folder is named after it.
+        document: the record with its verdict.
+    """
+    from repro.report import write_report
+    from repro.report.crate import write_crate
+
+    paths.runs.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".new.", dir=paths.runs))
+    try:
+        folder = work / "run"
+        folder.mkdir()
+        write_atomic(folder / "record.json", pretty_json(document))
+        write_report(document, folder)
+        write_crate(document, folder)
+        name = started_at.replace(":", "").replace("-", "")
+        target = paths.runs / name
+        number = 0
+        while True:
+            try:
+                os.rename(folder, target)
+                break
+            except OSError:
+                if not target.exists():
+                    raise
+                number += 1  # another run ended within the same second
+                target = paths.runs / f"{name}-{number}"
+    finally:
+        remove_tree(work)
+    _point_latest(paths, target)
+
+
+def _point_latest(paths: Paths, folder: Path) -> None:
+    temporary = paths.runs / f".latest.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder.name)
+    os.replace(temporary, paths.runs / "latest")
