@@ -3,8 +3,7 @@
 Train is every speaker under TRAIN; dev and test are the speakers of two lists, both under TEST. SA sentences are left
 out. Utterances are called SPEAKER_SENTENCE (upper case) and sorted by byte order. Waves are read in place, from a
 folder or a zip, and checked to the last sample; `X.WAV.wav`, a repackager's second copy of `X.WAV`, is used only where
-`X.WAV` is missing. A speaker's utterances are held at a time, so a corpus may be larger than memory. Standard library
-only.
+`X.WAV` is missing. A speaker's utterances are held at a time, so a corpus may be larger than memory.
 """
 
 import contextlib

@@ -1,11 +1,12 @@
 """What the demo's training reads: stacked features, labels, and the known phone of every output frame."""
 
 import os
+import struct
 from typing import List, NamedTuple
 
 import numpy as np
 
-from stages.formats import kaldi_io, stacking
+from stages.formats import stacking
 from stages.formats.audio_index import read_audio_index
 from stages.formats.labels import read_lines, read_table
 from stages.formats.matching import matched
@@ -77,6 +78,22 @@ def _segment_ends(source, wave_path, num_labels):
     return ends
 
 
+def _read_archive(path):
+    """Yield (utterance, (frames, columns) float32) of the features stage's archive (this image has no kaldiio)."""
+    data = np.memmap(path, np.uint8, "r") if os.path.getsize(path) else np.zeros(0, np.uint8)
+    position = 0
+    while position < len(data):
+        key, _, header = data[position : position + 64].tobytes().partition(b" ")
+        if header[:6] != b"\0BFM \4" or len(header) < 15:
+            raise StageError("{}: no archive of the features stage".format(path), "Run the features stage again.")
+        rows, columns = struct.unpack("<ixi", header[6:15])
+        start = position + len(key) + 16
+        position = start + 4 * rows * columns
+        if position > len(data):
+            raise StageError("{}: cut short".format(path), "Run the features stage again.")
+        yield key.decode("ascii"), data[start:position].view("<f4").reshape(rows, columns)
+
+
 def read_split(corpus, features, split, classes, data=None):
     """The `Example`s of one split in order; with `data` (the corpus's own tree), the phone of every frame too.
 
@@ -87,7 +104,7 @@ def read_split(corpus, features, split, classes, data=None):
     archive_path = os.path.join(features, split, "fbank.ark")
     waves = {row.utterance: row.path for row in read_audio_index(os.path.join(corpus, split, "audio.tsv"))}
     source = open_source(data) if data is not None else None
-    archive = kaldi_io.read_archive(archive_path)
+    archive = _read_archive(archive_path)
     examples = []
     for utterance, matrix, phones in matched(archive, read_table(labels_path), archive_path, labels_path):
         try:

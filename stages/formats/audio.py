@@ -1,105 +1,149 @@
-"""Waves of TIMIT's kinds: NIST SPHERE and RIFF, uncompressed, 16 bits, one channel.
+"""Waves of TIMIT's kinds, read by libsndfile: NIST SPHERE and RIFF, uncompressed, 16 bits, one channel.
 
-Read by a few lines of our own, since fidelity needs the very samples: a general library would also widen, scale or mix
-what is not in this form, and a wave that Kaldi would refuse must not slip through.
+libsndfile widens, mixes and guesses where a file is of another kind or broken, and fidelity needs the very samples. So
+what it does not tell is checked here: the length that a header announces, against the bytes that are there (libsndfile
+reads what it finds); the byte order of SPHERE; and lengths of RIFF that were never written, as programs that write into
+a pipe leave them (libsndfile reads some of these as empty): the samples then go on to the file's end.
 """
 
+from __future__ import annotations
+
+import contextlib
+import io
+import re
 import struct
+from typing import Dict, Iterator, NamedTuple, Tuple
+
+import numpy
+import soundfile
 
 from stages.shared.stage import StageError
 
+SPHERE, RIFF = "sphere", "riff"
+_FORMATS = {"NIST": SPHERE, "WAV": RIFF, "WAVEX": RIFF}
+_SUBTYPE = "PCM_16"
+_SAMPLE_BYTES = 2
+_BYTE_ORDERS = ("01", "10")
 _HINT_FORMAT = "Uncompressed 16-bit mono is needed: convert it (sph2pipe -p for SPHERE), keeping its samples."
-_PCM = 1
-_EXTENSIBLE = 0xFFFE
+_HINT_COPY = "Copy it again."
+# sox writes 0x7FFFF000 into a pipe, arecord 0x80000000, ffmpeg 0xFFFFFFFF; no file that is read here is as large.
+_NEVER_WRITTEN_FROM = 0x7FFF0000
 
 
-class Wave:
-    """What a header says: container 'sphere' or 'riff', rate in Hz, samples, and where and how these lie."""
+class Wave(NamedTuple):
+    """What a header says.
 
-    def __init__(self, container, rate_hz, num_samples, offset_bytes, big_endian):
-        self.container = container
-        self.rate_hz = rate_hz
-        self.num_samples = num_samples
-        self.offset_bytes = offset_bytes
-        self.big_endian = big_endian
+    Attributes:
+        container: SPHERE or RIFF.
+        rate_hz: sampling rate.
+        num_samples: samples of the one channel; all of them are there.
+    """
+
+    container: str
+    rate_hz: int
+    num_samples: int
 
 
-def parse(data, name):
-    """Read the header of a whole file's bytes; StageError, naming `name`, if a sample is missing or of another kind."""
+def parse(data: bytes, name: str) -> Wave:
+    """Read the header of a whole file's bytes.
+
+    Raises:
+        StageError: naming `name`: a sample is missing, or they are of another kind.
+    """
+    with _opened(data, name) as (_, wave):
+        return wave
+
+
+def read(data: bytes, name: str) -> Tuple[Wave, numpy.ndarray]:
+    """As `parse`, with the samples: (num_samples,) int16 in the machine's byte order."""
+    with _opened(data, name) as (stream, wave):
+        return wave, stream.read(wave.num_samples, dtype="int16")
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Tuple[soundfile.SoundFile, Wave]]:
     if data[:7] == b"NIST_1A":
-        wave = _parse_sphere(data, name)
+        container = SPHERE
+        rate_hz, announced = _sphere_lengths(data, _sphere_fields(data, name), name)
     elif data[:4] == b"RIFF" and data[8:12] == b"WAVE":
-        wave = _parse_riff(data, name)
+        container = RIFF
+        rate_hz, (data, announced) = 0, _with_length(data, name)
     else:
         raise StageError("{}: neither NIST SPHERE nor RIFF WAVE".format(name), _HINT_FORMAT)
-    if len(data) < wave.offset_bytes + 2 * wave.num_samples:
-        raise StageError(
-            "{}: cut short, {} bytes for {} samples".format(name, len(data), wave.num_samples), "Copy it again."
-        )
-    return wave
-
-
-def samples(data, wave):
-    """int16 samples (num_samples,) of a file that `parse` accepted, in the machine's byte order."""
-    import numpy  # here, so that the corpus stage needs the standard library alone
-
-    kind = ">i2" if wave.big_endian else "<i2"
-    return numpy.frombuffer(data, kind, wave.num_samples, wave.offset_bytes).astype(numpy.int16)
-
-
-def _parse_sphere(data, name):
     try:
-        header_bytes = int(data[8:16])
-        fields = _sphere_fields(data[16:header_bytes].decode("ascii"))
-        coding = fields.get("sample_coding", "pcm")
-        width_bytes, channels = int(fields["sample_n_bytes"]), int(fields["channel_count"])
-        num_samples, rate_hz = int(fields["sample_count"]), int(fields["sample_rate"])
+        stream = soundfile.SoundFile(io.BytesIO(data))
+    except soundfile.SoundFileRuntimeError as error:
+        reason = str(error).rpartition(">: ")[2]
+        raise StageError("{}: libsndfile cannot read it: {}".format(name, reason), _HINT_FORMAT) from error
+    with stream:
+        if _FORMATS.get(stream.format) != container or stream.subtype != _SUBTYPE or stream.channels != 1:
+            kind = "{}, {} channels".format(stream.subtype_info, stream.channels)
+            raise StageError("{}: {} samples of another kind: {}".format(name, container.upper(), kind), _HINT_FORMAT)
+        if stream.frames < announced:
+            raise StageError("{}: {} samples where {} belong".format(name, stream.frames, announced), _HINT_COPY)
+        yield stream, Wave(container, rate_hz or stream.samplerate, announced)
+
+
+def _sphere_fields(data: bytes, name: str) -> Dict[str, str]:
+    """The fields of a SPHERE header by name; what stands behind `end_head` is padding, whatever it is."""
+    try:
+        text, end, _ = data[16 : int(data[8:16])].partition(b"\nend_head")
+        if not end:
+            raise ValueError("no end_head")
+        return dict(re.findall(r"^(\S+) +-\S+ +(.*?) *$", text.decode("ascii"), re.MULTILINE))
+    except ValueError as error:
+        raise StageError("{}: broken SPHERE header: {}".format(name, error), _HINT_COPY) from error
+
+
+def _sphere_lengths(data: bytes, fields: Dict[str, str], name: str) -> Tuple[int, int]:
+    """(rate in Hz, samples) that a SPHERE header announces, once what libsndfile would guess or pass over is checked.
+
+    libsndfile looks for its fields anywhere in the text, and does not look at the number of samples.
+    """
+    try:
+        header_bytes, num_samples = int(data[8:16]), int(fields["sample_count"])
+        width_bytes, channels, rate_hz = (
+            int(fields[field]) for field in ("sample_n_bytes", "channel_count", "sample_rate")
+        )
         order = fields["sample_byte_format"]
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise StageError("{}: broken SPHERE header: {}".format(name, error), "Copy it again.") from error
-    if coding != "pcm" or width_bytes != 2 or channels != 1 or order not in ("01", "10"):
-        found = "{}, {} bytes a sample, {} channels, byte order {}".format(coding, width_bytes, channels, order)
+    except (ValueError, KeyError) as error:
+        raise StageError("{}: broken SPHERE header: {}".format(name, error), _HINT_COPY) from error
+    coding = fields.get("sample_coding", "pcm")
+    if coding != "pcm" or width_bytes != _SAMPLE_BYTES or channels != 1 or order not in _BYTE_ORDERS:
+        found = "{}, {} bytes per sample, {} channels, byte order {}".format(coding, width_bytes, channels, order)
         raise StageError("{}: SPHERE samples of another kind: {}".format(name, found), _HINT_FORMAT)
-    if num_samples < 0 or header_bytes < 16:
-        raise StageError("{}: broken SPHERE header: negative sizes".format(name), "Copy it again.")
-    return Wave("sphere", rate_hz, num_samples, header_bytes, order == "10")
+    if num_samples < 0 or rate_hz < 1:
+        raise StageError("{}: broken SPHERE header: negative sizes".format(name), _HINT_COPY)
+    _require(len(data) - header_bytes, num_samples, name)
+    return rate_hz, num_samples
 
 
-def _sphere_fields(text):
-    fields = {}
-    for line in text.split("\n"):
-        words = line.split(None, 2)
-        if words[:1] == ["end_head"]:
-            return fields
-        if len(words) == 3 and words[1].startswith("-"):
-            fields[words[0]] = words[2].strip()
-    raise ValueError("no end_head")
-
-
-def _parse_riff(data, name):
-    wave_format = None
+def _with_length(data: bytes, name: str) -> Tuple[bytes, int]:
+    """(the RIFF file, samples that it announces); a length that was never written is written in."""
     position = 12
     while position + 8 <= len(data):
-        kind, size = struct.unpack_from("<4sI", data, position)
+        kind, size_bytes = struct.unpack_from("<4sI", data, position)
         position += 8
-        if kind == b"fmt " and size >= 16 and position + size <= len(data):
-            wave_format = _riff_format(data, position, size)
-        elif kind == b"data":
-            if wave_format is None:
-                break
-            code, channels, rate_hz, bits = wave_format
-            if code != _PCM or channels != 1 or bits != 16:
-                found = "format {}, {} channels, {} bits".format(code, channels, bits)
-                raise StageError("{}: RIFF samples of another kind: {}".format(name, found), _HINT_FORMAT)
-            return Wave("riff", rate_hz, size // 2, position, False)
-        position += size + size % 2
-    raise StageError(
-        "{}: broken RIFF header: no format before the samples, or no samples".format(name), "Copy it again."
-    )
+        if kind == b"data":
+            there_bytes = len(data) - position
+            unclosed = size_bytes == 0 and struct.unpack_from("<I", data, 4)[0] != len(data) - 8
+            if size_bytes >= _NEVER_WRITTEN_FROM or unclosed:
+                size_bytes = there_bytes
+                if size_bytes % _SAMPLE_BYTES:
+                    raise StageError(
+                        "{}: its length was never written, and it ends within a sample".format(name),
+                        "It was written into a pipe and cut short: make it again.",
+                    )
+                sizes = struct.pack("<I", len(data) - 8), struct.pack("<I", size_bytes)
+                data = b"".join((data[:4], sizes[0], data[8 : position - 4], sizes[1], data[position:]))
+            _require(there_bytes, size_bytes // _SAMPLE_BYTES, name)
+            return data, size_bytes // _SAMPLE_BYTES
+        position += size_bytes + size_bytes % 2
+    raise StageError("{}: broken RIFF header: no samples".format(name), _HINT_COPY)
 
 
-def _riff_format(data, position, size):
-    code, channels, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", data, position)
-    if code == _EXTENSIBLE and size >= 26:
-        (code,) = struct.unpack_from("<H", data, position + 24)  # the first field of the sub-format's identifier
-    return code, channels, rate_hz, bits
+def _require(there_bytes: int, num_samples: int, name: str) -> None:
+    if there_bytes < _SAMPLE_BYTES * num_samples:
+        raise StageError(
+            "{}: cut short, {} bytes for {} samples".format(name, max(0, there_bytes), num_samples), _HINT_COPY
+        )

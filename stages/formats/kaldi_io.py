@@ -1,79 +1,98 @@
-"""Kaldi's files, as far as the pipeline needs them: binary float matrices in an archive, its index, a text matrix.
+"""Kaldi's archives of float matrices, written and read by kaldiio; and its text matrix.
 
-Formats: kaldi-matrix.cc and kaldi-table. An archive is a run of `KEY SPACE` and an object; a binary float matrix is
-`\\0B`, `FM `, and rows and columns as `\\4` + int32, then the values by row, all little-endian.
+kaldiio reads whatever an archive says it holds: pickles and arrays beside matrices, sizes of any number, keys with no
+end; and a file's name that holds '|' it runs as a command. So it is given open files alone, never a name, and each
+entry of an archive is looked at before kaldiio reads it.
+
+The text matrix is read and written here: kaldiio writes it with other digits than Kaldi, and reads it as int32 where
+its first number has no point.
 """
 
-import collections
-import struct
+from __future__ import annotations
 
+import io
+import os
+import struct
+from typing import BinaryIO, Iterator, NamedTuple, TextIO, Tuple
+
+import kaldiio
 import numpy
 
 from stages.shared.stage import StageError
 
-# Bytes from the start of an entry of an archive: to the matrix, which an index points at, to its values, to its end.
-Place = collections.namedtuple("Place", "matrix values end")
-
-_MATRIX_HEADER = struct.Struct("<2s3sbibi")
+_HEADER = struct.Struct("<2s3sbibi")  # \0B, `FM `, 4, rows, 4, columns
+_HINT = "Make the features again."
 _MAX_KEY_BYTES = 256
-_MAX_MATRIX_BYTES = 1 << 30
 
 
-def write_matrix(stream, key, matrix):
-    """Append one matrix (rows, columns), stored as float32; returns the offset that an index gives for it."""
-    offset = stream.tell() + place(key, *matrix.shape).matrix
-    stream.write(entry(key, matrix))
-    return offset
+class Place(NamedTuple):
+    """Bytes from the start of an entry: to the matrix, which an index points at, to its values, to its end."""
+
+    matrix: int
+    values: int
+    end: int
 
 
-def entry(key, matrix):
-    """The bytes of one matrix (rows, columns) in an archive, its key included."""
-    header = _MATRIX_HEADER.pack(b"\0B", b"FM ", 4, matrix.shape[0], 4, matrix.shape[1])
-    return b"".join((key.encode("utf-8"), b" ", header, numpy.ascontiguousarray(matrix, dtype="<f4").data))
+def entry(key: str, matrix: numpy.ndarray) -> bytes:
+    """The bytes of one matrix (rows, columns) in an archive, its key included; it is stored as float32."""
+    stream = io.BytesIO()
+    kaldiio.save_ark(stream, {key: numpy.asarray(matrix, dtype="<f4")})
+    return stream.getvalue()
 
 
-def place(key, rows, columns):
+def place(key: str, rows: int, columns: int) -> Place:
     """The `Place` of what `entry` makes of a matrix of this shape."""
     matrix = len(key.encode("utf-8")) + 1
-    values = matrix + _MATRIX_HEADER.size
+    values = matrix + _HEADER.size
     return Place(matrix, values, values + 4 * rows * columns)
 
 
-def read_matrix(stream, name):
-    """The matrix (rows, columns) float32 that begins at the stream's position; StageError, with `name`, if broken."""
-    header = stream.read(_MATRIX_HEADER.size)
-    if len(header) == _MATRIX_HEADER.size:
-        mark, kind, row_width, rows, column_width, columns = _MATRIX_HEADER.unpack(header)
-        plain = (mark, kind, row_width, column_width) == (b"\0B", b"FM ", 4, 4) and rows >= 0 and columns >= 0
-        if plain and rows * columns * 4 <= _MAX_MATRIX_BYTES:
-            data = stream.read(rows * columns * 4)
-            if len(data) == rows * columns * 4:
-                return numpy.frombuffer(data, "<f4").reshape(rows, columns).astype(numpy.float32)
-    raise StageError("{}: no whole Kaldi binary float matrix".format(name), "Make the features again.")
+def read_archive(path: str) -> Iterator[Tuple[str, numpy.ndarray]]:
+    """Yield (key, matrix (rows, columns) float32, read-only) in the archive's order.
 
-
-def read_archive(path):
-    """Yield (key, matrix float32) in the archive's order; StageError naming the file, and the key, if it is broken."""
+    Raises:
+        StageError: naming the file, and the key, where an entry is no whole binary float matrix.
+    """
     try:
         stream = open(path, "rb")
     except OSError as error:
         raise StageError("cannot read {}: {}".format(path, error.strerror or error)) from error
     with stream:
-        while True:
-            key = _read_key(stream, path)
-            if key is None:
-                return
-            yield key, read_matrix(stream, "{}, {}".format(path, key))
+        size_bytes = os.fstat(stream.fileno()).st_size
+        entries = kaldiio.load_ark(stream)
+        while stream.tell() < size_bytes:
+            _check_entry(stream, size_bytes, path)
+            yield next(entries)
 
 
-def write_text_matrix(stream, matrix):
-    """Write a float32 matrix as Kaldi's text, 7 significant digits: ` [`, a line a row, ` ]`."""
+def _check_entry(stream: BinaryIO, size_bytes: int, path: str) -> None:
+    """Refuse what follows in the archive unless it is a key and a float matrix; the position stays."""
+    start = stream.tell()
+    found = stream.read(_MAX_KEY_BYTES + 1 + _HEADER.size)
+    stream.seek(start)
+    key, space, rest = found.partition(b" ")
+    try:
+        name = key.decode("utf-8")
+    except ValueError:
+        name = ""
+    if not space or not name or not name.isprintable() or len(key) > _MAX_KEY_BYTES:
+        raise StageError("{}: no Kaldi archive, or cut short".format(path), _HINT)
+    if len(rest) >= _HEADER.size:
+        mark, kind, row_width, rows, column_width, columns = _HEADER.unpack(rest[: _HEADER.size])
+        plain = (mark, kind, row_width, column_width) == (b"\0B", b"FM ", 4, 4) and rows >= 0 and columns >= 0
+        if plain and start + place(name, rows, columns).end <= size_bytes:
+            return
+    raise StageError("{}, {}: no whole Kaldi binary float matrix".format(path, name), _HINT)
+
+
+def write_text_matrix(stream: TextIO, matrix: numpy.ndarray) -> None:
+    """Write a float32 matrix as Kaldi's text, 7 significant digits: ` [`, a line per row, ` ]`."""
     lines = ["  " + "".join("{:.7g} ".format(float(value)) for value in row) for row in matrix]
     stream.write(" [\n" + "\n".join(lines) + "]\n")
 
 
-def read_text_matrix(path):
-    """A matrix that `write_text_matrix` (or Kaldi) wrote, float64."""
+def read_text_matrix(path: str) -> numpy.ndarray:
+    """A matrix (rows, columns) float64 that `write_text_matrix` (or Kaldi) wrote."""
     try:
         with open(path, encoding="ascii") as stream:
             text = stream.read().strip()
@@ -83,20 +102,3 @@ def read_text_matrix(path):
         return numpy.array(rows, dtype=numpy.float64).reshape(len(rows), len(rows[0]))
     except (OSError, ValueError, IndexError) as error:
         raise StageError("{}: no Kaldi text matrix: {}".format(path, error)) from error
-
-
-def _read_key(stream, path):
-    key = b""
-    while len(key) <= _MAX_KEY_BYTES:
-        byte = stream.read(1)
-        if byte == b" " and key:
-            try:
-                return key.decode("utf-8")
-            except UnicodeDecodeError:
-                break
-        if byte == b"" and not key:
-            return None
-        if byte in (b"", b" ", b"\n", b"\0"):
-            break
-        key += byte
-    raise StageError("{}: no Kaldi archive, or cut short".format(path), "Make the features again.")

@@ -21,7 +21,7 @@ class Waves:
         if not fbank.num_frames(row.num_samples, self._options):
             raise StageError("{}: {} samples hold no frame".format(name, row.num_samples))
         data = self._source.read(row.path)
-        wave = audio.parse(data, name)
+        wave, samples = audio.read(data, name)
         if (wave.container, wave.rate_hz, wave.num_samples) != (row.container, row.rate_hz, row.num_samples):
             raise StageError("{}: not the wave that the corpus stage saw".format(name), "Run the corpus stage again.")
-        return audio.samples(data, wave)
+        return samples

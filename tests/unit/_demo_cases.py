@@ -23,7 +23,7 @@ class Tree:
         random = np.random.RandomState(3)
         with open(self.features / self._split / "fbank.ark", "wb") as stream:
             for name, (frames, _) in utterances.items():
-                kaldi_io.write_matrix(stream, name, random.uniform(-1, 1, (frames, columns)).astype(np.float32))
+                stream.write(kaldi_io.entry(name, random.uniform(-1, 1, (frames, columns))))
         lines, rows = [], []
         for name, (frames, phones) in utterances.items():
             lines.append(" ".join([name, *phones]) + "\n")

@@ -17,10 +17,11 @@ DEV = "TEST/DR1/FAKS0/SX2"
 TEST = "TEST/DR1/MDAB0/SX3"
 
 
-def sphere(samples, order="01", rate_hz=16000, coding="pcm", count=None):
-    """A NIST SPHERE file of int16 samples."""
+def sphere(samples, order="01", rate_hz=16000, coding="pcm", count=None, fields=(), padding=b"\0"):
+    """A NIST SPHERE file of int16 samples; `fields` are lines that stand before those of the samples."""
     fields = [
         "NIST_1A\n   1024",
+        *fields,
         f"sample_count -i {len(samples) if count is None else count}",
         "sample_n_bytes -i 2",
         "channel_count -i 1",
@@ -29,7 +30,7 @@ def sphere(samples, order="01", rate_hz=16000, coding="pcm", count=None):
         f"sample_coding -s{len(coding)} {coding}",
         "end_head\n",
     ]
-    header = "\n".join(fields).encode().ljust(1024, b"\0")
+    header = "\n".join(fields).encode().ljust(1024, padding)
     return header + np.asarray(samples).astype("<i2" if order == "01" else ">i2").tobytes()
 
 

@@ -30,7 +30,7 @@ def write_data(folder, utterances, split="dev"):
     with open(folder / split / "fbank.ark", "wb") as stream:
         for identifier, (features, _) in sorted(utterances.items()):
             if features is not None:
-                kaldi_io.write_matrix(stream, identifier, features)
+                stream.write(kaldi_io.entry(identifier, features))
     lines = [f"{name} {phones}\n" for name, (_, phones) in sorted(utterances.items()) if phones is not None]
     (folder / split / "phn_text").write_text("".join(lines))
     return folder
@@ -177,7 +177,7 @@ def test_unsorted_archive_is_refused(tmp_path):
     data = write_data(tmp_path / "in", {"S_1": (frames(9), "sil"), "S_2": (frames(9), "sil")})
     archive = data / "dev" / "fbank.ark"
     with open(archive, "ab") as stream:
-        kaldi_io.write_matrix(stream, "S_1", frames(9))
+        stream.write(kaldi_io.entry("S_1", frames(9)))
     with pytest.raises(StageError, match="S_1 after S_2, not sorted"):
         run_batches(tmp_path, 1, features=data, corpus=data)
 

@@ -210,7 +210,7 @@ def test_broken_wave_is_refused_and_never_a_crash(data):
         wave[data.draw(st.integers(0, min(len(wave) - 1, 220)))] = data.draw(st.integers(0, 255))
     wave = bytes(wave[: data.draw(st.integers(0, len(wave)))])
     try:
-        parsed = audio.parse(wave, "x")
+        header, samples = audio.read(wave, "x")
     except StageError:
         return
-    assert len(audio.samples(wave, parsed)) == parsed.num_samples
+    assert (len(samples), samples.dtype) == (header.num_samples, "int16")

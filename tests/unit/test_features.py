@@ -3,6 +3,7 @@
 import os
 import zipfile
 
+import kaldiio
 import numpy as np
 import pytest
 from _speech_cases import (
@@ -90,12 +91,11 @@ def test_kaldis_matrices_are_written_as_kaldi_writes_them(tmp_path):
     golden = GOLDEN / "data" / "dev" / "fbank.ark"
     with open(tmp_path / "again", "wb") as stream:
         for key, matrix in kaldi_io.read_archive(str(golden)):
-            kaldi_io.write_matrix(stream, key, matrix)
+            stream.write(kaldi_io.entry(key, matrix))
     assert (tmp_path / "again").read_bytes() == golden.read_bytes()
 
 
 def test_index_leads_kaldiio_to_every_matrix(golden_features, monkeypatch):
-    kaldiio = pytest.importorskip("kaldiio")
     monkeypatch.chdir(golden_features)
     for split in SPLITS:
         by_index = kaldiio.load_scp(f"{split}/fbank.scp")

@@ -1,7 +1,10 @@
 """Kaldi's files as we write and read them: any matrix comes back as it was, any broken file is refused."""
 
 import io
+import pathlib
+import pickle
 
+import kaldiio
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,35 +26,25 @@ def matrix_of(shape, seed):
 def test_archive_comes_back_as_it_was_written(tmp_path_factory, entries):
     path = tmp_path_factory.mktemp("ark") / "a.ark"
     with open(path, "wb") as stream:
-        offsets = [kaldi_io.write_matrix(stream, key, matrix_of(shape, seed)) for key, shape, seed in entries]
+        stream.writelines(kaldi_io.entry(key, matrix_of(shape, seed)) for key, shape, seed in entries)
     back = list(kaldi_io.read_archive(str(path)))
     assert [key for key, _ in back] == [key for key, _, _ in entries]
-    for (_, matrix), (_, shape, seed), offset in zip(back, entries, offsets):
+    start = 0
+    for (_, matrix), (key, shape, seed) in zip(back, entries):
         np.testing.assert_array_equal(matrix, matrix_of(shape, seed))
-        with open(path, "rb") as stream:
-            stream.seek(offset)
-            np.testing.assert_array_equal(kaldi_io.read_matrix(stream, "x"), matrix)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(KEYS, SHAPES, st.integers(0, 99)), min_size=1, max_size=4))
-def test_kaldiio_reads_what_we_write(tmp_path_factory, entries):
-    kaldiio = pytest.importorskip("kaldiio")
-    path = tmp_path_factory.mktemp("ark") / "a.ark"
-    with open(path, "wb") as stream:
-        for key, shape, seed in entries:
-            kaldi_io.write_matrix(stream, key, matrix_of(shape, seed))
-    back = list(kaldiio.load_ark(str(path)))
-    assert [key for key, _ in back] == [key for key, _, _ in entries]
-    for (_, matrix), (_, shape, seed) in zip(back, entries):
-        np.testing.assert_array_equal(matrix, matrix_of(shape, seed))
+        assert (matrix.dtype, matrix.shape) == ("float32", shape)
+        place = kaldi_io.place(key, *shape)
+        np.testing.assert_array_equal(kaldiio.load_mat(f"{path}:{start + place.matrix}"), matrix)
+        assert path.read_bytes()[start + place.values : start + place.end] == matrix.tobytes()
+        start += place.end
+    assert start == path.stat().st_size
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 200))
 def test_archive_cut_short_is_refused(tmp_path_factory, length):
     stream = io.BytesIO()
-    kaldi_io.write_matrix(stream, "KEY", matrix_of((5, 9), 0))
+    stream.write(kaldi_io.entry("KEY", matrix_of((5, 9), 0)))
     path = tmp_path_factory.mktemp("ark") / "a.ark"
     path.write_bytes(stream.getvalue()[:length])
     whole = length >= len(stream.getvalue())
@@ -62,6 +55,20 @@ def test_archive_cut_short_is_refused(tmp_path_factory, length):
             list(kaldi_io.read_archive(str(path)))
 
 
+def matrix_entry():
+    return kaldi_io.entry("KEY", matrix_of((2, 3), 0))
+
+
+class Planted:
+    """What unpickling it leaves is seen."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __reduce__(self):
+        return pathlib.Path(self.name + ".planted").touch, ()
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -70,12 +77,42 @@ def test_archive_cut_short_is_refused(tmp_path_factory, length):
         b"KEY \0BFM \x04\xff\xff\xff\x7f\x04\xff\xff\xff\x7f",
         b"KEY \0BFM \x04\xff\xff\xff\xff\x04\x01\0\0\0",
         b"K" * 300 + b" \0B",
+        b"K" * 300 + matrix_entry(),
+        b"\n" + matrix_entry(),
+        b"\xff" + matrix_entry(),
+        b"KEY PKL" + pickle.dumps(Planted("a.ark")),
+        b"KEY NPY\4\0\0\0\0",
+        b"KEY RIFF" + b"\0" * 40,
+        b"KEY \0B\4\x01\0\0\0\4\x01\0\0\0",
+        b"KEY \0BCM " + b"\0" * 40,
     ],
 )
-def test_archive_of_another_kind_or_of_absurd_size_is_refused(tmp_path, data):
+def test_archive_of_another_kind_or_of_absurd_size_is_refused(tmp_path, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "a.ark").write_bytes(data)
     with pytest.raises(StageError, match=r"a\.ark"):
         list(kaldi_io.read_archive(str(tmp_path / "a.ark")))
+    assert not pathlib.Path("a.ark.planted").exists()
+
+
+@pytest.mark.parametrize("name", ["touch planted |", "| touch planted", "touch planted|", "-"])
+def test_name_that_kaldiio_would_run_as_a_command_is_a_files_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StageError, match="cannot read"):
+        list(kaldi_io.read_archive(name))
+    (tmp_path / name).write_bytes(matrix_entry())
+    assert [key for key, _ in kaldi_io.read_archive(name)] == ["KEY"]
+    assert not (tmp_path / "planted").exists()
+
+
+def test_entry_behind_a_whole_one_is_looked_at_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.ark").write_bytes(matrix_entry() + b"NEXT PKL" + pickle.dumps(Planted("a.ark")))
+    entries = kaldi_io.read_archive("a.ark")
+    assert next(entries)[0] == "KEY"
+    with pytest.raises(StageError, match=r"a\.ark, NEXT: no whole Kaldi"):
+        next(entries)
+    assert not (tmp_path / "a.ark.planted").exists()
 
 
 @pytest.mark.parametrize("text", ["", "1 2\n", " [\n  1 2 \n  3 ]\n", " [\n  1 x ]\n", " [ ]\n"])

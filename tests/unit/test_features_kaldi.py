@@ -19,7 +19,7 @@ FEATURES_CONF = ROOT / "conf" / "features"
 PROGRAM = """#!{python}
 import shutil, struct, sys
 sys.path.insert(0, {root!r})
-import numpy
+import kaldiio, numpy
 from stages.formats import kaldi_io
 args = [word for word in sys.argv[1:] if not word.startswith("--")]
 
@@ -38,10 +38,7 @@ def waves():
 def write(specifier, items):
     kind, _, names = specifier.partition(":")
     ark, _, scp = names.partition(",")
-    with open(ark, "wb") as stream:
-        lines = [f"{{key}} {{ark}}:{{kaldi_io.write_matrix(stream, key, matrix)}}\\n" for key, matrix in items]
-    if scp:
-        open(scp, "w").writelines(lines)
+    kaldiio.save_ark(ark, dict(items), scp=scp or None)
 
 def archive(specifier):
     return list(kaldi_io.read_archive(specifier.partition(":")[2]))
