@@ -2,27 +2,39 @@
 
 out/lstm_ctc.onnx: input actual_input_1 (batch, 390, 243) float32, output output1 (195, batch, 41) float32
 log-probabilities; traced with a dummy batch of 1, the batch axis being named '-1'. out/summary.json says what was
-checked. The bytes depend on the weights and on PyTorch's release alone.
+checked. The bytes depend on the weights and on PyTorch's release alone, on no processor: the one thing that the
+exporter computes, BatchNorm folded into the convolutions, is done before, by `stages.model.folding`.
+
+obs/exporter.json: the digest of what PyTorch exports from the checkpoint by itself on this machine, and how far that is
+from out/lstm_ctc.onnx: nothing but the folded values may differ, by a few units in the last place.
 """
 
+from __future__ import annotations
+
 import hashlib
+import io
 import os
 import warnings
+from typing import Any, Mapping, Sequence
 
+import numpy
 import torch
 
-from stages.model import checkpoint
+from stages.formats import onnx_tensors
+from stages.model import checkpoint, folding
 from stages.shared import architecture, stage
 
 OPSET = 11
 BATCH_AXIS_NAME = "-1"
 FILE_NAME = "lstm_ctc.onnx"
+OBSERVATION = "exporter.json"
 
 
-def export_onnx(model, path):
-    """Write `model` (an AcousticModel in evaluation mode) to `path`."""
+def exported(model: torch.nn.Module) -> bytes:
+    """What PyTorch's exporter makes of `model` (an AcousticModel in evaluation mode)."""
     dummy = torch.zeros(architecture.input_shape(1))
-    with stage.atomic_file(path) as stream, warnings.catch_warnings():
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
         # PyTorch warns that an LSTM traced at batch 1 may hold initial states of batch 1. This model passes none, so
         # they are computed from the input's size; `convert` runs the graph at the batch size that is asked for.
         warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size other than 1")
@@ -38,33 +50,97 @@ def export_onnx(model, path):
                 architecture.OUTPUT_NAME: {1: BATCH_AXIS_NAME},
             },
         )
+    return stream.getvalue()
 
 
-def main(arguments):
+def export_folded(model: torch.nn.Module, weights: Mapping[str, numpy.ndarray]) -> bytes:
+    """As `exported`, with BatchNorm folded by us; the model keeps the folded weights.
+
+    The exporter still folds, and finds the same graph: it divides by 1, multiplies by 1 and adds 0.
+    """
+    folded = folding.folded_weights(weights)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in folded.items()}, strict=True)
+    for block in model.conv:
+        block.batch_norm.eps = 0.0
+    return exported(model)
+
+
+def differences(ours: bytes, theirs: bytes, weights: Mapping[str, numpy.ndarray]) -> dict[str, dict[str, float]]:
+    """How far PyTorch's own export is from ours, for each folded tensor: values, differing ones, most units.
+
+    Raises:
+        StageError: more than the folded values differs, or by more than `folding.MAX_UNITS`.
+    """
+    tensors = onnx_tensors.tensors(ours)
+    if onnx_tensors.tensors(theirs) != tensors:
+        raise stage.StageError("PyTorch's own export has other tensors than ours", _REPORT)
+    found, outside, position = {}, [], 0
+    for name, value, at in _folded(weights):
+        place = [each for each in tensors if ours[each.start : each.stop] == value.tobytes()]
+        if len(place) != 1:
+            raise stage.StageError("the exported graph does not hold {} as it was folded".format(name), _REPORT)
+        own = numpy.frombuffer(theirs[place[0].start : place[0].stop], "<f4").reshape(value.shape)
+        away = folding.units(own, value, at)
+        if not away.max() <= folding.MAX_UNITS:
+            raise stage.StageError(
+                "PyTorch folds {} otherwise: {:g} units in the last place away".format(name, away.max()), _REPORT
+            )
+        found[name] = {
+            "differing": int((own != value).sum()), "max_units": float(away.max()), "values": int(value.size)
+        }  # fmt: skip
+        outside.append((place[0].start, place[0].stop))
+    for start, stop in sorted(outside) + [(len(ours), len(ours))]:
+        if ours[position:start] != theirs[position:start]:
+            raise stage.StageError("PyTorch's own export differs in more than the folded weights", _REPORT)
+        position = stop
+    return found
+
+
+_REPORT = "this is a defect of the export, or of the image's PyTorch: please report it with the checkpoint's digest"
+
+
+def _folded(weights: Mapping[str, numpy.ndarray]) -> list[tuple[str, numpy.ndarray, numpy.ndarray]]:
+    """(name, folded values, the values whose units in the last place count)."""
+    result = []
+    for index in range(folding.CONVOLUTIONS):
+        folded = folding.fold(weights, index)
+        result.append(("conv{}.weight".format(index), folded.weight, folded.weight))
+        result.append(("conv{}.bias".format(index), folded.bias, folded.bias_terms))
+    return result
+
+
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="a .pth file")
     options = parser.parse_args(arguments)
-    progress = stage.Progress("export", 2)
-    model = checkpoint.load_model(options.checkpoint)
+    progress = stage.Progress("export", 3)
+    weights = checkpoint.load_weights(options.checkpoint)
+    model = checkpoint.model_of(weights)
     progress.advance()
-    path = os.path.join(options.out, FILE_NAME)
-    export_onnx(model, path)
-    with open(path, "rb") as stream:
-        digest = hashlib.sha256(stream.read()).hexdigest()
-    shape, output = list(architecture.input_shape(1)), list(architecture.output_shape(1))
+    by_torch = exported(model)
+    progress.advance()
+    data = export_folded(model, weights)
     stage.write_json(
-        os.path.join(options.out, "summary.json"),
-        {
-            "input": {"name": architecture.INPUT_NAME, "shape": [BATCH_AXIS_NAME] + shape[1:]},
-            "output": {"name": architecture.OUTPUT_NAME, "shape": [output[0], BATCH_AXIS_NAME, output[2]]},
-            "opset": OPSET,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "sha256": digest,
-            "tensors_checked": len(architecture.state_dict_shapes()),
-            "torch": torch.__version__,
-        },
+        os.path.join(options.obs, OBSERVATION),
+        {"sha256": hashlib.sha256(by_torch).hexdigest(), "from_ours": differences(data, by_torch, weights)},
     )
+    with stage.atomic_file(os.path.join(options.out, FILE_NAME)) as stream:
+        stream.write(data)
+    stage.write_json(os.path.join(options.out, "summary.json"), _summary(data, model))
     progress.advance()
+
+
+def _summary(data: bytes, model: torch.nn.Module) -> dict[str, Any]:
+    shape, output = list(architecture.input_shape(1)), list(architecture.output_shape(1))
+    return {
+        "input": {"name": architecture.INPUT_NAME, "shape": [BATCH_AXIS_NAME] + shape[1:]},
+        "output": {"name": architecture.OUTPUT_NAME, "shape": [output[0], BATCH_AXIS_NAME, output[2]]},
+        "opset": OPSET,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "tensors_checked": len(architecture.state_dict_shapes()),
+        "torch": torch.__version__,
+    }
 
 
 if __name__ == "__main__":

@@ -100,8 +100,8 @@ def load_weights(path):
     )
 
 
-def load_model(path):
-    """The acoustic model with the checkpoint's weights, in evaluation mode; raises as `load_weights`.
+def model_of(weights):
+    """The acoustic model with these weights, of `load_weights`, in evaluation mode.
 
     The one function here that needs PyTorch.
     """
@@ -110,6 +110,10 @@ def load_model(path):
     from stages.model.model import build_model
 
     model = build_model()
-    weights = load_weights(path)
     model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=True)
     return model.eval()
+
+
+def load_model(path):
+    """`model_of` the weights of a file; raises as `load_weights`."""
+    return model_of(load_weights(path))

@@ -161,10 +161,8 @@ def test_weight_beyond_float16_is_refused_by_name():
 
 
 def test_alignment_counts_only_frames_of_speech(inputs):
-    classes = demo_train._demo_data.read_units(str(inputs.corpus))
-    group = demo_train._demo_data.read_split(
-        str(inputs.corpus), str(inputs.features), "train", classes, str(inputs.data)
-    )
+    classes = demo_train.data.read_units(str(inputs.corpus))
+    group = demo_train.data.read_split(str(inputs.corpus), str(inputs.features), "train", classes, str(inputs.data))
     torch.manual_seed(2)
     short = torch.log_softmax(torch.randn(12, len(group), 41), 2)
     padded = torch.cat((short, torch.log_softmax(torch.randn(30, len(group), 41), 2)))
