@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from invoke import Collection, task
 
 from repro.cli.tasking import exit_with_verdict, help_for, reporting
+
+for _name in [name for name in os.environ if name.startswith("INVOKE_")]:
+    del os.environ[_name]  # settings of Invoke for other projects; a strange one would end a command
 
 _RUN_OPTIONS = ("data", "checkpoint", "engine", "toolchain", "device", "devices", "precision",
                 "precision-mode", "decode", "beam-width", "lm-alpha", "split", "loop", "skip-bad", "force",
@@ -211,13 +217,12 @@ def images_save(c, to, arch=""):
 
     It holds one architecture, and docker load, podman load and skopeo read it.
     """
-    from pathlib import Path
-
+    from repro.base.paths import given_path
     from repro.images.commands import save_all
     from repro.run.engine_choice import compiling_engine
 
     paths, console = _here()
-    save_all(paths, arch, Path(to), console.say, compiling_engine(paths))
+    save_all(paths, arch, given_path("--to", to), console.say, compiling_engine(paths))
 
 
 @task(help={"sets": "names of sets, separated by commas; left out: all"}, default=True)
@@ -492,4 +497,4 @@ ns = _namespace()
 if __name__ == "__main__":
     from repro.cli.main import main
 
-    main()
+    sys.exit(main())

@@ -9,7 +9,7 @@ from repro.audit.claims import STATUSES, Outcome
 from repro.audit.evidence import Evidence, open_run
 from repro.audit.page import sentence, write_page
 from repro.base.errors import UsageError
-from repro.base.paths import Paths
+from repro.base.paths import Paths, given_path
 from repro.display.console import Console
 from repro.run.inputs import DEMO
 
@@ -18,14 +18,14 @@ LATEST = "latest"
 
 
 def _run_folder(paths: Paths, option: str) -> Path:
-    return paths.runs / LATEST if option == LATEST else Path(option).expanduser()
+    return paths.runs / LATEST if option == LATEST else given_path("the run", option)
 
 
 def _given(option: str) -> Path | None:
     """A path of the user's; None for what a record itself can be held against: nothing given, or the demo's."""
     if option in ("", DEMO):
         return None
-    path = Path(option).expanduser().absolute()
+    path = given_path("the option's value", option)
     if not path.exists():
         raise UsageError(f"{option}: there is no such file or folder")
     return path
@@ -90,7 +90,10 @@ def compare(paths: Paths, first: str, second: str, to: str, say: Say) -> None:
     """Hold two runs against each other and write the page. Errors as `verify`."""
     from repro.audit.compare import compare_runs
 
-    one, two = open_run(Path(first).expanduser(), paths), open_run(Path(second).expanduser(), paths)
+    one, two = (
+        open_run(given_path("the first run", first), paths),
+        open_run(given_path("the second run", second), paths),
+    )
     outcome = Outcome("compare", f"A: record.json sha256 {one.sha256}; B: record.json sha256 {two.sha256}")
     for word, evidence in (("A", one), ("B", two)):
         host = evidence.record["host"]
@@ -100,7 +103,7 @@ def compare(paths: Paths, first: str, second: str, to: str, say: Say) -> None:
 
 
 def _finish(outcome: Outcome, paths: Paths, name: str, to: str, say: Say) -> None:
-    folder = Path(to).expanduser() if to else paths.results / "audits" / f"{outcome.kind}-{name[:16]}"
+    folder = given_path("--to", to) if to else paths.results / "audits" / f"{outcome.kind}-{name[:16]}"
     write_page(outcome, folder)
     say(sentence(outcome))
     counts = outcome.counts()

@@ -15,7 +15,7 @@ from repro.audit.evidence import Evidence, open_run
 from repro.audit.results import validity
 from repro.audit.stages import request_of
 from repro.base.files import remove_tree
-from repro.base.paths import Paths
+from repro.base.paths import Paths, given_path
 from repro.display.console import Console
 from repro.graph.digests import StatCache, digest_source
 from repro.graph.pipeline import Node, Output, StageDefinition
@@ -80,7 +80,7 @@ def _inputs(it: Examination, evidence: Evidence, how: Rerun) -> dict[str, Path |
     if record["checkpoint"]["kind"] == DEMO:
         checkpoint: Path | None = demo_checkpoint_path(paths)
     else:
-        checkpoint = Path(how.checkpoint).expanduser().absolute() if how.checkpoint else users_checkpoint(paths)
+        checkpoint = given_path("--checkpoint", how.checkpoint) if how.checkpoint else users_checkpoint(paths)
     _hold(it, checkpoint, "checkpoint", record["checkpoint"]["sha256"])
     return {"data": data, "checkpoint": checkpoint}
 

@@ -6,11 +6,17 @@ machine are missing) are different types with different exit codes, and neither 
 
 from __future__ import annotations
 
+from repro.base.foreign import shown
+
+_DIAGNOSTICS_LIMIT = 20_000  # characters
 EXIT_OK = 0
 EXIT_NOT_REPRODUCED = 1
 EXIT_USAGE = 2
 EXIT_VERIFICATION_FAILED = 3
 EXIT_COULD_NOT = 4
+EXIT_DEFECT = 70  # sysexits' EX_SOFTWARE
+EXIT_INTERRUPTED = 130
+EXIT_READER_GONE = 141  # what a shell shows of a program that SIGPIPE ended
 
 
 class BundleError(Exception):
@@ -31,13 +37,15 @@ class BundleError(Exception):
         self.detail = detail
 
     def diagnostics(self) -> str:
-        """The whole text for a terminal: message, detail indented, then the hint."""
-        parts = [f"error: {self.message}"]
-        if self.detail:
-            parts.append("\n".join("  " + line for line in self.detail.rstrip().splitlines()))
-        if self.hint:
-            parts.append("\n".join("-> " + line for line in self.hint.rstrip().splitlines()))
-        return "\n".join(parts)
+        """The whole text for a terminal: message, detail indented, then the hint; harmless whoever wrote them."""
+        lines = [f"error: {_plain(self.message)}"]
+        lines += ["  " + line for line in _plain(self.detail.rstrip()).split("\n") if self.detail]
+        lines += ["-> " + line for line in _plain(self.hint.rstrip()).split("\n") if self.hint]
+        return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    return shown(text.expandtabs(), _DIAGNOSTICS_LIMIT, lines=True)
 
 
 class UsageError(BundleError):

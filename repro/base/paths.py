@@ -2,10 +2,51 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from repro.base.errors import UsageError
+
+
+def given_path(option: str, text: str) -> Path:
+    """A path that a person wrote, absolute, with ~ and ~USER replaced.
+
+    Args:
+        option: where it was written, such as '--data', for the message.
+        text: the path.
+
+    Raises:
+        UsageError: there is no such user, or no file can have such a name.
+    """
+    try:
+        path = Path(text).expanduser().absolute()
+        os.stat(path)
+    except RuntimeError as error:
+        raise UsageError(f"{option} {text}: there is no user of that name", hint="write the path in full") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
+            return path  # absent or closed: whoever opens it says what that means
+        raise UsageError(
+            f"{option} {text}: no file can have such a name: {_why(error)}", hint="give another path"
+        ) from error
+    return path
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
+
+
+def _results(text: str) -> Path:
+    path = given_path("BUNDLE_RESULTS", text)
+    standing = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+    if not standing.is_dir():
+        raise UsageError(
+            f"BUNDLE_RESULTS={text}: {standing} is not a folder", hint="name a folder; it is made where it is missing"
+        )
+    return path
 
 
 @dataclass(frozen=True)
@@ -23,9 +64,13 @@ class Paths:
 
     @classmethod
     def of_checkout(cls, environ: Mapping[str, str] = os.environ) -> Paths:
-        """The checkout that this file belongs to; results go where BUNDLE_RESULTS says, if it is set."""
+        """The checkout that this file belongs to; results go where BUNDLE_RESULTS says, if it is set.
+
+        Raises:
+            UsageError: BUNDLE_RESULTS names what is no folder, and cannot become one.
+        """
         results = environ.get("BUNDLE_RESULTS", "")
-        return cls(Path(__file__).resolve().parents[2], Path(results).absolute() if results else None)
+        return cls(Path(__file__).resolve().parents[2], _results(results) if results else None)
 
     @property
     def results(self) -> Path:

@@ -16,7 +16,7 @@ def insist_on_utf8() -> None:
     if sys.flags.utf8_mode or sys.getfilesystemencoding().lower().replace("-", "") == "utf8":
         return
     words = getattr(sys, "orig_argv", ["", *sys.argv])[1:]  # Python 3.9 keeps only what follows its own options
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
     os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
     os.execv(sys.executable, [sys.executable, "-X", "utf8", *words])  # noqa: S606 - this very program again

@@ -12,7 +12,7 @@ from typing import Any
 
 from repro.base.errors import BundleError, UsageError
 from repro.base.files import pretty_json, remove_tree, write_atomic
-from repro.base.paths import Paths
+from repro.base.paths import Paths, given_path
 from repro.bench import history, page
 from repro.bench.figure import Figure
 from repro.bench.workbench import Workbench
@@ -49,7 +49,7 @@ def run_bench(paths: Paths, say: Say, *, full: bool, only: str = "", to: str = "
         to: folder for bench.json, bench.md and bench.html; '' for artifacts/bench/latest.
     """
     areas = chosen_areas(only, quick=not full)
-    folder = Path(to).absolute() if to else paths.results / "bench" / "latest"
+    folder = given_path("--to", to) if to else paths.results / "bench" / "latest"
     paths.temporary.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="bench.", dir=paths.temporary))
     figures: list[Figure] = []

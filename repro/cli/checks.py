@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.base.errors import CouldNotRun, UsageError
+from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 
 _TOOLS = ("ruff", "mypy", "vermin", "pytest", "pytest_timeout", "hypothesis")
-_PYTEST_INTERRUPTED, _PYTEST_NOTHING_CHOSEN = 2, 5
+_PYTEST_NOTHING_CHOSEN = 5
 _QUICK = "not slow and not integration"
 # Stages carry no annotations, so what mypy infers about their variables says nothing; what it knows about names,
 # attributes and calls of Python 3.7's standard library does. Third-party stubs are written for newer Pythons.
@@ -113,7 +113,7 @@ def run_tests(root: Path, *, unit_only: bool = False, expression: str = "") -> N
     Raises:
         CouldNotRun: the tools of requirements/test.txt are not installed.
         UsageError: no test's name fits the expression.
-        SystemExit: 1, a check or a test failed; 130, interrupted.
+        VerificationFailed: a check or a test failed.
     """
     missing = [name for name in _TOOLS if importlib.util.find_spec(name) is None]
     if missing:
@@ -128,11 +128,10 @@ def run_tests(root: Path, *, unit_only: bool = False, expression: str = "") -> N
     for finding in failed:
         print(f"\n--- {finding.check.name}\n{finding.output.rstrip()}", flush=True)
     code = subprocess.call([sys.executable, *pytest_arguments(unit_only, expression)], cwd=root)
-    if code == _PYTEST_INTERRUPTED:
-        raise SystemExit(130)
     if code == _PYTEST_NOTHING_CHOSEN:
         raise UsageError(f"no test's name fits {expression!r}", hint="--keep takes pytest's -k expressions")
     if failed:
-        print("FAILED before the tests: " + ", ".join(finding.check.name for finding in failed), flush=True)
-    if code or failed:
-        raise SystemExit(1)
+        names = ", ".join(finding.check.name for finding in failed)
+        raise VerificationFailed(f"failed before the tests: {names}", hint="what each said stands above the tests")
+    if code:
+        raise VerificationFailed("tests failed", hint="pytest's summary above names them")

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
 from repro.base.errors import EXIT_USAGE
 from repro.base.paths import Paths
+from repro.cli import ending
 
 
 @contextmanager
@@ -27,6 +29,23 @@ def _wrong_use() -> Iterator[None]:
 def _exit(text: str) -> Exit:
     hint = "-> invoke --list shows the commands, invoke --help COMMAND its options"
     return Exit(f"error: {text}\n{hint}", EXIT_USAGE)
+
+
+class Settings(Config):
+    """Invoke's own settings as they come: a file in the user's home or a variable INVOKE_* is another project's."""
+
+    def load_system(self, merge: bool = True) -> None:
+        """Nothing of /etc/invoke.yaml."""
+
+    def load_user(self, merge: bool = True) -> None:
+        """Nothing of ~/.invoke.yaml."""
+
+    def load_project(self, merge: bool = True) -> None:
+        """Nothing of an invoke.yaml beside tasks.py: the checkout has none."""
+
+    def load_shell_env(self) -> None:
+        """Nothing of INVOKE_*."""
+        self.merge()
 
 
 class Commands(Program):
@@ -49,7 +68,19 @@ class Commands(Program):
             super().parse_cleanup()
 
 
-def main() -> None:
-    """Run the command line against this checkout's tasks.py, wherever the caller's working folder is."""
-    program = Commands(version="from this checkout", name="Bundle", binary="invoke", binary_names=["invoke", "inv"])
+def main() -> int:
+    """Run the command line against this checkout's tasks.py, wherever the caller's working folder is.
+
+    Returns:
+        The exit code, as README's table says.
+    """
+    ending.insist_on_streams()
+    return ending.run(_run)
+
+
+def _run() -> None:
+    program = Commands(
+        version="from this checkout", name="Bundle", binary="invoke", binary_names=["invoke", "inv"],
+        config_class=Settings,
+    )  # fmt: skip
     program.run(["invoke", "--search-root", str(Paths.of_checkout().root), *sys.argv[1:]])

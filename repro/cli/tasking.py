@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from repro.base.errors import EXIT_COULD_NOT, EXIT_NOT_REPRODUCED, BundleError
+from repro.base.errors import EXIT_NOT_REPRODUCED
 from repro.base.utf8 import insist_on_utf8
+from repro.cli.ending import insist_on_streams, tell
 
 HELP = {
     "bs": "batch size: one number, a list (1,8,64), or all (1,4,8,16,32,64, the published table's)",
@@ -46,21 +46,14 @@ def reporting(task: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(task)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        insist_on_streams()
         insist_on_utf8()
         try:
             return task(*args, **kwargs)
-        except BundleError as error:
-            print(error.diagnostics(), file=sys.stderr)
-            sys.exit(error.exit_code)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-                raise
-            print(f"error: {error}\n-> free space, or mend the permissions, and run the same command again: "
-                  "nothing half-written is left behind", file=sys.stderr)  # fmt: skip
-            sys.exit(EXIT_COULD_NOT)
-        except KeyboardInterrupt:
-            print("\ninterrupted; what was finished is kept: the same command goes on from there", file=sys.stderr)
-            sys.exit(128 + 2)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it gets its message and its exit code
+            sys.exit(tell(error))
+        except KeyboardInterrupt as error:
+            sys.exit(tell(error))
 
     return wrapped
 

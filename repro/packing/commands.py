@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
-from repro.base.paths import Paths
+from repro.base.paths import Paths, given_path
 from repro.packing.installer.base import KEPT
 from repro.packing.installer.listing import LIST_NAME, Refused
 from repro.packing.installer.trust import trusted_keys
@@ -42,7 +42,7 @@ def pack_bundle(
         run=run,
         run_detail=run_detail,
         include=tuple(sorted({word.strip() for word in include.split(",") if word.strip()})),
-        since=Path(since) if since else None,
+        since=given_path("--since", since) if since else None,
         part_size_bytes=parse_size(part_size),
         fetch=not offline,
     )
@@ -50,7 +50,7 @@ def pack_bundle(
 
 
 def _key_path(key: str) -> Path:
-    return Path(key).expanduser() if key else default_key_path()
+    return given_path("--key", key) if key else default_key_path()
 
 
 def verify_and_describe(path: str, key: str, first_use: bool) -> str:
@@ -61,10 +61,11 @@ def verify_and_describe(path: str, key: str, first_use: bool) -> str:
         CouldNotVerify: nobody signed, or nobody who is trusted here.
     """
     keys = [key] if key else []
-    if (Path(path) / KEPT / LIST_NAME).is_file():
-        report = verify_installed(Path(path), keys)
+    place = given_path("the bundle", path)
+    if (place / KEPT / LIST_NAME).is_file():
+        report = verify_installed(place, keys)
     else:
-        report = verify_bundle(Path(path), keys, first_use=first_use)
+        report = verify_bundle(place, keys, first_use=first_use)
     if report.failures:
         raise VerificationFailed(f"{path}: {len(report.failures)} things are wrong", detail="\n".join(report.failures))
     if report.trust == "unsigned":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.base.errors import CouldNotRun, UsageError
-from repro.base.paths import Paths
+from repro.base.paths import Paths, given_path
 from repro.container.image import Image
 from repro.display.progress_display import progress_on
 from repro.fetching import Cache, fetch_files
@@ -100,7 +100,7 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
     """
     commit = repository.head(paths.root)
     chosen = architectures(choices.arch)
-    target = Path(to).absolute() if to else _default_target(paths, commit, chosen, choices.since)
+    target = given_path("--to", to) if to else _default_target(paths, commit, chosen, choices.since)
     if target.suffix != ".tar":
         raise UsageError(f"--to {to}: a bundle's name ends in .tar", hint=f"--to {to}.tar")
     packed = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from repro.base import user_lock
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.files import sha256_bytes
-from repro.base.paths import Paths
+from repro.base.paths import Paths, given_path
 from repro.base.toml import read_toml
 from repro.graph.digests import StatCache
 from repro.graph.store import Result
@@ -49,7 +49,7 @@ def find_data(paths: Paths, option: str) -> Path | None:
     if option == DEMO:
         return None
     if option:
-        path = Path(option).expanduser().absolute()
+        path = given_path("--data", option)
         if not path.exists():
             raise UsageError(
                 f"--data {option}: there is no such file or folder",
@@ -79,7 +79,7 @@ def find_checkpoint(paths: Paths, option: str, cache: StatCache) -> Checkpoint:
     """
     user: Path | None = None
     if option and option != DEMO:
-        user = Path(option).expanduser().absolute()
+        user = given_path("--checkpoint", option)
         if not user.is_file():
             raise UsageError(f"--checkpoint {option}: there is no such file", hint="give a .pth file, or the word demo")
     elif not option:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.base.errors import CouldNotRun, UsageError
+from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.cli import checks
 from repro.cli.checks import Check
 
@@ -42,9 +42,8 @@ def test_all_passing_ends_with_pytests_own_line(checkout: Path, capfd: pytest.Ca
 
 def test_a_failing_test_fails_the_run(checkout: Path, capfd: pytest.CaptureFixture[str]):
     add_test(checkout, "def test_that_fails():\n    assert 1 == 2\n")
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(VerificationFailed):
         checks.run_tests(checkout)
-    assert caught.value.code == 1
     assert "1 failed, 1 passed" in capfd.readouterr().out
 
 
@@ -52,17 +51,14 @@ def test_a_failing_check_fails_the_run_although_all_tests_pass(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(checks, "all_checks", lambda: (GOOD, BAD))
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(VerificationFailed, match="failed before the tests: bad"):
         checks.run_tests(checkout)
-    out = capfd.readouterr().out
-    assert caught.value.code == 1
-    assert "line 7 is wrong" in out
-    assert out.strip().splitlines()[-1] == "FAILED before the tests: bad"
+    assert "line 7 is wrong" in capfd.readouterr().out
 
 
 def test_a_broken_test_file_fails_the_run(checkout: Path):
     add_test(checkout, "import no_such_module\n")
-    with pytest.raises(SystemExit):
+    with pytest.raises(VerificationFailed):
         checks.run_tests(checkout)
 
 

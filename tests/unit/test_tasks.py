@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -120,13 +121,98 @@ def test_a_full_or_closed_disk_is_no_defect(number: int, capsys: pytest.CaptureF
     assert "/some/file" in capsys.readouterr().err
 
 
-def test_a_defect_keeps_its_traceback():
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), OSError(errno.EBADF, "bad"), RecursionError(), zlib.error("-3")], ids=repr
+)
+def test_a_defect_ends_with_70_and_says_where_and_to_report_it(error: Exception, capsys: pytest.CaptureFixture[str]):
     @reporting
     def task() -> None:
-        raise OSError(errno.EBADF, "a defect")
+        raise error
 
-    with pytest.raises(OSError, match="a defect"):
+    with pytest.raises(SystemExit) as caught:
         task()
+    text = capsys.readouterr().err
+    assert caught.value.code == 70
+    assert text.startswith(f"error: a defect of this program: {type(error).__name__}")
+    assert "tests/unit/test_tasks.py:" in text and "please report it" in text and "Traceback" not in text
+
+
+def test_what_a_stranger_said_reaches_the_terminal_without_its_control_characters(capsys: pytest.CaptureFixture[str]):
+    @reporting
+    def task() -> None:
+        raise CouldNotVerify("\x1b[2Jm", hint="\x1b]52;c;x\x07", detail="\u202ed\rVERDICT: Reproduced.")
+
+    with pytest.raises(SystemExit):
+        task()
+    text = capsys.readouterr().err
+    assert not any(letter in text for letter in "\x1b\x07\r\u202e")
+    assert text.count("\n") == 3
+
+
+def shell(line: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """A command line with `$TASKS` for `python tasks.py`, its results in a folder of their own."""
+    variables = {
+        **os.environ, "TASKS": f"{sys.executable} {ROOT / 'tasks.py'}", "BUNDLE_RESULTS": str(folder / "results"),
+        **environ,
+    }  # fmt: skip
+    return subprocess.run(["sh", "-c", line], env=variables, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        (f"$TASKS stage.corpus --data {'x' * 300}", 2, "no file can have such a name"),
+        ("$TASKS stage.corpus --data '~nosuchuser/TIMIT'", 2, "there is no user of that name"),
+        ("$TASKS bundle.verify '~nosuchuser/b.tar'", 2, "there is no user of that name"),
+        ("BUNDLE_RESULTS=$FILE $TASKS store.gc", 2, "is not a folder"),
+        ("BUNDLE_RESULTS=/dev/null/x $TASKS store.gc", 2, "/dev/null is not a folder"),
+        ("ulimit -n 6; $TASKS reproduce --plan --data $DATA --engine sandbox", 4, "ulimit -n"),
+        ("$TASKS stage.corpus --data $FILE/x 2>&-", 2, ""),
+    ],
+)
+def test_what_the_system_or_a_path_refuses_is_never_not_reproduced(line: str, code: int, said: str, tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    done = shell(line, tmp_path, FILE=str(tmp_path / "file"), DATA=str(ROOT / "tests/golden/TIMIT"))
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert said in done.stderr and (not said or "\n-> " in done.stderr)
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path):
+    done = shell("($TASKS --list; echo code $? >&2) | true", tmp_path)
+    assert done.stderr == "code 141\n"
+
+
+def test_a_full_disk_behind_stdout_is_said(tmp_path: Path):
+    done = shell("$TASKS --list > /dev/full", tmp_path)
+    assert done.returncode == 4 and "No space left" in done.stderr
+
+
+def test_closed_streams_are_not_taken_by_files(tmp_path: Path):
+    done = shell(f"{sys.executable} -c 'import sys; sys.path.insert(0, \"{ROOT}\")\nfrom repro.cli.ending import *\n"
+                 "insist_on_streams(); print(open(sys.path[0] + \"/README.md\").fileno(), file=sys.stdout)' 0<&- 2>&-",
+                 tmp_path)  # fmt: skip
+    assert int(done.stdout) > 2
+
+
+@pytest.mark.parametrize(
+    ("content", "variables"),
+    [
+        ("tasks: {collection_name: other, auto_dash_names: false}\n", {}),
+        ("run: {dry: true\n", {}),
+        ("", {"INVOKE_RUN_ECHO_FORMAT": "x", "INVOKE_TASKS_AUTO_DASH_NAMES": "", "INVOKE_RUN_ENV": "1"}),
+    ],
+)
+def test_settings_of_invoke_for_other_projects_change_nothing(content: str, variables: dict[str, str], tmp_path: Path):
+    (tmp_path / ".invoke.yaml").write_text(content, encoding="utf-8")
+    done = shell("$TASKS bundle.keys.show", tmp_path, HOME=str(tmp_path), **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shell("$TASKS --list", tmp_path, HOME=str(tmp_path), **variables).stdout == command("--list").stdout
+
+
+def test_a_home_that_may_not_be_entered_ends_no_command(tmp_path: Path):
+    home = tmp_path / "closed"
+    home.mkdir(mode=0)
+    assert shell("$TASKS --list", tmp_path, HOME=str(home)).returncode == 0
 
 
 def test_an_interrupt_says_that_nothing_is_lost(capsys: pytest.CaptureFixture[str]):
