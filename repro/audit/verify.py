@@ -23,6 +23,7 @@ from repro.guide.published import Published, load_published
 from repro.guide.verdict import is_excepted, verdict
 from repro.images.archives import source_names
 from repro.locks.archives import load_sources
+from repro.record import schema
 from repro.report import write_report
 from repro.report.crate import METADATA, crate_files, described_files
 from repro.run import record as records
@@ -31,7 +32,7 @@ from repro.run.record import identity_of
 from repro.run.reproduce import PINNED_DEVIATING
 from repro.run.target import PINNED, PORTABLE
 
-_SCHEMA = Path(records.__file__).with_name("record.schema.json")
+_SCHEMA = schema.PATH
 KNOWN = ("checkpoint", "data", "engine", "host", "identity", "image_layers", "image_manifests", "images", "metrics",
          "observations", "request", "results", "schema", "sources", "stages", "toolchain", "verdict",
          "version")  # fmt: skip

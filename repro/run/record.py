@@ -1,4 +1,4 @@
-"""The record: the account of one run, as one JSON document; its schema is repro/run/record.schema.json."""
+"""The record: the account of one run, as one JSON document; its schema is repro/record/record.schema.json."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def sandbox_results(tmp_path_factory) -> Path:
 
 def test_the_record_fits_its_schema_and_accounts_for_itself(sandbox_results: Path):
     document = record(sandbox_results)
-    jsonschema.validate(document, json.loads((ROOT / "repro" / "record.schema.json").read_bytes()))
+    jsonschema.validate(document, json.loads((ROOT / "repro/record/record.schema.json").read_bytes()))
     assert document["identity"] == identity_of(document)
     for stage in document["stages"]:
         stored = Paths(ROOT, sandbox_results).store / stage["fingerprint"][:2] / stage["fingerprint"] / "result.json"

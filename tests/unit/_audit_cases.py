@@ -231,7 +231,8 @@ def make_run(folder: Path, decode: str = "Greedy") -> Evidence:
         engine={"name": "sandbox", "facts": {"version": "1"}, "limits": {"network": "enforced"}, "passed_over": []},
         host={**facts.facts(), "architecture": architecture, "instruction_set": "amd64 Maker avx2"},
         observations={
-            "started_at": "2026-11-22T18:00:00Z", "wall_s": 20.0, "phases": [{"name": "stages", "seconds": 19.0}],
+            "started_at": "2026-11-22T18:00:00Z", "wall_s": 20.0, "layers": [],
+            "phases": [{"name": "stages", "started_s": 1.0, "seconds": 19.0}], "preparations": [],
             "steps": [{"key": k, "started_s": 1.0, "wall_s": 1.5, "cached": False} for k in nodes],
         },
     )  # fmt: skip

@@ -1,6 +1,33 @@
 """A record as a run writes it, made by hand for tests of verdict, schema and report: demo on CPU, or as published."""
 
-import copy
+import json
+
+import msgspec
+
+from repro.record import Record, identity_of
+
+
+def record_of(document) -> Record:
+    """The record that a document is, with the identity of what it names."""
+    request, data, checkpoint = document["request"], document["data"], document["checkpoint"]
+    identity = {
+        "sha256": "9" * 64,
+        "request": request,
+        "data": {"kind": data["kind"], "fingerprint": data["fingerprint"]},
+        "checkpoint": {"kind": checkpoint["kind"], "sha256": checkpoint["sha256"]},
+        "images": document["images"],
+        "stages": {
+            stage["key"]: {"fingerprint": stage["fingerprint"], "outputs": stage["outputs"]["digest"]}
+            for stage in document["stages"]
+        },
+    }
+    record = msgspec.convert({**document, "identity": identity}, Record)
+    return msgspec.structs.replace(record, identity=identity_of(record))
+
+
+def document_of(record: Record):
+    """The record as JSON has it."""
+    return json.loads(msgspec.json.encode(record))
 
 
 def _protocol(utterances, phones, characters, cer_edits, wer_edits):
@@ -36,8 +63,11 @@ def _result(size, utterances, phones, cer_edits, characters, wer_edits, speed):
         "kl": 1e-9,
         "rmse": 2e-6,
         "mean_relative": 1e-6,
+        "frames": 12480,
+        "scored_frames": 4000,
         "symbols_changed": 0,
         "utterances": 64,
+        "within_thresholds": True,
     }
     return {
         "batch_size": size,
@@ -47,12 +77,21 @@ def _result(size, utterances, phones, cer_edits, characters, wer_edits, speed):
         "excluded": [],
         "throughput_utterances_per_s": speed,
         "latency_ms": dict.fromkeys(("mean", "median", "min", "max", "p50", "p90", "p99"), 1000 * size / speed),
-        "measured": {"batch_size": size, "loop": 100, "threads": 2, "provider": "CPUExecutionProvider"},
+        "measured": {
+            "batch_size": size,
+            "formula": "1000*batchsize/mean(times_ms)",
+            "loop": 100,
+            "threads": 2,
+            "provider": "CPUExecutionProvider",
+            "throughput_utterances_per_s": speed,
+        },
         "comparison": {
+            "batch_size": size,
+            "formulas": {"max_abs": "max |a - b|"},
             "torch_onnx": pair,
             "torch_converted": pair,
             "onnx_converted": pair,
-            "thresholds": {"cosine": 0.99},
+            "thresholds": {"at_least": {"cosine": 0.99}, "at_most": {"kl": 0.005}},
             "within_thresholds": True,
         },
     }
@@ -76,17 +115,16 @@ def _stage(name, size, cached=False):
         "exactness": "exact",
         "host_bound": False,
         "cached": cached,
-        "observations": {"wall_s": 1.25, "engine": "sandbox", "limits": {}},
+        "observations": {"wall_s": 1.25, "engine": "sandbox", "limits": {}, "files": {"stage.log": "2" * 64}},
     }
 
 
 def demo_record():
     """The demo on a CPU: nothing of it is comparable. B = 64 leaves nothing to the published protocol."""
-    return copy.deepcopy(
+    return _identified(
         {
             "schema": "lstm-ctc-bundle/record",
             "version": 1,
-            "identity": {"sha256": "9" * 64},
             "request": {
                 "batch_sizes": [8, 64],
                 "device": "cpu",
@@ -98,11 +136,19 @@ def demo_record():
                 "loop": 100,
                 "skip_bad": False,
             },
-            "verdict": {"outcome": "not-comparable", "reasons": [], "source": "", "checks": []},
+            "verdict": {
+                "outcome": "not-comparable",
+                "reasons": [],
+                "caveats": [],
+                "source": "",
+                "table": [],
+                "checks": [],
+            },
             "engine": {
                 "name": "sandbox",
                 "facts": {"bubblewrap": "0.8.0"},
                 "limits": {"memory": "not enforced: no delegated cgroup", "network": "enforced"},
+                "passed_over": [],
             },
             "toolchain": [
                 {
@@ -112,6 +158,7 @@ def demo_record():
                     "status": "same",
                     "probe": "wheel:torch in image exporter",
                     "purpose": "exports ONNX",
+                    "kind": "table",
                 },
                 {
                     "component": "chip",
@@ -120,6 +167,7 @@ def demo_record():
                     "status": "absent",
                     "probe": "host:chip in this host",
                     "purpose": "runs the OM model",
+                    "kind": "table",
                 },
             ],
             "images": {"base": _digest("a"), "runtime": _digest("b")},
@@ -156,11 +204,28 @@ def demo_record():
                 "wer_percent": {"formula": "100 * edits / phones", "unit": "%"},
                 "latency_ms": {"formula": "execution time of one batch", "unit": "ms"},
             },
-            "host": {"os": "Debian GNU/Linux 12", "architecture": "amd64", "cores": 2},
+            "sources": [],
+            "host": {
+                "os": "Debian GNU/Linux 12",
+                "kernel": "6.1.0",
+                "architecture": "amd64",
+                "cpu": "A processor",
+                "cores": 2,
+                "instruction_set": "amd64 Maker avx2",
+                "memory_bytes": 8000000000,
+                "page_size_bytes": 4096,
+                "python": "3.11.2",
+                "selinux": "absent",
+            },
             "observations": {
                 "started_at": "2026-11-22T18:00:00Z",
                 "wall_s": 93.5,
-                "phases": [{"name": "fetch", "seconds": 20.25}, {"name": "run stages", "seconds": 70.0}],
+                "phases": [
+                    {"name": "fetch", "started_s": 0.0, "seconds": 20.25},
+                    {"name": "run stages", "started_s": 20.25, "seconds": 70.0},
+                ],
+                "layers": [],
+                "preparations": [],
                 "steps": [
                     {"key": "corpus", "started_s": 20.5, "wall_s": 2.0, "cached": True},
                     {"key": "score@8", "started_s": 23.0, "wall_s": 1.25, "cached": False},
@@ -168,6 +233,10 @@ def demo_record():
             },
         }
     )
+
+
+def _identified(document):
+    return document_of(record_of(document))
 
 
 # Lengths of which some whole number of edits prints as published: 2824 of 15021 phones are 18.8003 %.
@@ -188,4 +257,4 @@ def published_record(sizes=(1, 8)):
     record["checkpoint"].update(kind="user", trust="trusted on first use", note="")
     record["toolchain"][1].update(found="Ascend310P3", status="same")
     record["results"] = [_result(size, *PUBLISHED_RUN[size]) for size in sizes]
-    return record
+    return _identified(record)

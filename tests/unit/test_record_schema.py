@@ -11,7 +11,7 @@ from repro.guide.published import load_published
 from repro.guide.verdict import verdict
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = json.loads((ROOT / "repro/run/record.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "repro/record/record.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
@@ -26,7 +26,7 @@ def test_record_with_its_verdict_is_valid(make):
     VALIDATOR.validate(json.loads(json.dumps(record)))
 
 
-@pytest.mark.parametrize("key", SCHEMA["required"])
+@pytest.mark.parametrize("key", SCHEMA["$defs"]["Record"]["required"])
 def test_record_without_a_section_is_refused(key):
     record = demo_record()
     del record[key]

@@ -1,0 +1,40 @@
+"""What two runs of the same thing share to the byte."""
+
+from __future__ import annotations
+
+import msgspec
+
+from repro.base.files import canonical_json, sha256_bytes
+from repro.record.document import (
+    CheckpointUsed,
+    Data,
+    Identity,
+    IdentityCheckpoint,
+    IdentityData,
+    IdentityStage,
+    Record,
+    Request,
+)
+from repro.record.stages import Stage
+
+
+def identity_of(record: Record) -> Identity:
+    """The identity of what a record names, computed anew."""
+    return make_identity(record.request, record.data, record.checkpoint, record.images, record.stages)
+
+
+def make_identity(
+    request: Request, data: Data, checkpoint: CheckpointUsed, images: dict[str, str], stages: tuple[Stage, ...]
+) -> Identity:
+    """The identity of a run, from the parts of its record that enter."""
+    identity = Identity(
+        sha256="",
+        request=request,
+        data=IdentityData(kind=data.kind, fingerprint=data.fingerprint),
+        checkpoint=IdentityCheckpoint(kind=checkpoint.kind, sha256=checkpoint.sha256),
+        images=images,
+        stages={s.key: IdentityStage(fingerprint=s.fingerprint, outputs=s.outputs.digest) for s in stages},
+    )
+    content = msgspec.to_builtins(identity)
+    del content["sha256"]
+    return msgspec.structs.replace(identity, sha256=sha256_bytes(canonical_json(content)))
