@@ -14,7 +14,7 @@ import re
 import shutil
 
 from stages.formats import audio, labels
-from stages.formats.source import find_corpus, open_source
+from stages.formats.source import find_corpus, open_source, without_version
 from stages.shared.stage import Progress, StageError, atomic_file, parser, read_json, run, write_json
 
 SPLITS = ("train", "dev", "test")
@@ -223,10 +223,11 @@ def in_folder(source, folder, names=None):
     """A `Found` for each utterance right inside a speaker's folder, SA sentences left out."""
     names = source.files_in(folder) if names is None else names
     utterances = {}
-    by_lower_case = {name.lower(): folder + "/" + name for name in names}
+    by_lower_case = {without_version(name).lower(): folder + "/" + name for name in names}
     speaker = folder.rpartition("/")[2].upper()
     for name in names:
-        match = _WAVE.fullmatch(name) or _LABELS.fullmatch(name)
+        plain = without_version(name)
+        match = _WAVE.fullmatch(plain) or _LABELS.fullmatch(plain)
         if not match or match.group(1).upper().startswith("SA"):
             continue
         found = Found(speaker, folder, match.group(1))

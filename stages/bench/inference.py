@@ -8,6 +8,7 @@ out/checks.json: differences found. obs/times.json: seconds of every round, by b
 
 import os
 
+from stages.bench import candidates
 from stages.shared import stage
 
 
@@ -20,10 +21,6 @@ def main(arguments):
     parser.add_argument("--sizes", required=True, metavar="B,B,…", help="batch sizes")
     parser.add_argument("--rounds", required=True, metavar="N,N,…", help="rounds at each of these sizes")
     options = parser.parse_args(arguments)
-    # OpenBLAS reads this when NumPy is loaded, hence the import here: each core makes a product of its own.
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    from stages.bench import candidates
-
     sizes = [int(size) for size in options.sizes.split(",")]
     rounds = [int(number) for number in options.rounds.split(",")]
     times, checks = candidates.measure(options, dict(zip(sizes, rounds)))

@@ -9,6 +9,7 @@ any other name is refused. NumPy and the standard library suffice, and no size i
 import collections
 import io
 import pickle
+import re
 import struct
 import sys
 import zipfile
@@ -33,10 +34,13 @@ _INERT_PACKAGES = ("torch.nn", "torch.optim", "numpy")
 _INERT_NAMES = (
     ("_codecs", "encode"),  # how Python 3 pickles bytes for a protocol of Python 2's time
     ("argparse", "Namespace"),
+    ("torch_npu.npu._format", "Format"),
     ("collections", "defaultdict"),
     ("torch", "device"),
     ("torch", "dtype"),
 )
+# What PyTorch and torch_npu ask for where a tensor lay on a device whose storage cannot be written as it is.
+_DEVICE_NAMES = re.compile(r"torch_npu\.|torch\._utils\._rebuild_(?:device|xla|meta)_tensor")
 _TORCH_DTYPES = ("float16", "float32", "float64", "int32", "int64")
 
 
@@ -100,6 +104,8 @@ _FUNCTIONS = {
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    # torch_npu writes an NPU's tensor from a copy on the CPU; beside it stands the layout that it had on the chip.
+    ("torch_npu.utils.storage", "_rebuild_npu_tensor"): _rebuild_tensor,
 }
 
 
@@ -117,6 +123,11 @@ class _Unpickler(pickle.Unpickler):
         inside = any(module == package or module.startswith(package + ".") for package in _INERT_PACKAGES)
         if inside or key in _INERT_NAMES or (module == "torch" and name in _TORCH_DTYPES):
             return Inert
+        if _DEVICE_NAMES.match(module + "." + name):
+            raise CheckpointError(
+                "it asks for {}.{}: its tensors lay on a device; save it anew from the CPU, {{'state_dict': "
+                "model.cpu().state_dict()}}".format(module, name)
+            )
         raise CheckpointError(
             "it asks for {}.{}, which a checkpoint of this model has no use for; it was not run".format(*key)
         )

@@ -4,6 +4,11 @@ Both kinds answer the same questions: which folders lie in a folder, which files
 a file holds. A tree is listed folder by folder: it may be larger than memory. Names are relative, with '/', from the
 folder's or the archive's root. A source that could lead a reader elsewhere (links, '..', absolute names) or exhaust the
 machine (bombs) is refused as a whole.
+
+What is looked at in a folder, here and by the host, which digests it and refuses it beforehand: the folders TRAIN and
+TEST, in upper or lower case, at the root or in one folder below it, and everything below them. Left out everywhere is
+what `is_clutter` names. What lies beside them is no part of the corpus: a link, a lost+found or a pipe there is neither
+refused nor followed. A link is looked at where it is the only thing of its name, and then refused: it leads elsewhere.
 """
 
 import itertools
@@ -23,6 +28,7 @@ MAX_RATIO = 100  # speech deflates to about a half; plain text to about a fifth
 MAX_DEPTH = 16  # folders in folders; TIMIT has three
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_VERSION = re.compile(";[0-9]{1,5}$")
 _DRIVE = re.compile("^[A-Za-z]:")
 # What zipfile may raise for a broken archive (NotImplementedError, for an unknown method, is a RuntimeError).
 _BROKEN_ZIP = (OSError, EOFError, ValueError, RuntimeError, OverflowError, struct.error, zipfile.BadZipFile, zlib.error)
@@ -56,16 +62,22 @@ def is_clutter(part):
     return part.startswith(".") or part == "__MACOSX"
 
 
+def without_version(name):
+    """A file's own name without the version that a CD's file system writes behind it: SX1.WAV for SX1.WAV;1."""
+    return _VERSION.sub("", name)
+
+
 def refuse_collisions(names, where):
-    """Refuse two names that are one on a case-insensitive file system: which of them is meant cannot be known."""
+    """Refuse two names that differ in case or version alone: which of them is meant cannot be known."""
     seen = {}
     for name in names:
-        if name.lower() in seen:
+        plain = without_version(name).lower()
+        if plain in seen:
             raise StageError(
-                "{}: {!r} and {!r} are one name, but for case".format(where, seen[name.lower()], name),
+                "{}: {!r} and {!r} are one name, except for case or version".format(where, seen[plain], name),
                 "Remove one of them.",
             )
-        seen[name.lower()] = name
+        seen[plain] = name
 
 
 class FolderSource:
@@ -75,9 +87,21 @@ class FolderSource:
         self.path = path
 
     def folders(self, folder=""):
-        """Names (sorted) of the folders right inside `folder` ('' is the root); links count, to be refused later."""
-        found = [entry.name for entry in self._entries(folder) if entry.is_dir() and not is_clutter(entry.name)]
-        return sorted(found)
+        """Names (sorted) of the folders right inside `folder` ('' is the root); no links."""
+        return [name for name in self.folders_and_links(folder) if not self._is_link(folder + "/" + name)]
+
+    def folders_and_links(self, folder=""):
+        """As `folders`, with links that lead to folders."""
+        return [entry.name for entry in self._entries(folder) if entry.is_dir() and not is_clutter(entry.name)]
+
+    def refuse_links(self, name):
+        """Refuse a folder whose own name, or one above it, is a link."""
+        above = ""
+        for part in name.split("/"):
+            above += part
+            if self._is_link(above):
+                raise self._link(above)
+            above += "/"
 
     def walk(self, folder):
         """Yield (folder, names) of `folder` and every folder below it: its files' own names, as `files_in` has them.
@@ -129,7 +153,7 @@ class FolderSource:
 
     def _listed(self, folder):
         """The own names of files and of folders right inside `folder`, sorted; what must not be there is refused."""
-        if os.path.islink(os.path.join(self.path, folder)):
+        if self._is_link(folder):
             raise self._link(folder)
         files, folders = [], []
         for entry in self._entries(folder):
@@ -147,6 +171,9 @@ class FolderSource:
                 raise StageError("{} is neither a file nor a folder".format(os.path.join(self.path, name)))
         refuse_collisions((folder + "/" + name for name in files + folders), self.path)
         return files, folders
+
+    def _is_link(self, name):
+        return os.path.islink(os.path.join(self.path, name.lstrip("/")))
 
     def _link(self, name):
         return StageError(
@@ -191,6 +218,11 @@ class ZipSource:
         prefix = folder + "/" if folder else ""
         below = (name[len(prefix) :] for name in self._members if name.startswith(prefix))
         return sorted({rest.split("/")[0] for rest in below if "/" in rest})
+
+    folders_and_links = folders  # an archive that holds a link is refused as a whole
+
+    def refuse_links(self, name):
+        """There are none."""
 
     def walk(self, folder):
         """Yield (folder, names) of `folder` and every folder below it that hold files: the files' own names, sorted."""
@@ -271,14 +303,14 @@ def find_corpus(source):
         (prefix, train, test): prefix is '' or 'FOLDER/'; train and test are the two folders' own names.
 
     Raises:
-        StageError: they lie nowhere, in several folders, or under two spellings in one.
+        StageError: they lie nowhere, in several folders, under two spellings in one, or behind a link alone.
     """
-    top = source.folders()
-    found = _train_and_test(source, "", top)
-    if found:
-        return found
-    below = [_train_and_test(source, name + "/", source.folders(name)) for name in top]
-    candidates = [place for place in below if place]
+    candidates, closed = _candidates(source, source.folders)
+    if not candidates:
+        candidates, _ = _candidates(source, source.folders_and_links)
+        for prefix, train, test in candidates:
+            for name in (train, test):
+                source.refuse_links(prefix + name)
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
@@ -288,8 +320,27 @@ def find_corpus(source):
         )
     raise StageError(
         "{}: no folders TRAIN and TEST, at the top or one level down".format(source.path),
-        "TIMIT's own layout is needed: TRAIN/DR1/FCJF0/SI1027.WAV, in upper or lower case.",
+        "\n".join(["TIMIT's own layout is needed: TRAIN/DR1/FCJF0/SI1027.WAV, in upper or lower case."] + closed),
     )
+
+
+def _candidates(source, folders):
+    """([(prefix, train, test)], messages about folders that cannot be listed); `folders` lists one."""
+    top = folders("")
+    found = _train_and_test(source, "", top)
+    if found:
+        return [found], []
+    places, closed = [], []
+    for name in top:
+        try:
+            inside = folders(name)
+        except StageError as error:  # a lost+found, say, that only root may look into
+            closed.append(error.message)
+            continue
+        place = _train_and_test(source, name + "/", inside)
+        if place:
+            places.append(place)
+    return places, closed
 
 
 def _train_and_test(source, prefix, names):

@@ -81,6 +81,9 @@ EXPLANATIONS = (
         "is the driver installed in /usr/local/Ascend/driver on the host? `invoke doctor` says",
     ),
 )
+# The vendor's tools print an error's code and cause first, then possible causes, a solution, and a trace-back last.
+_CODED = re.compile(r"(?:^|[^0-9A-Za-z])E[0-9A-Z]\d{4}(?:[^0-9A-Za-z]|$)")
+_SOLUTION = re.compile(r"\s*Solution: *(\S.*)")
 _REFUSED_WARNINGS = (r"aclruntime version:\S+ is lower",)
 
 
@@ -179,11 +182,19 @@ class Commands:
 def _failure(words, code, lines):
     tail = [line for line in lines if line.strip()][-_TAIL_LINES:]
     tool = "atc" if words[0] == "atc" else "ais_bench" if "ais_bench" in words else words[0]
+    coded = next((number for number, line in enumerate(lines) if _CODED.search(line)), None)
     known = explain(lines)
     if known is None:
-        message = "{} ended with exit code {}: {}".format(tool, code, tail[-1] if tail else "it printed nothing")
-        return StageError(message, "see its log")
+        said = tail[-1] if tail else "it printed nothing"
+        solution = None
+        if coded is not None:
+            said = lines[coded]
+            solution = next((found for found in map(_SOLUTION.match, lines[coded:]) if found), None)
+        hint = "the vendor's advice: {}\n".format(solution.group(1).strip()) if solution else ""
+        return StageError("{} ended with exit code {}: {}".format(tool, code, said.strip()), hint + "see its log")
     message, hint, evidence = known
+    if coded is not None and lines[coded].strip() != evidence:
+        evidence = "{}; first error: {}".format(evidence, lines[coded].strip())
     return StageError("{}: {} ({})".format(tool, message, evidence), hint)
 
 

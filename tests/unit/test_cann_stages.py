@@ -270,3 +270,35 @@ def test_a_model_of_another_batch_size_is_not_timed(cann, monkeypatch):
 
 def test_the_guides_measuring_command():
     assert measure_npu.measure_words(8, 100) == ["--model=lstm_ctc_bs8.om", "--loop=100", "--batchsize=8"]
+
+
+CODES = ("E16005", "E19010", "E19999", "E20001", "E40000", "E40021", "E90003", "EZ3003", "EZ9010", "EC0010", "EE1001")
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_first_line_with_an_error_code_is_the_message(code):
+    """The vendor's tools print the cause first, and the innermost line of a trace-back last."""
+    lines = [
+        "ATC start working now, please wait for a moment.",
+        "ATC run failed, Please check the detail log",
+        f"{code}: [PID: 7] 2026-01-01 The cause.",
+        "        Possible Cause: a cause.",
+        "        Solution: Do this.",
+        "        TraceBack (most recent call last):",
+        "        build graph failed, ret:-1[FUNC:Build][FILE:x.cc][LINE:1]",
+    ]
+    error = ascend._failure(["atc"], 255, lines)
+    assert error.message == f"atc ended with exit code 255: {code}: [PID: 7] 2026-01-01 The cause."
+    assert error.hint == "the vendor's advice: Do this.\nsee its log"
+
+
+def test_explanation_by_a_later_line_keeps_the_first_error():
+    lines = ["EZ3003: [PID: 7] No supported Ops kernel.", "    TraceBack:", "    device is busy, ErrCode=107010"]
+    error = ascend._failure(["atc"], 1, lines)
+    assert "the NPU is busy" in error.message
+    assert "EZ3003: [PID: 7] No supported Ops kernel." in error.message
+
+
+def test_output_without_a_code_is_told_by_its_last_line():
+    error = ascend._failure([sys.executable, "-m", "ais_bench"], 1, ["at address 0xE16005A and LE16005", "last", ""])
+    assert error.message == "ais_bench ended with exit code 1: last"

@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from _model_cases import checkpoint_members, golden_weights, write_checkpoint
+from _model_cases import _text, checkpoint_members, golden_weights, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -217,3 +217,35 @@ def test_damaged_bytes_are_refused_or_harmless(tmp_path_factory, data):
         assert str(refused)
     else:
         assert package is not None
+
+
+LAYOUTS = [b"\x88", b"K\x02", b"ctorch_npu.npu._format\nFormat\nK\x02\x85R"]
+"""What stands behind a tensor that lay on an NPU: True, or the format that it had on the chip, plain or as an enum."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_checkpoint_that_torch_npu_saved_holds_plain_tensors(tmp_path, state, layout):
+    members = checkpoint_members(state)
+    pickled = members["archive/data.pkl"]
+    tensors = pickled.count(b"_rebuild_tensor_v2")
+    pickled = pickled.replace(
+        b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch_npu.utils.storage\n_rebuild_npu_tensor\n"
+    )
+    pickled = pickled.replace(b"ccollections\nOrderedDict\n)RtR", b"ccollections\nOrderedDict\n)R" + layout + b"tR")
+    pickled = pickled.replace(_text("cpu"), _text("npu:0"))
+    assert (pickled.count(layout + b"tR"), pickled.count(_text("npu:0"))) == (tensors, tensors)
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        for name, data in dict(members, **{"archive/data.pkl": pickled}).items():
+            archive.writestr(name, data)
+    loaded = checkpoint.load_weights(str(tmp_path / "a.pth"))
+    assert all(np.array_equal(loaded[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize(
+    "name", [b"torch_npu.utils.storage\n_other", b"torch._utils\n_rebuild_device_tensor_from_numpy"]
+)
+def test_a_tensor_that_cannot_be_read_from_a_device_is_refused_with_what_to_do(tmp_path, state, name):
+    state["fc.1.weight"] = b"c" + name + b"\n)R"
+    message = _refusal(write_checkpoint(tmp_path / "a.pth", state))
+    assert name.decode().replace("\n", ".") in message
+    assert "save it anew from the CPU, {'state_dict': model.cpu().state_dict()}" in message

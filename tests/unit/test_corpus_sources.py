@@ -98,12 +98,12 @@ def test_zip_with_duplicate_or_case_colliding_names_is_refused(tmp_path, name):
     path = write_zip(tmp_path / "data.zip", small_corpus())
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(name, b"x")
-    refused(tmp_path, path, "one name, but for case")
+    refused(tmp_path, path, "one name, except for case")
 
 
 def test_folder_with_case_colliding_names_is_refused(tmp_path):
     files = dict(small_corpus(), **{DEV + ".wav": b"x"})
-    refused(tmp_path, write_folder(tmp_path / "timit", files), "one name, but for case")
+    refused(tmp_path, write_folder(tmp_path / "timit", files), "one name, except for case")
 
 
 def test_folder_with_a_linked_wave_is_refused(tmp_path):
@@ -214,3 +214,87 @@ def test_broken_wave_is_refused_and_never_a_crash(data):
     except StageError:
         return
     assert (len(samples), samples.dtype) == (header.num_samples, "int16")
+
+
+def on_a_cd(files):
+    """Names as a CD's file system has them where nothing translates them."""
+    return {name + ";1": data for name, data in files.items()}
+
+
+@pytest.mark.parametrize("write", [lambda path, files: write_folder(path, files), write_zip])
+def test_versions_behind_the_names_of_a_raw_cd_are_no_part_of_them(tmp_path, write):
+    plain = run_stage(corpus, tmp_path, "--data", write_folder(tmp_path / "plain", small_corpus()), "--conf", CONF)
+    expected = {path.name: path.read_text() for path in (plain / "dev").iterdir()}
+    data = write(tmp_path / "cd", on_a_cd(small_corpus()))
+    out = run_stage(corpus, tmp_path, "--data", data, "--conf", CONF)
+    found = {path.name: path.read_text().replace(";1", "") for path in (out / "dev").iterdir()}
+    assert found == expected
+    assert f"\t{DEV}.WAV;1\t" in (out / "dev" / "audio.tsv").read_text()  # read in place, by its own name
+
+
+@pytest.mark.parametrize("name", [DEV + ".WAV;2", DEV + ".wav;1"])
+def test_two_versions_of_a_file_are_refused(tmp_path, name):
+    files = dict(small_corpus(), **{DEV + ".WAV;1": b"x", name: b"x"})
+    refused(tmp_path, write_folder(tmp_path / "timit", files), "one name, except for case or version")
+
+
+def beside(folder):
+    """Leave beside TRAIN and TEST what is no part of a corpus."""
+    (folder / "alias").symlink_to(folder / "TRAIN")
+    (folder / "dangling").symlink_to("/nonexistent")
+    (folder / "train").symlink_to("TRAIN")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "x").symlink_to("/etc/hostname")
+    (folder / "TRAIN" / ".hidden").symlink_to("/etc/hostname")
+    os.mkfifo(folder / "pipe")
+    (folder / "lost+found").mkdir()
+
+
+@pytest.mark.parametrize("below", ["", "TIMIT/"])
+def test_what_lies_beside_train_and_test_is_not_looked_at(tmp_path, monkeypatch, below):
+    top = tmp_path / "timit"
+    folder = write_folder(top / below, small_corpus())
+    beside(folder)
+    if below:
+        (top / "timit").symlink_to("TIMIT")
+        (top / "lost+found").mkdir()
+    entries = speech_source.FolderSource._entries
+
+    def only_for_root(self, name):
+        if name.endswith("lost+found"):
+            raise StageError("cannot list lost+found: Permission denied")
+        return entries(self, name)
+
+    monkeypatch.setattr(speech_source.FolderSource, "_entries", only_for_root)
+    out = run_stage(corpus, tmp_path, "--data", top, "--conf", CONF)
+    assert (out / "dev" / "utterances").read_text() == f"FAKS0_SX2 {DEV}.WAV\n"
+
+
+@pytest.mark.parametrize("link", ["TRAIN", "TEST"])
+def test_link_that_is_the_only_one_of_its_name_is_refused(tmp_path, link):
+    folder = write_folder(tmp_path / "timit", small_corpus())
+    (folder / link).rename(tmp_path / "elsewhere")
+    (folder / link).symlink_to(tmp_path / "elsewhere")
+    refused(tmp_path, folder, f"timit/{link} is a symbolic link")
+
+
+def test_link_to_the_folder_above_train_and_test_is_refused(tmp_path):
+    write_folder(tmp_path / "elsewhere", small_corpus())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "TIMIT").symlink_to(tmp_path / "elsewhere")
+    refused(tmp_path, tmp_path / "data", "data/TIMIT is a symbolic link")
+
+
+def test_folder_that_cannot_be_listed_is_named_where_no_corpus_is_found(tmp_path, monkeypatch):
+    (tmp_path / "data" / "closed").mkdir(parents=True)
+    entries = speech_source.FolderSource._entries
+
+    def closed(self, name):
+        if name:
+            raise StageError(f"cannot list {name}: Permission denied")
+        return entries(self, name)
+
+    monkeypatch.setattr(speech_source.FolderSource, "_entries", closed)
+    with pytest.raises(StageError, match="no folders TRAIN and TEST") as caught:
+        speech_source.find_corpus(speech_source.open_source(str(tmp_path / "data")))
+    assert "cannot list closed: Permission denied" in caught.value.hint
