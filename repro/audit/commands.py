@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repro.audit.claims import STATUSES, Outcome
 from repro.audit.evidence import Evidence, open_run
@@ -12,6 +13,9 @@ from repro.base.errors import UsageError
 from repro.base.paths import Paths, given_path
 from repro.display.console import Console
 from repro.run.inputs import DEMO
+
+if TYPE_CHECKING:
+    from repro.audit.rerun import Rerun
 
 Say = Callable[[str], None]
 LATEST = "latest"
@@ -52,30 +56,17 @@ def verify(paths: Paths, subject: str, data: str, checkpoint: str, key: str, to:
     _finish(verify_run(evidence, _given(data), _given(checkpoint)), paths, evidence.sha256, to, say)
 
 
-def rerun(
-    paths: Paths,
-    console: Console,
-    subject: str,
-    data: str,
-    checkpoint: str,
-    engine: str,
-    offline: bool,
-    rounds: int,
-    to: str,
-    say: Say,
-) -> None:
+def rerun(paths: Paths, console: Console, subject: str, how: Rerun, to: str, say: Say) -> None:
     """Run a run's stages again and write the page. Errors as `verify`."""
-    from repro.audit.rerun import Rerun
     from repro.audit.rerun import rerun as run_again
 
-    if rounds < 10:
-        raise UsageError(f"--rounds {rounds} is too few", hint="10 at least: fewer give no interval of the median")
+    if how.rounds < 10:
+        raise UsageError(f"--rounds {how.rounds} is too few", hint="10 at least: fewer give no interval of the median")
     evidence = open_run(_run_folder(paths, subject), paths)
-    how = Rerun(data, checkpoint, engine, not offline, rounds)
     _finish(run_again(evidence, how, console), paths, evidence.sha256, to, say)
 
 
-def challenge(paths: Paths, subject: str, arch: str, images: str, offline: bool, to: str, say: Say) -> None:
+def challenge(paths: Paths, subject: str, arch: str, images: str, to: str, say: Say, *, offline: bool) -> None:
     """Build layers again and write the page. Errors as `verify`."""
     from repro.audit.challenge import challenge as build_again
     from repro.images.commands import architectures

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
@@ -34,13 +35,13 @@ def _exit(text: str) -> Exit:
 class Settings(Config):
     """Invoke's own settings as they come: a file in the user's home or a variable INVOKE_* is another project's."""
 
-    def load_system(self, merge: bool = True) -> None:
+    def load_system(self, *_: Any, **__: Any) -> None:
         """Nothing of /etc/invoke.yaml."""
 
-    def load_user(self, merge: bool = True) -> None:
+    def load_user(self, *_: Any, **__: Any) -> None:
         """Nothing of ~/.invoke.yaml."""
 
-    def load_project(self, merge: bool = True) -> None:
+    def load_project(self, *_: Any, **__: Any) -> None:
         """Nothing of an invoke.yaml beside tasks.py: the checkout has none."""
 
     def load_shell_env(self) -> None:

@@ -1,44 +1,93 @@
-"""What tasks.py needs to be thin: errors turned into messages and exit codes, options turned into requests."""
+"""What makes tasks.py thin: a command's options from their declaration, its errors as messages and exit codes."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from invoke.collection import Collection
+from invoke.tasks import Task
 
 from repro.base.errors import EXIT_NOT_REPRODUCED
+from repro.base.paths import Paths
 from repro.base.utf8 import insist_on_utf8
 from repro.cli.ending import insist_on_streams, tell
+from repro.cli.options import HELP, REQUIRED
+from repro.display.console import Console
 
-HELP = {
-    "bs": "batch size: one number, a list (1,8,64), or all (1,4,8,16,32,64, the published table's)",
-    "data": "TIMIT's folder or data.zip, or the word demo; left out: data/data.zip, data/TIMIT, else the demo corpus",
-    "checkpoint": "the model's .pth file, or the word demo; left out: the one in data/, else the demo's",
-    "engine": "docker, podman, sandbox (embedded: no daemon, no root), or auto: the first of these that works here",
-    "toolchain": "pinned (the compatibility table to the letter), portable, or auto: pinned on an Ascend host that has "
-    "its sources, else portable; the report lists every deviation",
-    "device": "what converts, infers and is timed: cpu, or npu (an Ascend 310P3, with CANN from data/sources)",
-    "devices": "NPU device numbers (0 or 0,1) that share the batches; left out: the first idle chip",
-    "precision": "number format on the CPU: fp32, the model's own, or bf16: 2.5 times as fast or more on a processor "
-    "with AMX, for a few digits less; shown in the report, and never compared with the table",
-    "precision-mode": "atc's --precision_mode; left out: the vendor's default, as in the published table",
-    "decode": "Greedy (the published table's) or Beam",
-    "beam-width": "hypotheses kept by Beam (10)",
-    "lm-alpha": "NUMBER: weight of the bigram language model in Beam (0.1)",
-    "split": "dev (the published table's) or test",
-    "loop": "timed executions for throughput and latency (100, the published table's)",
-    "skip-bad": "leave out utterances that cannot be used, listed and counted in the report, instead of stopping",
-    "force": "run again what is stored already; the result must come out the same",
-    "plan": "say what would run and why, and run nothing",
-    "offline": "use no network: what is not fetched is an error",
-    "arch": "amd64, arm64 or both, separated by a comma; left out: this machine's",
-}
+Options = TypeVar("Options")
 
 
-def help_for(*names: str) -> dict[str, str]:
-    """The help texts of some options, in Invoke's form."""
-    return {name: HELP[name] for name in names}
+@dataclass(frozen=True)
+class Here:
+    """What a command works on: the checkout, and the display for what happens in it."""
+
+    paths: Paths
+    console: Console
+
+
+Body = Callable[[Options, Here], None]
+
+
+class Commands:
+    """The commands as Invoke's collections; a name such as 'images.build' makes the collections above it."""
+
+    def __init__(self) -> None:
+        self.root = Collection()
+        self._below = {"": self.root}
+
+    def command(self, name: str, options: type[Options], *, default: bool = False) -> Callable[[Body[Options]], None]:
+        """Add a command.
+
+        Args:
+            name: as typed, with the names of its collections before it.
+            options: the class of its options (repro.cli.options); the command gets one of these, and where it works.
+            default: it is what the collection's own name means.
+
+        Returns:
+            A decorator for the command's function, whose docstring is its help.
+        """
+
+        def add(body: Body[Options]) -> None:
+            above, _, last = name.rpartition(".")
+            self._collection(above).add_task(_task(body, options), last, default=default)
+
+        return add
+
+    def _collection(self, name: str) -> Collection:
+        if name not in self._below:
+            above, _, last = name.rpartition(".")
+            self._below[name] = Collection(last)
+            self._collection(above).add_collection(self._below[name])
+        return self._below[name]
+
+
+def _task(body: Body[Options], options: type[Options]) -> Task[Any]:
+    """Invoke reads names, types and defaults of options from a signature, so one is made of the declaration."""
+
+    @reporting
+    def run(_context: object, **values: Any) -> None:
+        body(options(**values), Here(Paths.of_checkout(), Console()))
+
+    declared = fields(options)  # type: ignore[arg-type]
+    empty = inspect.Parameter.empty
+    parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    parameters += [
+        inspect.Parameter(
+            item.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=empty if item.metadata.get(REQUIRED) else item.default,
+        )
+        for item in declared
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__doc__ = body.__doc__
+    texts = {item.name.replace("_", "-"): item.metadata[HELP] for item in declared}
+    return Task(run, help=texts, auto_shortflags=False)
 
 
 def reporting(task: Callable[..., Any]) -> Callable[..., Any]:

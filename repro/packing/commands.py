@@ -9,51 +9,25 @@ from repro.base.paths import Paths, given_path
 from repro.packing.installer.base import KEPT
 from repro.packing.installer.listing import LIST_NAME, Refused
 from repro.packing.installer.trust import trusted_keys
-from repro.packing.pack import Choices, Say, pack, parse_size
+from repro.packing.pack import Choices, Say, pack
 from repro.packing.signing import Signer, default_key_path, load_key, make_key
 from repro.packing.verify import BundleReport, translated, verify_bundle, verify_installed
 
 
-def pack_bundle(
-    paths: Paths,
-    say: Say,
-    *,
-    to: str,
-    arch: str,
-    with_sources: bool,
-    run: str,
-    run_detail: str,
-    include: str,
-    since: str,
-    part_size: str,
-    key: str,
-    unsigned: bool,
-    offline: bool,
-) -> list[Path]:
-    """`bundle.pack`: see `repro.packing.pack.pack`."""
+def pack_bundle(paths: Paths, say: Say, choices: Choices, to: str, key: str, *, unsigned: bool) -> list[Path]:
+    """`bundle.pack`: see `repro.packing.pack.pack`; `key` is the private key's file, '' for this user's."""
     if unsigned and key:
-        raise UsageError("--unsigned and --key contradict each other")
-    if run_detail and not run:
+        raise UsageError("--unsigned and --key contradict each other", hint="leave out one of them")
+    if choices.run_detail and not choices.run:
         raise UsageError("--run-detail says how much of a run to pack, but no run is named", hint="--run latest")
-    signer = None if unsigned else load_key(_key_path(key))
-    choices = Choices(
-        arch=arch,
-        with_sources=with_sources,
-        run=run,
-        run_detail=run_detail,
-        include=tuple(sorted({word.strip() for word in include.split(",") if word.strip()})),
-        since=given_path("--since", since) if since else None,
-        part_size_bytes=parse_size(part_size),
-        fetch=not offline,
-    )
-    return pack(paths, choices, signer, to, say)
+    return pack(paths, choices, None if unsigned else load_key(_key_path(key)), to, say)
 
 
 def _key_path(key: str) -> Path:
     return given_path("--key", key) if key else default_key_path()
 
 
-def verify_and_describe(path: str, key: str, first_use: bool) -> str:
+def verify_and_describe(path: str, key: str, *, first_use: bool) -> str:
     """`bundle.verify`: who signed, whether that key is trusted here, and every byte.
 
     Raises:

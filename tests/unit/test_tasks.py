@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from repro.base.errors import BundleError, CouldNotVerify, FetchError, NonDeterministicResult, UsageError
-from repro.cli.tasking import HELP, exit_with_verdict, reporting
+from repro.cli.tasking import exit_with_verdict, reporting
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -235,8 +235,3 @@ def test_what_was_not_reproduced_ends_with_1():
     with pytest.raises(SystemExit) as caught:
         exit_with_verdict({"verdict": {"outcome": "not-reproduced"}})
     assert caught.value.code == 1
-
-
-def test_no_help_text_is_left_over():
-    source = (ROOT / "tasks.py").read_text(encoding="utf-8")
-    assert [name for name in HELP if f'"{name}"' not in source] == []

@@ -1,0 +1,253 @@
+"""Every option of every command, declared once: name, type, default, help, and by its class the commands that have it.
+
+`repro.cli.tasking.command` makes Invoke's signature and help of these classes, and `Run.parsed` the request of a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from repro.graph.pipeline import Request, parse_batch_sizes
+
+if TYPE_CHECKING:
+    from repro.audit.rerun import Rerun
+    from repro.packing.pack import Choices
+    from repro.run.options import Options
+
+HELP, REQUIRED, REQUEST = "help", "required", "request"
+
+
+def option(default: bool | int | float | str, text: str) -> Any:
+    """An option `--name`; its default tells its type."""
+    return field(default=default, metadata={HELP: text})
+
+
+def argument(text: str) -> Any:
+    """What has to be given, by its place or as `--name`; always text."""
+    return field(default="", metadata={HELP: text, REQUIRED: True})
+
+
+def of_request(text: str) -> Any:
+    """An option that is the field of the same name of a run's request, whose default it has."""
+    return field(metadata={HELP: text, REQUEST: True})
+
+
+def with_request_defaults(options: type) -> type:
+    """Fill in the defaults of `of_request` from `Request`, before `options` becomes a dataclass."""
+    defaults = {item.name: item.default for item in fields(Request) if item.default is not MISSING}
+    for name, item in list(vars(options).items()):
+        metadata = getattr(item, "metadata", None) or {}
+        if metadata.get(REQUEST):
+            setattr(options, name, field(default=defaults[name], metadata=metadata))
+    return options
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A command without options."""
+
+
+@dataclass(frozen=True)
+class Arch:
+    arch: str = option("", "amd64, arm64 or both, separated by a comma; left out: this machine's")
+
+
+@dataclass(frozen=True)
+class Engine:
+    engine: str = option(
+        "auto", "docker, podman, sandbox (embedded: no daemon, no root), or auto: the first of these that works here"
+    )
+
+
+@dataclass(frozen=True)
+class Offline:
+    offline: bool = option(False, "use no network: what is not fetched is an error")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    data: str = option(
+        "", "TIMIT's folder or data.zip, or the word demo; left out: data/data.zip, data/TIMIT, else the demo corpus"
+    )
+    checkpoint: str = option("", "the model's .pth file, or the word demo; left out: the one in data/, else the demo's")
+
+
+@dataclass(frozen=True)
+@with_request_defaults
+class Run(Inputs, Engine, Offline):
+    """`stage.NAME`, and all but one of the options of `reproduce`."""
+
+    bs: str = option("8", "batch size: one number, a list (1,8,64), or all (1,4,8,16,32,64, the published table's)")
+    toolchain: str = option(
+        "auto",
+        "pinned (the compatibility table to the letter), portable, or auto: pinned on an Ascend host that has its "
+        "sources, else portable; the report lists every deviation",
+    )
+    device: str = of_request(
+        "what converts, infers and is timed: cpu, or npu (an Ascend 310P3, with CANN from data/sources)"
+    )
+    devices: str = option("", "NPU device numbers (0 or 0,1) that share the batches; left out: the first idle chip")
+    precision: str = of_request(
+        "number format on the CPU: fp32, the model's own, or bf16: 2.5 times as fast or more on a processor with AMX, "
+        "for a few digits less; shown in the report, and never compared with the table"
+    )
+    precision_mode: str = of_request(
+        "atc's --precision_mode; left out: the vendor's default, as in the published table"
+    )
+    decode: str = of_request("Greedy (the published table's) or Beam")
+    beam_width: int = of_request("hypotheses kept by Beam (10)")
+    lm_alpha: float = of_request("NUMBER: weight of the bigram language model in Beam (0.1)")
+    split: str = of_request("dev (the published table's) or test")
+    loop: int = of_request("timed executions for throughput and latency (100, the published table's)")
+    skip_bad: bool = of_request(
+        "leave out utterances that cannot be used, listed and counted in the report, instead of stopping"
+    )
+    force: bool = option(False, "run again what is stored already; the result must come out the same")
+
+    def parsed(self) -> Options:
+        """What `repro.run` takes."""
+        from repro.run.options import Options
+        from repro.run.target import parse_devices
+
+        asked = {item.name: getattr(self, item.name) for item in fields(self) if item.metadata.get(REQUEST)}
+        return Options(
+            request=Request(batch_sizes=parse_batch_sizes(self.bs), **asked),
+            data_option=self.data,
+            checkpoint_option=self.checkpoint,
+            engine=self.engine,
+            toolchain=self.toolchain,
+            devices=parse_devices(self.devices),
+            force=self.force,
+            fetch=not self.offline,
+        )
+
+
+@dataclass(frozen=True)
+class Reproduce(Run):
+    plan: bool = option(False, "list what would run and why, and run nothing")
+
+
+@dataclass(frozen=True)
+class Fetch(Arch):
+    sources: str = option("", "first these archives of conf/sources.toml, such as kaldi,cpython")
+
+
+@dataclass(frozen=True)
+class ImagesSave(Arch):
+    to: str = argument("the file to write")
+
+
+@dataclass(frozen=True)
+class LockWrite:
+    sets: str = option("", "names of sets, separated by commas; left out: all")
+
+
+@dataclass(frozen=True)
+class DemoTrain(Engine):
+    epochs: int = option(0, "how often the training goes through the corpus")
+
+
+@dataclass(frozen=True)
+class Test:
+    unit: bool = option(False, "only the fast tests, without images or engines")
+    keep: str = option("", "pytest's -k expression: only the tests whose names match")
+
+
+@dataclass(frozen=True)
+class Bench:
+    full: bool = option(
+        False, "every batch size, more rounds, and the long areas (half an hour); left out: about two minutes"
+    )
+    only: str = option("", "areas, separated by commas")
+    to: str = option("", "folder for the results (artifacts/bench/latest)")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What every audit writes."""
+
+    to: str = option("", "folder for the page: audit.html, audit.md, audit.json; left out: one in artifacts/audits")
+
+
+@dataclass(frozen=True)
+class AuditVerify(Inputs, Page):
+    subject: str = argument("a run's folder, the word latest, a bundle's file, or a folder that was installed from one")
+    key: str = option(
+        "", "fingerprint of the key that must have signed a bundle; left out: the keys trusted on this machine"
+    )
+
+
+@dataclass(frozen=True)
+class AuditRerun(Inputs, Engine, Offline, Page):
+    subject: str = argument("a run's folder (it holds record.json), or the word latest")
+    rounds: int = option(30, "timed rounds of the speed checks, 10 or more (30)")
+
+    def parsed(self) -> Rerun:
+        """What `repro.audit` takes."""
+        from repro.audit.rerun import Rerun
+
+        return Rerun(self.data, self.checkpoint, self.engine, not self.offline, self.rounds)
+
+
+@dataclass(frozen=True)
+class AuditChallenge(Arch, Offline, Page):
+    run: str = option("", "also hold the digests to this run's record")
+    images: str = option("", "names, separated by commas; left out: the record's, or all that are always made")
+
+
+@dataclass(frozen=True)
+class AuditCompare(Page):
+    first: str = argument("a run's folder")
+    second: str = argument("another run's, such as one that came from another machine")
+
+
+@dataclass(frozen=True)
+class BundlePack(Arch, Offline):
+    to: str = option("", "the file to write, NAME.tar (artifacts/bundles/… by default)")
+    with_sources: bool = option(False, "add every locked file, so that the images can be rebuilt")
+    run: str = option("", "add a run: latest, or a name in artifacts/runs")
+    run_detail: str = option("", "how much of that run: full, scores or none (full for the demo's, else to be chosen)")
+    include: str = option("", "licensed things, only ever by name: checkpoint, cann (with a comma between)")
+    since: str = option("", "an earlier bundle: leave out what it carries")
+    part_size: str = option("", "cut into parts of this size, such as 4GB")
+    key: str = option("", "the private key's file (made by bundle.keys.make; by default this user's)")
+    unsigned: bool = option(False, "pack without a signature: nothing will call it verified")
+
+    def parsed(self) -> Choices:
+        """What `repro.packing` takes; where to write and who signs is apart."""
+        from repro.base.paths import given_path
+        from repro.packing.pack import Choices, parse_size
+
+        return Choices(
+            arch=self.arch,
+            with_sources=self.with_sources,
+            run=self.run,
+            run_detail=self.run_detail,
+            include=tuple(sorted({word.strip() for word in self.include.split(",") if word.strip()})),
+            since=given_path("--since", self.since) if self.since else None,
+            part_size_bytes=parse_size(self.part_size),
+            fetch=not self.offline,
+        )
+
+
+@dataclass(frozen=True)
+class BundleVerify:
+    path: str = argument("the bundle's file, or the first of its parts, or a folder installed from one")
+    key: str = option("", "accept this signer's key alone (its fingerprint)")
+    first_use: bool = option(False, "trust the signer from now on, where no key is trusted here yet")
+
+
+@dataclass(frozen=True)
+class KeysMake:
+    to: str = option("", "the private key's file to write")
+
+
+@dataclass(frozen=True)
+class KeysShow:
+    key: str = option("", "the private key's file (by default this user's)")
+
+
+@dataclass(frozen=True)
+class KeysTrust:
+    fingerprint: str = argument("of the key, learnt from its owner")
