@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from repro.base import user_lock
+from repro.base.architecture import by_name
 from repro.base.errors import BundleError, UsageError
 from repro.base.paths import Paths
 from repro.base.user_lock import LICENCES
@@ -25,7 +26,6 @@ DEVIATES = "deviates"
 _MIN_MEMORY_BYTES = 4 * 1000**3
 _RESULTS_BYTES = 1 * 1000**3  # of a run of the demo with one batch size, twice over
 _UNPACKED_FACTOR = 3.5  # a layer's size by its packages': 2.2 for PyTorch, 3.6 for NumPy and its kin, measured
-_OTHER = {"amd64": "arm64", "arm64": "amd64"}
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def machine_lines(system: System) -> list[Line]:
 
 
 def _emulation_line(system: System, architecture: str) -> Line:
-    other = _OTHER[architecture]
+    other = by_name(architecture).other.name
     found = foreign(other, system.root / "proc/sys/fs/binfmt_misc", os.pathsep.join(system.search))
     if found.works:
         where = "in every engine" if found.everywhere else "in the sandbox"
@@ -266,7 +266,7 @@ def _checkpoint_line(paths: Paths) -> Line:
 
 def source_lines(paths: Paths, architecture: str) -> list[Line]:
     """What the pinned toolchain and the NPU take from data/sources, by name; and the vendor's licence."""
-    other = f"-{_OTHER[architecture]}"
+    other = f"-{by_name(architecture).other.name}"
     everything = load_sources(paths.conf).values()  # the checkpoint has a line of its own
     known = [source for source in everything if not source.name.endswith(other) and source.name != "checkpoint"]
     lines = []

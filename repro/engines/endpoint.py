@@ -21,6 +21,7 @@ from docker.types import Mount as BindMount
 from requests.exceptions import RequestException
 
 import docker
+from repro.base.architecture import here, of_machine
 from repro.base.errors import EngineUnavailable
 from repro.base.files import canonical_json, remove_tree, sha256_bytes
 
@@ -132,7 +133,7 @@ def why_not(name: str, version: Mapping[str, Any], info: Mapping[str, Any]) -> R
     if str(info.get("OSType", "linux")) != "linux":
         return Refusal(f"this engine runs {info.get('OSType')} containers, not Linux ones", _USE_SANDBOX)
     theirs = str(info.get("Architecture", platform.machine()))
-    if {"amd64": "x86_64", "arm64": "aarch64"}.get(theirs, theirs) != platform.machine():
+    if of_machine(theirs) != of_machine(platform.machine()):
         return Refusal(
             f"this engine runs on {theirs} and we run on {platform.machine()}: another machine", _USE_SANDBOX
         )
@@ -214,10 +215,9 @@ def _empty_image(token: str) -> tuple[bytes, str]:
         entry = tarfile.TarInfo("probe")
         entry.type, entry.mode = tarfile.DIRTYPE, 0o755
         tar.addfile(entry)
-    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     config = canonical_json(
         {
-            "architecture": architecture,
+            "architecture": here().name,
             "os": "linux",
             "author": token,
             "config": {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from repro.base.architecture import ARCHITECTURES
 from repro.base.errors import UsageError
 from repro.base.files import atomic_writer
 from repro.base.paths import Paths
@@ -12,8 +13,6 @@ from repro.images.compile import EngineFor, why_left_out
 from repro.images.definition import image_names, load_definition
 from repro.images.oci import docker_archive_stream
 from repro.machine import facts
-
-_ARCHITECTURES = ("amd64", "arm64")
 
 
 def architectures(option: str) -> list[str]:
@@ -24,7 +23,7 @@ def architectures(option: str) -> list[str]:
     """
     names = [word.strip() for word in option.split(",")] if option else [facts.architecture()]
     for name in names:
-        if name not in _ARCHITECTURES:
+        if name not in ARCHITECTURES:
             raise UsageError(f"--arch {name!r} is not known", hint="amd64, arm64, or amd64,arm64")
     return names
 
@@ -75,7 +74,7 @@ def pin_all(paths: Paths, say: Say, engine_for: EngineFor) -> Path:
     The pins of images that cannot be made here stay as they are.
     """
     built = {}
-    for arch in _ARCHITECTURES:
+    for arch in ARCHITECTURES:
         names = obtainable(paths, arch, say)
         layers = [layer for name in names for layer in load_definition(paths.docker, name).built_layers]
         compilers = {layer.toolchain for layer in layers}

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from repro.base.architecture import by_name
 from repro.base.files import canonical_json, sha256_bytes, write_atomic
 from repro.base.paths import Paths
 from repro.container.image import Image, Layer
@@ -32,12 +33,9 @@ def compute_image(
     name: str, architecture: str, layers: Sequence[Layer], env: dict[str, str], python: str, description: str
 ) -> Image:
     """The image's config and manifest and their digests: pure, so that anyone can compute them again."""
-    platform: dict[str, Any] = {"architecture": architecture, "os": "linux"}
-    if architecture == "arm64":
-        platform["variant"] = "v8"
     config = canonical_json(
         {
-            **platform,
+            **by_name(architecture).oci_platform,
             "created": CREATED,
             "config": {
                 "Env": [f"{key}={value}" for key, value in sorted(env.items())],
@@ -76,14 +74,11 @@ def compute_image(
 
 
 def _descriptor(image: Image) -> dict[str, Any]:
-    platform = {"architecture": image.architecture, "os": "linux"}
-    if image.architecture == "arm64":
-        platform["variant"] = "v8"
     return {
         "mediaType": _MANIFEST_TYPE,
         "digest": image.manifest_digest,
         "size": len(image.manifest),
-        "platform": platform,
+        "platform": by_name(image.architecture).oci_platform,
         "annotations": {
             "io.containerd.image.name": f"docker.io/{image.reference}",
             "org.opencontainers.image.ref.name": f"{image.name}-{image.architecture}",

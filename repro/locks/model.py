@@ -12,7 +12,6 @@ from repro.base.errors import CouldNotRun, UsageError
 from repro.base.files import canonical_json, pretty_json, sha256_bytes
 
 FORMAT = 1
-ARCHITECTURES = ("amd64", "arm64")
 
 
 @dataclass(frozen=True)

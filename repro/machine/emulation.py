@@ -14,17 +14,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from repro.base.architecture import by_name
 from repro.machine import facts
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _ENTER = Path(__file__).with_name("private_binfmt.py")
-_NAMES = {"arm64": "qemu-aarch64", "amd64": "qemu-x86_64"}
 _PROBE_TIMEOUT_S = 30.0
 _PT_INTERP = 3
 # ELF, 64 bits, little-endian, executable or shared object, of that machine (e_machine 183 and 62), whatever the ABI.
 _MAGIC = r"\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00{machine}\x00"
 _MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
-_MACHINES = {"arm64": r"\xb7", "amd64": r"\x3e"}
 # P: the program is told the name that it was started by. F: the kernel holds the emulator open, so that it works where
 # the root is an image's, which does not have it.
 _FLAGS = "PF"
@@ -75,7 +74,7 @@ def foreign(architecture: str, binfmt: Path = BINFMT, search: str | None = None)
         binfmt: where the kernel shows what is registered.
         search: folders with colons between them, in place of PATH.
     """
-    name = _NAMES[architecture]
+    name = by_name(architecture).qemu
     if registered(architecture, binfmt):
         return Emulation(True, f"{name}, which the host's kernel starts by itself")
     found = [path for path in (shutil.which(each, path=search) for each in (f"{name}-static", name)) if path]
@@ -98,7 +97,7 @@ def foreign(architecture: str, binfmt: Path = BINFMT, search: str | None = None)
 def registered(architecture: str, binfmt: Path) -> bool:
     """Whether the kernel gives that architecture's programs to an emulator that it holds open (flag F)."""
     try:
-        lines = (binfmt / _NAMES[architecture]).read_text().splitlines()
+        lines = (binfmt / by_name(architecture).qemu).read_text().splitlines()
     except OSError:
         return False
     return "enabled" in lines and any(line.startswith("flags:") and "F" in line for line in lines)
@@ -106,8 +105,9 @@ def registered(architecture: str, binfmt: Path) -> bool:
 
 def rule(architecture: str, emulator: str) -> str:
     """The line that registers an emulator."""
-    magic = _MAGIC.replace("{machine}", _MACHINES[architecture])
-    return f":{_NAMES[architecture]}:M::{magic}:{_MASK}:{emulator}:{_FLAGS}"
+    known = by_name(architecture)
+    magic = _MAGIC.replace("{machine}", f"\\x{known.elf_machine:02x}")
+    return f":{known.qemu}:M::{magic}:{_MASK}:{emulator}:{_FLAGS}"
 
 
 def is_static(program: Path) -> bool:

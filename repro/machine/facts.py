@@ -8,10 +8,9 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.base.errors import UsageError
+from repro.base.architecture import here
 from repro.machine import cgroups
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # What NumPy, OpenBLAS and ONNX Runtime choose their kernels by.
 _X86_FLAGS = ("sse4_2", "avx", "fma", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
               "amx_tile", "amx_bf16", "amx_int8", "avx_vnni")  # fmt: skip
@@ -47,12 +46,7 @@ def architecture() -> str:
     Raises:
         UsageError: this machine is neither.
     """
-    machine = platform.machine()
-    if machine not in _ARCHITECTURES:
-        raise UsageError(
-            f"this machine is {machine}; the images are made for x86_64 and aarch64", hint="use one of those"
-        )
-    return _ARCHITECTURES[machine]
+    return here().name
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -14,13 +14,13 @@ from typing import Any
 import requests
 from packaging.requirements import Requirement
 
+from repro.base.architecture import ARCHITECTURES, by_name
 from repro.base.errors import CouldNotRun, UsageError
 from repro.base.files import pretty_json, sha256_file, write_atomic
-from repro.locks.model import ARCHITECTURES, LockedFile
+from repro.locks.model import LockedFile
 
 PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 _GLIBCS = ("2.17", "2.28")  # manylinux2014 where there is one, else what Debian 10, RHEL 8 and openEuler 20.03 have
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _LOCK = "requirements/host.wheels.json"
 _FORMAT = 1
 
@@ -41,7 +41,7 @@ def _environments(architecture: str) -> list[dict[str, str]]:
         {
             "implementation_name": "cpython",
             "os_name": "posix",
-            "platform_machine": _MACHINES[architecture],
+            "platform_machine": by_name(architecture).machine,
             "platform_python_implementation": "CPython",
             "platform_system": "Linux",
             "python_full_version": f"{python}.{patch}",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repro.base.architecture import ARCHITECTURES
 from repro.base.errors import UsageError
 from repro.base.toml import read_toml
-from repro.locks.model import ARCHITECTURES
 
 POCKETS = ("updates", "security")
 _NAME = re.compile(r"[a-z][a-z0-9-]*")

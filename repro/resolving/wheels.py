@@ -14,13 +14,13 @@ import requests
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from repro.base.architecture import by_name
 from repro.base.errors import CouldNotRun
 from repro.fetching.simple_index import Link, project_links
 from repro.fetching.site import Whereabouts
 from repro.locks.model import Wheel, WheelLock
 from repro.resolving.intents import WheelIntent
 
-MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _TIMEOUT_S = 600.0
@@ -30,7 +30,7 @@ _LEGACY = ((17, "manylinux2014"), (12, "manylinux2010"), (5, "manylinux1"))
 def platform_tags(glibc: str, architecture: str) -> list[str]:
     """Platform tags that an image with this C library takes, best first (PEP 600 and its older aliases)."""
     minor = int(glibc.partition(".")[2])
-    machine = MACHINES[architecture]
+    machine = by_name(architecture).machine
     tags = []
     for version in range(minor, 4, -1):
         tags.append(f"manylinux_2_{version}_{machine}")
@@ -131,7 +131,7 @@ def _wheel(
             return Wheel(project, version, link.filename, link.sha256, size, tuple(found))
     raise CouldNotRun(
         f"wheels/{intent.name}.{architecture}: {project} {version} has no wheel for Python {intent.python} "
-        f"and glibc {intent.glibc} on {MACHINES[architecture]}",
+        f"and glibc {intent.glibc} on {by_name(architecture).machine}",
         hint="ask for another version in conf/intents/wheels.toml",
     )
 
@@ -152,7 +152,7 @@ def _compile(
 ) -> dict[str, tuple[str, frozenset[str]]]:
     options = ["--generate-hashes", "--no-header", "--no-annotate", "--only-binary", ":all:", "--no-sources"]
     options += ["--python-version", intent.python]
-    options += ["--python-platform", f"{MACHINES[architecture]}-manylinux_2_{intent.glibc.partition('.')[2]}"]
+    options += ["--python-platform", f"{by_name(architecture).machine}-manylinux_2_{intent.glibc.partition('.')[2]}"]
     requirements = [*intent.packages, *(f"{name}=={version}" for name, version in sorted(held.items()))]
     text = uv_compile(options, "\n".join(requirements) + "\n", f"wheels/{intent.name}.{architecture}", where)
     return parse_compiled(text)
