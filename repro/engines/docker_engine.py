@@ -23,10 +23,12 @@ from docker.utils.socket import frames_iter
 from requests.exceptions import RequestException
 
 import docker
+from repro.base.architecture import here
 from repro.base.errors import CouldNotRun, EngineUnavailable, VerificationFailed
 from repro.base.files import write_atomic
 from repro.container.image import Image
 from repro.container.job import Availability, Job, Mount, OnLine, Outcome
+from repro.engines import seccomp
 from repro.engines.closed import (
     CLOSED,
     HOSTNAME,
@@ -57,12 +59,14 @@ class Habits:
 
     Attributes:
         extra_host_config: in the API's own spelling; the SDK refuses values that only Podman knows.
+        takes_our_profile: its own seccomp profile is wider than ours, and it takes ours as a file.
     """
 
     name: str
     title: str
     extra_host_config: Mapping[str, Any]
     extra_ulimits: tuple[Ulimit, ...] = ()
+    takes_our_profile: bool = False
 
 
 DOCKER = Habits("docker", "Docker", {"UsernsMode": "host"})
@@ -321,30 +325,37 @@ class DockerEngine:
 
     def _security_options(self) -> list[str]:
         selinux = ["label=disable"] if self._has_option("selinux") else []  # never relabel the user's data
-        return ["no-new-privileges", *selinux]
+        ours = [f"seccomp={self._profile()}"] if self._habits.takes_our_profile and self._has_option("seccomp") else []
+        return ["no-new-privileges", *selinux, *ours]
+
+    def _profile(self) -> Path:
+        return self._small_file("seccomp.json", seccomp.oci_profile(here()))
 
     def _identity_file(self, name: str, content: bytes) -> Path:
-        path = self._scratch / f"{name}-{os.getuid()}-{os.getgid()}"
+        return self._small_file(f"{name}-{os.getuid()}-{os.getgid()}", content)
+
+    def _small_file(self, name: str, content: bytes) -> Path:
+        path = self._scratch / name
         if not path.exists() or path.read_bytes() != content:
             write_atomic(path, content)
-        return path
+        return path.resolve()
 
     def _limits(self) -> dict[str, str]:
         info, said = self._engine_info(), {**CLOSED, "timeout": "enforced"}
         for limit, key in (("memory", "MemoryLimit"), ("pids", "PidsLimit")):
             lacking = f"not enforced: {self._habits.title} says that it has no {limit} control group here"
             said[limit] = lacking if info.get(key) is False else "enforced"
-        said["user_namespaces"] = self._user_namespaces()
+        # A job that makes a user namespace could do in it what a kernel's fault allows; so it shall not make one.
+        for limit in ("system_calls", "kernel_keys", "user_namespaces"):
+            said[limit] = (
+                "enforced" if self._filters_calls() else f"not enforced: {self._habits.title} has no seccomp here"
+            )
         return said
 
-    def _user_namespaces(self) -> str:
-        """Docker's seccomp profile keeps a job from making user namespaces; what it could do in one is bounded."""
-        if self.name == "docker" and self._has_option("seccomp"):
-            return "enforced"
-        return (
-            f"not enforced: {self._habits.title} has no seccomp profile here that forbids a job user namespaces of "
-            "its own; its capabilities in them reach nothing outside"
-        )
+    def _filters_calls(self) -> bool:
+        options = self._engine_info().get("SecurityOptions") or []
+        unconfined = any("profile=unconfined" in str(option) for option in options)
+        return self._has_option("seccomp") and (self._habits.takes_our_profile or not unconfined)
 
     def _start_and_follow(
         self, api: docker.APIClient, container: str, job: Job, watch: Watch, on_line: OnLine

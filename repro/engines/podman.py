@@ -114,6 +114,7 @@ def podman_habits() -> Habits:
         "Podman",
         {} if os.getuid() == 0 else {"UsernsMode": "keep-id"},
         (Ulimit(name="nproc", soft=soft, hard=hard),),
+        takes_our_profile=True,
     )
 
 

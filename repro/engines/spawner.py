@@ -1,19 +1,27 @@
 """Starts child processes from one thread that never ends before this process does.
 
 A parent-death signal is sent when the *thread* that started the child ends, not its process. Jobs are run from
-short-lived threads, so the children are all started by this one.
+short-lived threads, so the children are all started by this one. A session keyring is a thread's own too: this one
+takes a new, empty one for each child, so that none inherits the caller's keys.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import queue
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
+from repro.base.architecture import of_machine
+from repro.engines import seccomp
+
+_JOIN_SESSION_KEYRING = 1
 # The shell becomes the program; its child waits until the pipe on standard input is closed, by this process or by its
 # end, and then kills the process group. A death signal alone is lost on a process that asks for it too late.
 _LIFELINE = """exec 3<&0 </dev/null
@@ -49,9 +57,19 @@ class _Spawner:
         while True:
             answer, argv, options = self._requests.get()
             try:
+                _leave_session_keyring()
                 answer.set_result(subprocess.Popen(argv, **options))
             except (OSError, ValueError, subprocess.SubprocessError) as error:
                 answer.set_exception(error)
+
+
+def _leave_session_keyring() -> None:
+    """Give the calling thread a new session keyring. Without kernel keys, or where a container forbids this call,
+    there is nothing to leave: a child is forbidden the same."""
+    architecture = of_machine(platform.machine())
+    call = seccomp.number("keyctl", architecture) if architecture else None
+    if call is not None:
+        ctypes.CDLL(None).syscall(call, _JOIN_SESSION_KEYRING, None)
 
 
 _lock = threading.Lock()
@@ -64,6 +82,7 @@ def spawn(
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
     stdin: int = subprocess.DEVNULL,
+    folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a process with no input, no terminal and pipes for its output; it may ask to die with this process.
 
@@ -74,6 +93,7 @@ def spawn(
         pass_fds: descriptors that it inherits beside its three streams.
         env: its whole environment; empty by default.
         stdin: a descriptor for its standard input; nothing by default.
+        folder: that it starts in; this process's own by default.
 
     Raises:
         OSError: it cannot be started.
@@ -90,5 +110,6 @@ def spawn(
         "pass_fds": tuple(pass_fds),
         "env": dict(env or {}),
         "start_new_session": True,
+        "cwd": folder,
     }
     return spawner.start(list(argv), options)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from repro.base.errors import CouldNotRun, EngineUnavailable, UsageError
 from repro.container.job import Availability, Job, Limits, Mount
+from repro.engines.bubblewrap import explain_refusal
 from repro.engines.closed import MAX_LINE_BYTES, LineSplitter, check_job, command, disarm, environment, group, passwd
-from repro.engines.sandbox import explain_refusal
 from repro.machine import cgroups
 from repro.machine.owner import Owner
 from repro.run.engine_choice import Candidate, check_name, choose_from

@@ -9,9 +9,9 @@ import pytest
 
 from repro.base.errors import CouldNotRun, UsageError
 from repro.container.job import Job
+from repro.engines.bubblewrap import closed_args
 from repro.engines.closed import check_job, device_paths, group, passwd
 from repro.engines.npu_access import access_for
-from repro.engines.sandbox import _closed_args
 from repro.graph.pipeline import STAGES, Request, build_graph
 from repro.guide import published, toolchain
 from repro.guide.verdict import verdict
@@ -129,8 +129,8 @@ def test_only_a_job_with_devices_may_share_the_hosts_ipc():
 
 
 def test_the_sandbox_of_a_job_with_devices_is_closed_in_all_but_ipc():
-    plain = _closed_args(Job(image(), ("true",)))
-    shared = _closed_args(Job(image(), ("true",), devices=("/dev/null",), shares_ipc=True))
+    plain = closed_args(Job(image(), ("true",)))
+    shared = closed_args(Job(image(), ("true",), devices=("/dev/null",), shares_ipc=True))
     assert "--unshare-all" in plain
     assert "--unshare-ipc" not in shared
     assert {

@@ -4,6 +4,7 @@ Run as `python3 hostile.py ATTEMPT ARGUMENT...`. 'succeeded' is true when the at
 """
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -145,6 +146,62 @@ def swallow():
     kept = []
     while True:
         kept.append(bytearray(b"x" * (16 << 20)))
+
+
+def call_kernel(numbers):
+    """Each system call of a list, as harmlessly as it can be called; what the kernel answers."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for name, number in json.loads(numbers).items():
+        ctypes.set_errno(0)
+        result = libc.syscall(ctypes.c_long(number), *(ctypes.c_long(-1) for _ in range(6)))
+        code = ctypes.get_errno() if result == -1 else 0
+        report(name, code == 0, errno.errorcode.get(code, "OK"))
+
+
+def sockets():
+    """One socket of each family that the kernel may know."""
+    for family in range(1, 46):
+        try:
+            socket.socket(family, socket.SOCK_DGRAM).close()
+            report(str(family), True)
+        except OSError as error:
+            report(str(family), False, errno.errorcode.get(error.errno, error.errno))
+
+
+def foreign_abi():
+    """getpid by the numbers of another ABI: i386's through int 0x80, and x32's."""
+    import mmap
+
+    code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    programs = {"i386": b"\xb8\x14\x00\x00\x00\xcd\x80\xc3", "x32": b"\xb8\x27\x00\x00\x40\x0f\x05\xc3"}
+    for name, program in programs.items():
+        code.seek(0)
+        code.write(program)
+        function = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+        result = function()
+        report(name, result > 0, errno.errorcode.get(-result, result))
+
+
+def command_lines():
+    """What each process of the sandbox was started with."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with open("/proc/" + name + "/cmdline", "rb") as stream:
+            report(name, False, stream.read().decode("utf-8", "replace").split("\0-c\0")[0])
+
+
+def places():
+    """Where something can be written, how each mount is mounted, and what the control group's limits are."""
+    for path in ("/", "/dev", "/dev/shm", "/tmp", "/run", "/sys", "/proc", "/usr", "/etc"):
+        try:
+            with open(path + "/hostile", "w", encoding="ascii") as stream:
+                stream.write("x")
+            report("write " + path, True)
+        except OSError as error:
+            report("write " + path, False, error)
+    with open("/proc/self/mountinfo", encoding="utf-8") as stream:
+        for line in stream:
+            fields = line.split()
+            report("mount " + fields[4], False, fields[5])
 
 
 if __name__ == "__main__":
