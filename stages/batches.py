@@ -5,7 +5,6 @@ kept, one zero row is added where their number is odd, and zero rows fill up to 
 batches alone (`bins/`); what it drops is one more batch, filled up with zero utterances, in `tail/`.
 """
 
-import argparse
 import os
 
 import numpy
@@ -14,6 +13,7 @@ from stages.formats import kaldi_io
 from stages.formats.labels import each_entry
 from stages.formats.matching import in_order, matched
 from stages.formats.stacking import COLUMNS, MAX_ROWS, checked
+from stages.shared import runtime_arguments
 from stages.shared.stage import Progress, StageError, atomic_file, parser, run, write_json
 
 SPLITS = ("train", "dev", "test")
@@ -23,7 +23,7 @@ def main(arguments):
     options = parser(__doc__)
     options.add_argument("--features", required=True, metavar="DIR", help="the features stage's results")
     options.add_argument("--corpus", required=True, metavar="DIR", help="the corpus stage's results")
-    options.add_argument("--bs", required=True, type=_positive, metavar="B", help="utterances a batch")
+    runtime_arguments.batch_size(options)
     options.add_argument("--split", choices=SPLITS, default="dev", help="default: %(default)s")
     options.add_argument(
         "--skip-bad", action="store_true", help="leave bad utterances out, listed, in place of failing"
@@ -108,13 +108,6 @@ class BatchWriter:
             stream.write(self._batch.astype("<f4").tobytes())
         self._batch[:] = 0.0
         self._filled = 0
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("{} is no batch size".format(value))
-    return value
 
 
 if __name__ == "__main__":

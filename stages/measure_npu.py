@@ -4,11 +4,19 @@ ais_bench runs zeros: one warm-up, then `--loop` executions, copies not counted.
 they hold no list of times, so the 90th percentile is not known. ais_bench only scales its figure by --batchsize, so
 the model's own is read from the runtime first. obs/measure.json: throughput in utterances a second as ais_bench's
 formula has it, latency of one execution in ms; with several chips the throughputs' sum, and the first one's latency.
+That is the guide's command, and the published table's condition. Where its executions take less than 10 s, which is too
+short for a figure, the command runs once more with as many times `--loop` as give it. obs/sustained.json: the figures
+of the longest run; it is the one that an audit holds to its rule. A run of fewer than 100 executions is a quick look.
+
 out/summary.json says what was measured and holds no time.
 """
 
+from __future__ import annotations
+
+import math
 import os
 import re
+from typing import Any, NamedTuple, Sequence
 
 from stages.npu import ascend
 from stages.npu.parallel import in_parallel
@@ -16,6 +24,13 @@ from stages.shared import runtime_arguments, stage
 
 FORMULA = "1000*batchsize/NPU_compute_time.mean"
 WARM_UPS = 1
+LEAST_EXECUTIONS = 100  # of a figure: as many as the published table's are averaged over
+LEAST_SECONDS = 10.0  # of timed work in a figure, as an audit asks for
+FIGURES = {
+    "measure.json": "the guide's command: the published table's condition",
+    "sustained.json": "the longest run, of 10 s or more where 100 executions or more were asked for",
+}
+_MARGIN = 1.1  # a longer run's executions may be a little faster than those that it was sized by
 _TIMES = re.compile(
     r"NPU_compute_time \(ms\): min = (?P<min>[\d.e+-]+), max = (?P<max>[\d.e+-]+), mean = (?P<mean>[\d.e+-]+), "
     r"median = (?P<median>[\d.e+-]+), percentile\(99%\) = (?P<p99>[\d.e+-]+)"
@@ -26,7 +41,15 @@ _THROUGHPUT = re.compile(
 )
 
 
-def measure_words(batch_size, loop, device=None):
+class Figures(NamedTuple):
+    """What ais_bench printed for one chip: throughput in utterances a second, and latencies in ms by name."""
+
+    throughput: float
+    latency_ms: dict[str, float | None]
+    mean_ms: float
+
+
+def measure_words(batch_size: int, loop: int, device: int | None = None) -> list[str]:
     """The guide's arguments, in its order; --device is added only where several chips were given."""
     words = [
         "--model=lstm_ctc_bs{}.om".format(batch_size),
@@ -36,39 +59,63 @@ def measure_words(batch_size, loop, device=None):
     return words + ([] if device is None else ["--device={}".format(device)])
 
 
-def read_figures(lines, batch_size):
-    """(throughput in utterances a second, latencies in ms) from ais_bench's output, held against its own formula."""
+def read_figures(lines: Sequence[str], batch_size: int) -> Figures:
+    """The figures in ais_bench's output, held against its own formula."""
     text = "\n".join(lines)
     times, throughput = _TIMES.search(text), _THROUGHPUT.search(text)
     if times is None or throughput is None:
         raise stage.StageError("ais_bench printed no figures", "see its log: this may be another ais_bench than 0.0.2")
-    latency_ms = {name: float(value) for name, value in times.groupdict().items()}
-    value = float(throughput.group("value"))
-    if float(throughput.group("batch")) != batch_size or not _near(value, 1000.0 * batch_size / latency_ms["mean"]):
+    printed = {name: float(value) for name, value in times.groupdict().items()}
+    value, mean_ms = float(throughput.group("value")), printed["mean"]
+    expected = 1000.0 * batch_size / mean_ms if mean_ms > 0 else math.inf
+    if float(throughput.group("batch")) != batch_size or not abs(value - expected) <= 1e-6 * expected < math.inf:
         raise stage.StageError(
-            "ais_bench's throughput {} is not 1000 * {} / {}".format(value, batch_size, latency_ms["mean"]),
+            "ais_bench's throughput {} is not 1000 * {} / {}".format(value, batch_size, mean_ms),
             "this is another ais_bench than 0.0.2",
         )
-    latency_ms.update({"p50": latency_ms["median"], "p90": None})
-    return value, latency_ms
+    return Figures(value, dict(printed, p50=printed["median"], p90=None), mean_ms)
 
 
-def _near(value, expected):
-    return abs(value - expected) <= 1e-6 * expected
+def longer_loop(loop: int, mean_ms: float) -> int:
+    """How many executions, a multiple of `loop`, take LEAST_SECONDS; `loop` itself where no more are wanted."""
+    timed_s = loop * mean_ms / 1000.0
+    if loop < LEAST_EXECUTIONS or timed_s >= LEAST_SECONDS:
+        return loop
+    return loop * math.ceil(_MARGIN * LEAST_SECONDS / timed_s)
 
 
-def main(arguments):
-    parser = stage.parser(__doc__)
-    parser.add_argument("--model", required=True, metavar="DIR", help="the convert_npu stage's results")
-    runtime_arguments.batch_size(parser)
-    parser.add_argument("--loop", type=int, default=100, metavar="N", help="timed executions (default: 100)")
-    runtime_arguments.devices(parser)
-    options = parser.parse_args(arguments)
-    if options.loop < 1:
-        parser.error("at least one execution must be timed")
-    summary = stage.read_json(os.path.join(options.model, "summary.json"))
+def measure(commands: ascend.Commands, options: Any, loop: int, name: str) -> list[Figures]:
+    """Run ais_bench on every chip at once; `name` is that of its logs."""
+    several = options.num_devices > 1
+    figures: dict[int, Figures] = {}
+
+    def one(device: int) -> None:
+        words = measure_words(options.bs, loop, device if several else None)
+        log_name = name + (".device{}".format(device) if several else "")
+        figures[device] = read_figures(commands.ais_bench(log_name, words), options.bs)
+
+    in_parallel(one, list(range(options.num_devices)))
+    return [figures[device] for device in sorted(figures)]
+
+
+def result(options: Any, figures: Sequence[Figures], loop: int) -> dict[str, Any]:
+    """What measure.json holds of a run with `loop` executions per chip."""
+    return {
+        "batch_size": options.bs,
+        "devices": options.num_devices,
+        "formula": FORMULA,
+        "latency_ms": figures[0].latency_ms,
+        "loop": loop,
+        "provider": "CANN " + ascend.toolkit_version(),
+        "simulator": ascend.is_simulator(),
+        "throughput_utterances_per_s": sum(each.throughput for each in figures),
+        "times_ms": [],
+    }
+
+
+def linked_model(commands: ascend.Commands, options: Any) -> None:
+    """Make the converted model the guide's, and refuse it where it has another batch size."""
     model = "lstm_ctc_bs{}.om".format(options.bs)
-    commands = ascend.Commands(options.obs)
     if not os.path.isfile(os.path.join(options.model, model)):
         raise stage.StageError("{} holds no {}".format(options.model, model), "run convert_npu with the same --bs")
     commands.link(model, os.path.join(options.model, model))
@@ -80,29 +127,27 @@ def main(arguments):
             ),
             "run the stage convert_npu with --bs {}".format(options.bs),
         )
-    several = options.num_devices > 1
-    figures = {}
 
-    def measure(device):
-        words = measure_words(options.bs, options.loop, device if several else None)
-        name = "ais_bench_measure" + (".device{}".format(device) if several else "")
-        figures[device] = read_figures(commands.ais_bench(name, words), options.bs)
 
-    in_parallel(measure, list(range(options.num_devices)))
-    stage.write_json(
-        os.path.join(options.obs, "measure.json"),
-        {
-            "batch_size": options.bs,
-            "devices": options.num_devices,
-            "formula": FORMULA,
-            "latency_ms": figures[0][1],
-            "loop": options.loop,
-            "provider": "CANN " + ascend.toolkit_version(),
-            "simulator": ascend.is_simulator(),
-            "throughput_utterances_per_s": sum(value for value, _ in figures.values()),
-            "times_ms": [],
-        },
-    )
+def main(arguments: Sequence[str]) -> None:
+    parser = stage.parser(__doc__)
+    parser.add_argument("--model", required=True, metavar="DIR", help="the convert_npu stage's results")
+    runtime_arguments.batch_size(parser)
+    runtime_arguments.loop(parser)
+    runtime_arguments.devices(parser)
+    options = parser.parse_args(arguments)
+    summary = stage.read_json(os.path.join(options.model, "summary.json"))
+    commands = ascend.Commands(options.obs)
+    linked_model(commands, options)
+    loop = options.loop
+    figures = measure(commands, options, loop, "ais_bench_measure")
+    stage.write_json(os.path.join(options.obs, "measure.json"), result(options, figures, loop))
+    longer = longer_loop(loop, min(each.mean_ms for each in figures))
+    if longer > loop:
+        loop, figures = longer, measure(commands, options, longer, "ais_bench_sustained")
+    document = dict(result(options, figures, loop), figures=FIGURES, least_seconds=LEAST_SECONDS,
+                    loop=options.loop, loops=loop // options.loop)  # fmt: skip
+    stage.write_json(os.path.join(options.obs, "sustained.json"), document)
     stage.write_json(
         os.path.join(options.out, "summary.json"),
         {

@@ -8,7 +8,7 @@ from stages.shared.stage import StageError
 
 def batch_size(parser):
     """Add the option --bs, a whole number from 1."""
-    parser.add_argument("--bs", required=True, type=_positive, metavar="B", help="utterances in a batch")
+    parser.add_argument("--bs", required=True, type=positive, metavar="B", help="utterances in a batch")
 
 
 def available_threads():
@@ -27,10 +27,16 @@ def require_batch_size(path, has, wanted):
 
 def devices(parser):
     """Add the option --num-devices: how many chips the container was given; the runtime numbers them from 0."""
-    parser.add_argument("--num-devices", type=_positive, default=1, metavar="N", help="NPU chips given (default: 1)")
+    parser.add_argument("--num-devices", type=positive, default=1, metavar="N", help="NPU chips given (default: 1)")
 
 
-def _positive(text):
+def loop(parser):
+    """Add the option --loop: how many executions are timed."""
+    parser.add_argument("--loop", type=positive, default=100, metavar="N", help="timed executions (default: 100)")
+
+
+def positive(text):
+    """A whole number from 1, as argparse's type."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1: " + text)

@@ -238,8 +238,8 @@ def test_every_run_has_a_working_folder_of_its_own(cann):
 
 def test_figures_are_found_among_device_logs():
     lines = ["[EVENT] something", *FIGURES, "a log line after the end"]
-    throughput, latency = measure_npu.read_figures(lines, 8)
-    assert throughput == 581.5880543206025
+    throughput, latency, mean_ms = measure_npu.read_figures(lines, 8)
+    assert (throughput, mean_ms) == (581.5880543206025, 13.755440711975098)
     assert latency == {"min": 13.5, "max": 14.25, "mean": 13.755440711975098, "median": 13.75, "p50": 13.75,
                        "p90": None, "p99": 14.1}  # fmt: skip
 
@@ -302,3 +302,52 @@ def test_explanation_by_a_later_line_keeps_the_first_error():
 def test_output_without_a_code_is_told_by_its_last_line():
     error = ascend._failure([sys.executable, "-m", "ais_bench"], 1, ["at address 0xE16005A and LE16005", "last", ""])
     assert error.message == "ais_bench ended with exit code 1: last"
+
+
+@pytest.mark.parametrize(
+    ("loop", "mean_ms", "longer"),
+    [(100, 100.0, 100), (100, 99.9, 200), (100, 13.75, 800), (100, 1.0, 11000), (99, 1.0, 99), (500, 10.0, 1500)],
+)
+def test_longer_run_takes_ten_seconds_in_whole_loops(loop, mean_ms, longer):
+    assert measure_npu.longer_loop(loop, mean_ms) == longer
+
+
+def timed(folder, monkeypatch, loop, means_ms):
+    """Run measure_npu with an ais_bench that prints these means, one after the other; returns the words it got."""
+    (folder / "model").mkdir()
+    (folder / "model" / "summary.json").write_text('{"model_sha256": "00"}')
+    (folder / "model" / "lstm_ctc_bs8.om").write_bytes(b"om")
+    given, means = [], list(means_ms)
+
+    def ais_bench(self, log_name, words):
+        given.append((log_name, words))
+        mean = means.pop(0)
+        return [
+            f"NPU_compute_time (ms): min = {mean}, max = {mean}, mean = {mean}, median = {mean}, "
+            f"percentile(99%) = {mean}",
+            f"throughput 1000*batchsize.mean(8)/NPU_compute_time.mean({mean}): {8000.0 / mean}",
+        ]
+
+    monkeypatch.setattr(ascend.Commands, "model_batch_size", lambda self, model: 8)
+    monkeypatch.setattr(ascend.Commands, "ais_bench", ais_bench)
+    measure_npu.main(["--model", str(folder / "model"), "--bs", "8", "--loop", str(loop), "--out",
+                      str(folder / "out"), "--obs", str(folder / "obs")])  # fmt: skip
+    return given
+
+
+def test_npu_is_timed_by_the_guides_command_and_then_as_long_as_a_figure_needs(cann, monkeypatch):
+    given = timed(cann, monkeypatch, 100, [12.5, 12.0])
+    assert given == [
+        ("ais_bench_measure", measure_npu.measure_words(8, 100)),
+        ("ais_bench_sustained", measure_npu.measure_words(8, 900)),
+    ]
+    measured, every = (json.loads((cann / "obs" / f"{name}.json").read_text()) for name in ("measure", "sustained"))
+    assert (measured["loop"], measured["latency_ms"]["mean"]) == (100, 12.5)
+    assert measured["throughput_utterances_per_s"] == 640.0
+    assert (every["loop"], every["loops"], every["latency_ms"]["mean"]) == (100, 9, 12.0)
+    assert "figures" not in measured
+
+
+def test_npu_is_timed_once_for_a_quick_look(cann, monkeypatch):
+    assert len(timed(cann, monkeypatch, 2, [12.5])) == 1
+    assert json.loads((cann / "obs" / "sustained.json").read_text())["loops"] == 1

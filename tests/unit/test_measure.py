@@ -1,4 +1,9 @@
-"""The figures of pure inference, by hand-computed cases."""
+"""The figures of pure inference, by hand-computed cases, and how long is measured."""
+
+import json
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -9,17 +14,127 @@ from stages import measure
 from stages.shared.stage import Progress
 
 
+class Clock:
+    """Time that passes in executions alone: `seconds` each, or a list of them."""
+
+    def __init__(self, monkeypatch, seconds):
+        self.now_s, self.calls = 1000.0, 0
+        self._seconds = seconds
+        monkeypatch.setattr(measure.time, "perf_counter", lambda: self.now_s)
+
+    def run(self, _rows):
+        seconds = self._seconds
+        self.now_s += seconds[self.calls % len(seconds)] if isinstance(seconds, list) else seconds
+        self.calls += 1
+
+
 def test_throughput_and_percentiles_follow_the_formula():
     result = measure.statistics([10.0] * 9 + [110.0], 8)
     assert result["throughput_utterances_per_s"] == 1000 * 8 / 20.0
     assert result["formula"] == "1000*batchsize/mean(times_ms)"
     latency = result["latency_ms"]
-    assert (latency["p50"], latency["median"], latency["min"], latency["max"]) == (10.0, 10.0, 10.0, 110.0)
+    assert (latency["mean"], latency["median"]) == (20.0, 10.0)
+    assert (latency["p50"], latency["min"], latency["max"]) == (10.0, 10.0, 110.0)
     assert latency["p90"] == pytest.approx(20.0)
     assert latency["p99"] == pytest.approx(101.0)
 
 
-def test_the_warm_up_is_not_counted():
-    calls = []
-    times = measure.time_executions(calls.append, np.zeros(1), 5, Progress("test", 5))
-    assert (len(calls), len(times)) == (6, 5)
+def test_percentiles_are_those_of_their_names():
+    latency = measure.statistics(list(np.arange(101.0)), 1)["latency_ms"]
+    assert (latency["p50"], latency["p90"], latency["p99"]) == (50.0, 90.0, 99.0)
+
+
+def test_times_are_milliseconds_of_single_executions(monkeypatch):
+    clock = Clock(monkeypatch, [0.5, 0.25, 0.125])
+    times = measure.time_executions(clock.run, None, 3, Progress("test", 3), measure.Limit())
+    assert times == [500.0, 250.0, 125.0]
+
+
+def test_the_warm_up_is_not_counted(monkeypatch):
+    clock = Clock(monkeypatch, 1.0)
+    loops = measure.time_loops(clock.run, np.zeros(1), 5)
+    assert (clock.calls, [len(times) for times in loops]) == (6, [5])
+
+
+@pytest.mark.parametrize(("execution_s", "loops"), [(0.125, 1), (0.0625, 2), (0.03125, 4), (0.015625, 7)])
+def test_loops_follow_until_ten_seconds_are_timed(monkeypatch, execution_s, loops):
+    clock = Clock(monkeypatch, execution_s)
+    clock.now_s = 0.0
+    found = measure.time_loops(clock.run, None, 100)
+    assert [len(times) for times in found] == [100] * loops
+    assert clock.calls == 1 + 100 * loops
+    assert sum(map(sum, found)) == pytest.approx(1000 * execution_s * 100 * loops)
+
+
+def test_a_quick_look_stays_one(monkeypatch):
+    clock = Clock(monkeypatch, 0.001)
+    assert len(measure.time_loops(clock.run, None, measure.LEAST_EXECUTIONS - 1)) == 1
+
+
+def test_figures_of_the_first_loop_and_of_all_are_kept_apart():
+    loops = [[10.0, 20.0], [40.0, 10.0]]
+    first, every = measure.statistics(loops[0], 4), measure.sustained(loops, 4)
+    assert (first["loop"], first["times_ms"], first["throughput_utterances_per_s"]) == (2, [10.0, 20.0], 4000 / 15.0)
+    assert (every["loop"], every["loops"], every["times_ms"]) == (2, 2, [10.0, 20.0, 40.0, 10.0])
+    assert (every["throughput_utterances_per_s"], every["latency_ms"]["max"]) == (4000 / 20.0, 40.0)
+    assert set(every["figures"]) == {"measure.json", "sustained.json"}
+
+
+def test_the_limit_follows_the_first_executions():
+    limit = measure.Limit()
+    try:
+        assert limit.follow([1.0, 2.0], 100) == 600.0
+        assert limit.follow([1000.0, 80000.0, 2000.0], 100) == 80000.0  # of 80 s each: ten times as long as expected
+        alive = [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+        assert len(alive) == 1 or all(each.finished.is_set() for each in alive[:-1])
+    finally:
+        limit.stop()
+
+
+STUCK = """
+import time
+from stages import measure
+from stages.shared.stage import Progress
+measure._LEAST_LIMIT_S, measure._LIMIT_FACTOR = 0.3, 0.0
+calls = []
+def run(rows):
+    calls.append(rows)
+    if len(calls) == 4:
+        time.sleep(60)
+measure.time_executions(run, None, 9, Progress("test", 9), measure.Limit())
+"""
+
+
+def test_executions_that_take_far_longer_than_the_first_ones_end_the_stage_with_a_message():
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 3
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: the first executions took up to 0.000 s each; 7 more did not end within 0 s")
+    assert "hint: something disturbs this machine" in done.stderr
+
+
+def test_the_stage_writes_both_figures_and_no_time_among_its_results(tmp_path, monkeypatch):
+    class Network:
+        description, threads = "stand-in", 1
+
+        @staticmethod
+        def require_batch_size(_batch_size):
+            pass
+
+        run = None
+
+    clock = Clock(monkeypatch, 0.0625)
+    Network.run = staticmethod(clock.run)
+    monkeypatch.setattr(measure.precision, "open_network", lambda path, precision: Network)
+    (tmp_path / "model.onnx").write_bytes(b"model")
+    for name in ("out", "obs"):
+        (tmp_path / name).mkdir()
+    measure.main(
+        ["--model", str(tmp_path), "--bs", "4", "--out", str(tmp_path / "out"), "--obs", str(tmp_path / "obs")]
+    )
+    measured, every = (json.loads((tmp_path / "obs" / name).read_text()) for name in ("measure.json", "sustained.json"))
+    assert (measured["loop"], len(measured["times_ms"]), every["loops"], len(every["times_ms"])) == (100, 100, 2, 200)
+    assert measured["throughput_utterances_per_s"] == every["throughput_utterances_per_s"] == 4 / 0.0625
+    assert set(json.loads((tmp_path / "out" / "summary.json").read_text())) == {
+        "batch_size", "formula", "input", "loop", "model_sha256", "warm_ups"
+    }  # fmt: skip
