@@ -58,12 +58,18 @@ def access_for(npu: Npu, chips: Sequence[Chip], host: Host, engine: str, facts: 
         facts: the engine's; `runtimes` lists what it can start containers with.
 
     Raises:
-        CouldNotRun: this user may not open a node, and no engine can change that.
+        CouldNotRun: a node is gone, or this user may not open one and no engine can change that.
     """
     if RUNTIME in facts.get("runtimes", "").split(", ") and not npu.simulator:
         visible = ",".join(str(chip.device) for chip in chips)
         return Access(env={"ASCEND_VISIBLE_DEVICES": visible}, runtime=RUNTIME)
     names = [f"davinci{chip.device}" for chip in chips] + list(CONTROL_NODES)
+    absent = [f"/dev/{name}" for name in names if not host.path(f"dev/{name}").exists()]
+    if absent:
+        raise CouldNotRun(
+            f"{', '.join(absent)} is not there any more",
+            hint="`npu-smi info` and `dmesg` say why; install the driver again, or start the machine anew",
+        )
     groups = _groups(host, names)
     if engine != "docker":
         _require_open(host, names)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repro.base import versions
 from repro.base.errors import UsageError
 from repro.base.toml import read_toml
 from repro.graph.pipeline import PINNED_IMAGES, STAGES
@@ -88,7 +89,7 @@ def compare(
         elif substitute:
             status = DEVIATES
         else:
-            status = SAME if component.required in (_UNPINNED, plain) else DEVIATES
+            status = SAME if _as_required(component, plain) else DEVIATES
         rows.append(
             {
                 "component": component.name,
@@ -101,6 +102,13 @@ def compare(
             }
         )
     return rows
+
+
+def _as_required(component: Component, found: str) -> bool:
+    """The vendor spells one version in several ways; a wheel's or a package's has one."""
+    if component.source.partition(":")[0] in ("host", "found"):
+        return component.required == _UNPINNED or versions.same(component.required, found)
+    return component.required in (_UNPINNED, found)
 
 
 def deviations(rows: list[dict[str, str]], accepted: Callable[[Mapping[str, str]], bool]) -> list[str]:

@@ -7,9 +7,10 @@ one does not, and not comparable otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from repro.base import versions
 from repro.guide.published import CER, METRICS, THROUGHPUT, WER, Published, Row, edits_allowed
 
 REPRODUCED = "reproduced"
@@ -126,9 +127,15 @@ def is_excepted(row: Mapping[str, str], host: Mapping[str, Any], published: Publ
     """Whether the table's footnote about this host's card covers a component that is not as required."""
     card = str(host.get("card", ""))
     return any(
-        exception.card in card and row["component"] == exception.component and row["found"] in exception.accepts
+        exception.card in card
+        and row["component"] == exception.component
+        and _accepted(row["found"], exception.accepts)
         for exception in published.card_exceptions
     )
+
+
+def _accepted(found: str, versions_accepted: Sequence[str]) -> bool:
+    return any(versions.same(found, other) for other in versions_accepted)
 
 
 def _accuracy_reasons(record: Mapping[str, Any], published: Published) -> list[str]:

@@ -1,81 +1,32 @@
 """The Ascend NPU of this host: npu-smi found and read, driver and firmware, device nodes, and which chip a run takes.
 
-Nothing here opens a device. Layouts are npu-smi 22.0's with a 310P3 and later ones'; fields are found by their place
-in the table and may be `NA`.
+Nothing here opens a device. `repro.machine.npu_smi` reads what npu-smi prints.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from repro.base import programs, versions
 from repro.base.errors import CouldNotRun
+from repro.machine.npu_smi import SERVING, UNKNOWN_DEVICE, explain_smi, parse_fields
+from repro.machine.npu_smi import Chip as Chip
+from repro.machine.npu_smi import SmiTable as SmiTable
+from repro.machine.npu_smi import parse_smi as parse_smi
 
 HEALTHY = "OK"
-SOC_PREFIX = "Ascend"
 DUO = "Atlas 300I Duo"
 CONTROL_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
 SIMULATOR = "simulator"
 _TIMEOUT_S = 60.0
 _FOLDERS = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
-_CARD = re.compile(r"\|\s*(\d+)\s+(\S+)\s*\|\s*(\w+)\s*\|\s*(\S+)\s+(\S+)\s+(\d+)\s*/\s*(\d+)\s*\|")
-_CHIP = re.compile(r"\|\s*(\d+)\s+(\d+)\s*\|\s*(\S+)\s*\|\s*(\S+)\s+(\d+)\s*/\s*(\d+)\s*\|")
-_PROCESS = re.compile(r"\|\s*(\d+)\s+(\d+)\s*\|\s*(\d+)\s*\|\s*(\S.*?)\s*\|\s*(\d+)\s*\|")
-_VERSION = re.compile(r"\|\s*npu-smi\s+(\S+)\s+Version:\s*(\S+)\s*\|")
 
 Run = Callable[[Sequence[str]], "tuple[int, str]"]
 """Runs a command and gives (exit code, stdout and stderr together)."""
-
-
-@dataclass(frozen=True)
-class Chip:
-    """One chip, as two lines of `npu-smi info` show it.
-
-    Attributes:
-        card: npu-smi's NPU id; it need not start at 0, nor be a device number.
-        number: of the chip on its card.
-        device: N of /dev/davinciN.
-        name: as npu-smi spells it, such as '310P3'.
-        health: 'OK', 'Warning', 'Alarm', 'Critical' or 'UNKNOWN'.
-        power_w, temperature_c, aicore_percent: None where npu-smi says NA.
-        processes: names of those that hold the chip.
-    """
-
-    card: int
-    number: int
-    device: int
-    name: str
-    health: str
-    bus_id: str
-    power_w: float | None
-    temperature_c: float | None
-    aicore_percent: float | None
-    memory_used_mb: int
-    memory_mb: int
-    processes: tuple[str, ...] = ()
-
-    @property
-    def soc_version(self) -> str:
-        """What atc calls it, such as 'Ascend310P3'."""
-        return self.name if self.name.startswith(SOC_PREFIX) else SOC_PREFIX + self.name
-
-    @property
-    def busy(self) -> bool:
-        """Whether something runs on it: a speed measured beside it would be wrong."""
-        return bool(self.processes) or bool(self.aicore_percent)
-
-
-@dataclass(frozen=True)
-class SmiTable:
-    """What `npu-smi info` printed: the tool's version, the driver's, every chip."""
-
-    tool_version: str
-    driver_version: str
-    chips: tuple[Chip, ...]
 
 
 @dataclass(frozen=True)
@@ -107,10 +58,13 @@ class Npu:
 
     @property
     def release(self) -> str:
-        """Firmware and driver as the compatibility table has them: one version where both are the same."""
-        if self.firmware and self.driver and self.firmware != self.driver:
-            return f"driver {self.driver}, firmware {self.firmware}"
-        return self.driver or self.firmware
+        """Firmware and driver as the compatibility table has them: one version where both are the same.
+
+        A firmware that does not tell its release is not held against a driver; a driver that does not is named so.
+        """
+        if self.firmware and not versions.same(self.firmware, self.driver):
+            return f"driver {self.driver or 'unknown'}, firmware {self.firmware}"
+        return self.driver
 
 
 @dataclass(frozen=True)
@@ -118,7 +72,7 @@ class Host:
     """Where to look; `root` is / but in tests. `run` starts a command of the host."""
 
     root: Path = Path("/")
-    search: tuple[str, ...] = field(default_factory=lambda: tuple(os.environ.get("PATH", "").split(os.pathsep)))
+    search: tuple[str, ...] = field(default_factory=programs.search_path)
     run: Run = field(default=lambda argv: _run(argv))
 
     def path(self, name: str) -> Path:
@@ -144,78 +98,10 @@ def _run(argv: Sequence[str]) -> tuple[int, str]:
     return done.returncode, done.stdout.decode("utf-8", "replace")
 
 
-def parse_smi(text: str) -> SmiTable:
-    """Read `npu-smi info`.
-
-    Args:
-        text: all that it printed.
-
-    Returns:
-        Chips in the order printed; none where the text holds no table.
-    """
-    version = _VERSION.search(text)
-    processes: dict[tuple[int, int], list[str]] = {}
-    chips: list[Chip] = []
-    card: re.Match[str] | None = None
-    for line in text.splitlines():
-        found = _PROCESS.search(line)
-        if found:
-            processes.setdefault((int(found[1]), int(found[2])), []).append(f"{found[4]} (pid {found[3]})")
-            continue
-        found = _CARD.search(line)
-        if found:
-            card = found
-            continue
-        found = _CHIP.search(line)
-        if found and card is not None:
-            chips.append(_chip(card, found))
-            card = None
-    held = tuple(_with_processes(chip, tuple(processes.get((chip.card, chip.number), ()))) for chip in chips)
-    return SmiTable(version[1] if version else "", version[2] if version else "", held)
-
-
-def _chip(card: re.Match[str], chip: re.Match[str]) -> Chip:
-    return Chip(
-        card=int(card[1]),
-        number=int(chip[1]),
-        device=int(chip[2]),
-        name=card[2],
-        health=card[3],
-        bus_id=chip[3],
-        power_w=_number(card[4]),
-        temperature_c=_number(card[5]),
-        aicore_percent=_number(chip[4]),
-        memory_used_mb=int(chip[5]),
-        memory_mb=int(chip[6]),
-    )
-
-
-def _with_processes(chip: Chip, names: tuple[str, ...]) -> Chip:
-    return Chip(**{**chip.__dict__, "processes": names})
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None  # NA, or a dash for the second chip of a card
-
-
-def parse_fields(text: str) -> dict[str, str]:
-    """`NAME : VALUE` lines (npu-smi info -t board) or `NAME=VALUE` lines (version.info); NA and empty ones left out."""
-    fields = {}
-    for line in text.splitlines():
-        name, separator, value = line.partition("=" if "=" in line else ":")
-        if separator and value.strip() not in ("", "NA"):
-            fields[name.strip()] = value.strip()
-    return fields
-
-
 def find_tool(host: Host) -> str:
     """npu-smi in PATH or where drivers put it; '' where it is not."""
-    folders = [*host.search, *(str(host.path(name)) for name in _FOLDERS)]
-    places = [Path(folder) / "npu-smi" for folder in folders if folder]
-    return next((str(path) for path in places if path.is_file() and os.access(path, os.X_OK)), "")
+    found = programs.find("npu-smi", [*host.search, *(str(host.path(name)) for name in _FOLDERS)])
+    return str(found or "")
 
 
 def _version_info(host: Host, name: str) -> dict[str, str]:
@@ -246,7 +132,8 @@ def examine(host: Host | None = None) -> Npu:
     code, text = host.run([tool, "info"])
     table = parse_smi(text)
     problem, hint = explain_smi(code, text, table)
-    product = _product(host, tool, table) if not problem else ""
+    first = next((chip for chip in table.chips if chip.serves), None)
+    product = product_of(host, tool, table.chips, first.card) if first and not problem else ""
     if not problem:
         problem, hint = _missing_nodes(host, nodes)
     return Npu(
@@ -258,31 +145,6 @@ def examine(host: Host | None = None) -> Npu:
         hint=hint,
         **common,  # type: ignore[arg-type]
     )
-
-
-def explain_smi(code: int, text: str, table: SmiTable) -> tuple[str, str]:
-    """Why `npu-smi info` shows no chip: (what it is, what to do), both '' when it shows some.
-
-    The numbers are dcmi's: -8005 where the driver does not answer (not loaded, restart pending, no permission on the
-    device nodes), -8020 where the device is held by another container or virtual machine.
-    """
-    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")
-    if "-8020" in text:
-        return (
-            f"npu-smi: dcmi says -8020, the device is in use by another container or virtual machine ({last})",
-            "stop the container that holds it: `docker ps` and `npu-smi info` on the host show it",
-        )
-    if "-8005" in text or "dcmi" in text:
-        return (
-            f"npu-smi: dcmi cannot be initialised, so the driver does not answer ({last})",
-            "restart the host if driver or firmware were just installed; as another user than root, be in the group "
-            "HwHiAiUser; in a container, /dev/davinci_manager and the driver must be mounted",
-        )
-    if code != 0:
-        return f"npu-smi info ended with exit code {code} ({last})", "see the driver's log in /var/log/npu"
-    if not table.chips:
-        return f"npu-smi info shows no chip ({last})", "see `dmesg | grep -i devdrv` and the seating of the card"
-    return "", ""
 
 
 def _missing_nodes(host: Host, nodes: Sequence[str]) -> tuple[str, str]:
@@ -297,17 +159,14 @@ def _missing_nodes(host: Host, nodes: Sequence[str]) -> tuple[str, str]:
     )
 
 
-def _product(host: Host, tool: str, table: SmiTable) -> str:
-    """The card's name: its board's, else what the number of chips on it tells."""
-    if not table.chips:
-        return ""
-    first = table.chips[0].card
-    code, text = host.run([tool, "info", "-t", "board", "-i", str(first)])
+def product_of(host: Host, tool: str, chips: Sequence[Chip], card: int) -> str:
+    """A card's name: its board's, else what the number of chips on it tells."""
+    code, text = host.run([tool, "info", "-t", "board", "-i", str(card)])
     said = parse_fields(text).get("Product Name", "") if code == 0 else ""
     if said.startswith("Atlas"):
         return said
-    on_card = [chip for chip in table.chips if chip.card == first]
-    if len(on_card) == 2 and on_card[0].name == "310P3":
+    on_card = [chip for chip in chips if chip.card == card]
+    if len(on_card) == 2 and on_card[0].soc_version == "Ascend310P3":
         return DUO
     return f"a card with {len(on_card)} chip{'s' if len(on_card) > 1 else ''} {on_card[0].name}"
 
@@ -320,13 +179,16 @@ def choose_chips(npu: Npu, devices: Sequence[int] = ()) -> tuple[Chip, ...]:
     """
     if npu.problem:
         raise CouldNotRun(f"the NPU cannot be used: {npu.problem}", hint=npu.hint)
-    by_device = {chip.device: chip for chip in npu.chips}
+    by_device = {chip.device: chip for chip in npu.chips if chip.serves and chip.device != UNKNOWN_DEVICE}
     if not devices:
         return (_first_idle(npu),)
     for device in devices:
         if device not in by_device:
             known = ", ".join(str(number) for number in sorted(by_device))
-            raise CouldNotRun(f"there is no NPU device {device} here", hint=f"npu-smi info shows devices {known}")
+            raise CouldNotRun(
+                f"there is no NPU device {device} of the kind {SERVING} here",
+                hint=f"npu-smi info shows devices {known or 'of other kinds alone'}",
+            )
         _require_usable(by_device[device])
     if len({by_device[device].name for device in devices}) > 1:
         raise CouldNotRun("--devices names chips of different kinds", hint="a model is converted for one kind of chip")
@@ -336,9 +198,10 @@ def choose_chips(npu: Npu, devices: Sequence[int] = ()) -> tuple[Chip, ...]:
 
 
 def _first_idle(npu: Npu) -> Chip:
-    healthy = [chip for chip in npu.chips if chip.health == HEALTHY]
+    serving = [chip for chip in npu.chips if chip.serves]
+    healthy = [chip for chip in serving if chip.health == HEALTHY]
     if not healthy:
-        _require_usable(npu.chips[0])
+        _require_usable(serving[0])
     idle = [chip for chip in healthy if not chip.busy]
     if not idle:
         raise CouldNotRun(
@@ -385,7 +248,11 @@ def deviation(npu: Npu, required: str, for_duo: Sequence[str]) -> str:
     duo = DUO in npu.product
     accepted = list(for_duo) if duo else [required]
     found = {"driver": npu.driver, "firmware": npu.firmware}
-    wrong = [f"{name} {version}" for name, version in found.items() if version and version not in accepted]
+    wrong = [
+        f"{name} {version}"
+        for name, version in found.items()
+        if version and not any(versions.same(version, other) for other in accepted)
+    ]
     if not npu.driver:
         wrong.insert(0, "a driver of unknown version")
     if not wrong:
@@ -396,14 +263,14 @@ def deviation(npu: Npu, required: str, for_duo: Sequence[str]) -> str:
 
 def facts(npu: Npu, chips: Sequence[Chip] = ()) -> dict[str, str]:
     """What the record and the compatibility table take: only what was found. No serial number of a card."""
-    chosen = chips or npu.chips[:1]
+    chosen = chips or [chip for chip in npu.chips if chip.serves] or npu.chips
     found = {
         "driver": npu.release,
         "chip": chosen[0].soc_version if chosen else "",
         "card": npu.product,
         "npu_smi": npu.tool_version,
         "npu_chips": "; ".join(
-            f"device {c.device}: card {c.card} chip {c.number} {c.name}, {c.health}, {c.memory_mb} MB"
+            f"device {c.device}: card {c.card} chip {c.number} {c.name}, {c.health}, {c.memory_mb or 'unknown'} MB"
             for c in npu.chips
         ),
         "npu_devices_used": ", ".join(str(chip.device) for chip in chips),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.base.errors import CouldNotRun, UsageError
@@ -99,6 +99,9 @@ def settle(
         raise UsageError("--devices is for --device npu", hint="leave it out on the CPU")
     npu = ascend.examine(host)
     chips = ascend.choose_chips(npu, devices) if device == NPU else ()
+    if chips:  # the card's name is that of the chips taken, where a host has cards of several kinds
+        product = ascend.product_of(host or ascend.Host(), npu.tool, npu.chips, chips[0].card)
+        npu = replace(npu, product=product)
     said = []
     if device == NPU:
         _require_image(paths, architecture)

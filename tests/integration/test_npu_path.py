@@ -93,7 +93,7 @@ def test_no_simulated_figure_can_be_taken_for_an_npus(paths):
 
 @pytest.mark.timeout(900)
 def test_two_chips_of_one_card_share_the_batches_and_compare_with_nothing(paths):
-    host = AscendHost(smi="duo", devices=(0, 1), driver="23.0.RC1", firmware="23.0.RC1")
+    host = AscendHost(smi="duo", devices=(0, 1), driver="23.0.rc1", firmware="23.0.rc1")
     document = run(paths, host, engine("sandbox"), 4, devices=(0, 1))
     assert document["request"]["num_devices"] == 2
     assert {words[-1] for words in commands(document, "infer@4")} >= {"--device=0", "--device=1"}

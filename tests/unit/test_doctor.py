@@ -129,14 +129,14 @@ def test_the_guides_card_and_driver_are_ok(system: System):
 
 
 def test_another_driver_deviates_and_names_the_cards_exception(system: System):
-    found = line(npu_machine(system, AscendHost(driver="23.0.RC1", firmware="23.0.RC1")), "NPU driver")
+    found = line(npu_machine(system, AscendHost(driver="23.0.rc1", firmware="23.0.rc1")), "NPU driver")
     assert found.status == DEVIATES
-    assert "driver 23.0.RC1" in found.found
+    assert "driver 23.0.rc1" in found.found
     assert "Atlas 300I Duo" in found.advice
 
 
 def test_a_duo_has_its_versions_by_cann(system: System):
-    lines = npu_machine(system, AscendHost("duo", "23.0.RC1", "23.0.RC1", devices=(0, 1)))
+    lines = npu_machine(system, AscendHost("duo", "23.0.rc1", "23.0.rc1", devices=(0, 1)))
     assert [item.status for item in lines] == [OK] * 5
 
 

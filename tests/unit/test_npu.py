@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.base.errors import CouldNotRun
-from repro.machine.npu import DUO, Chip, Host, SmiTable, choose_chips, deviation, examine, explain_smi, facts, parse_smi
+from repro.machine.npu import (
+    DUO,
+    Chip,
+    Host,
+    Npu,
+    SmiTable,
+    choose_chips,
+    deviation,
+    examine,
+    facts,
+    find_tool,
+    parse_smi,
+)
+from repro.machine.npu_smi import explain_smi
 from tests.simulators.ascend.host import AscendHost
 
 SMI = Path(__file__).parent.parent / "simulators" / "ascend" / "smi"
@@ -94,9 +109,135 @@ def test_firmware_that_does_not_tell_its_release_is_not_held_against_it(tmp_path
 
 
 def test_a_card_with_two_chips_is_a_duo_where_its_board_gives_no_name(tmp_path):
-    npu = examine(AscendHost(smi="duo", devices=(0, 1), driver="23.0.RC1", firmware="23.0.RC1").make(tmp_path))
+    npu = examine(AscendHost(smi="duo", devices=(0, 1), driver="23.0.rc1", firmware="23.0.rc1").make(tmp_path))
     assert npu.product == DUO
     assert deviation(npu, **TABLE) == ""
+
+
+@pytest.mark.parametrize("spelt", ["23.0.RC1", "23.0.rc1", "23.0.Rc1", "6.3.rc1"])
+def test_a_duos_versions_are_accepted_however_they_are_spelt(spelt: str):
+    chips = read("duo").chips
+    assert deviation(Npu(driver=spelt, firmware=spelt.lower(), product=DUO, chips=chips), **TABLE) == ""
+    assert Npu(driver=spelt, firmware=spelt.lower()).release == spelt
+
+
+@pytest.mark.parametrize("version", ["23.0.rc2", "22.0.4", "99.0", "23.0", "24.1.rc1"])
+def test_the_duos_footnote_excuses_no_other_version(version: str):
+    npu = Npu(driver=version, firmware="23.0.rc1", product=DUO)
+    assert deviation(npu, **TABLE).startswith(f"{DUO} has driver {version}; ")
+    assert deviation(Npu(driver="23.0.rc1", firmware=version, product=DUO), **TABLE) != ""
+    assert deviation(Npu(driver="23.0.rc1", firmware="23.0.rc1", product="Atlas 300I Pro"), **TABLE) != ""
+
+
+def test_a_driver_of_unknown_version_is_never_the_firmwares():
+    npu = Npu(tool="npu-smi", firmware="22.0.4", product="Atlas 300I Pro", chips=read("one_chip").chips)
+    assert "a driver of unknown version" in deviation(npu, **TABLE)
+    assert npu.release == "driver unknown, firmware 22.0.4"
+    assert Npu(tool="npu-smi").release == "" and "driver" not in facts(Npu(tool="npu-smi"))
+
+
+def test_a_folder_that_may_not_be_entered_is_passed_over(tmp_path, monkeypatch):
+    host = AscendHost().make(tmp_path)
+    closed = str(tmp_path / "closed")
+    real = os.stat
+
+    def stat(path, *args, **named):
+        if str(path).startswith(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **named)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert find_tool(replace(host, search=(closed,))) == str(tmp_path / "usr/local/bin/npu-smi")
+    assert find_tool(Host(tmp_path / "none", search=(closed,))) == ""
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| 7       0                     | 4242            | python3                  | 17000                     |",
+        "| 7       0                     | 4242            |                          | 17000                     |",
+        "| 7       0                     | 4242            | python3                  | NA                        |",
+        "| 7       0                     | 4242            |                          |                           |",
+        "| 7       0                     |                 |                          |                           |",
+        "| 7       0                     | NA              | NA                       |",
+        "|7 0|4242||1|",
+    ],
+)
+def test_every_row_that_names_an_npu_and_a_chip_is_a_holder(row: str):
+    lines = (SMI / "busy.txt").read_text().splitlines()
+    lines[-2] = row
+    (chip,) = parse_smi("\n".join(lines)).chips
+    assert chip.busy and len(chip.processes) == 1
+    with pytest.raises(CouldNotRun, match="busy"):
+        choose_chips(Npu(tool="npu-smi", chips=(chip,), nodes=("davinci0",), driver="22.0.4"))
+
+
+HEAD = """\
+| npu-smi 24.1.1                   Version: 24.1.1                                               |
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+"""
+OTHERS = {
+    "910B, without Device": """\
+| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
+| 0     910B4               | OK            | 88.2        30                0    / 0             |
+| 0                         | 0000:C1:00.0  | 0           0    / 0          26838/ 32768         |
+""",
+    "910 A3, with Phy-ID": """\
+| Chip  Phy-ID              | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
+| 0     Ascend910           | OK            | 166.5       38                0    / 0             |
+| 0     0                   | 0000:9D:00.0  | 0           0    / 0          3131 / 65536         |
+""",
+    "310": """\
+| Chip  Device              | Bus-Id        | AICore(%)   Memory-Usage(MB)                       |
+| 0     310                 | OK            | 12.8        62                                     |
+| 0     0                   | 0000:01:00.0  | 0           2457 / 8192                            |
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "memory_mb"),
+    [("910B, without Device", "910B4", 32768), ("910 A3, with Phy-ID", "Ascend910", 65536), ("310", "310", 8192)],
+)
+def test_chips_of_other_kinds_are_named_with_why_they_cannot_serve(table: str, name: str, memory_mb: int):
+    text = HEAD + OTHERS[table]
+    read_table = parse_smi(text)
+    assert [(chip.name, chip.memory_mb) for chip in read_table.chips] == [(name, memory_mb)]
+    problem, hint = explain_smi(0, text, read_table)
+    assert f"1 chip of the kind {read_table.chips[0].soc_version}" in problem and "310P" in problem
+    assert "seating" not in hint and "Atlas 300I Duo" in hint and "--device cpu" in hint
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "memory_mb"),
+    [
+        ("NA          49                NA / NA", "0           1448 / 21527", 21527),
+        ("NA          NA                NA / NA", "NA          NA   / NA", 0),
+        ("16.3        49                0    / 0", "NA          NA / 21527", 21527),
+        ("-           -                 -    / -", "0           -    / -", 0),
+    ],
+)
+def test_figures_that_are_not_available_hide_no_chip(first: str, second: str, memory_mb: int):
+    text = f"{HEAD}| 0     310P3               | OK            | {first} |\n| 0     3   | 0000:01:00.0  | {second} |\n"
+    (chip,) = parse_smi(text).chips
+    assert (chip.name, chip.device, chip.memory_mb, chip.serves) == ("310P3", 3, memory_mb, True)
+    assert explain_smi(0, text, parse_smi(text)) == ("", "")
+
+
+def test_beside_a_chip_of_another_kind_the_one_that_serves_is_taken():
+    other = parse_smi(HEAD + OTHERS["910B, without Device"]).chips
+    npu = Npu(tool="npu-smi", chips=(*other, *read("duo").chips), nodes=("davinci0", "davinci1"), driver="24.1.1")
+    assert choose_chips(npu)[0].name == "310P3"
+    assert facts(npu)["chip"] == "Ascend310P3"
+    with pytest.raises(CouldNotRun, match="no NPU device 9 of the kind 310P"):
+        choose_chips(npu, [9])
+
+
+def test_the_record_names_the_chips_that_were_used_and_no_others():
+    first, second = read("duo").chips
+    npu = replace(examine_of("duo"), chips=(first, replace(second, name="310P1")))
+    used = facts(npu, npu.chips[1:])
+    assert (used["chip"], used["npu_devices_used"]) == ("Ascend310P1", "1")
 
 
 def test_no_serial_number_enters_the_facts(tmp_path):
@@ -160,8 +301,6 @@ def test_the_first_idle_chip_is_taken():
 
 
 def examine_of(smi: str):
-    from repro.machine.npu import Npu
-
     return Npu(tool="npu-smi", chips=read(smi).chips, nodes=("davinci0",), driver="22.0.4")
 
 
@@ -204,7 +343,7 @@ def test_chips_of_two_kinds_are_refused_together():
         (AscendHost(driver="23.0.0"), "has driver 23.0.0; the compatibility table requires 22.0.4"),
         (AscendHost(firmware="21.0.4"), "has firmware 21.0.4; the compatibility table requires 22.0.4"),
         (AscendHost(smi="duo", devices=(0, 1)), "requires 23.0.RC1 or 6.3.RC1 (its footnote"),
-        (AscendHost(driver="23.0.RC1", firmware="23.0.RC1"), "has driver 23.0.RC1 and firmware 23.0.RC1"),
+        (AscendHost(driver="23.0.rc1", firmware="23.0.rc1"), "has driver 23.0.rc1 and firmware 23.0.rc1"),
     ],
 )
 def test_driver_or_firmware_other_than_the_cards_entry_is_said(tmp_path, host, said):

@@ -15,7 +15,7 @@ from repro.engines.npu_access import access_for
 from repro.graph.pipeline import STAGES, Request, build_graph
 from repro.guide import published, toolchain
 from repro.guide.verdict import verdict
-from repro.machine.npu import choose_chips, examine
+from repro.machine.npu import Host, choose_chips, examine
 from repro.run.reproduce import PINNED_DEVIATING, _toolchain_name
 from repro.run.target import Target, parse_devices, settle
 from tests.simulators.ascend.host import AscendHost
@@ -111,6 +111,15 @@ def test_a_node_that_this_user_may_not_open_is_refused_where_no_engine_can_help(
     assert "HwHiAiUser" in caught.value.hint
 
 
+def test_a_node_that_went_away_is_named(tmp_path):
+    host = AscendHost().make(tmp_path)
+    npu = examine(host)
+    (tmp_path / "dev" / "hisi_hdc").unlink()
+    for engine in ("docker", "podman", "sandbox"):
+        with pytest.raises(CouldNotRun, match="/dev/hisi_hdc is not there any more"):
+            access_for(npu, npu.chips, host, engine, {})
+
+
 def test_the_ascend_runtime_is_used_where_docker_has_it(tmp_path):
     host = AscendHost("duo", devices=(0, 1)).make(tmp_path)
     npu = replace(examine(host), simulator=False)
@@ -199,6 +208,37 @@ def test_another_driver_takes_the_name_away_but_for_the_footnotes_card():
     assert named(rows(host=newer), newer) == PINNED_DEVIATING
     duo = {**newer, "card": "Atlas 300I Duo"}
     assert named(rows(host=duo), duo) == "pinned"
+
+
+@pytest.mark.parametrize("driver", ["23.0.rc1", "6.3.Rc1"])
+def test_the_footnotes_versions_are_excused_however_they_are_spelt(driver: str):
+    duo = {**HOST, "driver": driver, "card": "Atlas 300I Duo"}
+    assert named(rows(host=duo), duo) == "pinned"
+
+
+@pytest.mark.parametrize("driver", ["23.0.rc2", "24.1.rc1", "driver 23.0.rc1, firmware 22.0.4", ""])
+def test_the_footnote_does_not_excuse_every_driver_of_its_card(driver: str):
+    duo = {**HOST, "driver": driver, "card": "Atlas 300I Duo"}
+    assert named(rows(host=duo), duo) == PINNED_DEVIATING
+
+
+@pytest.mark.parametrize(
+    ("lacking", "taken", "said"),
+    [([], "pinned", ""), (["image kaldi: sources are missing"], "portable", "image kaldi")],
+)
+def test_auto_takes_the_pinned_toolchain_only_where_its_sources_are_there(lacking, taken, said, tmp_path, monkeypatch):
+    from repro.base.paths import Paths
+
+    monkeypatch.setattr("repro.run.target.lacking_for_pinned", lambda *_: lacking)
+    host = AscendHost().make(tmp_path)
+    target = settle(Paths(ROOT), "amd64", "auto", "cpu", (), host)
+    assert (target.toolchain, target.pinned != ()) == (taken, taken == "pinned")
+    assert said in " ".join(target.said)
+    nowhere = settle(Paths(ROOT), "amd64", "auto", "cpu", (), Host(tmp_path / "none", search=()))
+    assert nowhere.toolchain == "portable"
+    if lacking:
+        with pytest.raises(CouldNotRun, match="not complete"):
+            settle(Paths(ROOT), "amd64", "pinned", "cpu", (), host)
 
 
 def test_a_portable_run_is_never_called_pinned():
