@@ -223,6 +223,17 @@ def test(asked: options.Test, here: Here) -> None:
     run_tests(here.paths.root, unit_only=asked.unit, expression=asked.keep)
 
 
+@command("mutants", options.Mutants)
+def mutants(asked: options.Mutants, here: Here) -> None:
+    """Change conditions of the core; see which tests notice.
+
+    Minutes for what you changed (--changed main), hours for everything. Exit code 3 where a mutant survives unargued.
+    """
+    from repro.cli.mutants import mutate
+
+    mutate(here.paths, [name for name in asked.only.split(",") if name], asked.changed, here.console.say)
+
+
 @command("bundle.pack", options.BundlePack)
 def bundle_pack(asked: options.BundlePack, here: Here) -> None:
     """Pack everything into one signed file.

@@ -149,6 +149,12 @@ class DemoTrain(Engine):
 
 
 @dataclass(frozen=True)
+class Mutants:
+    only: str = option("", "areas of tests/mutants.toml, separated by commas; left out: all")
+    changed: str = option("", "COMMIT: only functions that changed since then; left out: all")
+
+
+@dataclass(frozen=True)
 class Test:
     unit: bool = option(False, "only the fast tests, without images or engines")
     keep: str = option("", "pytest's -k expression: only the tests whose names match")
