@@ -11,8 +11,11 @@ from pathlib import Path
 from repro.base import user_lock
 from repro.base.architecture import by_name
 from repro.base.errors import BundleError, UsageError
+from repro.base.foreign import shown
 from repro.base.paths import Paths
+from repro.base.programs import search_path
 from repro.base.user_lock import LICENCES
+from repro.cli.ending import ending_of
 from repro.container.job import Availability
 from repro.graph.digests import StatCache
 from repro.locks.archives import find_source, how_to_get, load_sources
@@ -23,6 +26,7 @@ from repro.run import inputs
 OK = "ok"
 MISSING = "missing"
 DEVIATES = "deviates"
+_LINE_LIMIT = 1_000
 _MIN_MEMORY_BYTES = 4 * 1000**3
 _RESULTS_BYTES = 1 * 1000**3  # of a run of the demo with one batch size, twice over
 _UNPACKED_FACTOR = 3.5  # a layer's size by its packages': 2.2 for PyTorch, 3.6 for NumPy and its kin, measured
@@ -43,8 +47,8 @@ class Line:
 
     def text(self) -> str:
         """For a terminal: one line, the advice below it."""
-        lines = [f"{self.status:<9} {self.what:<22} {self.found}"]
-        lines += [f"{'':<10}-> {line}" for line in self.advice.splitlines()]
+        lines = [f"{self.status:<9} {self.what:<22} {shown(self.found, _LINE_LIMIT)}"]
+        lines += [f"{'':<10}-> {shown(line, _LINE_LIMIT)}" for line in self.advice.splitlines()]
         return "\n".join(lines)
 
 
@@ -56,7 +60,10 @@ class System:
     architecture: Callable[[], str] = facts.architecture
     facts: Callable[[], Mapping[str, str | int]] = facts.facts
     free_bytes: Callable[[Path], int] = field(default=lambda path: shutil.disk_usage(path).free)
-    search: tuple[str, ...] = field(default_factory=lambda: tuple(os.environ.get("PATH", "").split(os.pathsep)))
+    search: tuple[str, ...] = field(default_factory=search_path)
+
+
+Look = Callable[[], list[Line]]
 
 
 def examine(paths: Paths, engine: str = "auto") -> str:
@@ -77,16 +84,30 @@ def examine(paths: Paths, engine: str = "auto") -> str:
     if engine not in (AUTO, *NAMES):
         raise UsageError(f"there is no engine {engine!r}", hint="engines: " + ", ".join((AUTO, *NAMES)))
     system = System()
-    lines = machine_lines(system)
-    try:
-        lines += engine_lines(probe_all(paths), engine, sandbox_to_come(paths, system))
-    except BundleError as error:
-        lines.append(Line(MISSING, "engines", error.message, error.hint, blocks=True))
-    lines += npu_lines(system, paths.conf)
-    lines += input_lines(paths)
-    lines += source_lines(paths, system.architecture())
-    lines += image_lines(paths, system)
+    looks: dict[str, Look] = {
+        "machine": lambda: machine_lines(system),
+        "engines": lambda: engine_lines(probe_all(paths), engine, to_come=sandbox_to_come(paths, system)),
+        "NPU": lambda: npu_lines(system, paths.conf),
+        "data": lambda: [_data_line(paths)],
+        "checkpoint": lambda: [_checkpoint_line(paths)],
+        "data/sources": lambda: source_lines(paths, system.architecture()),
+        "images": lambda: image_lines(paths, system),
+    }
+    lines = [line for what, look in looks.items() for line in looked(what, look)]
     return "\n".join([*(line.text() for line in lines), "", conclusion(lines)])
+
+
+def looked(what: str, look: Look) -> list[Line]:
+    """What a look found; one that fails is a line like any other, so that the others are still made."""
+    try:
+        return look()
+    except BundleError as error:
+        return [Line(DEVIATES, what, error.message, error.hint, blocks=True)]
+    except Exception as error:  # noqa: BLE001 - doctor is asked when something is wrong: it has to end with its table
+        ending = ending_of(error)
+        message, _, advice = ending.text.partition("\n")
+        advice = "\n".join(line.strip().removeprefix("-> ") for line in advice.splitlines())
+        return [Line(DEVIATES, what, message.removeprefix("error: "), advice, blocks=True)]
 
 
 def conclusion(lines: list[Line]) -> str:
@@ -153,7 +174,7 @@ def sandbox_to_come(paths: Paths, system: System) -> bool:
     return any(Cache(paths.root).path(sha256) is None for sha256 in needed)
 
 
-def engine_lines(found: list[Availability], asked: str, to_come: bool = False) -> list[Line]:
+def engine_lines(found: list[Availability], asked: str, *, to_come: bool = False) -> list[Line]:
     """Every engine's own probe, then which one a run takes; `to_come` as `sandbox_to_come` says."""
     lines = []
     for item in found:
@@ -163,10 +184,10 @@ def engine_lines(found: list[Availability], asked: str, to_come: bool = False) -
             lines.append(Line(MISSING, "engine sandbox", "not fetched yet, so not tried", "any run fetches it (3 MB)"))
         else:
             lines.append(Line(MISSING, f"engine {item.name}", item.reason, item.hint))
-    return [*lines, _taken_line(found, asked, to_come)]
+    return [*lines, _taken_line(found, asked, to_come=to_come)]
 
 
-def _taken_line(found: list[Availability], asked: str, to_come: bool) -> Line:
+def _taken_line(found: list[Availability], asked: str, *, to_come: bool) -> Line:
     taken = next((item.name for item in found if item.usable and asked in ("auto", item.name)), "")
     if taken:
         return Line(OK, "engine taken", f"{taken} (--engine {asked})")
@@ -225,11 +246,6 @@ def _driver_line(found: npu.Npu, conf: Path) -> Line:
     return Line(DEVIATES, "NPU driver", versions, advice)
 
 
-def input_lines(paths: Paths) -> list[Line]:
-    """Data set and checkpoint: the user's, or the demo's in their place."""
-    return [_data_line(paths), _checkpoint_line(paths)]
-
-
 def _data_line(paths: Paths) -> Line:
     try:
         data = inputs.find_data(paths, "")
@@ -246,7 +262,10 @@ def _data_line(paths: Paths) -> Line:
 
 
 def _checkpoint_line(paths: Paths) -> Line:
-    user = inputs.users_checkpoint(paths)
+    try:
+        user = inputs.users_checkpoint(paths)
+    except BundleError as error:
+        return Line(DEVIATES, "checkpoint", error.message, error.hint, blocks=True)
     if user is not None:
         return Line(OK, "checkpoint", str(user.relative_to(paths.root)))
     try:
@@ -281,7 +300,7 @@ def source_lines(paths: Paths, architecture: str) -> list[Line]:
         if user_lock.accepted(paths, licence):
             lines.append(Line(OK, "licence", f"{licence}: accepted by you, in data/user.lock.json"))
         else:
-            advice = f"only for --device npu: `invoke accept-cann-licence` says that you accept {LICENCES[licence]}"
+            advice = f"only for --device npu: `invoke accept-cann-licence` records that you accept {LICENCES[licence]}"
             lines.append(Line(MISSING, "licence", f"{licence}: not accepted", advice))
     return lines
 

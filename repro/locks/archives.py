@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import lzma
 import shutil
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,20 +73,23 @@ class SourceArchive:
 
     def digest_of(self, path: Path) -> str:
         """The hex digest of `path` that this archive is known by; '' when `path` is not of its packing."""
-        if not self.content_sha256:
-            return sha256_file(path)
-        digest = hashlib.sha256()
-        try:
-            with _decompressed(path) as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-        except (EOFError, lzma.LZMAError, OSError):
-            return ""
-        return digest.hexdigest()
+        return content_digest(path) if self.content_sha256 else sha256_file(path)
 
     def accepts(self, path: Path) -> bool:
-        """Whether the file is this archive, by its digest."""
-        return self.digest_of(path) == (self.content_sha256 or self.sha256)
+        """Whether the file is this archive, by its digest; a file that cannot be read is not."""
+        return _known(path, "content" if self.content_sha256 else "file") == (self.content_sha256 or self.sha256)
+
+
+def content_digest(path: Path) -> str:
+    """The hex sha256 of what `path` is packed of; '' where it is damaged or of another packing."""
+    digest = hashlib.sha256()
+    try:
+        with _decompressed(path) as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except (EOFError, lzma.LZMAError, zlib.error, OSError):
+        return ""
+    return digest.hexdigest()
 
 
 def _decompressed(path: Path) -> BinaryIO:
@@ -145,8 +149,16 @@ def _recorded(paths: Paths, source: SourceArchive) -> str:
 
 
 def _hashed(path: Path) -> str:
-    status = path.stat()
-    return _sha256_of(str(path), status.st_size, status.st_mtime_ns)
+    return _known(path, "file")
+
+
+def _known(path: Path, what: str) -> str:
+    """The hex sha256 of a file or of what it is packed of; '' where it cannot be read."""
+    try:
+        status = path.stat()
+        return _sha256_of(str(path), what, status.st_size, status.st_mtime_ns)
+    except OSError:
+        return ""
 
 
 def settled(paths: Paths, source: SourceArchive) -> SourceArchive:
@@ -164,10 +176,10 @@ def settled(paths: Paths, source: SourceArchive) -> SourceArchive:
     return replace(source, sha256=user_lock.first_seen(paths, "sources", source.file, _hashed(path)))
 
 
-@functools.lru_cache(maxsize=64)
-def _sha256_of(path: str, _size_bytes: int, _mtime_ns: int) -> str:
-    """A package of a gigabyte is asked for several times in one command, and hashed once."""
-    return sha256_file(Path(path))
+@functools.lru_cache(maxsize=256)
+def _sha256_of(path: str, what: str, _size_bytes: int, _mtime_ns: int) -> str:
+    """A file of a gigabyte is asked for several times in one command, for each archive, and hashed once."""
+    return content_digest(Path(path)) if what == "content" else sha256_file(Path(path))
 
 
 def missing_sources(paths: Paths, names: tuple[str, ...]) -> list[SourceArchive]:

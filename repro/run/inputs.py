@@ -10,6 +10,7 @@ from pathlib import Path
 from repro.base import user_lock
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.files import sha256_bytes
+from repro.base.foreign import shown
 from repro.base.paths import Paths, given_path
 from repro.base.toml import read_toml
 from repro.graph.digests import StatCache
@@ -18,12 +19,11 @@ from repro.graph.store import Result
 DEMO = "demo"
 DEMO_CORPUS = "demo_corpus"
 _DATA_PLACES = ("data.zip", "TIMIT", "timit")
-_CHECKPOINT_PLACES = (
-    "checkpoint/ctc_fbank_cnn/ctc_best_model.pth",
-    "checkpoint/ctc_best_model.pth",
-    "ctc_best_model.pth",
-    "sources/ctc_best_model.pth",
-)
+PUBLISHED_CHECKPOINT = "ctc_best_model.pth"
+_CHECKPOINT_FOLDERS = ("checkpoint/ctc_fbank_cnn", "checkpoint", "", "sources")
+_LIKE_DATA = re.compile(r"(timit.*|data\.(zip|tar|tgz|tbz2?|txz|7z|rar|iso|tar\..*))", re.IGNORECASE)
+_LIKE_CHECKPOINT = re.compile(r"ctc_best_model.*", re.IGNORECASE)
+_SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def find_data(paths: Paths, option: str) -> Path | None:
         option: a folder or zip; 'demo'; or '' to take what lies in data/, else the demo.
 
     Raises:
-        UsageError: the path is not there.
+        UsageError: the path is not there, or data/ holds something that was surely meant and is not found.
     """
     if option == DEMO:
         return None
@@ -60,13 +60,40 @@ def find_data(paths: Paths, option: str) -> Path | None:
         path = paths.data / name
         if path.exists():
             return path
-    for name in ("TRAIN", "train"):
-        if (paths.data / name).exists():
+    _refuse_near_misses(paths)
+    return None
+
+
+def _refuse_near_misses(paths: Paths) -> None:
+    """The demo never stands in silently where data/ holds what looks like a data set under another name."""
+    for name in _names_in(paths.data):
+        place = paths.data / name
+        if name.lower() in _SPLITS:
             raise UsageError(
-                f"data/{name} lies beside other things in data/",
+                f"data/{shown(name)} lies beside other things in data/",
                 hint="make a folder data/TIMIT and move TRAIN and TEST into it (or give their folder with --data)",
             )
-    return None
+        if not _LIKE_DATA.fullmatch(name):
+            continue
+        if place.is_dir():
+            advice = f"rename it to data/TIMIT, or give --data data/{shown(name)}"
+        elif not place.exists():
+            advice = "it is a link that leads nowhere: mend it, or remove it"
+        elif name.lower().endswith(".zip"):
+            advice = f"rename it to data/data.zip, or give --data data/{shown(name)}"
+        else:
+            advice = "unpack it into a folder data/TIMIT, with TRAIN and TEST in it"
+        raise UsageError(
+            f"data/{shown(name)} is not looked at: a data set in data/ is called {', '.join(_DATA_PLACES)}",
+            hint=f"{advice}; --data demo takes the demo corpus all the same",
+        )
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def find_checkpoint(paths: Paths, option: str, cache: StatCache) -> Checkpoint:
@@ -80,6 +107,8 @@ def find_checkpoint(paths: Paths, option: str, cache: StatCache) -> Checkpoint:
     user: Path | None = None
     if option and option != DEMO:
         user = given_path("--checkpoint", option)
+        if user.is_dir():
+            raise UsageError(f"--checkpoint {option}: this is a folder", hint="give the .pth file that lies in it")
         if not user.is_file():
             raise UsageError(f"--checkpoint {option}: there is no such file", hint="give a .pth file, or the word demo")
     elif not option:
@@ -88,8 +117,28 @@ def find_checkpoint(paths: Paths, option: str, cache: StatCache) -> Checkpoint:
 
 
 def users_checkpoint(paths: Paths) -> Path | None:
-    """The checkpoint that lies in data/, or None."""
-    return next((path for path in (paths.data / place for place in _CHECKPOINT_PLACES) if path.is_file()), None)
+    """The checkpoint that lies in data/, or None.
+
+    Raises:
+        UsageError: data/ holds one under another name, or a folder or a broken link in its place.
+    """
+    places = [paths.data / folder / PUBLISHED_CHECKPOINT for folder in _CHECKPOINT_FOLDERS]
+    found = next((path for path in places if path.is_file()), None)
+    if found is not None:
+        return found
+    for folder in _CHECKPOINT_FOLDERS:
+        for name in _names_in(paths.data / folder):
+            path = paths.data / folder / name
+            if not _LIKE_CHECKPOINT.fullmatch(name) and not (name.endswith(".pth") and folder != "sources"):
+                continue
+            what = "a folder" if path.is_dir() else "not looked at" if path.exists() else "a link that leads nowhere"
+            raise UsageError(
+                f"data/{shown(path.relative_to(paths.data))} is {what}: a checkpoint in data/ is a file "
+                f"{PUBLISHED_CHECKPOINT}",
+                hint="rename it if it is the published one, or name it with --checkpoint; --checkpoint demo takes "
+                "the demo's all the same",
+            )
+    return None
 
 
 def demo_checkpoint_path(paths: Paths) -> Path:
@@ -114,8 +163,13 @@ def _demo_checkpoint(paths: Paths, cache: StatCache) -> Checkpoint:
 
 
 def _user_checkpoint(paths: Paths, path: Path, cache: StatCache) -> Checkpoint:
-    """No hash of the published checkpoint is published: the first one seen is recorded and held to afterwards."""
+    """No hash of the published checkpoint is published: the first of its name is recorded and held to afterwards.
+
+    Any other checkpoint is what it is: its digest stands in the record, and nothing else is known of it.
+    """
     found = cache.sha256(path).sha256
+    if path.name != PUBLISHED_CHECKPOINT:
+        return Checkpoint(path, "user", found, "the user's own: known by this digest alone")
     known = user_lock.read(paths)
     seen = known.get("checkpoint", {}).get(path.name) or known.get("sources", {}).get(path.name)
     if seen is None:
@@ -124,7 +178,8 @@ def _user_checkpoint(paths: Paths, path: Path, cache: StatCache) -> Checkpoint:
     if seen != found:
         raise VerificationFailed(
             f"{path} has sha256 {found}, but the one seen first had {seen} (data/user.lock.json)",
-            hint=f"if the file was replaced on purpose, remove {path.name} from data/user.lock.json",
+            hint=f"if the file was replaced on purpose, remove {path.name} from data/user.lock.json; give a "
+            "model of your own another name",
         )
     return Checkpoint(path, "user", found, "trusted on first use: equal to the one in data/user.lock.json")
 

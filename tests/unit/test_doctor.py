@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import shutil
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from repro.base.paths import Paths
 from repro.cli import doctor
 from repro.cli.doctor import DEVIATES, MISSING, OK, Line, System
 from repro.container.job import Availability
+from repro.locks import archives
 from tests.simulators.ascend.host import AscendHost
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,6 +158,13 @@ def test_an_unhealthy_a_busy_and_a_silent_npu_are_told_apart(system: System):
     assert "restart the host" in silent.advice
 
 
+def input_lines(paths: Paths) -> tuple[Line, Line]:
+    data, checkpoint = (doctor.looked("", look) for look in (
+        lambda: [doctor._data_line(paths)], lambda: [doctor._checkpoint_line(paths)]
+    ))  # fmt: skip
+    return data[0], checkpoint[0]
+
+
 def with_demo(paths: Paths, content: bytes = b"weights") -> None:
     (paths.data / "demo" / "checkpoint.pth").write_bytes(content)
     (paths.conf / "demo.toml").write_text(f'[checkpoint]\nsha256 = "{sha256_bytes(b"weights")}"\n', encoding="utf-8")
@@ -161,7 +172,7 @@ def with_demo(paths: Paths, content: bytes = b"weights") -> None:
 
 def test_without_the_users_files_the_demo_stands_in_and_nothing_is_written(checkout: Paths):
     with_demo(checkout)
-    data, checkpoint = doctor.input_lines(checkout)
+    data, checkpoint = input_lines(checkout)
     assert (data.status, checkpoint.status) == (MISSING, MISSING)
     assert "demo" in data.found
     assert "demo" in checkpoint.found
@@ -170,21 +181,21 @@ def test_without_the_users_files_the_demo_stands_in_and_nothing_is_written(check
 
 def test_a_changed_demo_checkpoint_stops_a_run(checkout: Paths):
     with_demo(checkout, b"other weights")
-    found = line(doctor.input_lines(checkout), "checkpoint")
+    found = line(input_lines(checkout), "checkpoint")
     assert (found.status, found.blocks) == (DEVIATES, True)
 
 
 def test_the_users_files_are_found_and_not_recorded(checkout: Paths):
     (checkout.data / "TIMIT").mkdir()
     (checkout.data / "ctc_best_model.pth").write_bytes(b"x")
-    data, checkpoint = doctor.input_lines(checkout)
+    data, checkpoint = input_lines(checkout)
     assert (data.found, checkpoint.found) == ("data/TIMIT", "data/ctc_best_model.pth")
     assert not (checkout.data / "user.lock.json").exists()
 
 
 def test_timit_beside_other_things_is_explained(checkout: Paths):
     (checkout.data / "TRAIN").mkdir()
-    data, _ = doctor.input_lines(checkout)
+    data, _ = input_lines(checkout)
     assert (data.status, data.blocks) == (DEVIATES, True)
     assert "data/TIMIT" in data.advice
 
@@ -227,3 +238,61 @@ def test_advice_stands_below_its_line():
 def test_an_unknown_engine_is_wrong_use(checkout: Paths):
     with pytest.raises(UsageError, match="no engine 'lxc'"):
         doctor.examine(checkout, "lxc")
+
+
+def table(checkout: Paths, monkeypatch: pytest.MonkeyPatch, system: System) -> list[str]:
+    """What `invoke doctor` prints for a machine, without its engines."""
+    monkeypatch.setattr(doctor, "System", lambda: system)
+    monkeypatch.setattr("repro.run.engine_choice.probe_all", lambda paths: [SANDBOX])
+    return doctor.examine(checkout).splitlines()
+
+
+def test_on_an_unsupported_architecture_the_table_is_whole(
+    checkout: Paths, monkeypatch: pytest.MonkeyPatch, system: System
+):
+    def riscv() -> str:
+        raise UsageError("this machine is riscv64", hint="use another")
+
+    lines = table(checkout, monkeypatch, replace(system, architecture=riscv))
+    assert any(line.startswith("deviates  architecture") for line in lines)
+    for what in ("NPU", "data ", "checkpoint", "data/sources", "images"):
+        assert any(line[10:].startswith(what) for line in lines), what
+    assert "cannot run here yet" in lines[-1]
+
+
+@pytest.mark.parametrize("error", [zlib.error("invalid block type"), KeyError("x"), PermissionError(13, "no", "/x")])
+def test_whatever_fails_in_one_look_the_others_are_made(
+    checkout: Paths, monkeypatch: pytest.MonkeyPatch, system: System, error: Exception
+):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(doctor, "source_lines", fail)
+    lines = table(checkout, monkeypatch, system)
+    assert any(line.startswith("deviates  data/sources") for line in lines)
+    assert any(line[10:].startswith("disk space") for line in lines)
+    assert lines[-1].startswith("`invoke reproduce` cannot run here yet")
+
+
+def test_damaged_and_closed_files_among_the_sources_are_passed_over(checkout: Paths):
+    folder = checkout.data / "sources"
+    folder.mkdir()
+    (folder / "some.tar.gz").write_bytes(gzip.compress(bytes(range(256)) * 99)[:40] + bytes(60))
+    (folder / "some.tar.xz").write_bytes(b"\xfd7zXZ\x00 cut")
+    (folder / "some.tar.bz2").write_bytes(b"BZh9 cut")
+    (folder / "zlib.gz").write_bytes(b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 50)
+    os.mkfifo(folder / "a pipe")
+    assert {item.status for item in doctor.source_lines(checkout, "amd64")} == {MISSING}
+
+
+def test_each_candidate_is_hashed_once_for_all_archives(checkout: Paths, monkeypatch: pytest.MonkeyPatch):
+    folder = checkout.data / "sources"
+    folder.mkdir()
+    (folder / "renamed.bin").write_bytes(b"x" * 1000)
+    opened: list[str] = []
+    for name in ("sha256_file", "content_digest"):
+        real = getattr(archives, name)
+        monkeypatch.setattr(archives, name, lambda path, name=name, real=real: opened.append(name) or real(path))
+    doctor.source_lines(checkout, "amd64")
+    doctor.source_lines(checkout, "amd64")
+    assert sorted(opened) == ["content_digest", "sha256_file"]
