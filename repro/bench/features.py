@@ -85,6 +85,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
             "the four programs' seconds / seconds of speech", spread=(kaldi.low / speech_s, kaldi.high / speech_s),
             samples=len(kaldi.times), checked=beside,
         )  # fmt: skip
+    yield _beside_native(bench, inputs)
     shares = [alone / (cores * together) for alone, together in zip(one.times, times["all"].times)]
     yield Figure(
         GOAL, f"{cores} cores, share of linear", one.median / (cores * times["all"].median), "1",
@@ -94,6 +95,23 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     yield _memory(bench, inputs, corpus, runs["all"])
     for out in {run.out.parent for group in runs.values() for run in group}:
         bench.remove(out)
+
+
+def _beside_native(bench: Workbench, inputs: dict[str, Path]) -> Figure:
+    """The filter banks alone beside kaldi-native-fbank's, a block of frames by the one, then by the other."""
+    rounds = []
+    for _ in range(1 if bench.quick else 3):
+        run = bench.stage("bench", "bench.native", [], inputs, cores=1)
+        times, found = (json.loads((path).read_bytes()) for path in (run.obs / "times.json", run.out / "native.json"))
+        rounds.append(times["native_s"] / times["ours_s"])
+        if found["max_abs"] > _MAX_ABS or found["mean_abs"] > _MEAN_ABS:
+            raise VerificationFailed(f"filter banks differ from kaldi-native-fbank's: {found}")
+    return Figure(
+        GOAL, "filter banks on one core, times kaldi-native-fbank", sorted(rounds)[len(rounds) // 2], "x",
+        "seconds of kaldi-native-fbank from Python / seconds of our kernels, on the same frames without the dither",
+        AT_LEAST, 1.0, (min(rounds), max(rounds)), len(rounds),
+        f"{found['frames']} frames equal within {found['max_abs']:.1e}, {found['mean_abs']:.1e} on average",
+    )  # fmt: skip
 
 
 def _memory(bench: Workbench, inputs: dict[str, Path], corpus: Path, before: list[StageRun]) -> Figure:

@@ -1,6 +1,13 @@
-"""LLVM IR as text, of arithmetic on vectors of float32."""
+"""LLVM IR as text, of arithmetic on vectors.
 
+No operation carries a flag that would let the compiler fuse, reorder or approximate it: what is written is computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
 import struct
+from typing import Iterator, Sequence
 
 
 class Text:
@@ -72,6 +79,131 @@ class Text:
         return name
 
     def text(self):
+        return "\n".join(self._lines)
+
+
+class Loop:
+    """A loop that is being written: its counter, and what it carries from one round to the next."""
+
+    def __init__(self, index: str, carried: list[str]) -> None:
+        self.index = index
+        self.carried = carried
+        self.results = list(carried)
+
+    def carry(self, values: Sequence[str]) -> None:
+        """What the next round gets in place of `carried`, and what follows the loop finds in `results`."""
+        self.results = list(values)
+
+
+class Vectors:
+    """IR of vectors of any kind of number, with loops; a value is its name. Counters and indices are i64."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self._lines: list[str] = []
+        self._number = 0
+        self._block = "entry"
+
+    def add(self, text: str) -> None:
+        """Append lines as they are."""
+        self._lines.extend(text.split("\n"))
+
+    def begin(self, head: str) -> None:
+        """Begin a function: `head` is all of its first line before the brace."""
+        self._block = "entry"
+        self.add(head + " {\nentry:")
+
+    def end(self) -> None:
+        """End a function."""
+        self.add("  ret void\n}")
+
+    def value(self, expression: str) -> str:
+        """Append `expression` with a fresh name, which is returned."""
+        self._number += 1
+        name = "%v{}".format(self._number)
+        self._lines.append("  {} = {}".format(name, expression))
+        return name
+
+    def vector(self, kind: str) -> str:
+        """The type of a vector of that kind."""
+        return "<{} x {}>".format(self.lanes, kind)
+
+    def apply(self, operation: str, kind: str, left: str, right: str) -> str:
+        """An operation of two vectors."""
+        return self.value("{} {} {}, {}".format(operation, self.vector(kind), left, right))
+
+    def cast(self, operation: str, value: str, old: str, new: str) -> str:
+        """A conversion of a vector."""
+        return self.value("{} {} {} to {}".format(operation, self.vector(old), value, self.vector(new)))
+
+    def call(self, function: str, kind: str, *values: str) -> str:
+        """A function of LLVM's of vectors, llvm.sqrt say; it must be declared."""
+        name = "@{}.v{}{}".format(function, self.lanes, {"double": "f64", "float": "f32"}[kind])
+        parts = ", ".join("{} {}".format(self.vector(kind), value) for value in values)
+        return self.value("call {} {}({})".format(self.vector(kind), name, parts))
+
+    def splat(self, kind: str, number: int | str) -> str:
+        """A constant in every lane."""
+        return "<{}>".format(", ".join(["{} {}".format(kind, number)] * self.lanes))
+
+    def double(self, number: float) -> str:
+        """A float64 constant in every lane."""
+        return self.splat("double", "0x{:016X}".format(struct.unpack("<Q", struct.pack("<d", number))[0]))
+
+    def spread(self, scalar: str, kind: str) -> str:
+        """A number in every lane."""
+        vector = self.vector(kind)
+        first = self.value("insertelement {} poison, {} {}, i32 0".format(vector, kind, scalar))
+        return self.value(
+            "shufflevector {0} {1}, {0} poison, <{2} x i32> zeroinitializer".format(vector, first, self.lanes)
+        )
+
+    def index(self, operation: str, left: str, right: int | str) -> str:
+        """Arithmetic of indices."""
+        return self.value("{} i64 {}, {}".format(operation, left, right))
+
+    def at(self, pointer: str, index: int | str, kind: str) -> str:
+        """The address of element `index` of an array of `kind`, which may be a vector's type."""
+        return self.value("getelementptr {}, ptr {}, i64 {}".format(kind, pointer, index))
+
+    def load(self, pointer: str, index: int | str, kind: str, align: int) -> str:
+        """Element `index` of an array."""
+        return self.value("load {}, ptr {}, align {}".format(kind, self.at(pointer, index, kind), align))
+
+    def store(self, value: str, pointer: str, index: int | str, kind: str, align: int) -> None:
+        """Set element `index` of an array."""
+        place = self.at(pointer, index, kind)
+        self._lines.append("  store {} {}, ptr {}, align {}".format(kind, value, place, align))
+
+    @contextlib.contextmanager
+    def loop(
+        self, stop: int | str, start: int | str = 0, step: int = 1, carried: Sequence[str] = (), kind: str = ""
+    ) -> Iterator[Loop]:
+        """Write a loop of at least one round: the counter goes from `start` as long as it is below `stop`.
+
+        Args:
+            carried: values of type `kind` that the first round begins with.
+        """
+        self._number += 1
+        name = "l{}".format(self._number)
+        before, loop = self._block, Loop("%{}".format(name), ["%{}.{}".format(name, n) for n in range(len(carried))])
+        self.add("  br label %{0}.body\n{0}.body:".format(name))
+        self.add("  %{0} = phi i64 [ {1}, %{2} ], [ %{0}.next, %{0}.latch ]".format(name, start, before))
+        places = [len(self._lines) + n for n in range(len(carried))]
+        self._lines.extend("" for _ in carried)
+        self._block = name + ".body"
+        yield loop
+        for place, new, first, last in zip(places, loop.carried, carried, loop.results):
+            self._lines[place] = "  {0} = phi {1} [ {2}, %{3} ], [ {4}, %{5}.latch ]".format(
+                new, kind, first, before, last, name
+            )
+        self.add("  br label %{0}.latch\n{0}.latch:\n  %{0}.next = add i64 %{0}, {1}".format(name, step))
+        self.add("  %{0}.more = icmp ult i64 %{0}.next, {1}".format(name, stop))
+        self.add("  br i1 %{0}.more, label %{0}.body, label %{0}.end\n{0}.end:".format(name))
+        self._block = name + ".end"
+
+    def text(self) -> str:
+        """All lines."""
         return "\n".join(self._lines)
 
 

@@ -4,15 +4,16 @@ Each Kaldi process starts glibc's rand() at seed 1 and draws one number a frame,
 that frame's own generator (rand_r), from which every sample's noise is drawn: three steps a uniform, two uniforms a
 Gaussian (Box-Muller). Sources: Kaldi's base/kaldi-math and feat/feature-window, glibc's random_r and rand_r.
 
-A transcendental function is computed in float64 and rounded to float32: unlike NumPy's own float32 functions, this
-does not depend on the SIMD instructions of the machine (it differs from glibc's logf by one unit in the last place in
-0.7 % of values, far below what a feature shows). Most of the time goes into passes over arrays, so arrays are reused,
-small enough for the processor's cache, and the cosine, which NumPy leaves to the C library value by value, is a
-polynomial: rounded to float32 it is the C library's for every angle that a draw can give.
+A transcendental function is computed in float64, by IEEE operations alone, and rounded to float32: unlike NumPy's own,
+this does not depend on the processor (it differs from glibc's logf by one unit in the last place in 0.7 % of values,
+far below what a feature shows). Most of the time goes into passes over arrays, so arrays are reused, small enough for
+the processor's cache, and the cosine is a polynomial: rounded to float32 it is the C library's for every angle that a
+draw can give.
 """
 
 import numpy
 
+from stages.shared import elementary
 from stages.speech import dither_kernel
 
 U1_FIRST = "u1-first"
@@ -150,8 +151,7 @@ class Noise:
         values, rounded = work.values[:count], work.rounded[:count]
         radius, angle = (0, 1) if self._first_is_u1 else (1, 0)
         _uniform(work.drawn[radius, :count], values, rounded)
-        numpy.log(values, out=values)
-        numpy.copyto(noise, values, casting="same_kind")
+        numpy.copyto(noise, elementary.log(values), casting="same_kind")
         noise *= numpy.float32(-2)
         numpy.sqrt(noise, out=noise)
         _uniform(work.drawn[angle, :count], values, rounded)

@@ -1,4 +1,4 @@
-"""Features by kaldi-native-fbank with Kaldi's dither, a split at a time, on all processors.
+"""Features by our own kernels with Kaldi's dither, a split at a time, on all processors.
 
 Where each utterance lies in the archive follows from the audio index alone, and its noise from the number of frames
 before it. So a process can take any run of utterances and write the features where they belong; only the statistics

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from stages.shared import elementary
 from stages.speech import dither
 
 FIRST_OF_GLIBC = [1804289383, 846930886, 1681692777, 1714636915, 1957747793]
@@ -119,27 +120,27 @@ def test_the_compiled_kernel_draws_the_arrays_bytes():
         assert np.array_equal(arrays.draw(seeds).view(np.uint32), kernel.draw(seeds).view(np.uint32))
 
 
-def test_the_kernels_logarithm_rounds_to_numpys_for_the_uniforms_that_can_occur():
+def test_the_logarithm_rounds_to_numpys_for_the_uniforms_that_can_occur():
     pytest.importorskip("llvmlite")
     from stages.compiled import llvm
-    from stages.speech import dither_kernel
+    from stages.compiled.elementary import logarithm
+    from stages.compiled.ir import Vectors
 
-    text = dither_kernel._Text()
-    text.add(
-        "define void @logs(ptr %x, ptr %y, i64 %n) {\nentry:\n  br label %l\nl:\n  %i = phi i64 [0, %entry], [%in, %l]"
-    )
-    source = text.value("getelementptr float, ptr %x, i64 %i")
-    values = text.cast("fpext", text.value(f"load <16 x float>, ptr {source}, align 4"), "float", "double")
-    result = text.cast("fptrunc", dither_kernel._logarithm(text, values), "double", "float")
-    target = text.value("getelementptr float, ptr %y, i64 %i")
-    text.add(f"  store <16 x float> {result}, ptr {target}, align 4\n  %in = add i64 %i, 16")
-    text.add("  %m = icmp ult i64 %in, %n\n  br i1 %m, label %l, label %e\ne:\n  ret void\n}")
-    library = llvm.Library("\n".join(text.lines), llvm.host_features(), {"logs": "ppn"})
+    text = Vectors(16)
+    text.begin("define void @logs(ptr %x, ptr %y, i64 %n)")
+    with text.loop("%n", step=16) as loop:
+        source, target = (text.at(pointer, loop.index, "float") for pointer in ("%x", "%y"))
+        values = text.cast("fpext", text.value(f"load <16 x float>, ptr {source}, align 4"), "float", "double")
+        result = text.cast("fptrunc", logarithm(text, values), "double", "float")
+        text.add(f"  store <16 x float> {result}, ptr {target}, align 4")
+    text.end()
+    library = llvm.Library(text.text(), llvm.host_features(), {"logs": "ppn"})
     uniforms = uniforms_that_can_occur(37).astype(np.float32)
     uniforms = np.ascontiguousarray(uniforms[: len(uniforms) // 16 * 16])
     found = np.empty_like(uniforms)
     library.call.logs(uniforms.ctypes.data, found.ctypes.data, len(uniforms))
     assert np.array_equal(found, np.log(uniforms.astype(np.float64)).astype(np.float32))
+    assert np.array_equal(found, elementary.log(uniforms.astype(np.float64)).astype(np.float32))
 
 
 def test_a_processor_with_shorter_vectors_draws_the_same_bytes(monkeypatch):

@@ -27,10 +27,8 @@ from _speech_cases import (
 from stages import corpus, features
 from stages.formats import kaldi_io
 from stages.shared.stage import StageError
-from stages.speech import dither, fbank, fbank_direct, portable
+from stages.speech import dither, fbank, portable
 from stages.speech.files import CMVN
-
-pytest.importorskip("kaldi_native_fbank")
 
 FEATURES_CONF = ROOT / "conf" / "features"
 MAX_ABS = 5e-3
@@ -131,27 +129,6 @@ def test_features_are_the_same_from_a_zip_as_from_a_folder(golden_features, tmp_
     assert content(run_features(tmp_path, path)) == content(golden_features)
 
 
-def test_samples_go_directly_into_the_version_that_is_locked_and_through_python_into_others(monkeypatch):
-    options = fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
-    samples, seeds = noise(400 + 99 * 160), dither.SeedStream().take(100)
-    direct = fbank.FilterBank(options, dither.U1_FIRST)
-    monkeypatch.setattr(fbank_direct, "_KNOWN_VERSION", "none")
-    other = fbank.FilterBank(options, dither.U1_FIRST)
-    assert direct._accept.func is fbank_direct._directly
-    assert other._accept.func is fbank_direct._through_python
-    np.testing.assert_array_equal(direct.compute(samples, seeds), other.compute(samples, seeds))
-
-
-def test_an_extractor_is_left_before_its_counters_end(monkeypatch):
-    options = fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
-    samples, seeds = noise(400 + 199 * 160), dither.SeedStream().take(200)
-    whole = fbank.FilterBank(options, dither.U1_FIRST).compute(samples, seeds)
-    monkeypatch.setattr(fbank, "_MOST_FRAMES", 70)
-    bank = fbank.FilterBank(options, dither.U1_FIRST)
-    np.testing.assert_array_equal(bank.compute(samples, seeds), whole)
-    assert bank._extractor.num_frames_ready <= 70
-
-
 def test_seeds_for_more_frames_than_the_samples_hold_are_an_error():
     options = fbank.read_options(str(FEATURES_CONF / "fbank.conf"))
     with pytest.raises(ValueError, match="do not hold 3 frames"):
@@ -245,7 +222,19 @@ def test_options_left_out_have_kaldis_defaults(tmp_path):
     assert options["dither"] == 1.0
 
 
-@pytest.mark.parametrize("line", ["--no-such=1", "num-mel-bins=80", "--use-energy=perhaps", "--snip-edges=false"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--no-such=1",
+        "num-mel-bins=80",
+        "--use-energy=perhaps",
+        "--snip-edges=false",
+        "--round-to-power-of-two=false",
+        "--window-type=sine",
+        "--frame-length=0.1",
+        "--frame-shift=0",
+    ],
+)
 def test_option_that_is_unknown_or_wrong_is_refused(tmp_path, line):
     (tmp_path / "fbank.conf").write_text(line + "\n")
     with pytest.raises(StageError, match=r"fbank\.conf"):

@@ -12,8 +12,6 @@ from stages.formats import kaldi_io
 from stages.shared.stage import StageError
 from stages.speech import kaldi as kaldi_fbank
 
-pytest.importorskip("kaldi_native_fbank")
-
 FEATURES_CONF = ROOT / "conf" / "features"
 # A program in place of one of Kaldi's: {body} has `args`, and `archive(specifier)` to read and `write` to write one.
 PROGRAM = """#!{python}
