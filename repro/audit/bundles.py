@@ -13,17 +13,10 @@ from repro.audit.verify import verify_run
 from repro.base.errors import CouldNotVerify
 from repro.base.files import remove_tree
 from repro.base.paths import Paths
-from repro.packing.installer.base import KEPT
-from repro.packing.installer.listing import LIST_NAME, Refused
 from repro.packing.runs import RECEIVED
-from repro.packing.verify import BundleReport, translated, verify_bundle, verify_installed
+from repro.packing.verify import BundleReport, is_installed, verify_bundle, verify_installed, write_files
 
 _TRUSTED = ("pinned", "first use")
-
-
-def is_installed(path: Path) -> bool:
-    """Whether a folder was installed from a bundle."""
-    return (path / KEPT / LIST_NAME).is_file()
 
 
 def is_run(path: Path) -> bool:
@@ -49,6 +42,7 @@ def verify_a_bundle(
         report = verify_installed(path, keys) if is_installed(path) else verify_bundle(path, keys)
         it.wrong += report.failures
         it.evidence.append(f"{report.files} files, {report.size_bytes} bytes; list sha256 {report.list_sha256}")
+        it.evidence += [f"not covered by the list: {place}" for place in report.not_covered]
         found.append(report)
     if not found:
         return outcome
@@ -65,7 +59,7 @@ def verify_a_bundle(
     scratch.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="audit.", dir=scratch))
     try:
-        _write_files(path, folder / "tree", report.signer)
+        write_files(path, folder / "tree")
         _examine_runs(outcome, folder / "tree", data, checkpoint)
     finally:
         remove_tree(folder)
@@ -81,17 +75,6 @@ def _examine_signature(it: Examination, report: BundleReport) -> None:
             "maker by another way, and give it with --key"
         )
     it.evidence.append(f"signer {report.signer or 'none'}, trust: {report.trust}")
-
-
-def _write_files(path: Path, target: Path, signer: str) -> None:
-    """The bundle's files, as install.py writes them, nothing started; whether the key is trusted is a claim above."""
-    from repro.packing.installer.install import run
-
-    accepted = ["--key", signer] if signer else ["--allow-unsigned"]
-    try:
-        run([str(path), "--to", str(target), "--files-only", *accepted])
-    except Refused as error:
-        raise translated(error) from error
 
 
 def _examine_runs(outcome: Outcome, root: Path, data: Path | None, checkpoint: Path | None) -> None:

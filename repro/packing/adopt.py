@@ -21,7 +21,7 @@ from repro.images.build import known_images, recipes_of
 from repro.images.definition import ImageDefinition, load_definition
 from repro.images.rootfs import SANDBOX_IMAGE, ensure_sandbox_tools
 from repro.machine import facts
-from repro.packing.installer.base import KEPT
+from repro.packing.installer.folder import KEPT
 from repro.run.engine_choice import AUTO, choose
 
 IMAGES_FILE = "images.json"

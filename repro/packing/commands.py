@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.base.foreign import shown
 from repro.base.paths import Paths, given_path
-from repro.packing.installer.base import KEPT
-from repro.packing.installer.listing import LIST_NAME, Refused
+from repro.packing.installer.listing import Refused
 from repro.packing.installer.trust import trusted_keys
 from repro.packing.pack import Choices, Say, pack
 from repro.packing.signing import Signer, default_key_path, load_key, make_key
-from repro.packing.verify import BundleReport, translated, verify_bundle, verify_installed
+from repro.packing.verify import BundleReport, is_installed, translated, verify_bundle, verify_installed
 
 
 def pack_bundle(paths: Paths, say: Say, choices: Choices, to: str, key: str, *, unsigned: bool) -> list[Path]:
@@ -36,12 +36,15 @@ def verify_and_describe(path: str, key: str, *, first_use: bool) -> str:
     """
     keys = [key] if key else []
     place = given_path("the bundle", path)
-    if (place / KEPT / LIST_NAME).is_file():
+    if is_installed(place):
         report = verify_installed(place, keys)
     else:
         report = verify_bundle(place, keys, first_use=first_use)
     if report.failures:
-        raise VerificationFailed(f"{path}: {len(report.failures)} things are wrong", detail="\n".join(report.failures))
+        raise VerificationFailed(
+            f"{path}: {len(report.failures)} things are not as the list says", detail="\n".join(report.failures),
+            hint="do not use it: get the bundle again, and install it into a new folder",
+        )  # fmt: skip
     if report.trust == "unsigned":
         raise CouldNotVerify(
             f"{path}: every byte is as listed, but nobody signed the list", hint="ask for a signed one"
@@ -64,7 +67,9 @@ def _describe(report: BundleReport) -> str:
     ]
     if report.about["base"]:
         lines.append(f"a difference: it needs the bundle whose list has sha256 {report.about['base']}")
-    lines += [f"note: {name}: {text}" for name, text in sorted(report.about["contents"]["licence_notes"].items())]
+    lines += [f"not covered by the list: {place}" for place in report.not_covered]
+    notes = sorted(report.about["contents"]["licence_notes"].items())
+    lines += [f"note: {shown(name)}: {shown(text)}" for name, text in notes]
     return "\n".join(lines)
 
 

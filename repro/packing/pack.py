@@ -37,7 +37,7 @@ _READ_ME = """\
 
     tar -xf {file} install.py
     sha256sum install.py                 # compare with what its maker told you by another way
-    python3 install.py {file} --key FINGERPRINT
+    python3 -I install.py {file} --key FINGERPRINT
 
 {parts}The fingerprint of the maker's key comes from the maker, by another way than this file.
 docs/guide-airgap.md (below tree/) tells the whole, and how to verify everything with sha256sum, openssl and jq alone.

@@ -5,21 +5,29 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-_MODULES = ("ed25519", "listing", "archive", "base", "trust", "install")
+_MODULES = ("ed25519", "listing", "archive", "folder", "base", "settings", "trust", "install")
 _HEAD = '''#!/usr/bin/env python3
-"""Verify and install a bundle: `python3 install.py BUNDLE.tar --key FINGERPRINT`.
+"""Verify and install a bundle: `python3 -I install.py BUNDLE.tar --key FINGERPRINT`.
 
 Needs Python 3.9 or later and nothing else: no network, no root, no package. Everything is verified before anything is
 written. It is joined from the modules of repro/packing/installer, unchanged except for their imports of each other. A
 recipe that verifies the same without it stands in docs/guide-airgap.md.
 
-Exit codes: 0 done, 2 wrong use, 3 verification failed, 4 could not verify or could not install.
+Exit codes: 0 done, 2 wrong use, 3 verification failed, 4 could not verify or could not install, 70 a defect.
 """
 
 import sys
 
 if sys.version_info < (3, 9):
-    sys.exit("install.py needs Python 3.9 or later; this is %d.%d" % sys.version_info[:2])
+    sys.stderr.write("install.py needs Python 3.9 or later; this is Python %d.%d\\n" % sys.version_info[:2])
+    sys.stderr.write("-> start it with a later one, such as: python3.11 -I install.py ...\\n")
+    sys.exit(4)
+# Before any other import: modules are taken from the standard library alone, where `encodings` was taken from when
+# Python started. A tarfile.py that lies beside this file, or that PYTHONPATH leads to, would run before anything is
+# verified.
+_library = sys.modules["encodings"].__file__.replace("\\\\", "/").rpartition("/encodings/")[0]
+_compiled = [path for path in sys.path if path.endswith("/lib-dynload") and path.startswith(sys.base_exec_prefix)]
+sys.path[:] = [_library, *_compiled]
 '''
 
 

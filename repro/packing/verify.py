@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from repro.base.errors import BundleError, CouldNotVerify, UsageError, VerificationFailed
-from repro.packing.installer.base import KEPT
-from repro.packing.installer.listing import INSTALLED, LIST_NAME, Entry, Listing, Refused, read_listing
-from repro.packing.installer.trust import remember_key, trust_file, trust_in, trusted_keys
+from repro.base.foreign import shown
+from repro.packing.installer import install
+from repro.packing.installer.archive import Archive
+from repro.packing.installer.folder import KEPT, compare_folder, read_kept
+from repro.packing.installer.listing import LIST_NAME, Entry, Listing, Refused
+from repro.packing.installer.trust import is_fingerprint, remember_key, trust_file, trust_in, trusted_keys
 from repro.packing.installer.trust import verify as verify_file
 
 
@@ -27,6 +30,7 @@ class BundleReport:
         files, size_bytes: what it lists.
         about: what the list says of the bundle as a whole.
         entries: the files by path.
+        not_covered: of an installed folder: places of which the list says nothing, such as its Python environment.
     """
 
     signer: str
@@ -38,9 +42,10 @@ class BundleReport:
     size_bytes: int
     about: dict[str, Any]
     entries: dict[str, Entry]
+    not_covered: tuple[str, ...] = ()
 
 
-def _report(listing: Listing, trust: str, failures: Sequence[str]) -> BundleReport:
+def _report(listing: Listing, trust: str, failures: Sequence[str], not_covered: Sequence[str] = ()) -> BundleReport:
     return BundleReport(
         signer=listing.fingerprint,
         trust=trust,
@@ -51,7 +56,19 @@ def _report(listing: Listing, trust: str, failures: Sequence[str]) -> BundleRepo
         size_bytes=sum(entry.size_bytes for entry in listing.entries),
         about=listing.about,
         entries={entry.path: entry for entry in listing.entries},
+        not_covered=tuple(not_covered),
     )
+
+
+def _fingerprints(keys: Sequence[str]) -> list[str]:
+    found = [key.lower().replace(":", "") for key in keys]
+    for key, text in zip(keys, found):
+        if not is_fingerprint(text):
+            raise UsageError(
+                f"{shown(key, 80)!r} is not a key's fingerprint",
+                hint="64 hex digits, told by the maker of the bundle",
+            )
+    return found
 
 
 def translated(error: Refused) -> BundleError:
@@ -74,16 +91,21 @@ def verify_bundle(path: Path, keys: Sequence[str] = (), *, first_use: bool = Fal
     Raises:
         VerificationFailed: the list is malformed, its signature does not hold, or another key signed it.
         CouldNotVerify: a file or part is missing.
+        UsageError: a key is no fingerprint.
     """
+    named = _fingerprints(keys)
     try:
-        report = verify_file(path, [key.lower() for key in keys], first_use)
+        report = verify_file(path, named, first_use)
     except Refused as error:
         raise translated(error) from error
     return _report(report.listing, report.trust, report.failures)
 
 
 def verify_installed(root: Path, keys: Sequence[str] = ()) -> BundleReport:
-    """Hold a folder that was installed from a bundle to that bundle's list: every file listed, hashed again.
+    """Hold a folder that was installed from a bundle to that bundle's list.
+
+    Every listed file is hashed again, and its executable bits compared. What no list names is a failure, except in the
+    places for what this machine makes or its user puts there: those are named in `not_covered`.
 
     Args:
         root: the folder.
@@ -91,27 +113,42 @@ def verify_installed(root: Path, keys: Sequence[str] = ()) -> BundleReport:
 
     Raises:
         CouldNotVerify: the folder was not installed from a bundle.
-        VerificationFailed: as `verify_bundle`.
+        VerificationFailed, UsageError: as `verify_bundle`.
     """
-    from repro.base.files import sha256_file
-
-    kept = root / KEPT
-    if not (kept / LIST_NAME).is_file():
-        raise CouldNotVerify(f"{root} was not installed from a bundle", hint="name a bundle's file")
+    named = _fingerprints(keys)
     try:
-        listing = read_listing((kept / LIST_NAME).read_bytes())
-        trust = trust_in(listing.fingerprint, [key.lower() for key in keys], trusted_keys())
+        listing = read_kept(root)
+        if listing is None:
+            raise CouldNotVerify(f"{root} was not installed from a bundle", hint="name a bundle's file")
+        trust = trust_in(listing.fingerprint, named, trusted_keys())
     except Refused as error:
         raise translated(error) from error
-    failures = []
-    for entry in listing.entries:
-        inside = entry.path[len(INSTALLED) :] if entry.path.startswith(INSTALLED) else f"{KEPT}/{entry.path}"
-        path = root / inside
-        if path.is_symlink() or not path.is_file():
-            failures.append(f"{inside}: missing")
-        elif sha256_file(path) != entry.sha256:
-            failures.append(f"{inside}: changed since it was installed")
-    return _report(listing, trust, failures)
+    compared = compare_folder(root, listing)
+    return _report(listing, trust, [*compared.wrong, *compared.extra], compared.not_covered)
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a folder says that it was installed from a bundle."""
+    return (path / KEPT / LIST_NAME).is_file()
+
+
+def write_files(path: Path, target: Path) -> None:
+    """Write a bundle's files as install.py does, into a new folder, and start none of them.
+
+    Every byte is verified once more, whoever signed the list.
+
+    Raises:
+        VerificationFailed: something is not as listed; nothing is written.
+        CouldNotVerify, CouldNotRun: a part is missing, or it cannot be written.
+    """
+    try:
+        archive = Archive(path)
+        try:
+            install.write_files(archive, target)
+        finally:
+            archive.close()
+    except Refused as error:
+        raise translated(error) from error
 
 
 def trust_key(fingerprint: str) -> Path:
@@ -120,9 +157,7 @@ def trust_key(fingerprint: str) -> Path:
     Raises:
         UsageError: it is no fingerprint.
     """
-    text = fingerprint.lower().replace(":", "")
-    if len(text) != 64 or any(letter not in "0123456789abcdef" for letter in text):
-        raise UsageError(f"{fingerprint!r} is not a key's fingerprint", hint="64 hex digits; the maker tells them")
+    (text,) = _fingerprints([fingerprint])
     try:
         remember_key(text, "pinned")
     except Refused as error:

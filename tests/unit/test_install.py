@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import shutil
 import signal
@@ -74,6 +75,54 @@ def test_the_script_needs_nothing_but_the_standard_library():
     assert not imported & {"socket", "urllib", "http", "ssl"}
 
 
+def modules_it_imports() -> list[str]:
+    """Every module of the standard library that install.py has loaded when it ends, its own imports' imports too."""
+    script = f"import sys; sys.argv = ['install.py', '--help']\ntry: exec({install_script().decode()!r})\n"
+    script += "except SystemExit: print(*sorted({name.split('.')[0] for name in sys.modules} - {'__main__'}))"
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("how", ["beside it", "PYTHONPATH"])
+def test_no_module_that_lies_beside_it_is_run(place, how):
+    names = modules_it_imports()
+    imported = {"argparse", "tarfile", "hashlib", "json", "tempfile", "shutil", "subprocess"}
+    assert imported < set(names)
+    folder = place if how == "beside it" else place / "home" / "planted"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names if how == "beside it" else imported:  # Python's own start follows PYTHONPATH, before any script
+        (folder / f"{name}.py").write_text("print('EVIL: this module ran')\n")
+    environment = {"HOME": str(place / "home"), "PATH": os.environ["PATH"]}
+    if how == "PYTHONPATH":
+        environment["PYTHONPATH"] = str(folder)
+    for words in (("--verify-only", "--key", KEY), ("--files-only", "--key", KEY), ("--help",)):
+        done = subprocess.run(
+            [sys.executable, "install.py", "small.tar", *words], cwd=place, env=environment, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "EVIL" not in done.stdout + done.stderr
+
+
+def test_no_two_of_its_modules_give_one_name_to_two_things():
+    tree = ast.parse(install_script())
+    names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    names += [target.id for target in targets if isinstance(target, ast.Name)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("version", ["3.6", "3.7", "3.8"])
+def test_an_older_python_is_told_which_one_is_needed(place, version):
+    ast.parse(install_script(), feature_version=tuple(map(int, version.split("."))))
+    found = python_of(version)
+    if found is None:
+        pytest.skip(f"no Python {version} here")
+    done = install(place, "small.tar", "--key", KEY, python=found)
+    assert done.returncode == 4 and "needs Python 3.9 or later; this is Python " + version in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("version", ["3.9", "3.10", "3.11", "3.12", "3.13"])
 def test_it_runs_on_every_python_from_3_9_on(place, version):
     found = python_of(version)
@@ -91,7 +140,6 @@ def test_every_file_is_installed_with_its_content_and_mode(place):
         path = place / "small" / inside
         assert path.read_bytes() == item.source
         assert path.stat().st_mode & 0o777 == (0o755 if item.executable else 0o644)
-    assert not (place / "small" / ".bundle-installing").exists()
     assert written(place) == {"small"}
 
 
@@ -169,13 +217,105 @@ def test_installing_again_is_no_error_and_another_folder_is_never_overwritten(pl
     assert done.returncode == 2 and (place / "mine" / "thesis").read_text() == "years of work"
 
 
-def test_what_an_interrupted_installation_left_is_begun_anew(place):
-    for leftover in ("small", ".small.installing"):
-        (place / leftover).mkdir()
-        (place / leftover / "half").write_text("")
-    (place / "small" / ".bundle-installing").write_bytes(b"")
+def test_a_planted_mark_of_an_interrupted_installation_removes_nothing(place):
+    (place / "small" / "artifacts" / "bundle").mkdir(parents=True)
+    (place / "small" / "thesis").write_text("years of work")
+    for mark in (".bundle-installing", "artifacts/bundle/made-here"):
+        (place / "small" / mark).write_text("0" * 32 + "\n")
+    done = install(place, "small.tar", "--key", KEY, "--files-only")
+    assert done.returncode == 2 and (place / "small" / "thesis").read_text() == "years of work"
+
+
+def test_a_planted_link_where_files_are_written_first_is_not_written_through(place):
+    (place / "elsewhere").mkdir()
+    (place / ".small.installing").symlink_to("elsewhere")
     assert install(place, "small.tar", "--key", KEY, "--files-only").returncode == 0
-    assert not (place / "small" / "half").exists() and written(place) == {"small"}
+    assert not list((place / "elsewhere").iterdir())
+    assert (place / ".small.installing").is_symlink() and not (place / "small").is_symlink()
+
+
+def test_a_target_that_is_a_link_is_refused(place):
+    assert install(place, "small.tar", "--key", KEY, "--files-only", "--to", "real").returncode == 0
+    (place / "small").symlink_to("real")
+    assert install(place, "small.tar", "--key", KEY, "--files-only").returncode == 2
+
+
+@pytest.fixture
+def copied(place):
+    """A stranger's folder with every listed file in it, whose ./bootstrap and environment say that they ran."""
+    cases.pack(place, list({item.path: item for item in [*cases.files(), *READY]}.values()))
+    assert install(place, "small.tar", "--key", KEY, "--files-only", "--to", "small").returncode == 0
+    shutil.copytree(place / "small", place / "copy")  # another inode: nobody's but the stranger's
+    return place
+
+
+@pytest.mark.parametrize("words", [(), ("--files-only",)])
+@pytest.mark.parametrize(
+    ("planted", "text"),
+    [(".venv/bin/python", "#!/bin/sh\necho EVIL\n"), ("requests.py", "print('EVIL')\n"), ("data/x.pth", "EVIL")],
+)
+def test_nothing_is_run_in_a_folder_that_holds_more_than_the_bundle(copied, planted, text, words):
+    path = copied / "copy" / planted
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    done = install(copied, "small.tar", "--key", KEY, "--to", "copy", *words)
+    assert done.returncode == 2 and planted.split("/")[0] in done.stderr
+    assert "EVIL" not in done.stdout and path.read_text() == text
+
+
+def test_a_folder_that_holds_the_list_and_other_files_is_not_installed(copied):
+    (copied / "copy" / "bootstrap").write_text("#!/bin/sh\necho EVIL\n")
+    done = install(copied, "small.tar", "--key", KEY, "--to", "copy")
+    assert done.returncode == 3 and "bootstrap: its content was changed" in done.stderr and "EVIL" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda small: (small / "data" / "demo" / "checkpoint.pth").unlink(), "checkpoint.pth: missing"),
+        (lambda small: (small / "bootstrap").chmod(0o644), "bootstrap: its mode"),
+        (lambda small: (small / "empty").write_text("x"), "empty: its content"),
+        (lambda small: _become_link(small / "empty"), "empty: not a plain file"),
+    ],
+)
+def test_a_damaged_installation_is_not_called_installed(place, damage, named):
+    assert install(place, "small.tar", "--key", KEY, "--files-only").returncode == 0
+    damage(place / "small")
+    done = install(place, "small.tar", "--key", KEY, "--files-only")
+    assert done.returncode == 3 and named in done.stderr and "already installed" not in done.stdout
+
+
+def _become_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/null")
+
+
+def test_what_a_killed_installation_left_is_begun_anew_and_no_copy_of_it(place):
+    """The mark counts in that very folder alone: a copy of it may be anybody's."""
+    with killed_in_bootstrap(place):
+        shutil.copytree(place / "small", place / "mine")
+    assert install(place, "small.tar", "--key", KEY, "--files-only").returncode == 0
+    assert not (place / "small" / "half").exists() and (place / "mine" / "half").exists()
+    assert written(place) == {"small", "mine"}
+
+
+@contextlib.contextmanager
+def killed_in_bootstrap(place: Path):
+    """An installation killed while it makes the environment."""
+    slow = Item.of_bytes("tree/bootstrap", b"#!/bin/sh\ntouch half\nexec sleep 30\n", executable=True)
+    cases.pack(place, list({item.path: item for item in [*cases.files(), slow]}.values()))
+    process = subprocess.Popen(
+        [sys.executable, "-I", "install.py", "small.tar", "--key", KEY], cwd=place, start_new_session=True,
+        env={"HOME": str(place / "home"), "PATH": os.environ["PATH"]}, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (place / "small" / "half").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    yield
 
 
 def test_killed_at_any_moment_it_can_be_run_again(place):
@@ -232,6 +372,40 @@ def test_the_environment_is_made_without_network_and_without_the_users_settings(
     assert done.returncode == 0 and "adopted" in done.stdout, done.stderr
     seen = (place / "small" / "seen").read_text().splitlines()
     assert "PIP_NO_INDEX=1" in seen and f"PIP_FIND_LINKS={(place / 'small' / 'artifacts' / 'wheels').as_uri()}" in seen
+
+
+def test_a_disk_without_modes_is_found_before_anything_large_is_written(place):
+    blind = "import os\nos.fchmod = lambda descriptor, mode: None\n"
+    (place / "home").mkdir()
+    (place / "home" / "blind.py").write_text(blind + (place / "install.py").read_text())
+    done = subprocess.run(
+        [sys.executable, "-I", "home/blind.py", "small.tar", "--key", KEY, "--files-only"], cwd=place,
+        env={"HOME": str(place / "home"), "PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4 and "keeps no modes" in done.stderr and "ext4" in done.stderr
+    assert written(place) == set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk needs root")
+def test_a_disk_from_which_no_program_can_be_started_is_refused(place):
+    (place / "base").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m,noexec", "none", str(place / "base")]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("mount is not allowed here")
+    try:
+        done = install(place, "small.tar", "--key", KEY, "--to", "base/x")
+        left = list((place / "base").iterdir())
+    finally:
+        subprocess.run(["umount", str(place / "base")], check=True)
+    assert done.returncode == 4 and "noexec" in done.stderr and left == []
+
+
+def test_in_a_pipe_who_signed_comes_before_what_the_steps_print(place):
+    cases.pack(place, list({item.path: item for item in [*cases.files(), *READY]}.values()))
+    done = install(place, "small.tar", "--key", KEY)
+    said = done.stdout.splitlines()
+    assert said[0] == f"signed by the trusted key {KEY}" and said.index("adopted") < len(said) - 1
+    assert said[-1].startswith("installed: cd ")
 
 
 def test_too_little_room_is_said_before_anything_is_written(place):
@@ -304,7 +478,7 @@ def test_a_difference_builds_upon_what_the_earlier_one_installed(difference):
     assert done.returncode == 0, done.stderr
     (difference / "base" / "small" / "bootstrap").write_text("changed")
     again = install(difference, "small.tar", "--key", KEY, "--files-only", "--base", "base/small", "--to", "other")
-    assert again.returncode == 4 and "bootstrap" in again.stderr and not (difference / "other").exists()
+    assert again.returncode == 3 and "bootstrap" in again.stderr and not (difference / "other").exists()
 
 
 def test_a_difference_alone_is_asked_for_its_base(difference):

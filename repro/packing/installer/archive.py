@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import stat
 import sys
 import tarfile
 import threading
@@ -22,8 +23,10 @@ from repro.packing.installer.listing import (
 )
 
 CHUNK_BYTES = 1 << 18  # a processor's own cache holds it, so that hashing does not wait for memory
-_MOST_LIST_BYTES = 64 << 20
-_PART = re.compile(r"(.+\.tar)\.([0-9]{3})")
+MOST_LIST_BYTES = 32 << 20
+# A part as it was packed (NAME.tar.001), or as another file system or tool spells it: B.TAR.001, b.tar.1, B.TAR.001;1
+_PART = re.compile(r"(.+\.tar)\.([0-9]{1,3})(?:;[0-9]+)?", re.IGNORECASE)
+_WHOLE = re.compile(r".+\.tar(?:;[0-9]+)?", re.IGNORECASE)
 
 
 class Meter:
@@ -54,20 +57,32 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.paths = _files_of(path)
+        self.sizes_bytes: list[int] = []
         self._descriptors: list[int] = []
         self._ends: list[int] = []
-        end = 0
-        for part in self.paths:
-            try:
-                self._descriptors.append(os.open(part, os.O_RDONLY | os.O_CLOEXEC))
-            except OSError as error:
-                raise Refused(4, f"{part} cannot be read: {error.strerror}", "check its name and mode") from None
-            end += os.fstat(self._descriptors[-1]).st_size
-            self._ends.append(end)
-        self.total_bytes = end
-        size = self._list_size()
-        self.envelope = self.read(BLOCK_BYTES, size)
-        self.listing = read_listing(self.envelope)
+        try:
+            for part in self.paths:
+                self._open(part)
+            self.total_bytes = self._ends[-1]
+            size = self._list_size()
+            self.envelope = self.read(BLOCK_BYTES, size)
+            self.listing = read_listing(self.envelope)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, part: Path) -> None:
+        """Without waiting for a writer: a FIFO could stand in a part's place."""
+        try:
+            descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            raise Refused(4, f"{part} cannot be read: {error.strerror}", "check its name and mode") from None
+        self._descriptors.append(descriptor)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise Refused(4, f"{part} is not a plain file", "name the bundle's file, or the first of its parts")
+        self.sizes_bytes.append(found.st_size)
+        self._ends.append(sum(self.sizes_bytes))
 
     def _list_size(self) -> int:
         header = self.read(0, BLOCK_BYTES)
@@ -75,7 +90,7 @@ class Archive:
             size = int(header[124:135], 8)
         except ValueError:
             size = -1
-        if not 0 < size <= _MOST_LIST_BYTES or header != tar_header(LIST_NAME, size, False):
+        if not 0 < size <= MOST_LIST_BYTES or header != tar_header(LIST_NAME, size, False):
             raise Refused(
                 3, f"{self.paths[0]} does not begin as a bundle does: another file, or its first header was changed"
             )
@@ -83,12 +98,22 @@ class Archive:
 
     def close(self) -> None:
         """Give the files back."""
-        for descriptor in self._descriptors:
-            os.close(descriptor)
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
-    def part_at(self, offset: int) -> str:
-        """The name of the file in which a byte lies."""
-        return next((path.name for path, end in zip(self.paths, self._ends) if offset < end), "behind the last part")
+    def part_name(self, number: int) -> str:
+        """What a part that is not here would be called, counted from 1."""
+        match = _PART.fullmatch(self.paths[0].name)
+        return f"{match.group(1) if match else self.paths[0].name}.{number:03d}"
+
+    def place(self, offset: int, size_bytes: int) -> str:
+        """The names of the files in which some bytes lie."""
+        last = offset + max(size_bytes, 1)
+        starts = [0, *self._ends[:-1]]
+        names = [p.name for p, start, end in zip(self.paths, starts, self._ends) if start < last and offset < end]
+        if not names:
+            return "behind the last part"
+        return f"in {names[0]}" if len(names) == 1 else f"in {names[0]} to {names[-1]}: one of these {len(names)}"
 
     def chunks(self, offset: int, size_bytes: int) -> Iterator[memoryview]:
         """Bytes from a position on, fewer than asked for where the archive ends. Each piece is good until the next."""
@@ -104,6 +129,10 @@ class Archive:
                 offset += count
                 size_bytes -= count
 
+    def read_part(self, number: int, inside: int, size_bytes: int) -> bytes:
+        """Bytes of one of the files, counted from 0, by their place in that file."""
+        return os.pread(self._descriptors[number], size_bytes, inside)
+
     def read(self, offset: int, size_bytes: int) -> bytes:
         """The same as one value."""
         return b"".join(map(bytes, self.chunks(offset, size_bytes)))
@@ -111,21 +140,41 @@ class Archive:
 
 def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted([*path.glob("*.tar"), *path.glob("*.tar.001")])
-        if len(found) != 1:
-            raise Refused(4, f"{path} holds {len(found)} bundles", "name the file, or the first of its parts")
-        path = found[0]
+        firsts = [name for name in os.listdir(path) if _WHOLE.fullmatch(name) or _number_of(name) == 1]
+        if len(firsts) != 1:
+            raise Refused(4, f"{path} holds {len(firsts)} bundles", "name the file, or the first of its parts")
+        path = path / firsts[0]
     if not path.is_file():
-        raise Refused(4, f"there is no file {path}", "name the bundle's file, or the first of its parts")
+        what = "is not a plain file" if os.path.lexists(path) else "is not there"
+        raise Refused(4, f"{path} {what}", "name the bundle's file, or the first of its parts: NAME.tar.001")
     match = _PART.fullmatch(path.name)
-    if not match:
-        return [path]
-    names = {name for name in os.listdir(path.parent) if _PART.fullmatch(name) and name[:-4] == match.group(1)}
-    expected = [f"{match.group(1)}.{number:03d}" for number in range(1, len(names) + 1)]
-    missing = [name for name in expected if name not in names]
-    if missing:
-        raise Refused(4, f"part {missing[0]} is missing", f"bring all parts into {path.parent}")
-    return [path.parent / name for name in expected]
+    return _parts_beside(path, match.group(1)) if match else [path]
+
+
+def _number_of(name: str) -> int:
+    match = _PART.fullmatch(name)
+    return int(match.group(2)) if match else 0
+
+
+def _parts_beside(path: Path, stem: str) -> list[Path]:
+    """All parts of one bundle, in order, however a file system or a tool spelled their names."""
+    found: dict[int, str] = {}
+    for name in sorted(os.listdir(path.parent)):
+        match = _PART.fullmatch(name)
+        if not match or match.group(1).lower() != stem.lower():
+            continue
+        other = found.setdefault(int(match.group(2)), name)
+        if other != name:
+            raise Refused(4, f"{other} and {name} are both part {int(match.group(2))}", "leave one of them there")
+    for number in range(1, max(found) + 1):
+        if number not in found:
+            raise Refused(4, f"part {number} is missing: {stem}.{number:03d}",
+                          f"bring all parts into {path.parent}; their names end in .001, .002 and so on")  # fmt: skip
+    if 0 in found:
+        raise Refused(
+            4, f"{found[0]}: parts are numbered from 1", "give the parts the names that they were packed with"
+        )
+    return [path.parent / found[number] for number in sorted(found)]
 
 
 def _check_parts(archive: Archive) -> list[str]:
@@ -135,13 +184,12 @@ def _check_parts(archive: Archive) -> list[str]:
     found = len(archive.paths)
     if found < count:
         raise Refused(
-            4, f"{found} of {count} parts are here; missing: {archive.paths[0].name[:-3]}{found + 1:03d} onwards",
+            4, f"{found} of {count} parts are here; missing: {archive.part_name(found + 1)} onwards",
             "bring all parts into one folder",
         )  # fmt: skip
     failures = [f"{p.name} is one part too many: the bundle has {count}" for p in archive.paths[count:]]
-    for number, path in enumerate(archive.paths[:count]):
+    for number, (path, actual) in enumerate(zip(archive.paths[:count], archive.sizes_bytes)):
         wanted = total if not size else min(size, total - size * number)
-        actual = os.path.getsize(path)
         if actual != wanted:
             what = "was cut short" if actual < wanted else "is too long"
             failures.append(f"{path.name} {what}: {actual} bytes instead of {wanted}")
@@ -160,33 +208,30 @@ def _check_order(archive: Archive) -> list[str]:
             heads.setdefault(number, (inside, tar_header(entry.path, entry.size_bytes, entry.executable)))
     failures = []
     for number, path in enumerate(archive.paths):
-        fits = []
-        with open(path, "rb") as stream:
-            for candidate, (inside, header) in heads.items():
-                stream.seek(inside)
-                if stream.read(len(header)) == header:
-                    fits.append(candidate)
+        fits = [part for part, (inside, head) in heads.items() if archive.read_part(number, inside, len(head)) == head]
         if fits and number not in fits:
             failures.append(f"{path.name} holds part {fits[0] + 1}, not part {number + 1}: swapped or repeated")
     return failures
 
 
 def _check_entry(archive: Archive, entry: Entry, meter: Meter) -> list[str]:
-    place, failures = entry.path, []
-    if len(archive.paths) > 1:
-        place = f"{entry.path} (in {archive.part_at(entry.offset)})"
-    header = archive.read(entry.offset, entry.content - entry.offset)
+    def place(offset: int, size_bytes: int) -> str:
+        return f"{entry.path} ({archive.place(offset, size_bytes)})" if len(archive.paths) > 1 else entry.path
+
+    failures, header_bytes = [], entry.content - entry.offset
+    header = archive.read(entry.offset, header_bytes)
     if header != tar_header(entry.path, entry.size_bytes, entry.executable):
-        failures.append(f"{place}: {_odd_header(header, entry)}")
+        failures.append(f"{place(entry.offset, header_bytes)}: {_odd_header(header, entry)}")
     digest = hashlib.sha256()
     for chunk in archive.chunks(entry.content, entry.size_bytes):
         digest.update(chunk)
         meter.advance(len(chunk))
     if digest.hexdigest() != entry.sha256:
-        failures.append(f"{place}: its content has sha256 {digest.hexdigest()}, listed is {entry.sha256}")
-    padding = padding_bytes(entry.size_bytes)
-    if archive.read(entry.content + entry.size_bytes, padding) != bytes(padding):
-        failures.append(f"{place}: the zeros behind it were changed")
+        where = place(entry.content, entry.size_bytes)
+        failures.append(f"{where}: its content has sha256 {digest.hexdigest()}, listed is {entry.sha256}")
+    behind, padding = entry.content + entry.size_bytes, padding_bytes(entry.size_bytes)
+    if archive.read(behind, padding) != bytes(padding):
+        failures.append(f"{place(behind, padding)}: the zeros behind it were changed")
     return failures
 
 
@@ -196,9 +241,9 @@ def _odd_header(header: bytes, entry: Entry) -> str:
     except tarfile.HeaderError:
         return "its header in the archive was changed"
     if not found.isreg():
-        return f"a link, device or other special entry {found.name!r} stands in its place"
+        return f"a link, device or other special entry {found.name!a} stands in its place"
     if found.name != entry.path:
-        return f"the entry {found.name!r} stands in its place: extra, missing or out of order"
+        return f"the entry {found.name!a} stands in its place: extra, missing or out of order"
     return "its header in the archive was changed"
 
 

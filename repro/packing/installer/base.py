@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Optional
 
 from repro.packing.installer.archive import CHUNK_BYTES, Archive
-from repro.packing.installer.listing import INSTALLED, LIST_NAME, Entry, Refused, read_listing
-
-KEPT = "artifacts/bundle"  # where an installed folder keeps its bundle's list
+from repro.packing.installer.folder import open_plain, read_kept
+from repro.packing.installer.listing import INSTALLED, Entry, Refused
 
 
 class Bases:
@@ -18,19 +17,26 @@ class Bases:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._archives: list[Archive] = []
         self._packed: dict[str, tuple[Archive, int]] = {}
-        self._files: dict[str, Path] = {}
-        for path in paths:
-            kept = path / KEPT / LIST_NAME
-            if kept.is_file():
-                for entry in read_listing(kept.read_bytes()).entries:
-                    if entry.path.startswith(INSTALLED):
-                        self._files[entry.sha256] = path / entry.path[len(INSTALLED) :]
-                continue
-            archive = Archive(path)
-            self._archives.append(archive)
-            for entry in archive.listing.entries:
-                if entry.offset >= 0:
-                    self._packed[entry.sha256] = (archive, entry.content)
+        self._files: dict[str, tuple[Path, str]] = {}
+        try:
+            for path in paths:
+                self._add(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _add(self, path: Path) -> None:
+        kept = read_kept(path)
+        if kept is not None:
+            for entry in kept.entries:
+                if entry.path.startswith(INSTALLED):
+                    self._files[entry.sha256] = (path, entry.path[len(INSTALLED) :])
+            return
+        archive = Archive(path)
+        self._archives.append(archive)
+        for entry in archive.listing.entries:
+            if entry.offset >= 0:
+                self._packed[entry.sha256] = (archive, entry.content)
 
     def close(self) -> None:
         """Give the earlier bundles' files back."""
@@ -38,37 +44,47 @@ class Bases:
             archive.close()
 
     def chunks(self, entry: Entry) -> Optional[Iterator[memoryview]]:
-        """A file's content from wherever it is, or None where no base names it."""
+        """A file's content from wherever it is, or None where no base has it."""
         if entry.sha256 in self._packed:
             archive, offset = self._packed[entry.sha256]
             return archive.chunks(offset, entry.size_bytes)
-        path = self._files.get(entry.sha256)
-        return _file_chunks(path) if path and path.is_file() and not path.is_symlink() else None
+        if entry.sha256 not in self._files:
+            return None
+        descriptor = open_plain(*self._files[entry.sha256])
+        return None if descriptor is None else _file_chunks(descriptor)
 
-    def failures(self, entries: Sequence[Entry]) -> list[str]:
-        """Which files of a list no base has as they should be."""
-        wrong = []
+    def check(self, entries: Sequence[Entry]) -> None:
+        """Hold the bases to what a difference leaves to them.
+
+        Raises:
+            Refused: code 3, a base's copy was changed; code 4, no base has a file.
+        """
+        missing, changed = [], []
         for entry in entries:
             if entry.offset >= 0:
                 continue
             found = self.chunks(entry)
             if found is None:
-                wrong.append(f"{entry.path}: no earlier bundle given has it")
+                missing.append(f"{entry.path}: no earlier bundle given has it")
                 continue
             digest = hashlib.sha256()
             for chunk in found:
                 digest.update(chunk)
             if digest.hexdigest() != entry.sha256:
-                wrong.append(f"{entry.path}: the earlier bundle's copy was changed")
-        return wrong
+                changed.append(f"{entry.path}: the earlier bundle's copy was changed")
+        if changed:
+            raise Refused(3, "the earlier bundle was changed", "nothing was installed; get it again", changed + missing)
+        if missing:
+            raise Refused(4, "the earlier bundle does not hold what this one builds on", "name the right one", missing)
 
 
-def _file_chunks(path: Path) -> Iterator[memoryview]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _file_chunks(descriptor: int) -> Iterator[memoryview]:
     buffer = memoryview(bytearray(CHUNK_BYTES))
     try:
-        while count := os.readv(descriptor, [buffer]):
+        count = os.readv(descriptor, [buffer])
+        while count:
             yield buffer[:count]
+            count = os.readv(descriptor, [buffer])
     finally:
         os.close(descriptor)
 

@@ -5,31 +5,38 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import os
+import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Optional
 
 from repro.packing.installer.archive import Archive, Meter, processors
-from repro.packing.installer.base import KEPT, Bases, require_base
-from repro.packing.installer.listing import INSTALLED, LIST_NAME, Entry, Listing, Refused, read_listing
-from repro.packing.installer.trust import Report, is_fingerprint, verify
+from repro.packing.installer.base import Bases, require_base
+from repro.packing.installer.folder import KEPT, compare_folder, installed_path, read_kept
+from repro.packing.installer.listing import LIST_NAME, Entry, Listing, Refused
+from repro.packing.installer.settings import Made, forget, known_folders, mark_as_made, remember
+from repro.packing.installer.trust import Report, check, is_fingerprint
 
-_READY = KEPT + "/ready"  # in a folder whose environment and images are made
-_MARKER = ".bundle-installing"  # in a folder whose installation has not ended
 _SHOWN_FAILURES = 20
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_DEFECT = 70
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="install.py", description="Verify a bundle and install it. No network, no root; nothing is written "
         "before everything is verified.",
-        epilog="exit codes: 0 done, 2 wrong use, 3 verification failed, 4 could not verify or install",
+        epilog="exit codes: 0 done, 2 wrong use, 3 verification failed, 4 could not verify or install, 70 a defect",
     )  # fmt: skip
     parser.add_argument("bundle", type=Path, help="the bundle's file, or the first of its parts (NAME.tar.001)")
     parser.add_argument("--key", action="append", default=[], metavar="FINGERPRINT",
@@ -89,28 +96,51 @@ def _alone(folder: Path) -> Iterator[None]:
     except BlockingIOError:
         os.close(descriptor)
         raise Refused(4, f"another installation into {folder} is under way", "wait for its end") from None
+    except OSError as error:
+        os.close(descriptor)
+        raise Refused(4, f"{folder} cannot be locked: {error.strerror}",
+                      "choose a folder on a local disk: --to FOLDER") from None  # fmt: skip
     try:
         yield
     finally:
         os.close(descriptor)
 
 
-def _is_complete(target: Path, listing: Listing) -> bool:
-    """Whether the target holds this very bundle already; what an interrupted installation left is cleared away."""
-    if not os.path.lexists(target):
-        return False
-    if (target / _MARKER).is_file():
-        shutil.rmtree(target)
-        return False
-    kept = target / KEPT / LIST_NAME
-    if kept.is_file() and read_listing(kept.read_bytes()).sha256 == listing.sha256:
-        return True
-    raise Refused(2, f"{target} is there already, and is not this bundle", "choose another folder: --to FOLDER")
+def _clear_unfinished(parent: Path) -> None:
+    """Remove what a killed installation of this user left in a folder: that alone which it is known to have made."""
+    for made in known_folders():
+        place = made.place()
+        if made.state != "unfinished" or place.parent != parent:
+            continue
+        if made.lies_at(place):
+            shutil.rmtree(place)
+        forget(made)
 
 
-def _installed_path(entry: Entry) -> str:
-    """Where a file goes below the target: the tree as it is, what is said about the bundle into one folder."""
-    return entry.path[len(INSTALLED) :] if entry.path.startswith(INSTALLED) else f"{KEPT}/{entry.path}"
+def _accept(target: Path, listing: Listing) -> Optional[Made]:
+    """Hold a folder that is there already to the list, every byte; returns what is known of its making.
+
+    Raises:
+        Refused: it is not this bundle, it was changed, or it holds what neither the list names nor this user made.
+    """
+    found = None if target.is_symlink() or not target.is_dir() else read_kept(target)
+    if found is None or found.sha256 != listing.sha256:
+        raise Refused(2, f"{target} is there already, and is not this bundle", "choose another folder: --to FOLDER")
+    compared = compare_folder(target, listing)
+    if compared.wrong:
+        raise Refused(3, f"{target} was installed from this bundle, and was changed since",
+                      "install into another folder: --to FOLDER; nothing was changed here", compared.wrong)  # fmt: skip
+    made = next((made for made in known_folders() if made.lies_at(target)), None)
+    foreign = [*compared.extra, *compared.not_covered]
+    if foreign and made is None:
+        raise Refused(
+            2, f"{target} is there already, holds more than this bundle, and is not known to have been installed here",
+            "nothing of it was run or removed; install into another folder: --to FOLDER", foreign,
+        )  # fmt: skip
+    print(f"already installed in {target}: every listed file was verified again")
+    for place in foreign:
+        print(f"not covered by the list: {place}")
+    return made
 
 
 def _check_room(folder: Path, needed_bytes: int) -> None:
@@ -119,6 +149,27 @@ def _check_room(folder: Path, needed_bytes: int) -> None:
     if free_bytes < needed_bytes:
         raise Refused(4, f"{folder} has {free_bytes / 1e9:.1f} GB free; {needed_bytes / 1e9:.1f} GB are needed",
                       "free some space, or choose another disk: --to FOLDER")  # fmt: skip
+
+
+def _check_disk(folder: Path, for_running: bool) -> None:
+    """Find out in a new folder of ours, before anything large is written, whether the disk can hold an installation."""
+    probe = folder / "probe"
+    hint = "install onto a disk of Linux's own kind (ext4, xfs, btrfs): --to FOLDER"
+    try:
+        with open(probe, "xb") as stream:
+            for mode in (0o755, 0o644):
+                os.fchmod(stream.fileno(), mode)
+                if stat.S_IMODE(os.fstat(stream.fileno()).st_mode) != mode:
+                    raise Refused(4, f"the disk of {folder.parent} keeps no modes of files", hint)
+        (folder / "link").symlink_to("probe")
+        (folder / "link").unlink()
+        probe.unlink()
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise
+        raise Refused(4, f"the disk of {folder.parent} keeps no modes or no links: {error.strerror}", hint) from None
+    if for_running and os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        raise Refused(4, f"the disk of {folder.parent} is mounted noexec: no program on it can be started", hint)
 
 
 def _write(entry: Entry, chunks: Iterator[memoryview], path: Path, meter: Meter) -> None:
@@ -144,7 +195,7 @@ def _extract(archive: Archive, bases: Bases, folder: Path) -> None:
         chunks = archive.chunks(entry.content, entry.size_bytes) if here else bases.chunks(entry)
         if chunks is None:
             raise Refused(4, f"{entry.path} is no longer in the earlier bundle")
-        _write(entry, chunks, folder / _installed_path(entry), meter)
+        _write(entry, chunks, folder / installed_path(entry), meter)
 
     with ThreadPoolExecutor(processors()) as pool:
         for _ in pool.map(write, sorted(archive.listing.entries, key=lambda entry: -entry.size_bytes)):
@@ -152,7 +203,6 @@ def _extract(archive: Archive, bases: Bases, folder: Path) -> None:
     kept = folder / KEPT / LIST_NAME
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(archive.envelope)
-    (folder / _MARKER).write_bytes(b"")
     os.sync()
 
 
@@ -180,44 +230,58 @@ def _make_ready(target: Path) -> None:
         if done.returncode:
             raise Refused(4, f"{command[0]} ended with code {done.returncode} (its messages are above)",
                           "nothing is left installed; mend it and run the same command again")  # fmt: skip
-    (target / _READY).write_bytes(b"")
 
 
-def _install(arguments: argparse.Namespace, listing: Listing) -> Path:
+def write_files(archive: Archive, target: Path) -> None:
+    """Write an archive's files into a new folder, each held to the list; for who examines them and starts none.
+
+    Raises:
+        Refused: code 3, a file is not as listed.
+    """
+    target.mkdir(parents=True)
+    bases = Bases([])
+    _extract(archive, bases, target)
+
+
+def _install(arguments: argparse.Namespace, archive: Archive, bases: Bases) -> Path:
+    """Write a verified bundle's files, or accept the folder that holds them already, and make it ready."""
+    listing = archive.listing
     target = (arguments.to or Path(listing.about["name"])).absolute()
     parent = target.parent
     parent.mkdir(parents=True, exist_ok=True)
     with _alone(parent):
-        if _is_complete(target, listing):
-            print(f"already installed in {target}")
-            if not arguments.files_only and not (target / _READY).is_file():
+        _clear_unfinished(parent)
+        if os.path.lexists(target):
+            made = _accept(target, listing)
+            if not arguments.files_only and (made is None or made.state != "ready"):
                 _make_ready(target)
+                remember((made or mark_as_made(target, target, target, "ready"))._replace(state="ready"))
             return target
-        temporary = parent / (f".{target.name}.installing")
-        shutil.rmtree(temporary, ignore_errors=True)
         room = 0 if arguments.files_only else listing.about["unpacked_bytes"]
         _check_room(parent, room + sum(entry.size_bytes for entry in listing.entries))
-        archive, bases = Archive(arguments.bundle), Bases(arguments.base)
-        placed = False
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.installing.", dir=parent))
+        made = mark_as_made(temporary, temporary, target, "unfinished")
         try:
-            if archive.listing.sha256 != listing.sha256:
-                raise Refused(3, f"{arguments.bundle} was replaced after it was verified", "nothing was installed")
+            _check_disk(temporary, not arguments.files_only)
             _extract(archive, bases, temporary)
+            temporary.chmod(0o777 & ~_umask())
             os.rename(temporary, target)
-            placed = True
             if not arguments.files_only:
                 _make_ready(target)
             os.sync()
-            (target / _MARKER).unlink()
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if placed:
-                shutil.rmtree(target, ignore_errors=True)
+            if made.lies_at(made.place()):
+                shutil.rmtree(made.place(), ignore_errors=True)
+            forget(made)
             raise
-        finally:
-            archive.close()
-            bases.close()
+        remember(made._replace(state="files" if arguments.files_only else "ready"))
     return target
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def run(words: Sequence[str]) -> int:
@@ -226,24 +290,27 @@ def run(words: Sequence[str]) -> int:
     keys = [key.lower() for key in arguments.key]
     if not all(is_fingerprint(key) for key in keys):
         raise Refused(2, "--key wants a fingerprint: 64 hex digits", "its owner tells it: `invoke bundle.keys.show`")
-    report = verify(arguments.bundle, keys, arguments.first_use)
-    print(describe(report))
-    _insist(report, arguments.allow_unsigned)
-    if arguments.verify_only and not report.verified:
-        return 4
-    if report.listing.about["base"] and (arguments.base or not arguments.verify_only):
-        require_base(report.listing.about, arguments.base)
-        bases = Bases(arguments.base)
+    archive = Archive(arguments.bundle)  # stays open: what is installed is what was verified, whatever has its name
+    try:
+        report = check(archive, keys, arguments.first_use)
+        print(describe(report))
+        _insist(report, arguments.allow_unsigned)
+        if arguments.verify_only and not report.verified:
+            return 4
+        needs_base = report.listing.about["base"] and (arguments.base or not arguments.verify_only)
+        if needs_base:
+            require_base(report.listing.about, arguments.base)
+        bases = Bases(arguments.base if needs_base else [])
         try:
-            wrong = bases.failures(report.listing.entries)
+            bases.check(report.listing.entries if needs_base else [])
+            if arguments.verify_only:
+                return 0
+            target = _install(arguments, archive, bases)
         finally:
             bases.close()
-        if wrong:
-            raise Refused(4, "the earlier bundle does not hold what this one builds on", "name the right one", wrong)
-    if arguments.verify_only:
-        return 0
-    target = _install(arguments, report.listing)
-    print(f"installed: cd {target} && ./bootstrap reproduce --bs 8")
+    finally:
+        archive.close()
+    print(f"installed: cd {shlex.quote(str(target))} && ./bootstrap reproduce --bs 8")
     return 0
 
 
@@ -254,6 +321,8 @@ def _stop(_number: int, _frame: object) -> None:
 def main() -> None:
     """Run, and turn what went wrong into words and an exit code."""
     signal.signal(signal.SIGTERM, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in a pipe, too, it comes before what the programs started print
     try:
         code = run(sys.argv[1:])
     except Refused as error:
@@ -270,6 +339,11 @@ def main() -> None:
         print(f"error: {what}\n-> nothing is left half-installed; mend this and run the same command again",
               file=sys.stderr)  # fmt: skip
         code = 4
+    except Exception as error:  # noqa: BLE001 - every other end of the program is in this function
+        traceback.print_exc()
+        print(f"error: a defect of install.py ({type(error).__name__}): nothing is left half-installed\n"
+              "-> please report it with the lines above", file=sys.stderr)  # fmt: skip
+        code = _DEFECT
     except KeyboardInterrupt:
         print("interrupted; nothing is left half-installed: the same command begins again", file=sys.stderr)
         code = 130

@@ -21,8 +21,13 @@ MTIME = 1667260800  # 2022-11-01T00:00:00Z: one time for everything, of no meani
 BLOCK_BYTES = 512
 _NAME = re.compile(r"[A-Za-z0-9._+@=,~ -]{1,255}")
 _MOST_PATH_CHARACTERS = 240
+_MOST_DIGITS = 19  # of a number: a longer one costs time that grows with its square
 _WORD = re.compile(r"[0-9a-f]{0,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ENVELOPE = {"payload", "payloadType", "signatures"}
+_STATEMENT = {"_type", "predicate", "predicateType", "subject"}
+_ABOUT = {"base", "commit", "contents", "format", "name", "part_size_bytes", "public_key", "unpacked_bytes"}
+_ABOUT_TOO = {"architectures", "pythons", "runs"}  # may be left out
 _SPKI = bytes.fromhex("302a300506032b6570032100")  # what a DER public key of Ed25519 begins with (RFC 8410)
 
 
@@ -125,51 +130,99 @@ def read_listing(envelope: bytes) -> Listing:
         Refused: code 3, the envelope is malformed, not in its one spelling, or the signature does not hold.
     """
     try:
-        document = json.loads(envelope)
+        document = _parsed(envelope)
+        _hold_to("the envelope", document, _ENVELOPE)
         payload = base64.b64decode(document["payload"], validate=True)
-        signatures = document["signatures"]
-        whole = {"payload": document["payload"], "payloadType": PAYLOAD_TYPE, "signatures": signatures}
-        if canonical(whole) != envelope or base64.b64encode(payload).decode() != document["payload"]:
+        one_spelling = {**document, "payload": base64.b64encode(payload).decode(), "payloadType": PAYLOAD_TYPE}
+        if canonical(one_spelling) != envelope:
             raise ValueError("the envelope is not in its one spelling")
-        statement = json.loads(payload)
-        about = statement["predicate"]
-        if canonical(statement) != payload or set(statement) != {"_type", "predicate", "predicateType", "subject"}:
+        statement = _parsed(payload)
+        _hold_to("the list", statement, _STATEMENT)
+        if canonical(statement) != payload:
             raise ValueError("the list is not in its one spelling")
-        if (statement["_type"], statement["predicateType"], about["format"]) != (
-            STATEMENT_TYPE, PREDICATE_TYPE, FORMAT,
-        ):  # fmt: skip
-            raise ValueError(f"this is not a list of format {FORMAT}")
-        for name in ("part_size_bytes", "unpacked_bytes"):
-            if type(about[name]) is not int or not 0 <= about[name] < 1 << 62:
-                raise ValueError(f"{name} is no proper number")
-        if check_paths([about["name"]]) or not all(_WORD.fullmatch(about[name]) for name in ("base", "commit")):
-            raise ValueError("its name, base or commit is not one")
-        entries, offset = [], BLOCK_BYTES + len(envelope) + padding_bytes(len(envelope))
-        for item in statement["subject"]:
-            notes, digest = item["annotations"], item["digest"]["sha256"]
-            size, flag, elsewhere = notes["size_bytes"], notes["executable"], notes["in_base"]
-            if type(size) is not int or size < 0 or (type(flag), type(elsewhere)) != (bool, bool):
-                raise ValueError("{} has no proper size or mode".format(item["name"]))
-            if not _SHA256.fullmatch(digest):
-                raise ValueError("{} has no proper digest".format(item["name"]))
-            header_bytes = len(tar_header(item["name"], size, flag))
-            if elsewhere:
-                entries.append(Entry(item["name"], digest, size, flag, -1, -1))
-                continue
-            entries.append(Entry(item["name"], digest, size, flag, offset, offset + header_bytes))
-            offset += header_bytes + size + padding_bytes(size)
-        fingerprint = ""
-        if signatures:
-            ((keyid, sig),) = [(item["keyid"], item["sig"]) for item in signatures if set(item) == {"keyid", "sig"}]
-            public_key, raw = public_key_of(about["public_key"]), base64.b64decode(sig, validate=True)
-            fingerprint = fingerprint_of(public_key)
-            if base64.b64encode(raw).decode() != sig or keyid != fingerprint:
-                raise ValueError("the signature names another key, or is not in its one spelling")
-            if not ed25519_holds(public_key, pae(PAYLOAD_TYPE, payload), raw):
-                raise ValueError("the signature does not hold: the list, the key or the signature was changed")
+        about = statement["predicate"]
+        _check_about(statement, about)
+        entries, end = _entries(statement["subject"], BLOCK_BYTES + len(envelope) + padding_bytes(len(envelope)))
+        fingerprint = _signer(document["signatures"], about["public_key"], payload)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
-        raise Refused(3, f"{LIST_NAME}: {error}", "this is not the bundle that was packed: get it again") from None
+        raise Refused(
+            3, f"{LIST_NAME}: {ascii(str(error))[1:-1]}", "this is not the bundle that was packed: get it again"
+        ) from None
     wrong = check_paths([LIST_NAME, *(entry.path for entry in entries)])
     if wrong:
         raise Refused(3, wrong, "whoever signed this list meant harm or made a mistake: do not install it")
-    return Listing(tuple(entries), about, hashlib.sha256(payload).hexdigest(), fingerprint, offset + 2 * BLOCK_BYTES)
+    return Listing(entries, about, hashlib.sha256(payload).hexdigest(), fingerprint, end + 2 * BLOCK_BYTES)
+
+
+def _parsed(data: bytes) -> Any:
+    """JSON of whole numbers of a bounded length."""
+
+    def whole(text: str) -> int:
+        if len(text) > _MOST_DIGITS:
+            raise ValueError(f"a number of {len(text)} digits")
+        return int(text)
+
+    def refuse(text: str) -> None:
+        raise ValueError(f"{text[:30]} is not a whole number")
+
+    return json.loads(data.decode("utf-8"), parse_int=whole, parse_float=refuse, parse_constant=refuse)
+
+
+def _hold_to(what: str, value: Any, needed: set[str], besides: Iterable[str] = ()) -> None:
+    """Members that nobody reads would be free to change: they are refused."""
+    found = set(value) if isinstance(value, dict) else set()
+    if found - {*besides} != needed:
+        odd = sorted(map(str, (found - {*besides}) ^ needed))
+        raise ValueError("{} has members too few or too many: {}".format(what, ", ".join(odd) or "it is no object"))
+
+
+def _check_about(statement: dict[str, Any], about: Any) -> None:
+    kinds = (statement["_type"], statement["predicateType"], about["format"])
+    if kinds != (STATEMENT_TYPE, PREDICATE_TYPE, FORMAT) or type(about["format"]) is not int:
+        raise ValueError(f"this is not a list of format {FORMAT}")
+    _hold_to("the list's predicate", about, _ABOUT, _ABOUT_TOO)
+    for name in ("part_size_bytes", "unpacked_bytes"):
+        if type(about[name]) is not int or not 0 <= about[name] < 1 << 62:
+            raise ValueError(f"{name} is no proper number")
+    name, notes = about["name"], about["contents"]["licence_notes"]
+    if check_paths([name]) or "/" in name or name[0] in "-." or not all(isinstance(n, str) for n in notes.values()):
+        raise ValueError("its name or its licence notes are not proper ones")
+    if not all(_WORD.fullmatch(about[word]) for word in ("base", "commit")):
+        raise ValueError("its base or commit is not one")
+
+
+def _entries(subjects: Any, offset: int) -> tuple[tuple[Entry, ...], int]:
+    """The files with their places, and where the archive's end begins."""
+    entries = []
+    for item in subjects:
+        _hold_to("a file of the list", item, {"annotations", "digest", "name"})
+        name, notes = item["name"], item["annotations"]
+        _hold_to(f"{name}: its digest", item["digest"], {"sha256"})
+        _hold_to(f"{name}: its annotations", notes, {"executable", "in_base", "size_bytes"})
+        digest, size = item["digest"]["sha256"], notes["size_bytes"]
+        flags = (notes["executable"], notes["in_base"])
+        if type(size) is not int or not 0 <= size < 1 << 62 or [type(flag) for flag in flags] != [bool, bool]:
+            raise ValueError(f"{name} has no proper size or mode")
+        if not _SHA256.fullmatch(digest):
+            raise ValueError(f"{name} has no proper digest")
+        header_bytes = len(tar_header(name, size, flags[0]))
+        if flags[1]:
+            entries.append(Entry(name, digest, size, flags[0], -1, -1))
+            continue
+        entries.append(Entry(name, digest, size, flags[0], offset, offset + header_bytes))
+        offset += header_bytes + size + padding_bytes(size)
+    return tuple(entries), offset
+
+
+def _signer(signatures: Any, public_pem: Any, payload: bytes) -> str:
+    """The fingerprint of the key that signed, '' where nobody did."""
+    if signatures == []:
+        return ""
+    ((keyid, sig),) = [(item["keyid"], item["sig"]) for item in signatures if set(item) == {"keyid", "sig"}]
+    public_key, raw = public_key_of(public_pem), base64.b64decode(sig, validate=True)
+    fingerprint = fingerprint_of(public_key)
+    if base64.b64encode(raw).decode() != sig or keyid != fingerprint or len(signatures) != 1:
+        raise ValueError("the signature names another key, or is not in its one spelling")
+    if not ed25519_holds(public_key, pae(PAYLOAD_TYPE, payload), raw):
+        raise ValueError("the signature does not hold: the list, the key or the signature was changed")
+    return fingerprint

@@ -1,7 +1,6 @@
 """Whose signature counts on this machine, and the verification of a bundle as a whole."""
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import NamedTuple, Union
 
 from repro.packing.installer.archive import Archive, check_bytes
 from repro.packing.installer.listing import Listing, Refused
+from repro.packing.installer.settings import settings_folder, settings_locked, write_settings
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
@@ -30,7 +30,7 @@ def is_fingerprint(text: str) -> bool:
 
 def trust_file() -> Path:
     """Where this user's trusted keys are kept."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lstm-ctc-bundle" / "trusted-keys.json"
+    return settings_folder() / "trusted-keys.json"
 
 
 def trusted_keys() -> dict[str, str]:
@@ -41,20 +41,24 @@ def trusted_keys() -> dict[str, str]:
             raise ValueError("it is not a table of fingerprints")
     except FileNotFoundError:
         return {}
-    except (ValueError, AttributeError, TypeError) as error:
+    except OSError as error:
+        raise Refused(4, f"{trust_file()} cannot be read: {error.strerror}", "mend its mode, or remove it") from None
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise Refused(2, f"{trust_file()} is damaged: {error}", "mend or remove it") from None
     return dict(known)
 
 
 def remember_key(fingerprint: str, how: str) -> None:
-    """Trust a key from now on."""
-    target = trust_file()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    known = trusted_keys()
-    known[fingerprint] = "pinned" if "pinned" in (how, known.get(fingerprint)) else how
-    temporary.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="ascii")
-    os.replace(temporary, target)
+    """Trust a key from now on; one that is pinned stays pinned."""
+    try:
+        with settings_locked() as folder:
+            known = trusted_keys()
+            known[fingerprint] = "pinned" if "pinned" in (how, known.get(fingerprint)) else how
+            write_settings(folder / trust_file().name, known)
+    except OSError as error:
+        raise Refused(
+            4, f"the key cannot be remembered in {trust_file()}: {error.strerror}", "name it each time: --key"
+        ) from None
 
 
 def trust_in(fingerprint: str, named: Sequence[str], known: dict[str, str]) -> str:
@@ -93,10 +97,15 @@ def verify(path: Union[str, Path], named: Sequence[str] = (), first_use: bool = 
     """
     archive = Archive(Path(path))
     try:
-        trust = trust_in(archive.listing.fingerprint, named, trusted_keys())
-        failures = check_bytes(archive)
+        return check(archive, named, first_use)
     finally:
         archive.close()
+
+
+def check(archive: Archive, named: Sequence[str], first_use: bool) -> Report:
+    """The same for an archive that is open, and stays so."""
+    trust = trust_in(archive.listing.fingerprint, named, trusted_keys())
+    failures = check_bytes(archive)
     if trust == "unknown" and first_use and not failures:
         remember_key(archive.listing.fingerprint, "first use")
         trust = "first use"

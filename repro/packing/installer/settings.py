@@ -1,0 +1,120 @@
+"""What this user's installations remember, where nobody else can write: trusted keys, and the folders made here."""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from repro.packing.installer.folder import MARK, read_plain
+
+_MADE = "installations.json"
+_TOKEN_BYTES = 16
+
+
+def settings_folder() -> Path:
+    """The folder of this user's settings; it need not exist."""
+    named = os.environ.get("XDG_CONFIG_HOME")
+    try:
+        home = Path(named) if named else Path.home() / ".config"
+    except RuntimeError:  # a user without a name and without HOME
+        home = Path("/nonexistent")
+    return home / "lstm-ctc-bundle"
+
+
+@contextlib.contextmanager
+def settings_locked() -> Iterator[Path]:
+    """The folder, made where it is not there, for one process at a time."""
+    folder = settings_folder()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: two at once are the user's to avoid
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+def write_settings(path: Path, value: Any) -> None:
+    """Replace one file of the folder, so that a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="ascii") as stream:
+        stream.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+class Made(NamedTuple):
+    """A folder that an installation of this user made.
+
+    It is known again by three things together: where it lies (`temporary` until it is whole, then `target`), its device
+    and inode, and the random `token` in the file MARK in it. `state` is 'unfinished', 'files' or 'ready'.
+    """
+
+    token: str
+    device: int
+    inode: int
+    temporary: str
+    target: str
+    state: str
+
+    def lies_at(self, path: Path) -> bool:
+        """Whether what lies at a path is this very folder."""
+        try:
+            found = os.stat(path, follow_symlinks=False)
+        except OSError:
+            return False
+        marked = read_plain(path, MARK, 2 * _TOKEN_BYTES + 1) == self.token.encode() + b"\n"
+        return (found.st_dev, found.st_ino) == (self.device, self.inode) and marked
+
+    def place(self) -> Path:
+        """Where it lies now, or would."""
+        target = Path(self.target)
+        return target if self.lies_at(target) else Path(self.temporary)
+
+
+def mark_as_made(folder: Path, temporary: Path, target: Path, state: str) -> Made:
+    """Write the mark into a folder of ours, and remember it as far as the settings can be written."""
+    found = os.stat(folder)
+    made = Made(
+        secrets.token_hex(_TOKEN_BYTES), found.st_dev, found.st_ino, str(temporary), str(target), state
+    )  # fmt: skip
+    mark = folder / MARK
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        mark.unlink()
+    descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(made.token + "\n")
+    remember(made)
+    return made
+
+
+def known_folders() -> list[Made]:
+    """The folders that this user's installations made; none where that is not known."""
+    try:
+        items = json.loads((settings_folder() / _MADE).read_bytes())
+        return [Made(**item) for item in items if all(isinstance(item[name], kind) for name, kind in _KINDS.items())]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+
+
+_KINDS = {"token": str, "device": int, "inode": int, "temporary": str, "target": str, "state": str}
+
+
+def remember(made: Made) -> None:
+    """Keep a folder's entry, in place of an earlier one of the same folder."""
+    with contextlib.suppress(OSError), settings_locked() as folder:
+        others = [item._asdict() for item in known_folders() if item.token != made.token]
+        write_settings(folder / _MADE, [*others, made._asdict()])
+
+
+def forget(made: Made) -> None:
+    """Drop the entry of a folder that is gone."""
+    with contextlib.suppress(OSError), settings_locked() as folder:
+        write_settings(folder / _MADE, [item._asdict() for item in known_folders() if item.token != made.token])
