@@ -36,10 +36,7 @@ def verify_and_describe(path: str, key: str, *, first_use: bool) -> str:
     """
     keys = [key] if key else []
     place = given_path("the bundle", path)
-    if is_installed(place):
-        report = verify_installed(place, keys)
-    else:
-        report = verify_bundle(place, keys, first_use=first_use)
+    report = verify_installed(place, keys) if is_installed(place) else verify_bundle(place, keys, first_use=first_use)
     if report.failures:
         raise VerificationFailed(
             f"{path}: {len(report.failures)} things are not as the list says", detail="\n".join(report.failures),
