@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -204,8 +205,11 @@ def _run_area(paths: Paths, area: Area, patterns: Sequence[str], argued: Mapping
     folder = paths.artifacts / "mutants" / area.name
     _copy(paths.root, folder, area)
     words = [sys.executable, "-m", "mutmut", "run", *([] if patterns == ["*"] else patterns)]
+    temporary = folder / "tmp"  # what a mutant's test leaves behind must not reach anybody else
+    temporary.mkdir()
     with open(folder / "mutmut.log", "wb") as log:
-        code = subprocess.call(words, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        environment = {**os.environ, "TMPDIR": str(temporary)}
+        code = subprocess.call(words, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment)
     statuses = _statuses(folder)
     if code or not statuses:
         raise CouldNotRun(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,14 @@ from repro.base.files import remove_tree
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def tree(tmp_path: Path) -> Iterator[Path]:
     root = tmp_path / "root"
     (root / "a" / "b").mkdir(parents=True)
     (root / "a" / "b" / "deep").write_bytes(b"deep")
     (root / "plain").write_bytes(b"plain")
     (tmp_path / "outside").write_bytes(b"secret")
-    return root
+    yield root
+    subprocess.run(["rm", "-rf", str(tmp_path)], check=False)  # pytest itself cannot remove a tree this deep
 
 
 def test_plain_files_and_folders_are_listed_in_byte_order(tree: Path):
