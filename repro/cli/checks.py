@@ -14,7 +14,7 @@ from pathlib import Path
 
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 
-_TOOLS = ("ruff", "mypy", "vermin", "pytest", "pytest_timeout", "hypothesis")
+_TOOLS = ("ruff", "mypy", "vermin", "vulture", "pytest", "pytest_timeout", "xdist", "hypothesis")
 _PYTEST_NOTHING_CHOSEN = 5
 _QUICK = "not slow and not integration"
 # Stages carry no annotations, so what mypy infers about their variables says nothing; what it knows about names,
@@ -92,14 +92,15 @@ def run_checks(checks: Sequence[Check], root: Path) -> list[Finding]:
         return list(pool.map(lambda check: run_check(check, root), checks))
 
 
-def pytest_arguments(unit_only: bool, expression: str) -> list[str]:
-    """Pytest's arguments for what was asked."""
-    arguments = ["-m", "pytest"]
-    if unit_only:
-        arguments += ["tests/unit", "-m", _QUICK]
+def pytest_runs(*, unit_only: bool, expression: str) -> list[list[str]]:
+    """The arguments of each run of pytest : unit tests side by side, then those that share engines."""
+    side_by_side = ["-m", "pytest", "tests/unit", "-n", "auto", "--dist", "loadfile"]
     if expression:
-        arguments += ["-k", expression]
-    return arguments
+        marks = ["tests/unit", "-m", _QUICK] if unit_only else []
+        return [["-m", "pytest", *marks, "-k", expression]]
+    if unit_only:
+        return [[*side_by_side, "-m", _QUICK]]
+    return [side_by_side, ["-m", "pytest", "tests/integration"]]
 
 
 def run_tests(root: Path, *, unit_only: bool = False, expression: str = "") -> None:
@@ -127,11 +128,12 @@ def run_tests(root: Path, *, unit_only: bool = False, expression: str = "") -> N
     failed = [finding for finding in findings if not finding.passed]
     for finding in failed:
         print(f"\n--- {finding.check.name}\n{finding.output.rstrip()}", flush=True)
-    code = subprocess.call([sys.executable, *pytest_arguments(unit_only, expression)], cwd=root)
-    if code == _PYTEST_NOTHING_CHOSEN:
+    runs = pytest_runs(unit_only=unit_only, expression=expression)
+    codes = [subprocess.call([sys.executable, *arguments], cwd=root) for arguments in runs]
+    if codes == [_PYTEST_NOTHING_CHOSEN]:
         raise UsageError(f"no test's name fits {expression!r}", hint="--keep takes pytest's -k expressions")
     if failed:
         names = ", ".join(finding.check.name for finding in failed)
         raise VerificationFailed(f"failed before the tests: {names}", hint="what each said stands above the tests")
-    if code:
+    if any(codes):
         raise VerificationFailed("tests failed", hint="pytest's summary above names them")

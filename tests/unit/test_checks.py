@@ -21,11 +21,15 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "a checkout" / "tests" / "unit"
     folder.mkdir(parents=True)
     (folder / "test_one.py").write_text("def test_that_passes():\n    pass\n", encoding="utf-8")
+    integration = tmp_path / "a checkout" / "tests" / "integration"
+    integration.mkdir()
+    (integration / "test_engines.py").write_text("def test_that_passes_too():\n    pass\n", encoding="utf-8")
     (tmp_path / "a checkout" / "pyproject.toml").write_text(
         '[tool.pytest.ini_options]\nmarkers = ["slow: x", "integration: x"]\n', encoding="utf-8"
     )
     monkeypatch.setattr(checks, "all_checks", lambda: (GOOD,))
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "a checkout"
 
 
@@ -38,6 +42,7 @@ def test_all_passing_ends_with_pytests_own_line(checkout: Path, capfd: pytest.Ca
     lines = capfd.readouterr().out.strip().splitlines()
     assert lines[0].startswith("ok")
     assert "1 passed" in lines[-1]
+    assert sum("1 passed" in line for line in lines) == 2  # unit tests, then those that share engines
 
 
 def test_a_failing_test_fails_the_run(checkout: Path, capfd: pytest.CaptureFixture[str]):
@@ -64,16 +69,17 @@ def test_a_broken_test_file_fails_the_run(checkout: Path):
 
 def test_unit_only_leaves_out_slow_tests_and_integration(checkout: Path, capfd: pytest.CaptureFixture[str]):
     add_test(checkout, "import pytest\n\n@pytest.mark.slow\ndef test_slow():\n    raise RuntimeError\n")
-    (checkout / "tests" / "integration").mkdir()
+    (checkout / "tests" / "integration").mkdir(exist_ok=True)
     (checkout / "tests" / "integration" / "test_three.py").write_text("raise RuntimeError\n", encoding="utf-8")
     checks.run_tests(checkout, unit_only=True)
-    assert "1 passed, 1 deselected" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "1 passed" in printed and "RuntimeError" not in printed
 
 
 def test_an_expression_chooses_tests_by_name(checkout: Path, capfd: pytest.CaptureFixture[str]):
     add_test(checkout, "def test_other():\n    raise RuntimeError\n")
     checks.run_tests(checkout, expression="passes")
-    assert "1 passed, 1 deselected" in capfd.readouterr().out
+    assert "2 passed, 1 deselected" in capfd.readouterr().out
 
 
 def test_an_expression_that_fits_nothing_is_wrong_use_not_success(checkout: Path):
