@@ -163,7 +163,7 @@ def _child(work: str, first: Path, second: Path, *, one_core: bool = False, soun
 def _pack(source: Path, target: Path) -> dict[str, float | str]:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from repro.display.progress_display import progress_on
+    from repro.display.console import Console
     from repro.packing.signing import signer_of
     from repro.packing.writer import Item, write_bundle
 
@@ -172,7 +172,7 @@ def _pack(source: Path, target: Path) -> dict[str, float | str]:
     about = {"format": 1, "name": "bench", "commit": "0" * 40, "part_size_bytes": 0, "unpacked_bytes": 0, "base": "",
              "public_key": signer.public_pem, "contents": {"licence_notes": {}}}  # fmt: skip
     began_s, used_s = time.perf_counter(), time.process_time()
-    with progress_on("pack") as progress:
+    with Console().transfer("pack") as progress:
         write_bundle(target, items, about, signer, progress)
     wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - used_s
     return {"wall_s": wall_s, "cpu_s": cpu_s, "bytes": target.stat().st_size, "sha256": sha256_file(target)}

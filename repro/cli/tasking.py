@@ -71,7 +71,8 @@ def _task(body: Body[Options], options: type[Options]) -> Task[Any]:
 
     @reporting
     def run(_context: object, **values: Any) -> None:
-        body(options(**values), Here(Paths.of_checkout(), Console()))
+        with Console() as console:
+            body(options(**values), Here(Paths.of_checkout(), console))
 
     declared = fields(options)  # type: ignore[arg-type]
     empty = inspect.Parameter.empty

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from repro.base.errors import UsageError
-from repro.display.progress import Progress
+from repro.display.console import Console, Transfer
 from repro.fetching.cache import Cache
 from repro.locks.model import LockedFile, load_deb_lock, load_wheel_lock, lock_names
 
 __all__ = ["Cache", "fetch_all", "fetch_files", "locked_files"]
 
 
-def fetch_files(root: Path, files: Iterable[LockedFile], progress: Progress | None = None) -> None:
+def fetch_files(root: Path, files: Iterable[LockedFile], progress: Transfer | None = None) -> None:
     """Bring files into the repository's cache from this machine's sources.
 
     Args:
@@ -28,7 +28,6 @@ def fetch_files(root: Path, files: Iterable[LockedFile], progress: Progress | No
         UsageError: conf/site.toml is wrong.
         VerificationFailed, FetchError, CouldNotRun: as `repro.fetching.download.fetch`.
     """
-    from repro.display.progress_display import progress_on
     from repro.fetching.download import fetch
     from repro.fetching.origins import sources_of
     from repro.fetching.session import http_session
@@ -36,7 +35,7 @@ def fetch_files(root: Path, files: Iterable[LockedFile], progress: Progress | No
 
     where = whereabouts(root)
     with http_session(where) as session:
-        fetch(files, Cache(root), sources_of(root, where, session), session, progress or progress_on("fetch"))
+        fetch(files, Cache(root), sources_of(root, where, session), session, progress or Console().transfer("fetch"))
 
 
 def locked_files(root: Path, architectures: Sequence[str], sets: Sequence[str] = ()) -> list[LockedFile]:
@@ -61,6 +60,6 @@ def locked_files(root: Path, architectures: Sequence[str], sets: Sequence[str] =
     return found
 
 
-def fetch_all(root: Path, architectures: Sequence[str], sets: Sequence[str], progress: Progress | None = None) -> None:
+def fetch_all(root: Path, architectures: Sequence[str], sets: Sequence[str], progress: Transfer | None = None) -> None:
     """Bring every file of the locks named. Arguments as `locked_files`, errors as `fetch_files`."""
     fetch_files(root, locked_files(root, architectures, sets), progress)

@@ -15,7 +15,7 @@ import requests
 
 from repro.base.errors import BundleError, CouldNotRun, FetchError, VerificationFailed
 from repro.base.files import sha256_file
-from repro.display.progress import Progress
+from repro.display.console import Transfer
 from repro.fetching.cache import Cache, cache_error
 from repro.fetching.origins import Location, NotOfferedError, Source, redacted
 from repro.locks.model import LockedFile
@@ -48,7 +48,7 @@ def fetch(
     cache: Cache,
     sources: Sequence[Source],
     session: requests.Session,
-    progress: Progress,
+    progress: Transfer,
 ) -> None:
     """Bring files into the cache, each from the first source that delivers the locked bytes.
 
@@ -110,7 +110,7 @@ def _check_space(missing: Sequence[LockedFile], cache: Cache) -> None:
 class _Meter:
     """Tells progress how much of one file is there; what was told is taken back when bytes are given up."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Transfer) -> None:
         self._progress = progress
         self._told_bytes = 0
 
@@ -123,7 +123,7 @@ class _Meter:
 class _Fetch:
     """One call of `fetch`: what its threads share."""
 
-    def __init__(self, cache: Cache, sources: Sequence[Source], session: requests.Session, progress: Progress) -> None:
+    def __init__(self, cache: Cache, sources: Sequence[Source], session: requests.Session, progress: Transfer) -> None:
         self.stop = threading.Event()
         self._cache = cache
         self._sources = sources

@@ -12,7 +12,7 @@ from typing import Any
 from repro.base.errors import CouldNotRun, UsageError
 from repro.base.paths import Paths, given_path
 from repro.container.image import Image
-from repro.display.progress_display import progress_on
+from repro.display.console import Console
 from repro.fetching import Cache, fetch_files
 from repro.images.build import build_images, files_needed
 from repro.images.commands import architectures, obtainable
@@ -143,7 +143,7 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
     }
     if choices.since is not None:
         items, about["base"] = _difference(items, choices.since)
-    with progress_on("pack") as progress:
+    with Console().transfer("pack") as progress:
         written = write_bundle(target, items, about, signer, progress)
     carried = sum(item.size_bytes for item in items if not item.in_base)
     say(
@@ -218,7 +218,7 @@ def _difference(items: Sequence[Item], since: Path) -> tuple[list[Item], str]:
     except Refused as error:
         raise translated(error) from error
     known = {entry.sha256 for entry in archive.listing.entries if entry.offset >= 0}
-    with progress_on("compare") as progress:
+    with Console().transfer("compare") as progress:
         found = hashed(items, progress)
     marked = [
         replace(item, in_base=True) if item.sha256 in known and item.path.startswith("tree/") else item

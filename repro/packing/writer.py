@@ -17,7 +17,7 @@ from typing import Any, Union
 
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.files import fsync_folder
-from repro.display.progress import Progress
+from repro.display.console import Transfer
 from repro.packing.installer.archive import CHUNK_BYTES, processors
 from repro.packing.installer.listing import (
     BLOCK_BYTES,
@@ -98,7 +98,7 @@ def statement_of(items: Sequence[Item], about: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def hashed(items: Sequence[Item], progress: Progress) -> list[Item]:
+def hashed(items: Sequence[Item], progress: Transfer) -> list[Item]:
     """The items with their digests, read on all processors; a known digest is checked."""
 
     def digest(item: Item) -> Item:
@@ -181,7 +181,7 @@ class _Output:
 
 
 def write_bundle(
-    target: Path, items: Sequence[Item], about: Mapping[str, Any], signer: Signer | None, progress: Progress
+    target: Path, items: Sequence[Item], about: Mapping[str, Any], signer: Signer | None, progress: Transfer
 ) -> list[Path]:
     """Write the bundle and sign its list.
 

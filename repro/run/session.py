@@ -77,7 +77,7 @@ class Session:
             if needed and fetch:
                 from repro.fetching import fetch_files
 
-                fetch_files(self.paths.root, needed.values())
+                fetch_files(self.paths.root, needed.values(), self.console.transfer("fetch"))
         with self.phases.phase("build layers"):
             return build_images(
                 self.paths, wanted, self.architecture, self.console.say, engine_for=self._engine_for,

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from repro.base.errors import CouldNotRun, FetchError, VerificationFailed
-from repro.display.progress_display import LineProgress
+from repro.display.console import Console
 from repro.fetching.cache import Cache
 from repro.fetching.download import fetch
 from repro.fetching.origins import DebianSource, FolderSource, IndexSource
@@ -37,7 +37,7 @@ class Bench:
 
     def fetch(self, files, *sources) -> None:
         with requests.Session() as session:
-            fetch(files, self.cache, sources, session, LineProgress("fetch", self.shown, every_s=0))
+            fetch(files, self.cache, sources, session, Console(self.shown, every_s=0).transfer("fetch"))
 
     def left(self) -> list[str]:
         folder = self.cache.folder
