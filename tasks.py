@@ -5,15 +5,11 @@ A command imports what it runs when it runs: else listing and help would wait fo
 
 from __future__ import annotations
 
-import os
 import sys
 
 from repro.cli import options
 from repro.cli.stages import add_stages
-from repro.cli.tasking import Commands, Here, exit_with_verdict
-
-for _name in [name for name in os.environ if name.startswith("INVOKE_")]:
-    del os.environ[_name]  # settings of Invoke for other projects; a strange one would end a command
+from repro.cli.tasking import Commands, Here, exit_with_verdict, show
 
 _commands = Commands()
 command = _commands.command
@@ -28,14 +24,14 @@ def reproduce(asked: options.Reproduce, here: Here) -> None:
     if asked.plan:
         from repro.run.plan import plan
 
-        print("\n".join(plan(asked.parsed(), here.paths, here.console)))
+        show("\n".join(plan(asked.parsed(), here.paths, here.console)))
         return
     from repro.report import terminal_summary
     from repro.run import reproduce as running
 
     document = running.reproduce(asked.parsed(), here.paths, here.console)
-    print(terminal_summary(document))
-    print("report: artifacts/runs/latest/report.html (also report.md, record.json)")
+    show(terminal_summary(document))
+    show("report: artifacts/runs/latest/report.html (also report.md, record.json)")
     exit_with_verdict(document)
 
 
@@ -47,7 +43,7 @@ def doctor(asked: options.Engine, here: Here) -> None:
     """
     from repro.cli.doctor import examine
 
-    print(examine(here.paths, asked.engine))
+    show(examine(here.paths, asked.engine))
 
 
 @command("toolchain", options.Engine)
@@ -59,7 +55,7 @@ def toolchain(asked: options.Engine, here: Here) -> None:
     """
     from repro.run.compatibility import compatibility_table
 
-    print(compatibility_table(here.paths, here.console, asked.engine))
+    show(compatibility_table(here.paths, here.console, asked.engine))
 
 
 @command("accept-cann-licence", options.NoOptions)
@@ -71,7 +67,7 @@ def accept_cann_licence(_: options.NoOptions, here: Here) -> None:
     from repro.base import user_lock
 
     user_lock.accept(here.paths, "CANN")
-    print(f"accepted, and recorded in data/user.lock.json: {user_lock.LICENCES['CANN']}")
+    show(f"accepted, and recorded in data/user.lock.json: {user_lock.LICENCES['CANN']}")
 
 
 @command("fetch", options.Fetch)
@@ -91,7 +87,7 @@ def images_list(asked: options.Arch, here: Here) -> None:
     """Show images: layers, sizes, IDs, origins."""
     from repro.images.commands import describe_images
 
-    print(describe_images(here.paths, asked.arch))
+    show(describe_images(here.paths, asked.arch))
 
 
 @command("images.build", options.Arch)
@@ -115,7 +111,7 @@ def images_pin(_: options.NoOptions, here: Here) -> None:
     from repro.images.commands import pin_all
     from repro.run.engine_choice import compiling_engine
 
-    print(pin_all(here.paths, here.console.say, compiling_engine(here.paths)))
+    show(pin_all(here.paths, here.console.say, compiling_engine(here.paths)))
 
 
 @command("images.save", options.ImagesSave)
@@ -177,7 +173,7 @@ def audit_verify(asked: options.AuditVerify, here: Here) -> None:
     """
     from repro.audit import commands
 
-    commands.verify(here.paths, asked.subject, asked.data, asked.checkpoint, asked.key, asked.to, print)
+    commands.verify(here.paths, asked.subject, asked.data, asked.checkpoint, asked.key, asked.to, show)
 
 
 @command("audit.rerun", options.AuditRerun)
@@ -188,7 +184,7 @@ def audit_rerun(asked: options.AuditRerun, here: Here) -> None:
     """
     from repro.audit import commands
 
-    commands.rerun(here.paths, here.console, asked.subject, asked.parsed(), asked.to, print)
+    commands.rerun(here.paths, here.console, asked.subject, asked.parsed(), asked.to, show)
 
 
 @command("audit.challenge", options.AuditChallenge)
@@ -209,7 +205,7 @@ def audit_compare(asked: options.AuditCompare, here: Here) -> None:
     """Compare two runs, output by output."""
     from repro.audit import commands
 
-    commands.compare(here.paths, asked.first, asked.second, asked.to, print)
+    commands.compare(here.paths, asked.first, asked.second, asked.to, show)
 
 
 @command("test", options.Test)
@@ -243,7 +239,7 @@ def bundle_pack(asked: options.BundlePack, here: Here) -> None:
     from repro.packing.commands import pack_bundle
 
     for path in pack_bundle(here.paths, here.console.say, asked.parsed(), asked.to, asked.key, unsigned=asked.unsigned):
-        print(path)
+        show(path)
 
 
 @command("bundle.verify", options.BundleVerify)
@@ -251,7 +247,7 @@ def bundle_verify(asked: options.BundleVerify, here: Here) -> None:
     """Verify a bundle: who signed it, and every byte."""
     from repro.packing.commands import verify_and_describe
 
-    print(verify_and_describe(asked.path, asked.key, first_use=asked.first_use))
+    show(verify_and_describe(asked.path, asked.key, first_use=asked.first_use))
 
 
 @command("bundle.keys.make", options.KeysMake)
@@ -262,7 +258,7 @@ def keys_make(asked: options.KeysMake, here: Here) -> None:
     """
     from repro.packing.commands import make_signing_key
 
-    print(make_signing_key(asked.to))
+    show(make_signing_key(asked.to))
 
 
 @command("bundle.keys.show", options.KeysShow)
@@ -270,7 +266,7 @@ def keys_show(asked: options.KeysShow, here: Here) -> None:
     """Show this user's key and the trusted ones."""
     from repro.packing.commands import show_keys
 
-    print(show_keys(asked.key))
+    show(show_keys(asked.key))
 
 
 @command("bundle.keys.trust", options.KeysTrust)
@@ -278,7 +274,7 @@ def keys_trust(asked: options.KeysTrust, here: Here) -> None:
     """Trust a signer's key on this machine."""
     from repro.packing import trust_key
 
-    print(f"trusted, in {trust_key(asked.fingerprint)}")
+    show(f"trusted, in {trust_key(asked.fingerprint)}")
 
 
 @command("bench", options.Bench)
@@ -291,7 +287,7 @@ def bench(asked: options.Bench, here: Here) -> None:
     from repro.bench.run import run_bench
 
     document, folder = run_bench(here.paths, here.console.say, full=asked.full, only=asked.only, to=asked.to)
-    print(f"{summary(document)}\nbench: {folder}/bench.html (also bench.md, bench.json)")
+    show(f"{summary(document)}\nbench: {folder}/bench.html (also bench.md, bench.json)")
 
 
 add_stages(_commands)

@@ -17,11 +17,18 @@ from repro.base.programs import search_path
 from repro.base.user_lock import LICENCES
 from repro.cli.ending import ending_of
 from repro.container.job import Availability
+from repro.fetching.cache import Cache
 from repro.graph.digests import StatCache
+from repro.images import cost
+from repro.images.build import files_needed, known_images, work_for
+from repro.images.commands import obtainable
+from repro.images.rootfs import SANDBOX_IMAGE
 from repro.locks.archives import find_source, how_to_get, load_sources
 from repro.machine import facts, npu
 from repro.machine.emulation import foreign
 from repro.run import inputs
+from repro.run.engine_choice import AUTO, NAMES, probe_all
+from repro.run.target import firmware_deviation
 
 OK = "ok"
 MISSING = "missing"
@@ -79,8 +86,6 @@ def examine(paths: Paths, engine: str = "auto") -> str:
     Raises:
         UsageError: there is no engine of that name.
     """
-    from repro.run.engine_choice import AUTO, NAMES, probe_all
-
     if engine not in (AUTO, *NAMES):
         raise UsageError(f"there is no engine {engine!r}", hint="engines: " + ", ".join((AUTO, *NAMES)))
     system = System()
@@ -166,10 +171,6 @@ def _emulation_line(system: System, architecture: str) -> Line:
 
 def sandbox_to_come(paths: Paths, system: System) -> bool:
     """Whether the embedded sandbox cannot be probed just because a run would first fetch what it is made of."""
-    from repro.fetching.cache import Cache
-    from repro.images.build import files_needed
-    from repro.images.rootfs import SANDBOX_IMAGE
-
     needed = files_needed(paths, [SANDBOX_IMAGE], [system.architecture()])
     return any(Cache(paths.root).path(sha256) is None for sha256 in needed)
 
@@ -236,8 +237,6 @@ def _chip_line(chip: npu.Chip) -> Line:
 
 
 def _driver_line(found: npu.Npu, conf: Path) -> Line:
-    from repro.run.target import firmware_deviation
-
     versions = f"driver {found.driver or 'unknown'}, firmware {found.firmware or 'unknown'}, {found.product}"
     wrong = firmware_deviation(found, conf)
     if not wrong:
@@ -307,11 +306,6 @@ def source_lines(paths: Paths, architecture: str) -> list[Line]:
 
 def image_lines(paths: Paths, system: System) -> list[Line]:
     """Locked files fetched, images built, and the disk space that the rest needs."""
-    from repro.fetching.cache import Cache
-    from repro.images import cost
-    from repro.images.build import files_needed, known_images, work_for
-    from repro.images.commands import obtainable
-
     try:
         architecture = system.architecture()
         names = obtainable(paths, architecture, lambda _: None)

@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 HELP, REQUIRED, REQUEST = "help", "required", "request"
 
 
-def option(default: bool | int | float | str, text: str) -> Any:
-    """An option `--name`; its default tells its type."""
+def option(default: int | float | str, text: str) -> Any:
+    """An option `--name VALUE`; its default tells its type."""
     return field(default=default, metadata={HELP: text})
+
+
+def flag(text: str) -> Any:
+    """An option without a value, off where it is left out."""
+    return field(default=False, metadata={HELP: text})
 
 
 def argument(text: str) -> Any:
@@ -62,7 +67,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Offline:
-    offline: bool = option(False, "use no network: what is not fetched is an error")
+    offline: bool = flag("use no network: what is not fetched is an error")
 
 
 @dataclass(frozen=True)
@@ -103,12 +108,12 @@ class Run(Inputs, Engine, Offline):
     skip_bad: bool = of_request(
         "leave out utterances that cannot be used, listed and counted in the report, instead of stopping"
     )
-    force: bool = option(False, "run again what is stored already; the result must come out the same")
+    force: bool = flag("run again what is stored already; the result must come out the same")
 
     def parsed(self) -> Options:
         """What `repro.run` takes."""
-        from repro.run.options import Options
-        from repro.run.target import parse_devices
+        from repro.run.options import Options  # noqa: PLC0415 - clients of engines
+        from repro.run.target import parse_devices  # noqa: PLC0415 - clients of engines
 
         asked = {item.name: getattr(self, item.name) for item in fields(self) if item.metadata.get(REQUEST)}
         return Options(
@@ -125,7 +130,7 @@ class Run(Inputs, Engine, Offline):
 
 @dataclass(frozen=True)
 class Reproduce(Run):
-    plan: bool = option(False, "list what would run and why, and run nothing")
+    plan: bool = flag("list what would run and why, and run nothing")
 
 
 @dataclass(frozen=True)
@@ -156,15 +161,13 @@ class Mutants:
 
 @dataclass(frozen=True)
 class Test:
-    unit: bool = option(False, "only the fast tests, without images or engines")
+    unit: bool = flag("only the fast tests, without images or engines")
     keep: str = option("", "pytest's -k expression: only the tests whose names match")
 
 
 @dataclass(frozen=True)
 class Bench:
-    full: bool = option(
-        False, "every batch size, more rounds, and the long areas (half an hour); left out: about two minutes"
-    )
+    full: bool = flag("every batch size, more rounds, and the long areas (half an hour); left out: about two minutes")
     only: str = option("", "areas, separated by commas")
     to: str = option("", "folder for the results (artifacts/bench/latest)")
 
@@ -191,7 +194,7 @@ class AuditRerun(Inputs, Engine, Offline, Page):
 
     def parsed(self) -> Rerun:
         """What `repro.audit` takes."""
-        from repro.audit.rerun import Rerun
+        from repro.audit.rerun import Rerun  # noqa: PLC0415 - clients of engines
 
         return Rerun(self.data, self.checkpoint, self.engine, not self.offline, self.rounds)
 
@@ -211,19 +214,19 @@ class AuditCompare(Page):
 @dataclass(frozen=True)
 class BundlePack(Arch, Offline):
     to: str = option("", "the file to write, NAME.tar (artifacts/bundles/… by default)")
-    with_sources: bool = option(False, "add every locked file, so that the images can be rebuilt")
+    with_sources: bool = flag("add every locked file, so that the images can be rebuilt")
     run: str = option("", "add a run: latest, or a name in artifacts/runs")
     run_detail: str = option("", "how much of that run: full, scores or none (full for the demo's, else to be chosen)")
     include: str = option("", "licensed things, only ever by name: checkpoint, cann (with a comma between)")
     since: str = option("", "an earlier bundle: leave out what it carries")
     part_size: str = option("", "cut into parts of this size, such as 4GB")
     key: str = option("", "the private key's file (made by bundle.keys.make; by default this user's)")
-    unsigned: bool = option(False, "pack without a signature: nothing will call it verified")
+    unsigned: bool = flag("pack without a signature: nothing will call it verified")
 
     def parsed(self) -> Choices:
         """What `repro.packing` takes; where to write and who signs is apart."""
-        from repro.base.paths import given_path
-        from repro.packing.pack import Choices, parse_size
+        from repro.base.paths import given_path  # noqa: PLC0415 - clients of engines
+        from repro.packing.pack import Choices, parse_size  # noqa: PLC0415 - clients of engines
 
         return Choices(
             arch=self.arch,
@@ -241,7 +244,7 @@ class BundlePack(Arch, Offline):
 class BundleVerify:
     path: str = argument("the bundle's file, or the first of its parts, or a folder installed from one")
     key: str = option("", "accept this signer's key alone (its fingerprint)")
-    first_use: bool = option(False, "trust the signer from now on, where no key is trusted here yet")
+    first_use: bool = flag("trust the signer from now on, where no key is trusted here yet")
 
 
 @dataclass(frozen=True)

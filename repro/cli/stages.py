@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repro.cli.options import Run
-from repro.cli.tasking import Commands, Here
+from repro.cli.tasking import Commands, Here, show
 from repro.graph.pipeline import STAGES
 
 _TITLES = {
@@ -33,10 +33,10 @@ def add_stages(commands: Commands) -> None:
 
 def _add(commands: Commands, name: str) -> None:
     def run_one(asked: Run, here: Here) -> None:
-        from repro.run.one_stage import run_stages
+        from repro.run.one_stage import run_stages  # noqa: PLC0415 - clients of engines
 
         for folder in run_stages(asked.parsed(), name, here.paths, here.console):
-            print(folder)
+            show(folder)
 
     run_one.__doc__ = (
         f"{_TITLES.get(name, 'Run stage ' + name)}.\n\nRuns stage {name} with all that it needs, as far as that is not "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -13,12 +14,14 @@ from invoke.collection import Collection
 from invoke.tasks import Task
 
 from repro.base.errors import EXIT_NOT_REPRODUCED
+from repro.base.foreign import shown
 from repro.base.paths import Paths
 from repro.base.utf8 import insist_on_utf8
 from repro.cli.ending import insist_on_streams, tell
 from repro.cli.options import HELP, REQUIRED
 from repro.display.console import Console
 
+_RESULT_LIMIT = 1_000_000  # characters
 Options = TypeVar("Options")
 
 
@@ -37,6 +40,8 @@ class Commands:
     """The commands as Invoke's collections; a name such as 'images.build' makes the collections above it."""
 
     def __init__(self) -> None:
+        for name in [name for name in os.environ if name.startswith("INVOKE_")]:
+            del os.environ[name]  # settings of Invoke for other projects: a strange one would end a command
         self.root = Collection()
         self._below = {"": self.root}
 
@@ -106,6 +111,11 @@ def reporting(task: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(tell(error))
 
     return wrapped
+
+
+def show(what: object) -> None:
+    """Print a result, on stdout. What a stage, a record or a bundle put into it cannot command the terminal."""
+    print(shown(str(what).expandtabs(), _RESULT_LIMIT, lines=True))
 
 
 def exit_with_verdict(document: dict[str, Any]) -> None:

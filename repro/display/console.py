@@ -160,10 +160,10 @@ class Console:
 
 def _bars(stream: TextIO) -> Progress:
     """Rows on a terminal, started. Rich is loaded where there is one to draw on: it takes a tenth of a second."""
-    from rich.console import Console as RichConsole
-    from rich.console import ConsoleDimensions
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.table import Column
+    from rich.console import Console as RichConsole  # noqa: PLC0415 - rich: 0.1 s, for terminals alone
+    from rich.console import ConsoleDimensions  # noqa: PLC0415 - rich: 0.1 s, for terminals alone
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - rich: 0.1 s, for terminals alone
+    from rich.table import Column  # noqa: PLC0415 - rich: 0.1 s, for terminals alone
 
     class Terminal(RichConsole):
         """Asks the stream that is drawn on for its size; rich asks whichever of stdin, stdout and stderr has one."""

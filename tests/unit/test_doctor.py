@@ -243,7 +243,7 @@ def test_an_unknown_engine_is_wrong_use(checkout: Paths):
 def table(checkout: Paths, monkeypatch: pytest.MonkeyPatch, system: System) -> list[str]:
     """What `invoke doctor` prints for a machine, without its engines."""
     monkeypatch.setattr(doctor, "System", lambda: system)
-    monkeypatch.setattr("repro.run.engine_choice.probe_all", lambda paths: [SANDBOX])
+    monkeypatch.setattr("repro.cli.doctor.probe_all", lambda paths: [SANDBOX])
     return doctor.examine(checkout).splitlines()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from repro.base.errors import BundleError, CouldNotVerify, FetchError, NonDeterministicResult, UsageError
-from repro.cli.tasking import exit_with_verdict, reporting
+from repro.cli.tasking import exit_with_verdict, reporting, show
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,6 +147,11 @@ def test_what_a_stranger_said_reaches_the_terminal_without_its_control_character
     text = capsys.readouterr().err
     assert not any(letter in text for letter in "\x1b\x07\r\u202e")
     assert text.count("\n") == 3
+
+
+def test_a_result_cannot_command_the_terminal_either(capsys: pytest.CaptureFixture[str]):
+    show("a\tb\n\x1b[2Jc\rd \u202ee")
+    assert capsys.readouterr().out == "a       b\n\\x1b[2Jc\\x0dd \\u202ee\n"
 
 
 def shell(line: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
