@@ -15,10 +15,10 @@ import onnx
 from onnx import numpy_helper
 
 from stages.compiled import llvm
-from stages.model.kernels import amx, recogniser
+from stages.model.kernels import amx, recogniser, softmax
 from stages.model.kernels import parts as kernel_parts
 from stages.model.kernels.parts import PARTS
-from stages.shared import architecture
+from stages.shared import architecture, elementary
 from stages.shared.runtime_arguments import available_threads, require_batch_size
 from stages.shared.stage import StageError
 
@@ -66,6 +66,11 @@ def _library(lanes, registers, kind, features):
     text = recogniser.source(shape, kind, _HIDDEN, architecture.COLUMNS, _MIDDLE, _FEATURES)
     signatures = dict(recogniser.SIGNATURES, **(amx.SIGNATURES if kind == recogniser.AMX else {}))
     return shape, llvm.Library(text, dict(features), signatures)
+
+
+@functools.lru_cache(maxsize=None)
+def _softmax_library(features):
+    return llvm.Library(softmax.source(architecture.CLASSES), dict(features), softmax.SIGNATURES)
 
 
 def _expected_shapes():
@@ -207,11 +212,19 @@ class Share:
 def log_softmax(logits):
     """Log-probabilities (..., 41) from logits (..., 41).
 
-    In float64, for the caller to round once: the same bytes with any vector width of NumPy's.
+    In float64, for the caller to round once, by functions that give the same bytes on every processor; a row's powers
+    are added in eight partial sums, joined in pairs. The kernel of `kernels.softmax` gives these bytes; this is what it
+    is held to.
     """
     values = logits.astype(numpy.float64)
     values -= values.max(axis=2, keepdims=True)
-    return values - numpy.log(numpy.exp(values).sum(axis=2, keepdims=True))
+    powers = elementary.exp(values)
+    parts = [powers[..., lane] for lane in range(softmax.LANES)]
+    for start in range(softmax.LANES, powers.shape[2] - 1, softmax.LANES):
+        parts = [part + powers[..., start + lane] for lane, part in enumerate(parts)]
+    while len(parts) > 1:
+        parts = [one + other for one, other in zip(parts[0::2], parts[1::2])]
+    return values - elementary.log(parts[0] + powers[..., -1])[..., numpy.newaxis]
 
 
 def rows_at_once(rows, row_bytes, block=Group.BLOCK):
@@ -238,6 +251,7 @@ class Network:
         registers = 32 if shape.blocks[0] == 8 else 16
         self._shape, self._library = _library(shape.lanes, registers, self.KIND, tuple(sorted(features.items())))
         self._kernels = self._library.call
+        self._softmax = _softmax_library(tuple(sorted(features.items()))).call
         self._path = path
         values, self.batch_size = _read_constants(path)
         self._weights = self._lay_out(values)
@@ -332,11 +346,19 @@ class Network:
                 self._project(group, start, stop - start)
             share.meet()
             start, stop = share.of(_FRAMES)
-            logits = group.logits[: _FRAMES * group.size].reshape(_FRAMES, group.size, -1)
-            output[start:stop] = log_softmax(logits[start:stop, : len(rows), : architecture.CLASSES])
+            if start < stop:
+                self._log_softmax(group, output[start:stop], start, len(rows))
         except BaseException:
             group.let_go()
             raise
+
+    def _log_softmax(self, group, output, start, count):
+        """Log-probabilities of `count` utterances, from frame `start` on, into `output` (frames, count, 41)."""
+        apart = group.logits.shape[1]
+        self._softmax.log_softmax(
+            group.logits[start * group.size].ctypes.data, apart, apart * group.size, output.ctypes.data,
+            output.strides[0] // output.itemsize, len(output), count,
+        )  # fmt: skip
 
     def _convolve(self, group, share, rows, index, start, stop):
         """Output frames `start` to `stop` of an utterance's convolutions."""

@@ -2,7 +2,7 @@
 
 NumPy's own, and the C library's, choose their code by the processor and differ in the last digit. These are fdlibm's
 (e_log.c, e_exp.c), within one unit in the last place, each step one operation on arrays: no product is fused with a
-sum. `stages.compiled.elementary` has the logarithm as LLVM IR, with the same bytes.
+sum. `stages.compiled.elementary` has them as LLVM IR, with the same bytes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ LOG_TERMS = (
     6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01, 2.222219843214978396e-01,
     1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01,
 )  # fmt: skip
-_INVERSE_LN2 = 1.44269504088896338700
+INVERSE_LN2 = 1.44269504088896338700
 # exp(r) = 1 - ((low - r c / (2 - c)) - high), c = r - r^2 P(r^2), r = high - low, |r| <= ln(2) / 2.
-_EXP_TERMS = (
+EXP_TERMS = (
     1.66666666666666019037e-01, -2.77777777770155933842e-03, 6.61375632143793436117e-05,
     -1.65339022054652515390e-06, 4.13813679705723846039e-08,
 )  # fmt: skip
-_LEAST_EXPONENT = -708.0  # exp of less is no normal float64
+LEAST_EXPONENT = -708.0  # exp of less is no normal float64
 
 
 def log(values: numpy.ndarray) -> numpy.ndarray:
@@ -51,14 +51,14 @@ def log(values: numpy.ndarray) -> numpy.ndarray:
 
 def exp(values: numpy.ndarray) -> numpy.ndarray:
     """e to the power of float64 values of at most 709, of any shape; of less than -708, that of -708."""
-    values = numpy.maximum(values, _LEAST_EXPONENT)
-    k = numpy.rint(values * _INVERSE_LN2)
+    values = numpy.maximum(values, LEAST_EXPONENT)
+    k = numpy.rint(values * INVERSE_LN2)
     high = values - k * LN2_HIGH
     low = k * LN2_LOW
     r = high - low
     z = r * r
-    rest = numpy.full_like(z, _EXP_TERMS[-1])
-    for term in _EXP_TERMS[-2::-1]:
+    rest = numpy.full_like(z, EXP_TERMS[-1])
+    for term in EXP_TERMS[-2::-1]:
         rest *= z
         rest += term
     rest *= z

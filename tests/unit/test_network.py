@@ -56,6 +56,24 @@ def test_a_processor_without_fused_multiply_add_gives_the_same_bytes(path, netwo
     assert np.array_equal(oldest.run(rows[:1]), network.run(rows[:1]))
 
 
+@pytest.mark.parametrize("missing", [(), ("avx512", "amx"), ("avx", "amx", "fma", "sse4", "sve")])
+@pytest.mark.parametrize("scale", [1, 5, 60, 3000])
+def test_log_probabilities_are_those_of_the_arrays(missing, scale):
+    kernel = model_network._softmax_library(tuple(sorted(_without(*missing).items()))).call
+    frames, size, count = 7, 5, 3
+    logits = np.full((frames, size, 48), np.nan, np.float32)
+    logits[..., :41] = scale * np.random.RandomState(scale).standard_normal((frames, size, 41))
+    output = np.zeros((frames, count, 41), np.float32)
+    kernel.log_softmax(logits.ctypes.data, 48, 48 * size, output.ctypes.data, 41 * count, frames, count)
+    expected = model_network.log_softmax(logits[:, :count, :41])
+    assert output.tobytes() == expected.astype(np.float32).tobytes()
+    values = logits[:, :count, :41].astype(np.float64)
+    values -= values.max(axis=2, keepdims=True)
+    np.testing.assert_allclose(
+        expected, values - np.log(np.exp(values).sum(axis=2, keepdims=True)), rtol=1e-12, atol=1e-15
+    )
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @pytest.mark.parametrize("batch_size", [1, 3, 19])
 def test_threads_and_batch_size_change_no_byte(path, network, threads, batch_size):
