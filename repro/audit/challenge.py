@@ -15,9 +15,11 @@ from repro.base.files import remove_tree
 from repro.base.paths import Paths
 from repro.container.image import Image
 from repro.fetching import Cache
-from repro.images.build import Say, build_images, files_needed, load_pins, recipes_of
+from repro.images.build import Say, build_images, files_needed
 from repro.images.compile import why_left_out
 from repro.images.definition import image_names, load_definition
+from repro.images.pins import load_pins
+from repro.images.recipes import recipes_of
 from repro.locks.debian import verify_debian_chain
 from repro.locks.model import DebLock, LockedFile
 from repro.run.engine_choice import compiling_engine

@@ -13,9 +13,10 @@ from repro.base.errors import CouldNotVerify
 from repro.base.files import sha256_bytes, sha256_file
 from repro.container.image import Image, Layer
 from repro.fetching import Cache
-from repro.images.build import BASE_ENV, LayerRecipe, load_pins, recipes_of
 from repro.images.definition import load_definition
 from repro.images.oci import compute_image
+from repro.images.pins import load_pins
+from repro.images.recipes import BASE_ENV, LayerRecipe, recipes_of
 from repro.locks.debian import verify_debian_chain
 from repro.locks.model import DebLock, LockedFile
 
@@ -34,12 +35,13 @@ def examine_images(outcome: Outcome, evidence: Evidence) -> None:
     for name, layer in sorted(layers.items()):
         with outcome.examine(f"lock:{name}", f"layer {name}: it is built from this checkout's lock") as it:
             _examine_lock(it, evidence, layer, recipes.get(name))
-            if name in recipes and isinstance(recipes[name].lock, DebLock):
-                locks[name] = recipes[name].lock
-    for name, lock in sorted(locks.items()):
+            lock = recipes[name].lock if name in recipes else None
+            if isinstance(lock, DebLock):
+                locks[name] = lock
+    for name, deb_lock in sorted(locks.items()):
         text = f"lock {name}: Debian's own key vouches for the hash of every package"
         with outcome.examine(f"debian:{name}", text) as it:
-            _examine_chain(it, evidence.paths.root, lock)
+            _examine_chain(it, evidence.paths.root, deb_lock)
 
 
 def _unique_layers(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -23,7 +23,7 @@ from repro.engines.sandbox import SandboxEngine
 from repro.graph.code import read_code, snapshot
 from repro.graph.keys import STAGE_ENV
 from repro.graph.log import StageLog
-from repro.images.rootfs import SANDBOX_IMAGE, ensure_rootfs, ensure_sandbox_tools
+from repro.images.rootfs import SANDBOX_IMAGE, Roots
 
 _ACCOUNT = "account.json"
 
@@ -91,9 +91,8 @@ class Workbench:
     def engine(self) -> Engine:
         """The embedded sandbox: the engine that is the same on every machine."""
         self.images([SANDBOX_IMAGE])
-        engine = SandboxEngine(
-            functools.partial(ensure_sandbox_tools, self.paths), functools.partial(ensure_rootfs, self.paths)
-        )
+        roots = Roots(self.paths)
+        engine = SandboxEngine(roots.tools, roots.of)
         availability = engine.probe()
         if not availability.usable:
             raise CouldNotRun(f"the sandbox cannot be used here: {availability.reason}", hint=availability.hint)

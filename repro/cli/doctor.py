@@ -20,8 +20,9 @@ from repro.container.job import Availability
 from repro.fetching.cache import Cache
 from repro.graph.digests import StatCache
 from repro.images import cost
-from repro.images.build import files_needed, known_images, work_for
+from repro.images.build import files_needed, work_for
 from repro.images.commands import obtainable
+from repro.images.layer_index import known_images
 from repro.images.rootfs import SANDBOX_IMAGE
 from repro.locks.archives import find_source, how_to_get, load_sources
 from repro.machine import facts, npu

@@ -8,10 +8,12 @@ from repro.base.architecture import ARCHITECTURES
 from repro.base.errors import UsageError
 from repro.base.files import atomic_writer
 from repro.base.paths import Paths
-from repro.images.build import Say, build_images, describe_missing, files_needed, known_images, write_pins
+from repro.images.build import Say, build_images, describe_missing, files_needed
 from repro.images.compile import EngineFor, why_left_out
 from repro.images.definition import image_names, load_definition
+from repro.images.layer_index import known_images
 from repro.images.oci import docker_archive_stream
+from repro.images.pins import write_pins
 from repro.machine import facts
 
 

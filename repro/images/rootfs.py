@@ -1,33 +1,42 @@
-"""Layers unpacked for the embedded sandbox: one folder a chain of layers, each sharing its parent's files by hard link.
+"""Layers unpacked for the embedded sandbox: one folder per image, with a manifest of what was unpacked into it.
 
-The sandbox mounts these folders read-only. A folder appears under its chain ID only when it is complete.
+What runs is held to its digest: a layer is hashed while it is unpacked, and a folder that exists is held to its
+manifest before it is used. The sandbox mounts these folders read-only. An audit unpacks afresh (`FreshRoots`).
+
+ROOTFS/CHAIN_ID/root holds the files, ROOTFS/CHAIN_ID/manifest.json what they are. A folder appears under its chain ID
+only when it is complete. Images do not share files by hard links: a link changes the state that its file is known by.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import hashlib
 import os
 import posixpath
-import shutil
 import tarfile
-import tempfile
-import time
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import IO, BinaryIO, cast
 
-from repro.base.errors import CouldNotRun, VerificationFailed
-from repro.base.files import remove_tree, sha256_bytes
+from repro.base.errors import BundleError, CouldNotRun, VerificationFailed
+from repro.base.files import remove_tree, sha256_bytes, write_atomic
+from repro.base.foreign import shown
 from repro.base.paths import Paths
+from repro.base.temporary import TemporaryFolder, clear_dead, temporary_folder
 from repro.container.image import Image, Layer
 from repro.container.job import Engine
 from repro.images.build import build_images
 from repro.images.layers.tree import clean_path
+from repro.images.unpacked import Manifest, check_tree, manifest_of, read_manifest, write_manifest
 from repro.machine import facts
 
 SANDBOX_IMAGE = "sandbox"
-_UNPACKING = ".unpack."
-_LOCKED_WITHIN_S = 60.0  # a folder is locked a moment after it is made
+_LARGE_BYTES = 200 * 1000**2  # unpacking less than this is over before anybody asks
+_CHUNK_BYTES = 1 << 20
+
+Say = Callable[[str], None]
 
 
 def chain_id(layers: Sequence[Layer]) -> str:
@@ -38,109 +47,218 @@ def chain_id(layers: Sequence[Layer]) -> str:
     return chain[7:]
 
 
-def ensure_rootfs(paths: Paths, image: Image) -> Path:
-    """The image's files as one folder, unpacked once.
+class Roots:
+    """The unpacked images of one checkout; each is held to its manifest when this object first gives it.
 
-    Raises:
-        VerificationFailed: a layer's tar holds a path that leaves the folder.
-        CouldNotRun: no space, or the file system does not take what a layer holds.
+    Args:
+        paths: of the checkout.
+        say: is told before something large is unpacked.
     """
-    return _ensure(paths, image.layers)
+
+    def __init__(self, paths: Paths, say: Say = lambda _: None) -> None:
+        self._paths = paths
+        self._say = say
+        self._known: dict[str, Path] = {}
+        self._tools: Image | None = None
+        self._lock = threading.Lock()
+
+    def of(self, image: Image) -> Path:
+        """The image's files as one folder, unpacked once.
+
+        Raises:
+            VerificationFailed: a layer is not its digest or holds a path that leaves the folder, or the folder was
+                changed since it was unpacked.
+            CouldNotRun: no space, or the file system does not take what a layer holds.
+        """
+        with self._lock:
+            chain = chain_id(image.layers)
+            if chain not in self._known:
+                self._known[chain] = self._checked(image, chain)
+            return self._known[chain]
+
+    def tools(self) -> Path:
+        """The unpacked layer that the embedded engine itself comes from, for this machine's architecture.
+
+        Raises:
+            CouldNotRun: its locked files are not fetched.
+        """
+        if self._tools is None:
+            architecture = facts.architecture()
+            made = build_images(self._paths, [SANDBOX_IMAGE], architecture, lambda _: None, engine_for=_none_needed)
+            self._tools = made[SANDBOX_IMAGE]
+        return self.of(self._tools)
+
+    def _checked(self, image: Image, chain: str) -> Path:
+        folder = self._paths.rootfs / chain
+        manifest = read_manifest(folder / "manifest.json")
+        if manifest is None:
+            self._unpack_into(folder, image)
+            return folder / "root"
+        now = check_tree(folder / "root", manifest)
+        if now is not manifest:
+            with contextlib.suppress(OSError):  # a checkout that cannot be written is only slower
+                write_atomic(folder / "manifest.json", write_manifest(now))
+        return folder / "root"
+
+    def _unpack_into(self, folder: Path, image: Image) -> None:
+        clear_dead(folder.parent)
+        try:
+            with temporary_folder(folder.parent, "unpack") as temporary:
+                made = temporary / chain_id(image.layers)
+                made.mkdir(mode=0o755)
+                manifest = unpack_layers(image, made / "root", self._say)
+                write_atomic(made / "manifest.json", write_manifest(manifest))
+                os.sync()  # one sync of everything costs less than an fsync per file
+                if folder.exists() and read_manifest(folder / "manifest.json") is None:
+                    remove_tree(folder)  # as earlier versions unpacked it: nothing says what it should hold
+                with contextlib.suppress(OSError):  # another process was first: its folder is held to its manifest
+                    os.rename(made, folder)
+        except OSError as error:
+            raise CouldNotRun(
+                f"cannot unpack image {image.name} into artifacts/rootfs: {error}",
+                hint="check free space and permissions of artifacts/; artifacts/rootfs is safe to delete",
+            ) from error
+        found = read_manifest(folder / "manifest.json")
+        if found is None:
+            raise CouldNotRun(f"{folder} could not be put in place", hint="check the permissions of artifacts/rootfs")
+        check_tree(folder / "root", found)
+
+
+class FreshRoots(Roots):
+    """Images unpacked for this object alone, from layers hashed on the way; `close` removes them. For audits."""
+
+    def __init__(self, paths: Paths, say: Say = lambda _: None) -> None:
+        super().__init__(paths, say)
+        clear_dead(paths.rootfs)
+        self._folder: TemporaryFolder = temporary_folder(paths.rootfs, "fresh")
+
+    def _checked(self, image: Image, chain: str) -> Path:
+        root = self._folder.path / chain
+        try:
+            unpack_layers(image, root, self._say)
+        except (OSError, BundleError):
+            remove_tree(root)
+            raise
+        return root
+
+    def close(self) -> None:
+        """Remove what was unpacked."""
+        self._folder.close()
+
+    def __enter__(self) -> FreshRoots:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def ensure_rootfs(paths: Paths, image: Image) -> Path:
+    """See `Roots.of`."""
+    return Roots(paths).of(image)
 
 
 def ensure_sandbox_tools(paths: Paths) -> Path:
-    """The unpacked layer that the embedded engine itself comes from, for this machine's architecture.
-
-    Raises:
-        CouldNotRun: its locked files are not fetched.
-    """
-    image = build_images(paths, [SANDBOX_IMAGE], facts.architecture(), lambda _: None, engine_for=_none_needed)
-    return ensure_rootfs(paths, image[SANDBOX_IMAGE])
+    """See `Roots.tools`."""
+    return Roots(paths).tools()
 
 
 def _none_needed(toolchain: Image) -> Engine:
     raise AssertionError(f"the sandbox would be compiled in {toolchain.name}, by itself")
 
 
-def _ensure(paths: Paths, layers: Sequence[Layer]) -> Path:
-    target = paths.rootfs / chain_id(layers)
-    if target.is_dir():
-        return target
-    parent = _ensure(paths, layers[:-1]) if len(layers) > 1 else None
-    paths.rootfs.mkdir(parents=True, exist_ok=True)
-    _remove_left_over(paths.rootfs)
-    temporary = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=paths.rootfs))
-    lock = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def unpack_layers(image: Image, root: Path, say: Say = lambda _: None) -> Manifest:
+    """Unpack an image's layers into a new folder, one over the other, each hashed on the way.
+
+    Raises:
+        VerificationFailed: a layer's bytes are not its digest, or it holds what no layer holds.
+        OSError: no space, or the file system does not take what a layer holds.
+    """
+    root.mkdir(mode=0o755)
+    digests: dict[str, str] = {}
+    size_bytes = sum(layer.size_bytes for layer in image.layers)
+    for number, layer in enumerate(image.layers, 1):
+        if size_bytes > _LARGE_BYTES:
+            say(f"unpacking image {image.name}: layer {number} of {len(image.layers)}, {layer.size_bytes / 1e6:.0f} MB")
+        with open(layer.path, "rb") as blob:
+            _unpack(layer, blob, root, digests)
+    root.chmod(0o755)
+    return manifest_of(root, digests)
+
+
+class _Hashed:
+    """Reads a stream through and digests what was read."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._digest.update(data)
+        return data
+
+    def hexdigest(self) -> str:
+        """Of the whole stream: what was not read is read now."""
+        while self.read(_CHUNK_BYTES):
+            pass
+        return self._digest.hexdigest()
+
+
+def _unpack(layer: Layer, blob: IO[bytes], root: Path, digests: dict[str, str]) -> None:
+    hashed = _Hashed(blob)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        root = temporary / "root"
-        if parent is not None:
-            shutil.copytree(parent, root, symlinks=True, copy_function=os.link)
-        else:
-            root.mkdir()
-        _unpack(layers[-1], root)
-        root.chmod(0o755)
-        os.sync()  # one sync of everything costs less than an fsync a file
-        try:
-            os.rename(root, target)
-        except OSError:
-            if not target.is_dir():  # another process was first: its folder is as good as ours
-                raise
-    except OSError as error:
-        raise CouldNotRun(
-            f"cannot unpack layer {layers[-1].name} into artifacts/rootfs: {error}",
-            hint="check free space and permissions of artifacts/; it is safe to delete",
-        ) from error
-    finally:
-        remove_tree(temporary)
-        os.close(lock)
-    return target
+        with tarfile.open(fileobj=cast(BinaryIO, hashed), mode="r|", bufsize=_CHUNK_BYTES) as archive:
+            for member in archive:
+                _unpack_member(layer, archive, member, root, digests)
+    except tarfile.TarError as error:
+        raise VerificationFailed(f"layer {layer.name} is not a tar: {error}", hint=_WRONG_LAYER) from error
+    found = f"sha256:{hashed.hexdigest()}"
+    if found != layer.diff_id:
+        raise VerificationFailed(
+            f"layer {layer.name} at {layer.path} has the digest {found}, not {layer.diff_id}", hint=_WRONG_LAYER
+        )
 
 
-def _remove_left_over(folder: Path) -> None:
-    """Remove what killed processes were unpacking: folders that nobody has locked, a while after they were made."""
-    for left in folder.glob(_UNPACKING + "*"):
-        with contextlib.suppress(OSError):  # its owner is alive, or another process was first
-            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if time.time() - os.fstat(descriptor).st_mtime > _LOCKED_WITHIN_S:
-                    remove_tree(left)
-            finally:
-                os.close(descriptor)
+_WRONG_LAYER = "the file was changed after it was built or installed; remove it and run `invoke images.build`"
 
 
-def _unpack(layer: Layer, root: Path) -> None:
-    with tarfile.open(layer.path, "r:") as archive:
-        for member in archive:
-            path = clean_path(member.name)
-            if path != member.name.rstrip("/"):
-                raise VerificationFailed(f"layer {layer.name} holds the path {member.name!r}")
-            target = root / path
-            _check_parent(layer, root, path)
-            if member.isdir():
-                if target.is_symlink():
-                    continue  # a folder over a link of the merged /usr: the link's target is that folder
-                target.mkdir(exist_ok=True)
-                target.chmod(member.mode | 0o700)
-                continue
-            if target.is_symlink() or target.exists():
-                target.unlink()  # never write through: the file is shared with the parent's folder
-            if member.issym():
-                target.symlink_to(member.linkname)
-            elif member.isreg():
-                source = archive.extractfile(member)
-                assert source is not None  # a regular member always has content
-                with open(target, "xb") as stream:
-                    shutil.copyfileobj(source, stream, 1 << 20)
-                    os.fchmod(stream.fileno(), member.mode & 0o777)
-            else:
-                raise VerificationFailed(f"layer {layer.name}: {path} is neither file, folder nor symbolic link")
+def _unpack_member(
+    layer: Layer, archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, digests: dict[str, str]
+) -> None:
+    path = clean_path(member.name)
+    if path != member.name.rstrip("/"):
+        raise VerificationFailed(f"layer {layer.name} holds the path {shown(member.name)}")
+    target = root / path
+    _check_parent(layer, root, path)
+    if member.isdir():
+        if not target.is_symlink():  # a folder over a link of the merged /usr: the link's target is that folder
+            target.mkdir(exist_ok=True)
+            target.chmod(member.mode | 0o700)
+        return
+    if target.is_symlink() or target.exists():
+        target.unlink()
+    digests.pop(path, None)
+    if member.issym():
+        target.symlink_to(member.linkname)
+    elif member.isreg():
+        source = archive.extractfile(member)
+        assert source is not None  # a regular member always has content
+        digest = hashlib.sha256()
+        with open(target, "xb") as stream:
+            while chunk := source.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                stream.write(chunk)
+            os.fchmod(stream.fileno(), member.mode & 0o777)
+        digests[path] = digest.hexdigest()
+    else:
+        raise VerificationFailed(f"layer {layer.name}: {shown(path)} is neither file, folder nor symbolic link")
 
 
 def _check_parent(layer: Layer, root: Path, path: str) -> None:
     parent = posixpath.dirname(path)
     while parent:
         if (root / parent).is_symlink():
-            raise VerificationFailed(f"layer {layer.name}: {path} lies behind the symbolic link {parent}")
+            raise VerificationFailed(f"layer {layer.name}: {shown(path)} lies behind the symbolic link {shown(parent)}")
         parent = posixpath.dirname(parent)

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro.base.errors import BundleError, CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
-from repro.base.files import pretty_json, write_atomic
 from repro.base.paths import Paths
 from repro.container.image import Image
 from repro.container.job import Engine
-from repro.images.build import known_images, recipes_of
 from repro.images.definition import ImageDefinition, load_definition
+from repro.images.layer_index import enter_layer, known_images
+from repro.images.recipes import recipes_of
 from repro.images.rootfs import SANDBOX_IMAGE, ensure_sandbox_tools
 from repro.machine import facts
 from repro.packing.installer.folder import KEPT
@@ -45,13 +45,7 @@ def adopt_layers(paths: Paths, architecture: str) -> dict[str, Image]:
         if [recipe.name for recipe in recipes] != [layer["name"] for layer in image["layers"]]:
             raise VerificationFailed(f"image {name} has other layers in docker/ than in the bundle's list")
         for recipe, layer in zip(recipes, image["layers"]):
-            entry = {
-                "name": recipe.name,
-                "diff_id": layer["diff_id"],
-                "size_bytes": layer["size_bytes"],
-                "architecture": architecture,
-            }
-            write_atomic(paths.layer_index / f"{recipe.key()}.json", pretty_json(entry))
+            enter_layer(paths, recipe, layer["diff_id"], layer["size_bytes"])
     images = known_images(paths, listed, architecture)
     for name, image in listed.items():
         found = images[name].config_digest if name in images else "missing"

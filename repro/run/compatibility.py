@@ -16,8 +16,8 @@ from repro.run.session import Session
 
 def compatibility_table(paths: Paths, console: Console, engine: str) -> str:
     """Required and found of every component, by a probe of each image that is built here and of this host."""
-    from repro.images.build import known_images
     from repro.images.definition import image_names
+    from repro.images.layer_index import known_images
 
     session = Session(paths, console)
     components = toolchain.load_components(paths.conf)

@@ -17,7 +17,7 @@ from repro.engines.endpoint import docker_endpoint
 from repro.engines.podman import PodmanEngine
 from repro.engines.sandbox import SandboxEngine
 from repro.images.oci import docker_archive_stream
-from repro.images.rootfs import ensure_rootfs, ensure_sandbox_tools
+from repro.images.rootfs import Roots
 from repro.machine.emulation import emulation
 from repro.run.engine_when_needed import AUTO as AUTO
 from repro.run.engine_when_needed import NAMES as NAMES
@@ -36,13 +36,13 @@ class Candidate:
 Maker = Callable[[], Candidate]
 
 
-def makers(paths: Paths, environ: Mapping[str, str]) -> dict[str, Maker]:
-    """How to make and probe each engine, in the order of preference."""
+def makers(paths: Paths, environ: Mapping[str, str], roots: Roots | None = None) -> dict[str, Maker]:
+    """How to make and probe each engine, in the order of preference; `roots` gives the sandbox its unpacked images."""
     scratch = paths.temporary / "engines"
     return {
         "docker": functools.partial(_docker, scratch, environ),
         "podman": functools.partial(_podman, scratch, environ),
-        "sandbox": functools.partial(_sandbox, paths),
+        "sandbox": functools.partial(_sandbox, roots or Roots(paths)),
     }
 
 
@@ -70,8 +70,8 @@ def _probed(engine: DockerEngine) -> Candidate:
     return Candidate(availability, engine)
 
 
-def _sandbox(paths: Paths) -> Candidate:
-    engine = SandboxEngine(functools.partial(ensure_sandbox_tools, paths), functools.partial(ensure_rootfs, paths))
+def _sandbox(roots: Roots) -> Candidate:
+    engine = SandboxEngine(roots.tools, roots.of)
     return Candidate(engine.probe(), engine)
 
 
@@ -97,10 +97,17 @@ def choose_from(name: str, candidates: Mapping[str, Maker]) -> Choice:
     )
 
 
-def choose(name: str, paths: Paths, environ: Mapping[str, str] | None = None) -> Choice:
-    """The engine called `name`, or by 'auto' the first that works. See `check_name` and `choose_from`."""
+def choose(name: str, paths: Paths, environ: Mapping[str, str] | None = None, *, roots: Roots | None = None) -> Choice:
+    """The engine called `name`, or by 'auto' the first that works. See `check_name` and `choose_from`.
+
+    Args:
+        name: 'docker', 'podman', 'sandbox' or 'auto'.
+        paths: of the checkout.
+        environ: this process's by default.
+        roots: gives the sandbox its unpacked images; an audit gives `FreshRoots`.
+    """
     check_name(name)
-    return choose_from(name, makers(paths, os.environ if environ is None else environ))
+    return choose_from(name, makers(paths, os.environ if environ is None else environ, roots))
 
 
 def compiling_engine(paths: Paths) -> Callable[[Image], Engine]:

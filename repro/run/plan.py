@@ -22,7 +22,8 @@ def plan(options: Options, paths: Paths, console: Console) -> list[str]:
     target = aim(options, session)
     request, _ = resolve(options, paths, session.cache, target)
     nodes = graph_of(request, paths)
-    from repro.images.build import describe_missing, known_images
+    from repro.images.build import describe_missing
+    from repro.images.layer_index import known_images
 
     names = sorted({node.stage.image for node in nodes.values()})
     images = known_images(paths, names, session.architecture)

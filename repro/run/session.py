@@ -17,7 +17,7 @@ from repro.graph.digests import StatCache
 from repro.graph.keys import Keys
 from repro.graph.runner import Runner
 from repro.graph.store import Store
-from repro.images.rootfs import SANDBOX_IMAGE
+from repro.images.rootfs import SANDBOX_IMAGE, Roots
 from repro.machine import facts
 from repro.run.engine_when_needed import AUTO, EngineWhenNeeded, check_name
 
@@ -100,7 +100,7 @@ class Session:
         from repro.run.engine_choice import choose
 
         with self.phases.phase("choose engine"):
-            choice = choose(name, self.paths)
+            choice = choose(name, self.paths, roots=Roots(self.paths, self.console.say))
         self.console.say(choice.sentence())
         return choice
 

@@ -130,9 +130,9 @@ def lacking_for_pinned(paths: Paths, architecture: str) -> list[str]:
 
 
 def _lacking(paths: Paths, architecture: str, names: Sequence[str]) -> list[str]:
-    from repro.images.build import known_images
     from repro.images.compile import why_left_out
     from repro.images.definition import load_definition
+    from repro.images.layer_index import known_images
 
     lines = []
     for name in names:
@@ -158,7 +158,7 @@ def _cost(paths: Paths, architecture: str) -> list[str]:
     Raises:
         CouldNotRun: the disk has not that much.
     """
-    from repro.images.build import known_images
+    from repro.images.layer_index import known_images
 
     if known_images(paths, [CANN_IMAGE], architecture):
         return []

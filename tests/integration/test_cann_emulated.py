@@ -15,7 +15,8 @@ from repro.base.paths import Paths
 from repro.container.image import Image
 from repro.display.console import Console
 from repro.graph.pipeline import Request, build_graph, closure
-from repro.images.build import build_images, known_images
+from repro.images.build import build_images
+from repro.images.layer_index import known_images
 from repro.images.rootfs import ensure_rootfs
 from repro.machine import facts
 from repro.machine.emulation import emulation

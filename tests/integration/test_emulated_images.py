@@ -19,7 +19,7 @@ from repro.display.console import Console
 from repro.graph.keys import STAGE_ENV
 from repro.graph.pipeline import Request, build_graph, closure
 from repro.graph.runner import Done
-from repro.images.build import known_images
+from repro.images.layer_index import known_images
 from repro.machine import facts
 from repro.machine.emulation import emulation
 from repro.run.session import Session

@@ -18,11 +18,12 @@ from repro.base.paths import Paths
 from repro.container.job import Job, Mount
 from repro.display.console import Console
 from repro.graph.pipeline import Request, build_graph, closure
-from repro.images.build import build_images, recipes_of
+from repro.images.build import build_images
 from repro.images.commands import obtainable
 from repro.images.compile import compile_layer, why_left_out
 from repro.images.definition import load_definition
 from repro.images.layers.tree import Spool, Tree
+from repro.images.recipes import recipes_of
 from repro.machine import facts
 from repro.run.engine_choice import choose, compiling_engine
 from repro.run.session import Session

@@ -15,9 +15,10 @@ from _runs import ROOT
 
 from repro.base.paths import Paths
 from repro.fetching import fetch_all
-from repro.images.build import build_images, load_pins
+from repro.images.build import build_images
 from repro.images.definition import image_names, load_definition
 from repro.images.oci import docker_archive_stream
+from repro.images.pins import load_pins
 from repro.run.engine_choice import compiling_engine
 
 pytestmark = pytest.mark.integration

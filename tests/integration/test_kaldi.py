@@ -16,11 +16,11 @@ from _runs import GOLDEN, ROOT
 from repro.base.paths import Paths
 from repro.display.console import Console
 from repro.graph.pipeline import Node, Request, build_graph, closure
-from repro.images.build import recipes_of
 from repro.images.commands import obtainable
 from repro.images.compile import compile_layer, why_left_out
 from repro.images.definition import load_definition
 from repro.images.layers.tree import Spool, Tree
+from repro.images.recipes import recipes_of
 from repro.images.rootfs import ensure_rootfs
 from repro.machine import facts
 from repro.run.session import Session

@@ -14,7 +14,8 @@ import pytest
 from repro.base.paths import Paths
 from repro.display.console import Console
 from repro.graph.pipeline import Request, build_graph, closure
-from repro.images.build import known_images, load_pins
+from repro.images.layer_index import known_images
+from repro.images.pins import load_pins
 from repro.machine import facts
 from repro.machine.emulation import emulation
 from repro.run.session import Session

@@ -17,9 +17,9 @@ from repro.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED
 from repro.audit.evidence import open_run
 from repro.audit.verify import verify_run
 from repro.base.paths import Paths
-from repro.images.build import known_images
 from repro.images.compile import why_left_out
 from repro.images.definition import load_definition
+from repro.images.layer_index import known_images
 from repro.machine import facts as host_facts
 from tests.integration._ascend import checkout, run
 from tests.integration._runs import GOLDEN, ROOT

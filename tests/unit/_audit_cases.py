@@ -22,9 +22,9 @@ from repro.graph.store import Store, fingerprint_of
 from repro.guide import toolchain
 from repro.guide.published import load_published
 from repro.guide.verdict import verdict
-from repro.images.build import BASE_ENV, recipes_of
 from repro.images.definition import load_definition
 from repro.images.oci import compute_image
+from repro.images.recipes import BASE_ENV, recipes_of
 from repro.machine import facts
 from repro.machine.facts import Machine
 from repro.report import write_report

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.paths import Paths
 from repro.container.job import Outcome
-from repro.images.build import describe_missing, files_needed, load_pins, write_pins
+from repro.images.build import describe_missing, files_needed
 from repro.images.commands import obtainable
 from repro.images.compile import why_left_out
 from repro.images.definition import load_definition
 from repro.images.layers.built import BuiltLock, add_built, available_memory_bytes, parallel_jobs, run_recipe
 from repro.images.layers.tree import Spool, Tree
+from repro.images.pins import load_pins, write_pins
 from repro.locks.archives import SourceArchive, load_sources
 from repro.machine import facts
 from repro.machine.emulation import Emulation

@@ -83,7 +83,7 @@ def test_every_recipe_with_public_sources_has_a_measured_time():
 
 
 def test_the_time_does_not_enter_a_layer_s_key(bare):
-    from repro.images.build import recipes_of
+    from repro.images.recipes import recipes_of
 
     before = recipes_of(bare, "kaldi", "amd64")[-1].key()
     path = bare.docker / "kaldi" / "image.toml"

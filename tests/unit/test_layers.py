@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -285,16 +284,16 @@ def test_publishing_replaces_an_image_of_the_same_name_and_keeps_the_others(tmp_
     assert digests == {newer.manifest_digest, other.manifest_digest}
 
 
-def test_an_unpacked_root_shows_the_upper_layer_and_leaves_the_lower_one_alone(tmp_path: Path):
+def test_an_unpacked_root_shows_the_upper_layer_and_is_unpacked_once(tmp_path: Path):
     paths, image = Paths(tmp_path), two_layers(tmp_path)
     root = ensure_rootfs(paths, image)
-    lower = paths.rootfs / chain_id(image.layers[:1])
     assert (root / "etc" / "replaced").read_bytes() == b"above"
-    assert (lower / "etc" / "replaced").read_bytes() == b"below"
-    assert (root / "etc" / "kept").stat().st_ino == (lower / "etc" / "kept").stat().st_ino
+    assert (root / "etc" / "kept").stat().st_nlink == 1
     assert os.readlink(root / "lib") == "usr/lib"
+    inode = root.stat().st_ino
     assert ensure_rootfs(paths, image) == root
-    assert not list(paths.rootfs.glob(".unpack.*"))
+    assert root.stat().st_ino == inode
+    assert [path.name for path in paths.rootfs.iterdir()] == [chain_id(image.layers)]
 
 
 @pytest.mark.parametrize(
@@ -310,21 +309,4 @@ def test_a_layer_that_leaves_its_folder_is_not_unpacked(tmp_path: Path, hostile)
     image = compute_image("broken", "amd64", [broken], {}, "3.11", "x")
     with pytest.raises(VerificationFailed):
         ensure_rootfs(Paths(tmp_path), image)
-    assert not (tmp_path / "artifacts" / "rootfs" / chain_id([broken])).exists()
-    assert not list((tmp_path / "artifacts" / "rootfs").glob(".unpack.*"))
-
-
-def test_what_a_killed_process_was_unpacking_is_removed_and_what_a_living_one_is_is_left(tmp_path: Path):
-    paths, image = Paths(tmp_path), two_layers(tmp_path)
-    dead, alive, fresh = (paths.rootfs / f".unpack.{name}" for name in ("dead", "alive", "fresh"))
-    for folder in (dead, alive, fresh):
-        (folder / "root").mkdir(parents=True)
-    for folder in (dead, alive):
-        os.utime(folder, (0, 0))
-    lock = os.open(alive, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        ensure_rootfs(paths, image)
-    finally:
-        os.close(lock)
-    assert sorted(paths.rootfs.glob(".unpack.*")) == [alive, fresh]
+    assert list((tmp_path / "artifacts" / "rootfs").iterdir()) == []

@@ -62,7 +62,7 @@ def installed(tmp_path, monkeypatch):
 
     class Recipe:
         def __init__(self, name):
-            self.name = name
+            self.name, self.architecture = name, "amd64"
 
         def key(self):
             return self.name.replace(":", "-")

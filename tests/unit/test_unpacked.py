@@ -1,0 +1,155 @@
+"""What executes is held to its digest: layers while they are unpacked, an unpacked image before it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from test_layers import layer, two_layers
+
+from repro.base.errors import VerificationFailed
+from repro.base.paths import Paths
+from repro.container.image import Image
+from repro.images.oci import compute_image
+from repro.images.rootfs import FreshRoots, Roots, chain_id, ensure_rootfs
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> tuple[Paths, Image, Path]:
+    paths, image = Paths(tmp_path), two_layers(tmp_path)
+    return paths, image, ensure_rootfs(paths, image)
+
+
+def change_content(root: Path) -> None:
+    """Another content of the same size, its time put back."""
+    path = root / "etc" / "kept"
+    before = path.stat()
+    path.write_bytes(b"x" * before.st_size)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace(root: Path) -> None:
+    """Another file in its place, with its size and times."""
+    path = root / "etc" / "kept"
+    before = path.stat()
+    other = root / "etc" / "other"
+    other.write_bytes(b"x" * before.st_size)
+    other.chmod(before.st_mode)
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.replace(other, path)
+
+
+def retarget(root: Path) -> None:
+    (root / "lib").unlink()
+    (root / "lib").symlink_to("/somewhere")
+
+
+def link_in_place_of_a_file(root: Path) -> None:
+    (root / "etc" / "kept").rename(root.parent / "elsewhere")
+    (root / "etc" / "kept").symlink_to(root.parent / "elsewhere")
+
+
+CHANGES = {
+    "content": change_content,
+    "another file": replace,
+    "mode": lambda root: (root / "etc" / "kept").chmod(0o755),
+    "folder's mode": lambda root: (root / "etc").chmod(0o700),
+    "added": lambda root: (root / "etc" / "sitecustomize.py").write_text("import os"),
+    "added folder": lambda root: (root / "etc" / "new").mkdir(),
+    "removed": lambda root: (root / "etc" / "kept").unlink(),
+    "link's target": retarget,
+    "link for a file": link_in_place_of_a_file,
+    "fifo for a file": lambda root: ((root / "etc" / "kept").unlink(), os.mkfifo(root / "etc" / "kept")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_unpacked_image_is_refused_and_names_the_path(unpacked, change: str):
+    paths, image, root = unpacked
+    CHANGES[change](root)
+    with pytest.raises(VerificationFailed, match=re.escape(str(root))) as caught:
+        ensure_rootfs(paths, image)
+    assert str(root.parent) in caught.value.hint
+
+
+def test_after_the_advice_it_is_unpacked_anew(unpacked):
+    paths, image, root = unpacked
+    change_content(root)
+    shutil.rmtree(root.parent)
+    assert ensure_rootfs(paths, image) == root
+    assert (root / "etc" / "kept").read_bytes() == b"below"
+
+
+def test_a_copied_checkout_is_hashed_once_and_then_known(unpacked, tmp_path: Path, monkeypatch):
+    paths, image, root = unpacked
+    copy = Paths(tmp_path / "copy")
+    shutil.copytree(paths.rootfs, copy.rootfs, symlinks=True)
+    assert ensure_rootfs(copy, image) == copy.rootfs / root.parent.name / "root"
+    monkeypatch.setattr("repro.images.unpacked.sha256_file", lambda path: pytest.fail(f"{path} was hashed again"))
+    ensure_rootfs(copy, image)
+
+
+def test_a_folder_of_an_earlier_version_says_nothing_of_what_it_holds_and_is_unpacked_anew(tmp_path: Path):
+    paths, image = Paths(tmp_path), two_layers(tmp_path)
+    old = paths.rootfs / chain_id(image.layers)
+    (old / "etc").mkdir(parents=True)
+    (old / "etc" / "kept").write_text("who knows")
+    root = ensure_rootfs(paths, image)
+    assert (root / "etc" / "kept").read_bytes() == b"below"
+    assert sorted(path.name for path in old.iterdir()) == ["manifest.json", "root"]
+
+
+@pytest.mark.parametrize("damage", ["one bit", "a byte behind the end", "truncated"])
+def test_a_layer_that_is_not_its_digest_is_never_unpacked_to_be_used(tmp_path: Path, damage: str):
+    paths, image = Paths(tmp_path), two_layers(tmp_path)
+    blob = image.layers[0].path
+    data = bytearray(blob.read_bytes())
+    if damage == "one bit":
+        data[data.index(b"below" + bytes(16))] ^= 1
+    blob.write_bytes(bytes(data) + b"x" if damage == "a byte behind the end" else bytes(data[: -512 * 4 or None]))
+    if damage == "one bit":
+        blob.write_bytes(bytes(data))
+    with pytest.raises(VerificationFailed, match=image.layers[0].name):
+        ensure_rootfs(paths, image)
+    assert list(paths.rootfs.iterdir()) == []
+
+
+def test_an_audit_unpacks_afresh_whatever_lies_there(unpacked):
+    paths, image, root = unpacked
+    change_content(root)
+    entry = json.loads((root.parent / "manifest.json").read_bytes())
+    assert entry["paths"]
+    with FreshRoots(paths) as roots:
+        fresh = roots.of(image)
+        assert fresh != root
+        assert (fresh / "etc" / "kept").read_bytes() == b"below"
+        assert roots.of(image) == fresh
+    assert not fresh.exists()
+    assert [path.name for path in paths.rootfs.iterdir()] == [root.parent.name]
+
+
+def test_an_audit_refuses_a_layer_that_is_not_its_digest(unpacked):
+    paths, image, _ = unpacked
+    image.layers[1].path.write_bytes(image.layers[1].path.read_bytes().replace(b"above", b"ABOVE"))
+    with FreshRoots(paths) as roots, pytest.raises(VerificationFailed, match=image.layers[1].name):
+        roots.of(image)
+
+
+def test_what_a_killed_process_was_unpacking_is_removed(tmp_path: Path):
+    paths, image = Paths(tmp_path), two_layers(tmp_path)
+    (paths.rootfs / ".tmp.unpack.dead" / "root").mkdir(parents=True)
+    ensure_rootfs(paths, image)
+    assert [path.name for path in paths.rootfs.iterdir()] == [chain_id(image.layers)]
+
+
+def test_something_large_is_announced_before_it_is_unpacked(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("repro.images.rootfs._LARGE_BYTES", 1)
+    said: list[str] = []
+    image = compute_image("one", "amd64", [layer(tmp_path, "big", lambda tree: tree.file("a", b"x"))], {}, "3", "x")
+    Roots(Paths(tmp_path), said.append).of(image)
+    assert len(said) == 1
+    assert "unpacking image one: layer 1 of 1" in said[0]
