@@ -11,7 +11,8 @@ from typing import Any
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.files import sha256_bytes
 from repro.base.paths import Paths
-from repro.graph.digests import FileDigest, StatCache, digest_folder
+from repro.graph.cache import StatCache
+from repro.graph.digests import FileDigest, digest_folder
 
 RECORD = "record.json"
 RECEIVED = "results"

@@ -17,9 +17,10 @@ from repro.audit.stages import request_of
 from repro.base.files import remove_tree
 from repro.base.paths import Paths, given_path
 from repro.display.console import Console
-from repro.graph.digests import StatCache, digest_source
+from repro.graph.cache import StatCache
+from repro.graph.making import Done
 from repro.graph.pipeline import Node, Output, StageDefinition
-from repro.graph.runner import Done
+from repro.graph.sources import digest_source
 from repro.machine.facts import architecture
 from repro.run.inputs import DEMO, demo_checkpoint_path, find_data, users_checkpoint
 from repro.run.options import Options

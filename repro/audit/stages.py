@@ -10,10 +10,13 @@ from repro.audit.claims import Examination, Outcome
 from repro.audit.evidence import Evidence, Stored
 from repro.audit.leaves import differences
 from repro.base.errors import BundleError, CouldNotVerify
+from repro.graph.cache import StatCache
 from repro.graph.code import read_code
-from repro.graph.digests import FileDigest, StatCache, digest_of_files, digest_source
-from repro.graph.keys import FORMAT, STAGE_ENV
+from repro.graph.digests import FileDigest, digest_of_files
+from repro.graph.keys import FORMAT
 from repro.graph.pipeline import ISA_EXACT, PRECISIONS, Node, Output, Request, Source
+from repro.graph.sources import digest_source
+from repro.graph.stage_job import STAGE_ENV
 from repro.graph.store import fingerprint_of
 from repro.run.inputs import DEMO
 from repro.run.request import graph_of

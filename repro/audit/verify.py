@@ -17,7 +17,8 @@ from repro.audit.stages import examine_code, examine_graph, examine_stages
 from repro.base.errors import CouldNotVerify, VerificationFailed
 from repro.base.files import sha256_bytes, sha256_file
 from repro.base.toml import read_toml
-from repro.graph.digests import StatCache, digest_source
+from repro.graph.cache import StatCache
+from repro.graph.sources import digest_source
 from repro.guide import toolchain
 from repro.guide.published import Published, load_published
 from repro.guide.verdict import is_excepted, verdict

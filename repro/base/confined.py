@@ -106,7 +106,7 @@ def list_tree(root: Path, limits: TreeLimits = TreeLimits()) -> Tree:
                         folders.append(path)
                         pending.append(path)
                         continue
-                    files[path] = _plain(path, found)
+                    files[path] = plain_file(path, found)
                     used_bytes += max(found.st_size, found.st_blocks * 512)
                     if used_bytes > limits.total_bytes:
                         raise NotPlain(f"more than {limits.total_bytes} bytes (the last seen: {shown(path)})")
@@ -141,7 +141,7 @@ def open_below(root: Path, name: str, max_bytes: int) -> Iterator[BinaryIO]:
             raise
         stream = stack.enter_context(os.fdopen(descriptor, "rb"))
         found = os.fstat(stream.fileno())
-        _plain(name, found)
+        plain_file(name, found)
         if found.st_size > max_bytes:
             raise NotPlain(f"{shown(name)} has {found.st_size} bytes; at most {max_bytes} were expected")
         yield stream
@@ -156,7 +156,24 @@ def read_below(root: Path, name: str, max_bytes: int) -> bytes:
     return data
 
 
-def _plain(path: str, found: os.stat_result) -> PlainFile:
+@contextlib.contextmanager
+def folder_below(root: Path, name: str = "") -> Iterator[int]:
+    """Open a folder by its path below `root` ('' for `root` itself); gives its descriptor.
+
+    Raises:
+        NotPlain: it is not a folder, lies behind a link, or leaves `root`.
+        FileNotFoundError: there is none.
+    """
+    with _opened_folder(root) as top, _opened_below(top, name) as folder:
+        yield folder
+
+
+def plain_file(path: str, found: os.stat_result) -> PlainFile:
+    """What `found`, the stat of an open file, says of it; `path` is for the message.
+
+    Raises:
+        NotPlain: it is not a plain file, or is setuid or setgid.
+    """
     if not stat.S_ISREG(found.st_mode):
         raise NotPlain(f"{shown(path)} is {_kind(found.st_mode)}, not a plain file")
     if found.st_mode & (stat.S_ISUID | stat.S_ISGID):

@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from repro.base.temporary_file import temporary_file
 
 _CHUNK_BYTES = 1 << 20
 _DEEP = 100  # folders below each other: each holds a descriptor while it is emptied
@@ -41,6 +42,18 @@ def pretty_json(value: Any) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def make_shared_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, for all to read, whatever the umask.
+
+    Containers of other users, and root in the sandbox, look into the results of whoever made them.
+    """
+    for each in reversed([folder, *folder.parents]):
+        if not each.is_dir():
+            with contextlib.suppress(FileExistsError):
+                each.mkdir()
+                each.chmod(0o755)
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -54,18 +67,24 @@ def fsync_folder(folder: Path) -> None:
 def atomic_writer(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; on success fsync it and rename it over `path`, on error remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with temporary_file(path.parent) as (temporary, stream):
+        yield stream
+        publish_file(temporary, stream, path, mode)
+
+
+def publish_file(temporary: Path, stream: BinaryIO, path: Path, mode: int = 0o644) -> None:
+    """Give a temporary file its mode, make it durable, and rename it over `path`.
+
+    Args:
+        temporary: in the folder of `path`.
+        stream: open on it.
+        path: its name from now on.
+        mode: its permissions, whatever the umask.
+    """
+    stream.flush()
+    os.fchmod(stream.fileno(), mode)
+    os.fsync(stream.fileno())
+    os.replace(temporary, path)
     fsync_folder(path.parent)
 
 

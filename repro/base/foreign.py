@@ -18,6 +18,8 @@ def shown(text: object, limit: int = _LIMIT, *, lines: bool = False) -> str:
     """
     whole = str(text)
     cut = whole if len(whole) <= limit else whole[:limit] + "…"
+    if cut.isprintable():
+        return cut
     return "".join(letter if lines and letter == "\n" else _safe(letter) for letter in cut)
 
 

@@ -39,10 +39,10 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True, create: bool 
         OSError: the file cannot be opened; FileNotFoundError where it went away and `create` is False.
     """
     while True:
-        descriptor = _open(path, create)
+        descriptor = _open(path, create=create)
         try:
             acquire(descriptor, path, shared=shared, wait=wait)
-            if not _is_still(path, descriptor):
+            if not is_still(path, descriptor):
                 continue
             yield descriptor
             return
@@ -70,17 +70,21 @@ def acquire(descriptor: int, path: Path, *, shared: bool = False, wait: bool = T
         ) from error
 
 
-def _open(path: Path, create: bool) -> int:
+def _open(path: Path, *, create: bool) -> int:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         return os.open(path, flags)
     except FileNotFoundError:
         if not create:
             raise
-        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        with contextlib.suppress(PermissionError):  # somebody else made it meanwhile
+            os.fchmod(descriptor, 0o644)  # whatever the umask: it must be opened to be waited for
+        return descriptor
 
 
-def _is_still(path: Path, descriptor: int) -> bool:
+def is_still(path: Path, descriptor: int) -> bool:
+    """Whether the name still leads to the open file."""
     try:
         there = os.stat(path)
     except FileNotFoundError:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from repro.base.errors import CouldNotRun
 from repro.base.files import remove_tree
-from repro.base.locking import Taken, acquire, locked
-
-PREFIX = ".tmp."
+from repro.base.locking import acquire, locked
+from repro.base.paths import Paths
+from repro.base.temporary_file import PREFIX
 
 
 class TemporaryFolder:
@@ -61,19 +60,42 @@ def temporary_folder(parent: Path, kind: str) -> TemporaryFolder:
 
 
 def clear_dead(parent: Path) -> list[Path]:
-    """Remove the temporary folders in `parent` whose owner was killed; returns them."""
+    """Remove the temporary files and folders in `parent` whose owner was killed; returns them.
+
+    What cannot be looked at or removed is passed over: clearing up never ends a command.
+    """
     removed: list[Path] = []
-    if not parent.is_dir():
-        return removed
-    with contextlib.suppress(PermissionError), locked(parent):
-        for folder in sorted(parent.glob(f"{PREFIX}*")):
-            with contextlib.suppress(Taken, FileNotFoundError, NotADirectoryError), _owned(folder):
-                remove_tree(folder)
-                removed.append(folder)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, CouldNotRun), locked(parent):
+            dead = [path for path in sorted(parent.glob(f"{PREFIX}*")) if _taken(stack, path)]
+            removed += dead
+        for path in removed:  # their locks are ours: nobody else waits for this
+            with contextlib.suppress(OSError):
+                remove_tree(path)
     return removed
 
 
-@contextlib.contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    with locked(folder, wait=False):
-        yield
+def _taken(stack: contextlib.ExitStack, path: Path) -> bool:
+    """Take the lock on something whose owner is dead; False where it lives, or where it cannot be told."""
+    try:
+        stack.enter_context(locked(path, wait=False))
+    except (OSError, CouldNotRun):
+        return False
+    return True
+
+
+def clear_checkout(paths: Paths) -> None:
+    """Remove what killed commands left in a checkout; each command does this first."""
+    results, artifacts = paths.results, paths.artifacts
+    places = {
+        *(results / name for name in ("", "tmp", "tmp/engines", "code", "runs", "logs", "store", "store/last")),
+        *(results / name for name in ("audits", "bench", "bundles")),
+        *(artifacts / name for name in ("", "tmp", "cache", "cache/parts", "bundles")),
+        *(paths.rootfs, paths.layer_index, paths.oci, paths.blobs),
+        *(paths.data, paths.data / "sources", paths.data / "demo"),
+        *(paths.conf, paths.conf / "locks"),
+    }
+    for parent in ("audits", "bench"):
+        places |= {path for path in (results / parent).glob("*") if path.is_dir() and not path.is_symlink()}
+    for place in sorted(places):
+        clear_dead(place)

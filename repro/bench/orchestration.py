@@ -20,10 +20,12 @@ from repro.bench import workflow_peers as peers
 from repro.bench.figure import AT_MOST, Figure
 from repro.bench.workbench import Candidate, Sample, Workbench
 from repro.container.job import Engine
-from repro.graph.digests import StatCache
+from repro.graph.cache import StatCache
+from repro.graph.code import Codes
 from repro.graph.keys import Keys
+from repro.graph.making import Done, Surroundings
 from repro.graph.pipeline import Node, Output, StageDefinition
-from repro.graph.runner import Done, Runner
+from repro.graph.runner import Runner
 from repro.graph.store import Store
 from repro.machine import facts
 from repro.machine.facts import Given, Machine
@@ -191,7 +193,7 @@ class _Silent:
 
     def progress(self, key: str, done: int, total: int, what: str) -> None: ...
 
-    def finished(self, key: str, seconds: float, cached: bool) -> None: ...
+    def finished(self, key: str, seconds: float, *, cached: bool) -> None: ...
 
     def failed(self, key: str) -> None: ...
 
@@ -215,10 +217,13 @@ class _Tiny:
 
     def run(self, engine: Engine, given: Given, nodes: Mapping[str, Node]) -> tuple[float, dict[str, Done]]:
         """Run a graph; returns its seconds and results, each held to what its stage must have written."""
-        keys = Keys(self._root, self._bench.images([_IMAGE]), Machine("bench", "bench"), self._cache)
+        keys = Keys(
+            Codes(self._root, self._cache), self._bench.images([_IMAGE]), Machine("bench", "bench"), self._cache
+        )
         store = Store(self._root / "store", self._root / "tmp", self._cache)
         began_s = time.perf_counter()
-        runner = Runner(engine, keys, store, self._root / "code", self._root / "logs", _Silent(), given)
+        around = Surroundings(self._root / "code", self._root / "logs", _Silent(), given)
+        runner = Runner(engine, keys, store, around)
         done = runner.run(nodes)
         seconds = time.perf_counter() - began_s
         for key, item in done.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 import statistics
 import subprocess
@@ -18,11 +17,12 @@ from repro.base.errors import CouldNotRun, StageFailed
 from repro.base.files import remove_tree
 from repro.base.paths import Paths
 from repro.container.image import Image
-from repro.container.job import Engine, Job, Limits, Mount
+from repro.container.job import Engine, Limits
 from repro.engines.sandbox import SandboxEngine
+from repro.graph.cache import StatCache
 from repro.graph.code import read_code, snapshot
-from repro.graph.keys import STAGE_ENV
-from repro.graph.log import StageLog
+from repro.graph.leavings import read_document
+from repro.graph.stage_job import PIDS, StageJob, run_job
 from repro.images.rootfs import SANDBOX_IMAGE, Roots
 
 _ACCOUNT = "account.json"
@@ -148,34 +148,25 @@ class Workbench:
         out, obs = folder / "out", folder / "obs"
         out.mkdir()
         obs.mkdir()
-        code = _with_account(self.paths.root, module, self.scratch / "code")
-        mounts = [
-            Mount(code, "/run/code"),
-            Mount(out, "/run/out", writable=True),
-            Mount(obs, "/run/obs", writable=True),
-        ]
-        words: list[str] = []
-        for name, path in sorted((inputs or {}).items()):
-            mounts.append(Mount(path.resolve(), f"/run/in/{name}"))
-            words += [f"--{name}", f"/run/in/{name}"]
+        words = [word for name in sorted(inputs or {}) for word in (f"--{name}", f"/run/in/{name}")]
         everywhere = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:cores])
-        job = Job(
+        stage = StageJob(
+            name=f"bench-{module}",
             image=spec,
             argv=("/usr/bin/python3", "-m", "stages.bench.account", f"stages.{module}", everywhere, *words, *arguments,
                   "--out", "/run/out", "--obs", "/run/obs"),
-            mounts=tuple(mounts),
-            env=STAGE_ENV,
-            limits=Limits(timeout_s=timeout_s, memory_bytes=16 * 1024**3, pids=1024),
-            name=f"bench-{module}",
+            code=_with_account(self.paths.root, module, self.scratch / "code"),
+            inputs={name: path.resolve() for name, path in (inputs or {}).items()},
+            work=folder,
+            limits=Limits(timeout_s=timeout_s, memory_bytes=16 * 1024**3, pids=PIDS),
         )  # fmt: skip
-        with StageLog(folder / "stage.log", _unshown) as log:
-            outcome = self.engine.run(job, log.line)
+        outcome, said = run_job(self.engine, stage, folder / "stage.log", _unshown)
         if outcome.exit_code != 0:
             raise StageFailed(
-                f"{module} ended with exit code {outcome.exit_code} in the bench: {log.error or 'see its last lines'}",
-                detail="\n".join(log.tail()),
+                f"{module} ended with exit code {outcome.exit_code} in the bench: {said.error or 'see its last lines'}",
+                detail="\n".join(said.tail),
             )
-        account = json.loads((obs / _ACCOUNT).read_bytes())
+        account = read_document(obs, _ACCOUNT, f"{module}: {_ACCOUNT}")
         return StageRun(out, obs, outcome.wall_s, account["work_s"], account["cpu_s"], account["peak_bytes"])
 
     def command(
@@ -224,4 +215,4 @@ def _with_account(root: Path, module: str, folder: Path) -> Path:
     code = read_code(root, module)
     account = read_code(root, "bench.account")
     files = {**account.files, **code.files}
-    return snapshot(type(code)(files, code.digest), folder)
+    return snapshot(type(code)(files, code.digest), folder, StatCache(None))

@@ -18,7 +18,7 @@ from repro.base.user_lock import LICENCES
 from repro.cli.ending import ending_of
 from repro.container.job import Availability
 from repro.fetching.cache import Cache
-from repro.graph.digests import StatCache
+from repro.graph.cache import StatCache
 from repro.images import cost
 from repro.images.build import files_needed, work_for
 from repro.images.commands import obtainable

@@ -16,6 +16,7 @@ from invoke.tasks import Task
 from repro.base.errors import EXIT_NOT_REPRODUCED
 from repro.base.foreign import shown
 from repro.base.paths import Paths
+from repro.base.temporary import clear_checkout
 from repro.base.utf8 import insist_on_utf8
 from repro.cli.ending import insist_on_streams, tell
 from repro.cli.options import HELP, REQUIRED
@@ -104,6 +105,7 @@ def reporting(task: Callable[..., Any]) -> Callable[..., Any]:
         insist_on_streams()
         insist_on_utf8()
         try:
+            clear_checkout(Paths.of_checkout())
             return task(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - whatever it is, it gets its message and its exit code
             sys.exit(tell(error))

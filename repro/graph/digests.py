@@ -1,23 +1,27 @@
-"""Content digests of files and folders, with a cache by stat so that nothing is hashed twice for nothing.
+"""Content digests of files and folders.
 
 The digest of a folder is the sha256 of the canonical JSON of its sorted list of [path, sha256, size]; that of a file
-is its own sha256. The cache is keyed by inode and holds size and times; an audit does not use it.
+is its own sha256. Folders are read without following a link, and a file that changes while it is read is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
-import stat
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repro.base.errors import CouldNotRun, VerificationFailed
-from repro.base.files import canonical_json, sha256_bytes, sha256_file
+from repro.base.confined import PlainFile, Tree, TreeLimits, list_tree, open_below, plain_file
+from repro.base.errors import CouldNotRun, NotPlain
+from repro.base.files import canonical_json, sha256_bytes
+from repro.base.foreign import shown
+from repro.graph.cache import StatCache
+
+_CHUNK_BYTES = 1 << 20
+_FEW_FILES = 16
+_STORED = TreeLimits(entries=1_000_000, depth=64, total_bytes=1 << 50)
 
 
 @dataclass(frozen=True)
@@ -33,84 +37,58 @@ def digest_of_files(files: Mapping[str, FileDigest]) -> str:
     return sha256_bytes(canonical_json([[p, files[p].sha256, files[p].size_bytes] for p in sorted(files)]))
 
 
-class StatCache:
-    """sha256 by inode, valid while the file's stat is unchanged. Safe between threads and processes.
+def digest_file(path: Path, cache: StatCache) -> FileDigest:
+    """The digest of one file, which is opened as a person would open it: a link is followed.
 
-    By inode and not by path, so that a result that is renamed into the store is not read again.
+    Raises:
+        NotPlain: it is no plain file, or changes while it is read.
+        OSError: it cannot be read.
+    """
+    file = plain_file(path.name, os.stat(path))
+    known = cache.known(file)
+    return FileDigest(known, file.size_bytes) if known else _digest_below(path.parent, path.name, None, cache)
+
+
+def _digest_below(root: Path, name: str, listed: PlainFile | None, cache: StatCache) -> FileDigest:
+    """Hash a file below `root`, which must still be the one that was listed, and must not change meanwhile."""
+    if listed is None:  # what a person named may be a link; what it leads to is opened
+        path = (root / name).resolve(strict=True)
+        root, name = path.parent, path.name
+    digest, size_bytes = hashlib.sha256(), 0
+    with open_below(root, name, 1 << 62) as stream:
+        before = plain_file(name, os.fstat(stream.fileno()))
+        if listed is not None and before != listed:
+            raise NotPlain(f"{shown(name)} was changed after it was listed")
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size_bytes += len(chunk)
+            if size_bytes > before.size_bytes:
+                break
+        after = plain_file(name, os.fstat(stream.fileno()))
+    if after != before or size_bytes != before.size_bytes:
+        raise NotPlain(f"{shown(name)} was changed while it was read")
+    cache.note(before, digest.hexdigest())
+    return FileDigest(digest.hexdigest(), size_bytes)
+
+
+def digest_tree(folder: Path, tree: Tree, cache: StatCache) -> dict[str, FileDigest]:
+    """The digest of every file of a tree that was listed a moment ago.
+
+    Raises:
+        NotPlain: something was swapped or changed since.
+        OSError: something cannot be read.
     """
 
-    def __init__(self, database: Path | None) -> None:
-        self._lock = threading.Lock()
-        self._connection = None
-        if database is not None:
-            database.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = _open_database(database)
+    def one(name: str) -> FileDigest:
+        file = tree.files[name]
+        known = cache.known(file)
+        return FileDigest(known, file.size_bytes) if known else _digest_below(folder, name, file, cache)
 
-    def sha256(self, path: Path) -> FileDigest:
-        """The digest of a regular file, from the cache when its stat is the one remembered."""
-        found = os.stat(path)
-        key = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
-        inode = f"{found.st_dev}:{found.st_ino}"
-        if self._connection is not None:
-            with self._lock:
-                row = self._connection.execute("SELECT stat, sha256 FROM files WHERE inode = ?", (inode,)).fetchone()
-            if row is not None and row[0] == key:
-                return FileDigest(row[1], found.st_size)
-        result = sha256_file(path)
-        if self._connection is not None:
-            with self._lock:
-                self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (inode, key, result))
-        return FileDigest(result, found.st_size)
-
-    def recall(self, kind: str, key: str) -> str | None:
-        """What `remember` was last told of this; None where nothing is known."""
-        if self._connection is None:
-            return None
-        with self._lock:
-            row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (f"{kind} {key}",)).fetchone()
-        return None if row is None else str(row[0])
-
-    def remember(self, kind: str, key: str, value: str) -> None:
-        """Keep a fact that may be lost: `key` must hold all that `value` follows from."""
-        if self._connection is not None:
-            with self._lock:
-                self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (f"{kind} {key}", value))
-
-
-def _open_database(database: Path) -> sqlite3.Connection:
-    for attempt in (1, 2):
-        try:
-            connection = sqlite3.connect(database, timeout=30, check_same_thread=False, isolation_level=None)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = OFF")  # losing it costs time only
-            connection.execute("CREATE TABLE IF NOT EXISTS files (inode TEXT PRIMARY KEY, stat TEXT, sha256 TEXT)")
-            connection.execute("CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT)")
-            return connection
-        except sqlite3.DatabaseError:
-            if attempt == 2:
-                raise
-            database.unlink(missing_ok=True)  # a broken cache is only a slow one
-    raise AssertionError("unreachable")
-
-
-def _regular_files(folder: Path, what: str) -> list[str]:
-    names = []
-    for parent, folders, files in os.walk(folder, onerror=_raise):
-        for name in [*folders, *files]:
-            path = os.path.join(parent, name)
-            mode = os.lstat(path).st_mode
-            relative = os.path.relpath(path, folder)
-            if mode & (stat.S_ISUID | stat.S_ISGID) and stat.S_ISREG(mode):
-                raise VerificationFailed(f"{what}: {relative} is setuid or setgid")
-            if stat.S_ISREG(mode):
-                names.append(relative)
-            elif not stat.S_ISDIR(mode):
-                raise VerificationFailed(f"{what}: {relative} is neither a regular file nor a folder")
-    return sorted(names)
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    names = sorted(tree.files)
+    if len(names) < _FEW_FILES:
+        return {name: one(name) for name in names}
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return dict(zip(names, pool.map(one, names)))
 
 
 def digest_folder(folder: Path, cache: StatCache, what: str) -> dict[str, FileDigest]:
@@ -122,36 +100,22 @@ def digest_folder(folder: Path, cache: StatCache, what: str) -> dict[str, FileDi
         what: names the folder in messages.
 
     Raises:
-        VerificationFailed: it holds a link, a device, a socket or a setuid file.
+        NotPlain: it holds a link, a device, a socket, a setuid file or an odd name, or changes while it is read.
         CouldNotRun: something in it cannot be read.
     """
     try:
-        names = _regular_files(folder, what)
-        workers = min(4, os.cpu_count() or 1)
-        if len(names) < 16:
-            return {name: cache.sha256(folder / name) for name in names}
-        with ThreadPoolExecutor(workers) as pool:
-            return dict(zip(names, pool.map(lambda name: cache.sha256(folder / name), names)))
+        return digest_tree(folder, list_tree(folder, _STORED), cache)
+    except NotPlain as error:
+        raise NotPlain(f"{what}: {error.message}", hint=error.hint) from error
     except OSError as error:
         raise CouldNotRun(f"cannot read {what}: {error}", hint="check the path and its permissions") from error
 
 
-def digest_source(path: Path, cache: StatCache, what: str) -> str:
-    """The content digest of a file or folder that a user or the repository supplies."""
-    if path.is_file():
-        try:
-            return cache.sha256(path).sha256
-        except OSError as error:
-            raise CouldNotRun(f"cannot read {what}: {error}", hint="check its permissions") from error
-    if path.is_dir():
-        return digest_of_files(digest_folder(path, cache, what))
-    raise CouldNotRun(f"{what} is not there: {path}", hint="check the path")
-
-
 def missing_or_changed(folder: Path, files: Mapping[str, FileDigest], cache: StatCache) -> list[str]:
-    """Which of `files` are not in `folder` with that content, in words.
+    """What keeps `folder` from holding exactly `files`, in words; nothing when it does.
 
-    One look at the stat of each file is enough where all are as they were when each was last found to be right.
+    One look at the stat of each file and folder is enough where all are as they were when last found to be right: a
+    file that is added or removed changes its folder's times.
     """
     known_as = f"{digest_of_files(files)} {folder}"
     stats = _stats_of(folder, files)
@@ -163,20 +127,40 @@ def missing_or_changed(folder: Path, files: Mapping[str, FileDigest], cache: Sta
     return wrong
 
 
-_FOLDER = "folder"
+_FOLDER = "folder, version 2,"
 
 
-def _stats_of(folder: Path, files: Iterable[str]) -> str | None:
-    """One digest of place, size and times of all files, taken before any is read; None where one is missing."""
+def folders_of(names: Collection[str]) -> list[str]:
+    """The folders that these files lie in, '' for the top itself, each with all above it."""
+    found = {""}
+    for name in names:
+        parent = name.rpartition("/")[0]
+        while parent and parent not in found:
+            found.add(parent)
+            parent = parent.rpartition("/")[0]
+    return sorted(found)
+
+
+def _stats_of(folder: Path, files: Collection[str]) -> str | None:
+    """One digest of place, size and times of all files and folders, taken before any is read; None where one is
+    missing or a link."""
     digest = hashlib.sha256()
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        for name in files:
-            found = os.stat(name, dir_fd=descriptor)
-            mark = (name, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        for name in (*folders_of(files), *files):
+            found = os.stat(name or ".", dir_fd=descriptor, follow_symlinks=False)
+            mark = (
+                name,
+                found.st_mode,
+                found.st_dev,
+                found.st_ino,
+                found.st_size,
+                found.st_mtime_ns,
+                found.st_ctime_ns,
+            )
             digest.update(repr(mark).encode())
     except OSError:
         return None
@@ -186,11 +170,20 @@ def _stats_of(folder: Path, files: Iterable[str]) -> str | None:
 
 
 def _examined(folder: Path, files: Mapping[str, FileDigest], cache: StatCache) -> Iterator[str]:
-    for name, expected in files.items():
-        try:
-            found = cache.sha256(folder / name)
-        except OSError:
-            yield f"{name} is missing"
-            continue
-        if found != expected:
-            yield f"{name} has changed"
+    try:
+        tree = list_tree(folder, _STORED) if not folder.is_symlink() else None
+    except (NotPlain, OSError) as error:
+        yield getattr(error, "message", str(error))
+        return
+    if tree is None:
+        yield "the folder is a link"
+        return
+    yield from (f"{shown(name)} is not one of its files" for name in tree.files if name not in files)
+    yield from (f"{name} is missing" for name in files if name not in tree.files)
+    there = replace(tree, files={name: file for name, file in tree.files.items() if name in files})
+    try:
+        found = digest_tree(folder, there, cache)
+    except (NotPlain, OSError) as error:
+        yield getattr(error, "message", str(error))
+        return
+    yield from (f"{name} has changed" for name in found if found[name] != files[name])

@@ -8,40 +8,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repro.base.imports import Modules
 from repro.container.image import Image
-from repro.graph.code import StageCode, read_code
-from repro.graph.digests import StatCache, digest_source
+from repro.graph.cache import StatCache
+from repro.graph.code import Codes, StageCode
 from repro.graph.pipeline import ISA_EXACT, Node, Output, Source
+from repro.graph.sources import digest_source
+from repro.graph.stage_job import STAGE_ENV
 from repro.graph.store import Result
 from repro.machine.facts import Machine
 
 FORMAT = 1
-STAGE_ENV = {"PYTHONPATH": "/run/code"}
 
 
 @dataclass
 class Keys:
-    """Computes keys; remembers code and source digests for the length of one run."""
+    """Computes keys; remembers the digests of sources for the length of one run."""
 
-    root: Path
+    codes: Codes
     images: Mapping[str, Image]
     machine: Machine
     cache: StatCache
-    _code: dict[str, StageCode] = field(default_factory=dict)
-    _modules: Modules = field(init=False)
     _sources: dict[Path, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __post_init__(self) -> None:
-        self._modules = Modules(self.root, self.cache)
-
     def code(self, stage: str) -> StageCode:
-        """The stage's code as it was when this run first asked."""
-        with self._lock:
-            if stage not in self._code:
-                self._code[stage] = read_code(self.root, stage, self._modules)
-            return self._code[stage]
+        """The stage's code as this run sees it."""
+        return self.codes.of(stage)
 
     def source_digest(self, source: Source) -> str:
         """The content digest of an input from outside the graph."""
@@ -62,7 +54,7 @@ class Keys:
             "image": self.images[node.stage.image].config_digest,
             "code": self.code(node.stage.name).digest,
             "argv": list(node.argv()),
-            "env": STAGE_ENV,
+            "env": dict(STAGE_ENV),
             "inputs": inputs,
         }
         if node.stage.exactness == ISA_EXACT or node.stage.host_bound:

@@ -7,12 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Union
 
+from repro.base.confined import TreeLimits
 from repro.base.errors import UsageError
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 PRECISIONS = ("fp32", "bf16")
 """The model's own number format, and the one that trades a few digits for speed: stages/model/precision.py."""
 EXACT = "exact"
+SMALL = TreeLimits(entries=1_000, depth=4, total_bytes=4 * 1024**3)
+"""What most stages leave at most: a few files, a model."""
+CORPUS = TreeLimits(entries=60_000, depth=16, total_bytes=64 * 1024**3)
+"""What stages leave that write lists and archives of a whole corpus: the demo's, the largest, has 5,400 files."""
+BATCHES = TreeLimits(entries=1_000_000, depth=4, total_bytes=256 * 1024**3)
+"""What stages leave that write a file for each batch: with --bs 1, a corpus of 150 times TIMIT's utterances."""
 ISA_EXACT = "exact per instruction set, else within a tolerance with the same decoded symbols"
 
 
@@ -26,6 +33,7 @@ class StageDefinition:
         whole_machine: it uses every core, or must not be disturbed: it runs alone.
         host_bound: its result is this machine's, and is never shown for another (measure).
         accelerator: it runs on the NPU: its container gets the devices, and its result is of that chip and driver.
+        leaves: bounds on what it may leave in out/.
     """
 
     name: str
@@ -36,28 +44,33 @@ class StageDefinition:
     accelerator: bool = False
     timeout_s: float = 3600.0
     memory_bytes: int = 8 * 1024**3
+    leaves: TreeLimits = SMALL
 
 
 CANN_IMAGE = "cann"
 STAGES: Mapping[str, StageDefinition] = {
     stage.name: stage
     for stage in (
-        StageDefinition("demo_corpus", "synth", whole_machine=True),
-        StageDefinition("corpus", "base"),
-        StageDefinition("features", "features", timeout_s=4 * 3600.0),
+        StageDefinition("demo_corpus", "synth", whole_machine=True, leaves=CORPUS),
+        StageDefinition("corpus", "base", leaves=CORPUS),
+        StageDefinition("features", "features", timeout_s=4 * 3600.0, leaves=CORPUS),
         StageDefinition("lm", "base"),
-        StageDefinition("batches", "base"),
+        StageDefinition("batches", "base", leaves=BATCHES),
         StageDefinition("export", "exporter"),
-        StageDefinition("reference", "exporter", exactness=ISA_EXACT, whole_machine=True, timeout_s=4 * 3600.0),
+        StageDefinition(
+            "reference", "exporter", exactness=ISA_EXACT, whole_machine=True, timeout_s=4 * 3600.0, leaves=BATCHES
+        ),
         StageDefinition("convert", "runtime"),
-        StageDefinition("infer", "runtime", whole_machine=True, timeout_s=4 * 3600.0),
+        StageDefinition("infer", "runtime", whole_machine=True, timeout_s=4 * 3600.0, leaves=BATCHES),
         # Its own limit follows what its first executions take; this one is for a machine that hangs.
         StageDefinition("measure", "runtime", whole_machine=True, host_bound=True, timeout_s=24 * 3600.0),
         StageDefinition("score", "base"),
         StageDefinition("compare", "runtime", exactness=ISA_EXACT, whole_machine=True, timeout_s=4 * 3600.0),
         # atc compiles operators in several processes; a conversion takes minutes and some gigabytes.
         StageDefinition("convert_npu", CANN_IMAGE, whole_machine=True, timeout_s=4 * 3600.0, memory_bytes=32 * 1024**3),
-        StageDefinition("infer_npu", CANN_IMAGE, accelerator=True, whole_machine=True, timeout_s=4 * 3600.0),
+        StageDefinition(
+            "infer_npu", CANN_IMAGE, accelerator=True, whole_machine=True, timeout_s=4 * 3600.0, leaves=BATCHES
+        ),
         StageDefinition(
             "measure_npu", CANN_IMAGE, accelerator=True, whole_machine=True, host_bound=True, timeout_s=2 * 3600.0
         ),

@@ -2,27 +2,41 @@
 
 store/AB/ABCD…/result.json   the key, the digests of outputs and observations
 store/AB/ABCD…/out, obs      what the stage wrote
-store/locks/ABCD….lock       held by whoever is making that result
+store/last/STEP.json         the fingerprint of a step's newest result
+store/locks/ABCD….lock       held by whoever is making that result; goes away with it
+store/damaged, conflicts     the newest few results that were wrong, for a person to look at
+The folder itself is locked: shared by every run that takes results, alone by whoever removes some.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
+import itertools
 import os
-import stat
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.base.errors import NonDeterministicResult
-from repro.base.files import canonical_json, fsync_folder, pretty_json, remove_tree, sha256_bytes
-from repro.graph.digests import FileDigest, StatCache, digest_folder, digest_of_files, missing_or_changed
+from repro.base.errors import CouldNotRun, NonDeterministicResult, VerificationFailed
+from repro.base.files import (
+    canonical_json,
+    fsync_folder,
+    make_shared_folder,
+    pretty_json,
+    remove_tree,
+    sha256_bytes,
+    write_atomic,
+)
+from repro.base.locking import Taken, locked
+from repro.base.strict_json import parse
+from repro.base.temporary import TemporaryFolder, temporary_folder
+from repro.graph.cache import StatCache
+from repro.graph.digests import FileDigest, digest_of_files, folders_of, missing_or_changed
+from repro.graph.leavings import Leavings
 
 _MANY_FILES = 64
+_MOST_SET_ASIDE = 10
 
 
 def fingerprint_of(key: Mapping[str, Any]) -> str:
@@ -57,13 +71,11 @@ class Result:
 
 
 class Workspace:
-    """A temporary folder with out/ and obs/, locked while its maker lives."""
+    """A temporary folder with out/ and obs/ for a stage, and room beside them that the stage cannot reach."""
 
     def __init__(self, parent: Path) -> None:
-        parent.mkdir(parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix="work.", dir=parent))
-        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._temporary: TemporaryFolder = temporary_folder(parent, "work")
+        self.folder = self._temporary.path
         for name in ("result/out", "result/obs"):
             (self.folder / name).mkdir(parents=True)
 
@@ -71,14 +83,24 @@ class Workspace:
     def result(self) -> Path:
         return self.folder / "result"
 
+    @property
+    def log(self) -> Path:
+        """Where the host keeps what the stage prints."""
+        return self.folder / "stage.log"
+
     def close(self) -> None:
         """Remove what is left of it."""
-        remove_tree(self.folder)
-        os.close(self._lock)
+        self._temporary.close()
 
 
 class Store:
-    """The folder of results."""
+    """The folder of results.
+
+    Args:
+        folder: of the store.
+        temporary: where results are made, on the same file system.
+        cache: remembers digests by stat; one without a database hashes every file on each look.
+    """
 
     def __init__(self, folder: Path, temporary: Path, cache: StatCache) -> None:
         self.folder = folder
@@ -88,115 +110,163 @@ class Store:
     def path(self, fingerprint: str) -> Path:
         return self.folder / fingerprint[:2] / fingerprint
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Held by every run while it takes results and until its record names them: nothing is removed meanwhile.
+
+        Raises:
+            CouldNotRun: the file system has no locks.
+        """
+        make_shared_folder(self.folder)
+        with locked(self.folder, shared=True):
+            yield
+
+    @contextlib.contextmanager
+    def alone(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Held while results are removed: waits for the runs that use them, and says so."""
+        make_shared_folder(self.folder)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder, wait=False))
+            except Taken:
+                say("waiting for the runs that are using stored results")
+                stack.enter_context(locked(self.folder))
+            yield
+
     def load(self, fingerprint: str) -> Result | None:
-        """The result, if it is there and every output still has its digest; a damaged one is moved aside."""
-        folder = self.path(fingerprint)
-        try:
-            document = json.loads((folder / "result.json").read_bytes())
-            outputs = {p: FileDigest(f["sha256"], f["size_bytes"]) for p, f in document["outputs"].items()}
-            sound = fingerprint_of(document["key"]) == fingerprint
-            result = Result(
-                fingerprint, folder, document["key"], outputs, digest_of_files(outputs), document["observations"]
-            )
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            sound = False
-        if not sound or missing_or_changed(folder / "out", outputs, self._cache):
-            self._set_aside(folder)
+        """The result, if it is there and is exactly what was stored; a damaged one is moved aside."""
+        result = self._look(fingerprint)
+        if isinstance(result, _Damaged):
+            with self.making(fingerprint):  # whoever brings new observations to it is done by then
+                return self.load_making(fingerprint)
+        return result
+
+    def load_making(self, fingerprint: str) -> Result | None:
+        """As `load`, for whoever is `making` this result."""
+        result = self._look(fingerprint)
+        if isinstance(result, _Damaged):
+            self._set_aside(self.path(fingerprint))
             return None
         return result
 
+    def _look(self, fingerprint: str) -> Result | _Damaged | None:
+        folder = self.path(fingerprint)
+        try:
+            result = _result(fingerprint, folder, (folder / "result.json").read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return _Damaged() if os.path.lexists(folder) else None
+        except (VerificationFailed, ValueError, KeyError, TypeError, AttributeError):
+            return _Damaged()
+        if missing_or_changed(result.out, result.outputs, self._cache) or self._obs_wrong(result):
+            return _Damaged()
+        return result
+
+    def _obs_wrong(self, result: Result) -> bool:
+        expected = result.observations.get("files", {})
+        found = {name: FileDigest(sha256, (result.obs / name).lstat().st_size) for name, sha256 in expected.items()
+                 if (result.obs / name).exists()}  # fmt: skip
+        return len(found) != len(expected) or bool(missing_or_changed(result.obs, found, self._cache))
+
     def _set_aside(self, folder: Path) -> None:
-        damaged = self.folder / "damaged"
-        damaged.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            os.rename(folder, tempfile.mkdtemp(prefix=folder.name[:16] + ".", dir=damaged) + "/entry")
+            os.rename(folder, self._aside("damaged", folder.name) / "entry")
+
+    def _aside(self, kind: str, fingerprint: str) -> Path:
+        """A new folder in damaged/ or conflicts/; of those there before, the newest few stay."""
+        parent = self.folder / kind
+        make_shared_folder(parent)
+        _keep_newest(parent, _MOST_SET_ASIDE - 1)
+        for number in itertools.count():
+            folder = parent / f"{fingerprint[:16]}.{number}"
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+        raise AssertionError("unreachable")
 
     @contextlib.contextmanager
     def making(self, fingerprint: str) -> Iterator[None]:
         """Hold the right to make this result; waits while another process makes it."""
-        locks = self.folder / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(locks / f"{fingerprint}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        lock = self.folder / "locks" / f"{fingerprint}.lock"
+        make_shared_folder(lock.parent)
+        with locked(lock, create=True):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)  # while it is held: whoever waits sees that the name is gone
 
     def workspace(self) -> Workspace:
         """A new place to write a result in."""
+        make_shared_folder(self._temporary)
         return Workspace(self._temporary)
 
-    def clean_up(self) -> None:
-        """Remove the workspaces of processes that were killed."""
-        if not self._temporary.is_dir():
-            return
-        for folder in sorted(self._temporary.glob("work.*")):
-            try:
-                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except OSError:
-                continue
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue  # its maker is alive
-            else:
-                remove_tree(folder)
-            finally:
-                os.close(descriptor)
-
     def publish(
-        self, fingerprint: str, key: Mapping[str, Any], work: Workspace, observations: Mapping[str, Any], replace: bool
-    ) -> Result:
-        """Digest what a stage wrote and rename it into the store.
+        self, key: Mapping[str, Any], work: Workspace, leavings: Leavings, observations: Mapping[str, Any], *,
+        replace: bool = False,
+    ) -> Result:  # fmt: skip
+        """Rename what a stage wrote into the store; the caller is `making` its fingerprint.
 
         Args:
-            fingerprint: of `key`.
             key: everything that the result depends on.
             work: where the stage wrote.
+            leavings: what was found there.
             observations: what the run was like.
-            replace: with equal outputs, take the new observations in place of the old (a forced run).
+            replace: with equal outputs, take the new observations in place of the old (a forced run). The outputs
+                stay as they are: another run may be reading them.
 
         Raises:
-            VerificationFailed: the stage wrote links, devices or setuid files.
             NonDeterministicResult: a result of this fingerprint is there with other bytes; it is kept, and so is
                 the new one, beside it.
         """
-        _write_protect(work.result)
-        outputs = digest_folder(work.result / "out", self._cache, f"the output of stage {key['stage']}")
-        observed = digest_folder(work.result / "obs", StatCache(None), f"the observations of stage {key['stage']}")
+        fingerprint = fingerprint_of(key)
         document = {
             "key": key,
-            "outputs": {p: {"sha256": f.sha256, "size_bytes": f.size_bytes} for p, f in outputs.items()},
+            "outputs": {p: {"sha256": f.sha256, "size_bytes": f.size_bytes} for p, f in leavings.outputs.items()},
             # The files' digests tie a record to the raw times that its figures were made from.
-            "observations": {**observations, "files": {p: f.sha256 for p, f in observed.items()}},
+            "observations": {**observations, "files": {p: f.sha256 for p, f in leavings.observed.items()}},
         }
         (work.result / "result.json").write_bytes(pretty_json(document))
         (work.result / "result.json").chmod(0o444)
-        _settle(work.result)
+        work.result.chmod(0o755)  # containers of other users read it
+        _settle(work.result, leavings)
         target = self.path(fingerprint)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        existing = self.load(fingerprint)
+        make_shared_folder(target.parent)
+        existing = self.load_making(fingerprint)
         if existing is not None:
-            if existing.output_digest != digest_of_files(outputs):
-                raise self._conflict(key, existing, outputs, work)
+            if existing.output_digest != digest_of_files(leavings.outputs):
+                raise self._conflict(key, existing, leavings.outputs, work)
             if not replace:
                 return existing
-            os.rename(existing.folder, work.folder / "replaced")
+            _bring_observations(work, target)
+            return self._stored(fingerprint)
         os.rename(work.result, target)
         fsync_folder(target.parent)
-        result = self.load(fingerprint)
-        assert result is not None  # it was renamed there a moment ago, under the lock
+        return self._stored(fingerprint)
+
+    def _stored(self, fingerprint: str) -> Result:
+        result = self._look(fingerprint)
+        if not isinstance(result, Result):
+            raise CouldNotRun(
+                f"the result {self.path(fingerprint)} was changed while it was stored",
+                hint="leave artifacts/store alone while a run is at work; then run the same command again",
+            )
         return result
+
+    def remember_last(self, step: str, fingerprint: str) -> None:
+        """Note the newest result of a step, so that a plan can say what changed since."""
+        make_shared_folder(self.folder / "last")
+        write_atomic(self.folder / "last" / f"{step}.json", fingerprint.encode())
+
+    def last_of(self, step: str) -> str | None:
+        """The fingerprint of a step's newest result; None where it never ran."""
+        try:
+            return (self.folder / "last" / f"{step}.json").read_text(encoding="ascii")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None
 
     def _conflict(
         self, key: Mapping[str, Any], existing: Result, outputs: Mapping[str, FileDigest], work: Workspace
     ) -> NonDeterministicResult:
-        conflicts = self.folder / "conflicts"
-        conflicts.mkdir(parents=True, exist_ok=True)
-        kept = Path(tempfile.mkdtemp(prefix=existing.fingerprint[:16] + ".", dir=conflicts)) / "entry"
+        kept = self._aside("conflicts", existing.fingerprint) / "entry"
         os.rename(work.result, kept)
         names = sorted(p for p in {*existing.outputs, *outputs} if existing.outputs.get(p) != outputs.get(p))
         return NonDeterministicResult(
@@ -210,34 +280,65 @@ class Store:
         yield from sorted(path for path in self.folder.glob("??/*") if len(path.name) == 64)
 
     def collect_garbage(self, roots: set[str]) -> list[str]:
-        """Remove every result whose fingerprint is not in `roots`; returns what went."""
+        """Remove every result whose fingerprint is not in `roots`, and what was set aside; the caller is `alone`.
+
+        Returns:
+            The fingerprints that went.
+        """
         removed = []
         for folder in self.entries():
             if folder.name not in roots:
+                (folder / "result.json").unlink(missing_ok=True)  # first: half of a result is no result
                 remove_tree(folder)
                 removed.append(folder.name)
+        for kind in ("damaged", "conflicts", "locks"):
+            remove_tree(self.folder / kind)
         return removed
 
 
-def _write_protect(folder: Path) -> None:
-    for parent, folders, names in os.walk(folder):
-        for name in folders:
-            path = os.path.join(parent, name)
-            if not os.path.islink(path):
-                os.chmod(path, 0o755)  # noqa: S103 - results are read by containers of other users
-        for name in names:
-            path = os.path.join(parent, name)
-            if stat.S_ISREG(os.lstat(path).st_mode) and not os.lstat(path).st_mode & (stat.S_ISUID | stat.S_ISGID):
-                os.chmod(path, 0o444)
+@dataclass(frozen=True)
+class _Damaged:
+    """In place of a result that is not as it was stored."""
 
 
-def _settle(folder: Path) -> None:
+def _result(fingerprint: str, folder: Path, data: bytes) -> Result:
+    document = parse(data, what="result.json")
+    outputs = {p: FileDigest(f["sha256"], f["size_bytes"]) for p, f in document["outputs"].items()}
+    if fingerprint_of(document["key"]) != fingerprint:
+        raise ValueError("it is another key's")
+    return Result(fingerprint, folder, document["key"], outputs, digest_of_files(outputs), document["observations"])
+
+
+def _bring_observations(work: Workspace, target: Path) -> None:
+    """Exchange obs/ and result.json of a stored result for new ones. Who looks in between sees that they do not fit,
+    and looks again under the lock that the caller holds."""
+    os.rename(target / "obs", work.folder / "old-obs")
+    os.rename(work.result / "obs", target / "obs")
+    os.replace(work.result / "result.json", target / "result.json")
+    fsync_folder(target)
+
+
+def _keep_newest(parent: Path, most: int) -> None:
+    found = sorted(parent.iterdir(), key=lambda path: path.lstat().st_mtime_ns, reverse=True)
+    for path in found[most:]:
+        with contextlib.suppress(OSError):
+            remove_tree(path)
+
+
+def _settle(result: Path, leavings: Leavings) -> None:
     """Make everything durable before the rename makes it visible."""
-    files = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names]
-    if len(files) > _MANY_FILES:
-        os.sync()  # one sync of everything costs less than an fsync a file
+    if len(leavings.outputs) + len(leavings.observed) > _MANY_FILES:
+        os.sync()  # one sync of everything costs less than one fsync per file
         return
-    for path in files:
-        with open(path, "rb") as stream:
-            os.fsync(stream.fileno())
-    fsync_folder(folder)
+    for part, files in (("out", leavings.outputs), ("obs", leavings.observed)):
+        for path in files:
+            descriptor = os.open(result / part / path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        for folder in folders_of(files):
+            fsync_folder(result / part / folder)
+    with open(result / "result.json", "rb") as stream:
+        os.fsync(stream.fileno())
+    fsync_folder(result)

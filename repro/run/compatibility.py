@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from repro.base.paths import Paths
 from repro.display.console import Console
+from repro.graph.leavings import read_document
 from repro.graph.pipeline import PINNED_IMAGES
 from repro.guide import toolchain
 from repro.machine import npu
@@ -27,9 +27,10 @@ def compatibility_table(paths: Paths, console: Console, engine: str) -> str:
     found: dict[str, Any] = {}
     if images:
         choice = session.engine(engine, fetch=False)
-        done = session.runner(choice.engine, session.keys(images)).run(probe_nodes(images))
+        with session.store.in_use():
+            done = session.runner(choice.engine, session.keys(images)).run(probe_nodes(images))
         found = {
-            name: json.loads((done[f"probe:{name}"].result.out / "probe.json").read_bytes()) for name in images
+            name: read_document(done[f"probe:{name}"].result.out, "probe.json", f"probe of {name}") for name in images
         }  # fmt: skip
     rows = toolchain.compare(components, found, npu.facts(npu.examine()))
     absent = [name for name in names if name not in images]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from repro.container.image import Image
 from repro.engines.npu_access import Access, access_for
+from repro.graph.making import Done, Preparation
 from repro.graph.pipeline import Node
-from repro.graph.runner import Done, Preparation
 from repro.images.rootfs import SANDBOX_IMAGE
 from repro.run import inputs
 from repro.run.engine_when_needed import AUTO
@@ -43,10 +43,10 @@ def execute(
         nodes: each after its inputs.
         force: keys of nodes that run though a result is stored.
     """
+    session.codes.read({node.stage.name for node in nodes.values()})  # before minutes of fetching: as it is now
     engine = session.engine_when_needed(options.engine, fetch=options.fetch)
     of_engine = {SANDBOX_IMAGE} if options.engine in (AUTO, SANDBOX_IMAGE) else set()  # all in one download
     images = session.images({node.stage.image for node in nodes.values()} | of_engine, fetch=options.fetch)
-    session.store.clean_up()
 
     def access() -> Access:
         facts = engine.chosen().availability.facts

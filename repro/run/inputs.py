@@ -13,7 +13,8 @@ from repro.base.files import sha256_bytes
 from repro.base.foreign import shown
 from repro.base.paths import Paths, given_path
 from repro.base.toml import read_toml
-from repro.graph.digests import StatCache
+from repro.graph.cache import StatCache
+from repro.graph.digests import digest_file
 from repro.graph.store import Result
 
 DEMO = "demo"
@@ -153,7 +154,7 @@ def _demo_checkpoint(paths: Paths, cache: StatCache) -> Checkpoint:
             "the demo checkpoint data/demo/checkpoint.pth is missing from the checkout", hint="check it out again"
         )
     pinned = read_toml(paths.conf / "demo.toml")["checkpoint"]["sha256"]
-    found = cache.sha256(path).sha256
+    found = digest_file(path, cache).sha256
     if found != pinned:
         raise VerificationFailed(
             f"data/demo/checkpoint.pth has sha256 {found}, but conf/demo.toml pins {pinned}",
@@ -167,7 +168,7 @@ def _user_checkpoint(paths: Paths, path: Path, cache: StatCache) -> Checkpoint:
 
     Any other checkpoint is what it is: its digest stands in the record, and nothing else is known of it.
     """
-    found = cache.sha256(path).sha256
+    found = digest_file(path, cache).sha256
     if path.name != PUBLISHED_CHECKPOINT:
         return Checkpoint(path, "user", found, "the user's own: known by this digest alone")
     known = user_lock.read(paths)

@@ -37,5 +37,6 @@ def run_stages(options: Options, stage: str, paths: Paths, console: Console) -> 
         raise UsageError(f"stage {stage} has no part in a run with --device {request.device}",
                          hint=f"there it is {NPU_STAGES.get(stage, 'left out')}")  # fmt: skip
     needed = closure(nodes, targets)
-    done = execute(session, options, target, needed, set(targets) if options.force else set()).done
+    with session.store.in_use():
+        done = execute(session, options, target, needed, set(targets) if options.force else set()).done
     return [done[key].result.out for key in targets]

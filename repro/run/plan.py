@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
+from repro.base.errors import VerificationFailed
 from repro.base.paths import Paths
+from repro.base.strict_json import parse
 from repro.display.console import Console
 from repro.graph.keys import Keys, difference
 from repro.graph.pipeline import Node, Output
@@ -48,10 +48,11 @@ def _plan_of(node: Node, keys: Keys, store: Store, results: dict[str, Result], *
         if not force:
             return "stored"
         return "run again: --force (its result must come out the same)"
-    last = store.folder / "last" / f"{node.key}.json"
-    if not last.exists():
+    last = store.last_of(node.key)
+    if last is None:
         return "run: never run before"
-    old = store.path(last.read_text(encoding="ascii")) / "result.json"
-    if not old.exists():
-        return "run: its last result was removed"
-    return "run: " + ", ".join(difference(json.loads(old.read_bytes())["key"], key))
+    try:
+        old = parse((store.path(last) / "result.json").read_bytes(), what="result.json")
+        return "run: " + ", ".join(difference(old["key"], key))
+    except (FileNotFoundError, VerificationFailed, KeyError, TypeError, AttributeError):
+        return "run: its last result was removed or damaged"

@@ -11,8 +11,8 @@ from typing import Any
 from repro.base.errors import CouldNotVerify
 from repro.base.files import canonical_json, sha256_bytes
 from repro.container.image import Image
+from repro.graph.making import Done
 from repro.graph.pipeline import PRECISIONS, Node, Request, Source
-from repro.graph.runner import Done
 from repro.locks.archives import SourceArchive
 from repro.run.inputs import Checkpoint
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from repro.base.paths import Paths
 from repro.display.console import Console
-from repro.graph.runner import Done
+from repro.graph.leavings import read_document
+from repro.graph.making import Done
 from repro.guide import toolchain
 from repro.guide.published import Published
 from repro.guide.verdict import is_excepted
@@ -38,9 +38,15 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
     Returns:
         The record, its verdict included.
     """
+    session = Session(paths, console)
+    with session.store.in_use():  # until the record names what was taken
+        return _reproduced(options, session)
+
+
+def _reproduced(options: Options, session: Session) -> dict[str, Any]:
     from repro.guide import published, verdict
 
-    session = Session(paths, console)
+    paths = session.paths
     started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     target = aim(options, session)
     request, checkpoint = resolve(options, paths, session.cache, target)
@@ -50,9 +56,9 @@ def reproduce(options: Options, paths: Paths, console: Console) -> dict[str, Any
     done, images = executed.done, executed.images
     used = {name: images[name] for name in sorted({node.stage.image for node in nodes.values()})}
     probes = {
-        name: json.loads((done[f"probe:{name}"].result.out / "probe.json").read_bytes()) for name in used
+        name: read_document(done[f"probe:{name}"].result.out, "probe.json", f"probe of {name}") for name in used
     }  # fmt: skip
-    corpus = json.loads((done["corpus"].result.out / "summary.json").read_bytes())
+    corpus = read_document(done["corpus"].result.out, "summary.json", "corpus: summary.json")
     data_kind = "demo" if request.data is None else ("timit" if corpus["timit"]["matches"] else "user")
     fingerprint = done["corpus"].result.key["inputs"]["data"]
     table = published.load_published(paths.conf / "published.toml")

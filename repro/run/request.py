@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from repro.base.paths import Paths
-from repro.graph.digests import StatCache
+from repro.graph.cache import StatCache
 from repro.graph.pipeline import Node, Request, StageDefinition, build_graph
 from repro.run import inputs
 from repro.run.options import Options, check_request

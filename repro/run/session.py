@@ -13,8 +13,11 @@ from repro.container.image import Image
 from repro.container.job import Engine
 from repro.display.console import Console
 from repro.engines.npu_access import Access
-from repro.graph.digests import StatCache
+from repro.graph.alone import machine_lock
+from repro.graph.cache import StatCache
+from repro.graph.code import Codes
 from repro.graph.keys import Keys
+from repro.graph.making import Surroundings
 from repro.graph.runner import Runner
 from repro.graph.store import Store
 from repro.images.rootfs import SANDBOX_IMAGE, Roots
@@ -64,7 +67,8 @@ class Session:
 
     def __post_init__(self) -> None:
         self.architecture = facts.architecture()
-        self.cache = StatCache(self.paths.results / "digests.sqlite")
+        self.cache = StatCache(self.paths.results / "digests.sqlite", self.console.say)
+        self.codes = Codes(self.paths.root, self.cache)
         self.store = Store(self.paths.store, self.paths.temporary, self.cache)
 
     def images(self, names: Collection[str], *, fetch: bool) -> dict[str, Image]:
@@ -90,7 +94,7 @@ class Session:
         return compiling_engine(self.paths)(toolchain)
 
     def keys(self, images: Mapping[str, Image], accelerator: str = "") -> Keys:
-        return Keys(self.paths.root, images, facts.machine(accelerator), self.cache)
+        return Keys(self.codes, images, facts.machine(accelerator), self.cache)
 
     def engine(self, name: str, *, fetch: bool) -> Choice:
         """The engine asked for; what the sandbox itself is made of is brought first, for it may be the one."""
@@ -110,14 +114,13 @@ class Session:
         return EngineWhenNeeded(lambda: self.engine(name, fetch=fetch))
 
     def runner(self, engine: Engine, keys: Keys, access: Callable[[], Access] = Access) -> Runner:
-        return Runner(
-            engine=engine,
-            keys=keys,
-            store=self.store,
-            code_folder=self.paths.code,
-            log_folder=self.paths.logs,
+        around = Surroundings(
+            code=self.paths.code,
+            logs=self.paths.logs,
             watcher=self.console,
             given=facts.given(),
             access=access,
+            machine_lock=machine_lock(),
             began_s=self.phases.began_s,
         )
+        return Runner(engine, keys, self.store, around)

@@ -17,8 +17,8 @@ from repro.base.paths import Paths
 from repro.container.job import Engine, Job, Mount
 from repro.display.console import Console
 from repro.graph.keys import STAGE_ENV
+from repro.graph.making import Done
 from repro.graph.pipeline import Request, build_graph, closure
-from repro.graph.runner import Done
 from repro.images.layer_index import known_images
 from repro.machine import facts
 from repro.machine.emulation import emulation

@@ -14,11 +14,14 @@ from repro.audit.evidence import Evidence, open_run
 from repro.base.files import pretty_json, sha256_bytes, sha256_file
 from repro.base.paths import Paths
 from repro.container.image import Layer
-from repro.graph.digests import StatCache, digest_source
+from repro.graph.cache import StatCache
+from repro.graph.code import Codes
 from repro.graph.keys import Keys
+from repro.graph.leavings import take_in
+from repro.graph.making import Done
 from repro.graph.pipeline import Output, Request
-from repro.graph.runner import Done
-from repro.graph.store import Store, fingerprint_of
+from repro.graph.sources import digest_source
+from repro.graph.store import Store
 from repro.guide import toolchain
 from repro.guide.published import load_published
 from repro.guide.verdict import verdict
@@ -201,7 +204,7 @@ def make_run(folder: Path, decode: str = "Greedy") -> Evidence:
     nodes = graph_of(request, PATHS)
     architecture = "amd64"
     images = _images(results / "blobs", sorted({node.stage.image for node in nodes.values()}), architecture)
-    keys = Keys(ROOT, images, Machine("amd64 Maker avx2", "host-1 cpu"), StatCache(None))
+    keys = Keys(Codes(ROOT, StatCache(None)), images, Machine("amd64 Maker avx2", "host-1 cpu"), StatCache(None))
     store = Store(results / "store", results / "tmp", StatCache(None))
     written, results_of, done = _outputs(_Speech(), decode), {}, {}
     for name, node in nodes.items():
@@ -214,7 +217,8 @@ def make_run(folder: Path, decode: str = "Greedy") -> Evidence:
         if node.stage.name == "measure":
             (work.result / "obs" / "measure.json").write_bytes(_measured())
         observations = {"engine": "sandbox", "wall_s": 1.5, "limits": {"network": "enforced"}}
-        result = store.publish(fingerprint_of(key), key, work, observations, replace=False)
+        leavings = take_in(name, work.result, None, node.stage.leaves, StatCache(None))
+        result = store.publish(key, work, leavings, observations)
         work.close()
         results_of[name] = result
         done[name] = Done(node, result, False, 1.0, 1.5)

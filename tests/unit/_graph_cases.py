@@ -8,8 +8,10 @@ from pathlib import Path
 
 from repro.container.image import Image
 from repro.container.job import Job, OnLine, Outcome
-from repro.graph.digests import StatCache
+from repro.graph.cache import StatCache
+from repro.graph.code import Codes
 from repro.graph.keys import Keys
+from repro.graph.making import Surroundings
 from repro.graph.pipeline import Node, Output, Source, StageDefinition
 from repro.graph.runner import Runner
 from repro.graph.store import Store
@@ -55,7 +57,7 @@ class SilentWatcher:
 
     def progress(self, key: str, done: int, total: int, what: str) -> None: ...
 
-    def finished(self, key: str, seconds: float, cached: bool) -> None: ...
+    def finished(self, key: str, seconds: float, *, cached: bool) -> None: ...
 
     def failed(self, key: str) -> None: ...
 
@@ -77,6 +79,7 @@ class Bench:
         self.engine = FakeEngine(behave)
         self.images = {"base": image()}
         self.machine = MACHINE
+        self.watcher = SilentWatcher()
 
     def nodes(self, **definition: object) -> dict[str, Node]:
         first = Node("first", StageDefinition("first", "base", **definition), {"data": Source("data", self.data)})
@@ -89,6 +92,7 @@ class Bench:
 
     def runner(self) -> Runner:
         cache = StatCache(self.root / "artifacts" / "digests.sqlite")
-        keys = Keys(self.root, self.images, self.machine, cache)
+        keys = Keys(Codes(self.root, cache), self.images, self.machine, cache)
         artifacts, given = self.root / "artifacts", Given(cores=2, memory_bytes=16 * 1024**3)
-        return Runner(self.engine, keys, self.store(), artifacts / "code", artifacts / "logs", SilentWatcher(), given)
+        around = Surroundings(artifacts / "code", artifacts / "logs", self.watcher, given)
+        return Runner(self.engine, keys, self.store(), around)

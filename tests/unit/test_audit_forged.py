@@ -228,7 +228,7 @@ def test_a_link_among_the_outputs_is_refuted(run: Path):
     out = evidence.store / stage["fingerprint"][:2] / stage["fingerprint"] / "out"
     (out / "units").unlink()
     (out / "units").symlink_to("/etc/passwd")
-    assert "neither a regular file nor a folder" in refuted(audited(run))["stage:corpus"]
+    assert "units is a symbolic link" in refuted(audited(run))["stage:corpus"]
 
 
 def test_a_stored_result_that_is_gone_could_not_be_verified(run: Path):

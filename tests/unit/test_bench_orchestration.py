@@ -10,7 +10,7 @@ import pytest
 from repro.base.errors import CouldNotVerify
 from repro.bench import nothing
 from repro.bench.workflow_peers import Peer, Step, make, steps_of
-from repro.graph.digests import StatCache
+from repro.graph.cache import StatCache
 from repro.graph.store import Store
 from repro.report.timeline import PHASE, STAGE, Span, covered_s
 

@@ -12,7 +12,7 @@ from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.files import sha256_bytes
 from repro.base.paths import Paths
 from repro.fetching.archives import fetch_source
-from repro.graph.digests import StatCache
+from repro.graph.cache import StatCache
 from repro.locks.archives import load_sources
 from repro.run import inputs
 

@@ -13,8 +13,8 @@ from _graph_cases import Bench, image
 from repro.base.errors import CouldNotRun, EngineUnavailable, NonDeterministicResult, StageFailed, UsageError
 from repro.base.imports import Modules
 from repro.container.job import Outcome
+from repro.graph.cache import StatCache
 from repro.graph.code import read_code
-from repro.graph.digests import StatCache
 from repro.graph.keys import difference
 from repro.graph.runner import may_run_beside
 from repro.machine.facts import Given, Machine

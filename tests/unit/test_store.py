@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from repro.base.confined import TreeLimits
 from repro.base.errors import NonDeterministicResult, VerificationFailed
-from repro.graph.digests import FileDigest, StatCache, digest_folder, digest_of_files, missing_or_changed
+from repro.base.temporary import clear_dead
+from repro.graph.cache import StatCache
+from repro.graph.digests import FileDigest, digest_file, digest_folder, digest_of_files, missing_or_changed
+from repro.graph.leavings import take_in
 from repro.graph.store import Store, Workspace, fingerprint_of
 
 KEY = {"stage": "features", "image": "sha256:00"}
@@ -31,7 +35,8 @@ def written(store: Store, content: bytes = b"frames", observation: bytes = b"1 s
 
 def publish(store: Store, work: Workspace, replace: bool = False):
     try:
-        return store.publish(FINGERPRINT, KEY, work, {"wall_s": 1.0}, replace=replace)
+        leavings = take_in("features", work.result, None, TreeLimits(), StatCache(None))
+        return store.publish(KEY, work, leavings, {"wall_s": 1.0}, replace=replace)
     finally:
         work.close()
 
@@ -158,9 +163,9 @@ def test_what_a_hostile_stage_leaves_is_refused_and_not_stored(store: Store, hos
 
 def test_workspaces_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path: Path, store: Store):
     alive = store.workspace()
-    dead = tmp_path / "tmp" / "work.dead"
+    dead = tmp_path / "tmp" / ".tmp.work.dead"
     (dead / "result" / "out").mkdir(parents=True)
-    store.clean_up()
+    assert clear_dead(tmp_path / "tmp") == [dead]
     assert not dead.exists()
     assert alive.result.is_dir()
     alive.close()
@@ -181,16 +186,17 @@ def test_a_folder_s_digest_depends_on_names_contents_and_sizes_alone():
 
 
 def test_the_stat_cache_sees_a_change_and_survives_being_broken(tmp_path: Path):
-    file = tmp_path / "file"
+    (tmp_path / "folder").mkdir()
+    file = tmp_path / "folder" / "file"
     file.write_bytes(b"one")
     database = tmp_path / "cache.sqlite"
-    before = StatCache(database).sha256(file)
+    before = digest_file(file, StatCache(database))
     file.write_bytes(b"two")
-    assert StatCache(database).sha256(file) != before
+    assert digest_file(file, StatCache(database)) != before
     database.write_bytes(b"not a database" * 1000)
     for name in ("cache.sqlite-wal", "cache.sqlite-shm"):
         (tmp_path / name).unlink(missing_ok=True)
-    assert StatCache(database).sha256(file).size_bytes == 3
+    assert digest_file(file, StatCache(database)).size_bytes == 3
 
 
 def test_many_files_give_the_same_digests_as_one_by_one(tmp_path: Path):
@@ -208,7 +214,7 @@ def test_files_that_were_found_right_are_not_read_again_until_one_of_them_is_tou
     files = digest_folder(folder, StatCache(None), "a folder")
     assert missing_or_changed(folder, files, cache) == []
     with monkeypatch.context() as patched:
-        patched.setattr(StatCache, "sha256", None)  # would fail if it were asked
+        patched.setattr(StatCache, "known", None)  # would fail if it were asked
         assert missing_or_changed(folder, files, cache) == []
     (folder / "a").write_bytes(b"two")
     assert missing_or_changed(folder, files, cache) == ["a has changed"]

@@ -1,0 +1,201 @@
+"""Makes one node's result: its image ready, its container run, what it left taken in and published."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from repro.base.errors import CouldNotRun
+from repro.base.files import make_shared_folder
+from repro.container.job import Engine, Limits
+from repro.engines.npu_access import Access
+from repro.graph.alone import machine
+from repro.graph.code import snapshot
+from repro.graph.failure import failure_of
+from repro.graph.keys import Keys
+from repro.graph.leavings import take_in
+from repro.graph.pipeline import Node, Source
+from repro.graph.stage_job import PIDS, StageJob, run_job
+from repro.graph.store import Result, Store, Workspace, fingerprint_of
+from repro.machine.facts import Given
+
+_WAITING = "waiting for other runs on this machine"
+
+
+class Watcher(Protocol):
+    """Is told what happens, to show it to a person. Called from several threads."""
+
+    def started(self, key: str) -> None: ...
+
+    def progress(self, key: str, done: int, total: int, what: str) -> None: ...
+
+    def finished(self, key: str, seconds: float, *, cached: bool) -> None: ...
+
+    def failed(self, key: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Done:
+    """A node's result, and whether it was there before."""
+
+    node: Node
+    result: Result
+    cached: bool
+    started_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """When an image was made ready to start, and how long that took: it was unpacked, or loaded into the engine."""
+
+    image: str
+    started_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run has around it.
+
+    Attributes:
+        code: holds the snapshots of the stages' code.
+        logs: keeps the logs of stages that failed.
+        given: how much stages may use at once.
+        access: gives what stages that run on the NPU are given of it; asked only when one runs.
+        machine_lock: held by every stage, see `repro.graph.alone`; None for none.
+        began_s: of the monotonic clock: all times are counted from then.
+    """
+
+    code: Path
+    logs: Path
+    watcher: Watcher
+    given: Given
+    access: Callable[[], Access] = Access
+    machine_lock: Path | None = None
+    began_s: float = field(default_factory=time.monotonic)
+
+
+def memory_of(node: Node, given: Given) -> int:
+    """The stage's memory limit in bytes: what it declares, but never more than there is."""
+    return min(node.stage.memory_bytes, given.memory_bytes)
+
+
+class Maker:
+    """Makes results; thread-safe.
+
+    Attributes:
+        preparations: of the images that were needed.
+    """
+
+    def __init__(self, engine: Engine, keys: Keys, store: Store, around: Surroundings) -> None:
+        self._engine = engine
+        self._keys = keys
+        self._store = store
+        self._around = around
+        self._preparing: dict[str, threading.Lock] = {}
+        self._prepared: set[str] = set()
+        self.preparations: list[Preparation] = []
+
+    def make(self, node: Node, key: dict[str, Any], results: Mapping[str, Result], *, forced: bool) -> Done:
+        """Run the node, unless another process made its result meanwhile.
+
+        Args:
+            node: what to make.
+            key: its key.
+            results: of the nodes before it.
+            forced: run it though a result is stored.
+
+        Raises:
+            StageFailed: it ended badly.
+            VerificationFailed: it left what is not taken in.
+        """
+        fingerprint = fingerprint_of(key)
+        asked_s = time.monotonic()
+        with self._store.making(fingerprint):
+            stored = None if forced else self._store.load_making(fingerprint)
+            if stored is not None:  # another process made it while this one waited
+                seconds = time.monotonic() - asked_s
+                return Done(node, stored, cached=True, started_s=asked_s - self._around.began_s, seconds=seconds)
+            self.prepare(node.stage.image)
+            started_s = time.monotonic()
+            self._around.watcher.started(node.key)
+            work = self._store.workspace()
+            try:
+                result = self._executed(node, key, work, results, forced=forced)
+            finally:
+                work.close()
+        self._store.remember_last(node.key, fingerprint)
+        seconds = time.monotonic() - started_s
+        return Done(node, result, cached=False, started_s=started_s - self._around.began_s, seconds=seconds)
+
+    def prepare(self, image_name: str) -> None:
+        """Make an image ready to start, once."""
+        with self._preparing.setdefault(image_name, threading.Lock()):
+            if image_name not in self._prepared:
+                with machine(self._around.machine_lock, alone=False, waiting=_nobody):
+                    started_s = time.monotonic()
+                    self._engine.prepare(self._keys.images[image_name])
+                    seconds = time.monotonic() - started_s
+                self._prepared.add(image_name)
+                self.preparations.append(Preparation(image_name, started_s - self._around.began_s, seconds))
+
+    def _executed(
+        self, node: Node, key: dict[str, Any], work: Workspace, results: Mapping[str, Result], *, forced: bool
+    ) -> Result:
+        watcher, limits = self._around.watcher, self._limits(node)
+        stage = StageJob(
+            name=node.key.replace("@", "-bs"),
+            image=self._keys.images[node.stage.image],
+            argv=node.argv(),
+            code=snapshot(self._keys.code(node.stage.name), self._around.code, self._keys.cache),
+            inputs={
+                name: source.path.resolve() if isinstance(source, Source) else results[source.node].out
+                for name, source in node.inputs.items()
+            },
+            work=work.result,
+            limits=limits,
+            access=self._around.access() if node.stage.accelerator else Access(),
+        )
+        with machine(
+            self._around.machine_lock,
+            alone=node.stage.host_bound,
+            waiting=lambda: watcher.progress(node.key, 0, 1, _WAITING),
+        ):
+            outcome, said = run_job(
+                self._engine, stage, work.log, lambda done, total, what: watcher.progress(node.key, done, total, what)
+            )
+        if outcome.exit_code != 0 or outcome.timed_out:
+            kept = self._keep_log(node, work.log)
+            raise failure_of(f"stage {node.key}", limits.timeout_s, limits.memory_bytes, outcome, said, kept)
+        leavings = take_in(node.key, work.result, work.log, node.stage.leaves, self._keys.cache)
+        observations = {
+            "engine": self._engine.name,
+            "wall_s": round(outcome.wall_s, 3),
+            "limits": dict(outcome.limits),
+            **({} if leavings.commands is None else {"commands": list(leavings.commands)}),
+        }
+        return self._store.publish(key, work, leavings, observations, replace=forced)
+
+    def _limits(self, node: Node) -> Limits:
+        memory_bytes = memory_of(node, self._around.given)
+        return Limits(timeout_s=node.stage.timeout_s, memory_bytes=memory_bytes, pids=PIDS)
+
+    def _keep_log(self, node: Node, log: Path) -> str:
+        """Keep the log of a stage that failed; the failure itself says more than a disk that is too full for it."""
+        kept = self._around.logs / f"{node.key}.log"
+        try:
+            make_shared_folder(self._around.logs)
+            shutil.copyfile(log, kept)
+        except (OSError, CouldNotRun) as error:
+            return f"it could not be kept: {error}"
+        return str(kept)
+
+
+def _nobody() -> None:
+    """Who prepares an image is not shown waiting: its step has not started."""
