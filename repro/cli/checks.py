@@ -93,7 +93,7 @@ def run_checks(checks: Sequence[Check], root: Path) -> list[Finding]:
 
 
 def pytest_runs(*, unit_only: bool, expression: str) -> list[list[str]]:
-    """The arguments of each run of pytest : unit tests side by side, then those that share engines."""
+    """The arguments of each run of pytest: unit tests side by side, then those that share engines."""
     side_by_side = ["-m", "pytest", "tests/unit", "-n", "auto", "--dist", "loadfile"]
     if expression:
         marks = ["tests/unit", "-m", _QUICK] if unit_only else []

@@ -90,3 +90,21 @@ def test_a_page_is_free_of_turns_that_stop_readers(page: Path):
     for turn, instead in TURNS.items():
         found = re.search(turn, text, re.IGNORECASE)
         assert not found, f"{name(page)}: {found.group()!r}: use {instead}"
+
+
+_PLACE = re.compile(r"`((?:repro|stages|conf|docker|tests|docs|data)/[^`\s]*)`")
+_MADE_BY_THE_USER = {"conf/site.toml", "data/sources", "data/data.zip", "data/user.lock.json", "data/TIMIT",
+                     "data/ctc_best_model.pth"}  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_place_of_the_repository_that_a_page_names_is_there(page: Path):
+    for place in _PLACE.findall(page.read_text("utf-8")):
+        plain = place.rstrip("/")
+        if plain in _MADE_BY_THE_USER or re.search(
+            r"[A-Z]{3,}|…|<", plain.replace("README", "").replace("SHA256SUMS", "")
+        ):
+            continue  # the user's own, or a pattern such as docker/NAME
+        patterns = re.sub(r"\{[^}]*\}", "*", plain)
+        found = list(ROOT.glob(patterns)) or list(ROOT.glob(patterns + ".py"))
+        assert found, f"{name(page)} names {place}"
