@@ -29,10 +29,10 @@ def reproduce(asked: options.Reproduce, here: Here) -> None:
     from repro.report import terminal_summary
     from repro.run import reproduce as running
 
-    document = running.reproduce(asked.parsed(), here.paths, here.console)
-    show(terminal_summary(document))
+    record = running.reproduce(asked.parsed(), here.paths, here.console)
+    show(terminal_summary(record))
     show("report: artifacts/runs/latest/report.html (also report.md, record.json)")
-    exit_with_verdict(document)
+    exit_with_verdict(record.verdict.outcome)
 
 
 @command("doctor", options.Engine)

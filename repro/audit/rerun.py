@@ -120,9 +120,9 @@ def _run(
     )
     made: list[Evidence] = []
     with outcome.examine("run", "every stage runs again on this machine") as it:
-        document = reproduce(options, fresh, console)
+        made_now = reproduce(options, fresh, console)
         made.append(open_run(fresh.runs / "latest", evidence.paths))
-        it.evidence.append(f"engine {document['engine']['name']}, {len(document['stages'])} stages, none stored")
+        it.evidence.append(f"engine {made_now.engine.name}, {len(made_now.stages)} stages, none stored")
     if not made:
         return
     again = made[0]

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from repro.audit.claims import ATTESTED, REFUTED, Examination, Outcome
 from repro.audit.evidence import Evidence
 from repro.audit.images import examine_images
@@ -24,12 +26,13 @@ from repro.guide.published import Published, load_published
 from repro.guide.verdict import is_excepted, verdict
 from repro.images.archives import source_names
 from repro.locks.archives import load_sources
-from repro.record import schema
+from repro.record import Record, identity_of, schema
+from repro.record.document import ToolchainRow
+from repro.record.stage_files import ProbeFile
 from repro.report import write_report
 from repro.report.crate import METADATA, crate_files, described_files
 from repro.run import record as records
 from repro.run.inputs import DEMO, demo_checkpoint_path
-from repro.run.record import identity_of
 from repro.run.reproduce import PINNED_DEVIATING
 from repro.run.target import PINNED, PORTABLE
 
@@ -58,8 +61,9 @@ def verify_run(evidence: Evidence, data: Path | None = None, checkpoint: Path | 
         return outcome  # what is not a record has no further claims
     outcome.facts += _facts(record)
     with outcome.examine("identity", "the record's identity is the digest of what it names") as it:
-        it.wrong += differences(record["identity"], identity_of(record), "identity")
-        it.evidence.append(f"identity {identity_of(record)['sha256']}")
+        identity = identity_of(_typed(record))
+        it.wrong += differences(record["identity"], _plain(identity), "identity")
+        it.evidence.append(f"identity {identity.sha256}")
     nodes = examine_graph(outcome, evidence)
     examine_stages(outcome, evidence, nodes)
     examine_code(outcome, evidence)
@@ -170,24 +174,25 @@ def _examine_judgement(outcome: Outcome, evidence: Evidence) -> None:
     table = load_published(paths.conf / "published.toml")
     with outcome.examine("toolchain", "the toolchain is what the probes found in the images") as it:
         probes = {
-            name: evidence.json(_named(stages, f"probe:{name}"), "probe.json") for name in record["images"]
-        }  # fmt: skip
+            name: msgspec.convert(evidence.json(_named(stages, f"probe:{name}"), "probe.json"), ProbeFile)
+            for name in record["images"]
+        }
         rows = toolchain.compare(toolchain.load_components(paths.conf), probes, record["host"])
-        it.wrong += differences(record["toolchain"], rows, "toolchain")
+        it.wrong += differences(record["toolchain"], _plain(rows), "toolchain")
         name = _toolchain_name(record, rows, table)
         if record["request"]["toolchain"] != name:
             it.wrong.append(f"request.toolchain is {record['request']['toolchain']!r}; recomputed: {name!r}")
-        if any(row["found"] and row["probe"].endswith(" in this host") for row in rows):
+        if any(row.found and row.probe.endswith(" in this host") for row in rows):
             it.if_it_holds = ATTESTED
             it.evidence.append("driver, firmware and chip are attested by the run")
         it.evidence.append(f"{len(rows)} components of conf/compatibility.toml, {len(probes)} probes by digest")
     with outcome.examine("verdict", "the verdict follows from the published table") as it:
-        expected = verdict(record, table)
-        it.wrong += differences(record["verdict"], expected, "verdict")
-        it.evidence.append(f"recomputed: {expected['outcome']}; conf/published.toml sha256 "
+        expected = verdict(_typed(record), table)
+        it.wrong += differences(record["verdict"], _plain(expected), "verdict")
+        it.evidence.append(f"recomputed: {expected.outcome}; conf/published.toml sha256 "
                            f"{sha256_file(paths.conf / 'published.toml')}")  # fmt: skip
     with outcome.examine("formulas", "the record states the formulas and units of its metrics") as it:
-        it.wrong += differences(record["metrics"], records.METRICS, "metrics")
+        it.wrong += differences(record["metrics"], _plain(records.METRICS), "metrics")
         it.evidence.append(f"{len(records.METRICS)} metrics")
     with outcome.examine("reports", "report.md and report.html say what the record says") as it:
         _examine_reports(it, evidence)
@@ -202,18 +207,26 @@ def _examine_judgement(outcome: Outcome, evidence: Evidence) -> None:
         it.evidence.append(f"{len(observed)} values that only the machine of the run could see")
 
 
-def _toolchain_name(record: Mapping[str, Any], rows: list[dict[str, str]], table: Published) -> str:
+def _typed(record: Mapping[str, Any]) -> Record:
+    return msgspec.convert(record, Record)
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def _toolchain_name(record: Mapping[str, Any], rows: tuple[ToolchainRow, ...], table: Published) -> str:
     """'pinned' only where the pinned images ran and every row of the compatibility table is as required."""
     if not record["request"].get("pinned"):
         return PORTABLE
-    wrong = toolchain.deviations(rows, lambda row: is_excepted(row, record["host"], table))
+    wrong = toolchain.deviations(rows, lambda row: is_excepted(row, _typed(record).host, table))
     return PINNED_DEVIATING if wrong else PINNED
 
 
 def _examine_reports(it: Examination, evidence: Evidence) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_report(evidence.record, folder)
+        write_report(_typed(evidence.record), folder)
         for path in sorted(folder.iterdir()):
             there = evidence.run / path.name
             if not there.is_file():
@@ -224,7 +237,7 @@ def _examine_reports(it: Examination, evidence: Evidence) -> None:
 
 
 def _examine_crate(it: Examination, evidence: Evidence) -> None:
-    for name, data in crate_files(evidence.record, described_files(evidence.run)).items():
+    for name, data in crate_files(_typed(evidence.record), described_files(evidence.run)).items():
         there = evidence.run / name
         if not there.is_file():
             raise CouldNotVerify(f"{name} is not here")

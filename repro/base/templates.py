@@ -7,11 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
+
+from repro.base.foreign import shown
+
+_LONGEST = 10_000  # characters of one value
 
 
 def html_templates(folder: Path) -> jinja2.Environment:
-    """Templates whose every value is escaped for HTML; a name that is not given is an error."""
-    return _environment(folder, autoescape=True)
+    """Templates whose every value is escaped for HTML; a name that is not given is an error.
+
+    White space in values is one space each; control characters and direction marks are spelt out. `Markup` passes as
+    it is.
+    """
+    return _environment(folder, autoescape=True, finalize=_shown)
+
+
+def _shown(value: Any) -> Any:
+    return value if isinstance(value, Markup) else shown(" ".join(str(value).split()), _LONGEST)
 
 
 def text_templates(folder: Path, escape: Callable[[Any], str]) -> jinja2.Environment:

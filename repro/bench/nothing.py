@@ -8,9 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from repro.base.errors import CouldNotVerify
 from repro.base.paths import Paths
@@ -20,6 +19,8 @@ from repro.fetching.cache import Cache
 from repro.images.build import files_needed
 from repro.images.rootfs import SANDBOX_IMAGE
 from repro.machine import facts
+from repro.record import Record, load_record
+from repro.record.reading import FILE
 from repro.report.timeline import IMAGE, LAYER, PHASE, STAGE, Span, covered_s, spans_of
 
 GOAL = "7 from nothing"
@@ -35,7 +36,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     if absent:
         bench.say(f"{absent} locked files are not fetched here: the run downloads them, and that time is not counted")
     wall_s = _run(copy, _WORDS)
-    record = _record(copy)
+    record = load_record(Paths(copy).runs / "latest" / FILE)
     _check(copy, record)
     spans = spans_of(record)
     for line in _account(spans):
@@ -108,20 +109,15 @@ def _run(copy: Path, words: tuple[str, ...]) -> float:
     return seconds
 
 
-def _record(copy: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((Paths(copy).runs / "latest" / "record.json").read_bytes())
-    return document
-
-
-def _check(copy: Path, first: Mapping[str, Any]) -> None:
-    taken = [stage["key"] for stage in first["stages"] if stage["cached"]]
+def _check(copy: Path, first: Record) -> None:
+    taken = [stage.key for stage in first.stages if stage.cached]
     pins = json.loads((copy / "conf" / "locks" / "images.json").read_bytes())["images"][facts.architecture()]
-    others = [name for name, identity in first["images"].items() if pins.get(name) != identity]
+    others = [name for name, identity in first.images.items() if pins.get(name) != identity]
     if taken or others:
         raise CouldNotVerify(f"the run from nothing took {taken} from a store, or {others} are not the pinned images")
     _run(copy, _WORDS)
-    again = _record(copy)
-    if not all(stage["cached"] for stage in again["stages"]) or again["identity"] != first["identity"]:
+    again = load_record(Paths(copy).runs / "latest" / FILE)
+    if not all(stage.cached for stage in again.stages) or again.identity != first.identity:
         raise CouldNotVerify("a second run after the one from nothing ran a stage, or came to another identity")
 
 

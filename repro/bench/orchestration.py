@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shutil
 import sqlite3
@@ -11,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from repro.base.errors import CouldNotVerify, EngineUnavailable
 from repro.base.files import sha256_bytes
@@ -29,6 +27,8 @@ from repro.graph.runner import Runner
 from repro.graph.store import Store
 from repro.machine import facts
 from repro.machine.facts import Given, Machine
+from repro.record import Record, load_record
+from repro.record.reading import FILE
 
 GOAL = "6 orchestration"
 _ENTRIES = 10_000
@@ -68,7 +68,7 @@ def _nothing_to_do(bench: Workbench) -> Iterator[Figure]:
     }
     samples = bench.interleaved(candidates, 3 if bench.quick else 9)
     ours = samples.pop("ours")
-    files = sum(len(stage["outputs"]["files"]) for stage in first["stages"])
+    files = sum(len(stage.outputs.files) for stage in first.stages)
     graph = f"{len(steps)} stages, {files} stored files"
     checked = f"each run found all {len(steps)} stages stored, and has the first run's identity"
     formula = "wall time of `invoke reproduce --bs 8`, all of whose results are stored; median"
@@ -109,18 +109,18 @@ def _finished_run(bench: Workbench) -> tuple[Path, tuple[str, ...]]:
     else:
         words = (*words, "demo")
     _checked(bench.invoke(*words, "--engine", "sandbox", results=home)[1])
-    for stage in _record(home)["stages"]:
-        place = Path("store", stage["fingerprint"][:2], stage["fingerprint"])
+    for stage in _record(home).stages:
+        place = Path("store", stage.fingerprint[:2], stage.fingerprint)
         shutil.copytree(home / place, results / place)
     _checked(bench.invoke(*words, results=results)[1])
     return results, words
 
 
-def _again(bench: Workbench, results: Path, words: tuple[str, ...], first: Mapping[str, Any]) -> float:
+def _again(bench: Workbench, results: Path, words: tuple[str, ...], first: Record) -> float:
     seconds, done = bench.invoke(*words, results=results)
     _checked(done)
     record = _record(results)
-    if not all(stage["cached"] for stage in record["stages"]) or record["identity"] != first["identity"]:
+    if not all(stage.cached for stage in record.stages) or record.identity != first.identity:
         raise CouldNotVerify("a run with nothing to do ran a stage, or came to another identity")
     return seconds
 
@@ -139,9 +139,8 @@ def _checked(done: subprocess.CompletedProcess[str]) -> None:
         raise CouldNotVerify("a run of the bench failed", detail=(done.stderr or done.stdout)[-2000:])
 
 
-def _record(results: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((results / "runs" / "latest" / "record.json").read_bytes())
-    return document
+def _record(results: Path) -> Record:
+    return load_record(results / "runs" / "latest" / FILE)
 
 
 def _peers(bench: Workbench, steps: list[peers.Step]) -> list[peers.Peer]:

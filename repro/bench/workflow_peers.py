@@ -11,13 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from repro.base.errors import CouldNotVerify
 from repro.graph.store import Store
+from repro.record import Record
 
 VERSIONS = {"dvc": "3.67.1", "snakemake": "9.27.1"}
 _WORK, _SOURCE = "work", "source"
@@ -77,16 +77,16 @@ class Peer:
             raise CouldNotVerify(f"{self.name} did not finish what a change asked of it")
 
 
-def steps_of(record: Mapping[str, Any], store: Store) -> list[Step]:
+def steps_of(record: Record, store: Store) -> list[Step]:
     """The run's stages, each after its inputs."""
-    keys = [stage["key"] for stage in record["stages"]]
+    keys = [stage.key for stage in record.stages]
     return [
         Step(
-            _word(stage["key"]),
-            tuple(_word(source["from"]) for _, source in sorted(stage["inputs"].items()) if source["from"] in keys),
-            store.path(stage["fingerprint"]) / "out",
+            _word(stage.key),
+            tuple(_word(source.origin) for _, source in sorted(stage.inputs.items()) if source.origin in keys),
+            store.path(stage.fingerprint) / "out",
         )
-        for stage in record["stages"]
+        for stage in record.stages
     ]
 
 

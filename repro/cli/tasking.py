@@ -120,7 +120,7 @@ def show(what: object) -> None:
     print(shown(str(what).expandtabs(), _RESULT_LIMIT, lines=True))
 
 
-def exit_with_verdict(document: dict[str, Any]) -> None:
+def exit_with_verdict(outcome: str) -> None:
     """Exit 1 when a comparison was made and contradicts; otherwise the run is a success."""
-    if document["verdict"]["outcome"] == "not-reproduced":
+    if outcome == "not-reproduced":
         sys.exit(EXIT_NOT_REPRODUCED)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from repro.base.errors import UsageError
 from repro.base.toml import read_toml
+from repro.record.judgement import MetricName
 
-CER = "cer_percent"
-WER = "wer_percent"
-THROUGHPUT = "throughput_utterances_per_s"
-METRICS = (CER, WER, THROUGHPUT)
+CER: Literal["cer_percent"] = "cer_percent"
+WER: Literal["wer_percent"] = "wer_percent"
+THROUGHPUT: Literal["throughput_utterances_per_s"] = "throughput_utterances_per_s"
+METRICS: tuple[MetricName, ...] = (CER, WER, THROUGHPUT)
 _PRINTED_DECIMALS = 4
 
 
@@ -100,7 +101,7 @@ def load_published(path: Path) -> Published:
 
 
 def _row(row: Mapping[str, Any]) -> Row:
-    printed = {metric: str(row[metric]) for metric in METRICS}
+    printed: dict[str, str] = {metric: str(row[metric]) for metric in METRICS}
     for metric, text in printed.items():
         if len(text.partition(".")[2]) != _PRINTED_DECIMALS:
             raise ValueError(f"{metric} of batch size {row['batch_size']} is not printed with 4 decimals: {text}")

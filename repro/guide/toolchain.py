@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from repro.base import versions
 from repro.base.errors import UsageError
+from repro.base.foreign import shown
 from repro.base.toml import read_toml
 from repro.graph.pipeline import PINNED_IMAGES, STAGES
+from repro.record.document import ToolchainRow
+from repro.record.stage_files import ProbeFile
 
-SAME = "same"
-DEVIATES = "deviates"
-ABSENT = "absent"
+SAME: Literal["same"] = "same"
+DEVIATES: Literal["deviates"] = "deviates"
+ABSENT: Literal["absent"] = "absent"
 _UNPINNED = "not pinned by the guide"
 _PINNED_ROLES = {STAGES[stage].image: image for stage, image in PINNED_IMAGES.items()}
+_HOST = "host"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Component:
     purpose: str
     substitute: str = ""
     substitute_source: str = ""
-    kind: str = "table"
+    kind: Literal["table", "requirement"] = "table"
 
 
 def load_components(conf: Path) -> tuple[Component, ...]:
@@ -51,17 +55,9 @@ def load_components(conf: Path) -> tuple[Component, ...]:
         raise UsageError(f"conf/compatibility.toml is not a list of components: {error}") from error
 
 
-def _look_up(source: str, probe: Mapping[str, Any]) -> str:
-    kind, _, name = source.partition(":")
-    if kind == "python":
-        return str(probe.get("python", ""))
-    table = {"wheel": "wheels", "deb": "debs", "host": "host", "found": "found"}[kind]
-    return str(probe.get(table, {}).get(name, ""))
-
-
 def compare(
-    components: tuple[Component, ...], probes: Mapping[str, Mapping[str, Any]], host: Mapping[str, str]
-) -> list[dict[str, str]]:
+    components: tuple[Component, ...], probes: Mapping[str, ProbeFile], host: Mapping[str, str]
+) -> tuple[ToolchainRow, ...]:
     """Hold every component against what was found.
 
     Args:
@@ -69,39 +65,35 @@ def compare(
         probes: by image, what stage `probe` wrote there; an image that was not used has none. A component is looked
             for in the pinned image of its role, where that was used.
         host: facts such as 'driver' and 'chip', only those found.
-
-    Returns:
-        Rows with component, required, found, status ('same', 'deviates' or 'absent'), probe, purpose and kind.
     """
-    rows = []
-    for component in components:
-        pinned = _PINNED_ROLES.get(component.image, "")
-        image = pinned if pinned in probes else component.image
-        probe: Mapping[str, Any] = {"host": host} if image == "host" else probes.get(image) or {}
-        source, substitute = component.source, ""
-        version = _look_up(source, probe)
-        if not version and component.substitute_source:
-            source, substitute = component.substitute_source, f"{component.substitute} "
-            version = _look_up(source, probe)
-        plain = version.split("+")[0]  # a wheel's local label, as in 1.8.0+cpu, is not another version
-        if not version:
-            status = ABSENT
-        elif substitute:
-            status = DEVIATES
-        else:
-            status = SAME if _as_required(component, plain) else DEVIATES
-        rows.append(
-            {
-                "component": component.name,
-                "required": component.required,
-                "found": f"{substitute}{version}" if version else "",
-                "status": status,
-                "probe": f"{source} in " + ("this host" if image == "host" else f"image {image}"),
-                "purpose": component.purpose,
-                "kind": component.kind,
-            }
-        )
-    return rows
+    return tuple(_row(component, probes, host) for component in components)
+
+
+def _row(component: Component, probes: Mapping[str, ProbeFile], host: Mapping[str, str]) -> ToolchainRow:
+    pinned = _PINNED_ROLES.get(component.image, "")
+    image = pinned if pinned in probes else component.image
+
+    def look_up(source: str) -> str:
+        if image == _HOST:
+            return host.get(source.partition(":")[2], "")
+        return _in_probe(source, probes[image]) if image in probes else ""
+
+    source, substitute = component.source, ""
+    version = look_up(source)
+    if not version and component.substitute_source:
+        source, substitute = component.substitute_source, f"{component.substitute} "
+        version = look_up(source)
+    plain = version.split("+")[0]  # a wheel's local label, as in 1.8.0+cpu, is not another version
+    same = not substitute and _as_required(component, plain)
+    return ToolchainRow(
+        component=component.name,
+        required=component.required,
+        found=f"{substitute}{version}" if version else "",
+        status=ABSENT if not version else SAME if same else DEVIATES,
+        probe=f"{source} in " + ("this host" if image == _HOST else f"image {image}"),
+        purpose=component.purpose,
+        kind=component.kind,
+    )
 
 
 def _as_required(component: Component, found: str) -> bool:
@@ -111,7 +103,15 @@ def _as_required(component: Component, found: str) -> bool:
     return component.required in (_UNPINNED, found)
 
 
-def deviations(rows: list[dict[str, str]], accepted: Callable[[Mapping[str, str]], bool]) -> list[str]:
+def _in_probe(source: str, probe: ProbeFile) -> str:
+    kind, _, name = source.partition(":")
+    if kind == "python":
+        return probe.python
+    tables = {"wheel": probe.wheels, "deb": probe.debs, "found": probe.found}
+    return tables[kind].get(name, "")
+
+
+def deviations(rows: Iterable[ToolchainRow], accepted: Callable[[ToolchainRow], bool]) -> list[str]:
     """What of the compatibility table is not as required, in words; of the requirements nothing: they are shown.
 
     Args:
@@ -119,18 +119,18 @@ def deviations(rows: list[dict[str, str]], accepted: Callable[[Mapping[str, str]
         accepted: says of a row whether an exception of the table covers it.
     """
     return [
-        f"{row['component']}: required {row['required']}, found {row['found'] or 'nothing'}"
+        f"{row.component}: required {row.required}, found {row.found or 'nothing'}"
         for row in rows
-        if row["kind"] == "table" and row["status"] != SAME and not accepted(row)
+        if row.kind == "table" and row.status != SAME and not accepted(row)
     ]
 
 
-def describe(rows: list[dict[str, str]]) -> str:
+def describe(rows: Sequence[ToolchainRow]) -> str:
     """The table for a terminal: required, found, status and probe of each component."""
     columns = ("component", "required", "found", "status", "probe")
     lines = []
     for kind, title in (("table", "The compatibility table"), ("requirement", "The guide's requirements.txt")):
-        chosen = [[row[name] or "-" for name in columns] for row in rows if row["kind"] == kind]
+        chosen = [[shown(getattr(row, name)) or "-" for name in columns] for row in rows if row.kind == kind]
         widths = [max(len(line[i]) for line in [list(columns), *chosen]) for i in range(len(columns))]
         lines += [title] + ["  ".join(word.ljust(w) for word, w in zip(line, widths)).rstrip()
                             for line in [list(columns), *chosen]] + [""]  # fmt: skip

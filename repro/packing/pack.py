@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -200,12 +199,9 @@ def _attestations(
         for name, image in named.items()
     ]
     for run in packed:
-        data = next(item for item in run.items if item.path.endswith("/record.json"))
-        content = data.content()
+        data = next(item for item in run.items if item.path.endswith("/record.json")).content()
         items.append(
-            Item.of_bytes(
-                f"attestations/run-{run.name}.dsse.json", envelope(run_statement(json.loads(content), content), signer)
-            )
+            Item.of_bytes(f"attestations/run-{run.name}.dsse.json", envelope(run_statement(run.record, data), signer))
         )
     return items
 

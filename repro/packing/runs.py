@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from repro.base.errors import CouldNotRun, UsageError
 from repro.base.files import pretty_json
 from repro.base.paths import Paths
 from repro.packing.writer import Item
+from repro.record import Record, read_record
+from repro.record.reading import FILE
 from repro.report.crate import crate_files, described_files
 
 DETAILS = ("full", "scores", "none")
@@ -33,7 +33,7 @@ class PackedRun:
     """The items of a run, and what of it was left out, for the list and for people."""
 
     name: str
-    record: dict[str, Any]
+    record: Record
     items: tuple[Item, ...]
     left_out: tuple[dict[str, str], ...]
 
@@ -45,8 +45,8 @@ def find_run(paths: Paths, name: str) -> Path:
         UsageError: there is no such run.
     """
     folder = (paths.runs / name).resolve()
-    if not name or folder.parent != paths.runs.resolve() or not (folder / "record.json").is_file():
-        known = ", ".join(sorted(path.parent.name for path in paths.runs.glob("*/record.json")))
+    if not name or folder.parent != paths.runs.resolve() or not (folder / FILE).is_file():
+        known = ", ".join(sorted(path.parent.name for path in paths.runs.glob(f"*/{FILE}")))
         raise UsageError(f"there is no run {name!r} in {paths.runs}", hint=f"known: {known or 'none'}")
     return folder
 
@@ -65,36 +65,36 @@ def pack_run(paths: Paths, name: str, detail: str, with_weights: bool) -> Packed
         CouldNotRun: a result of the run is no longer in the store.
     """
     folder = find_run(paths, name)
-    record = json.loads((folder / "record.json").read_bytes())
-    users_data, users_weights = record["data"]["kind"] != "demo", record["checkpoint"]["kind"] != "demo"
+    described = described_files(folder)
+    record = read_record(described[FILE], f"{FILE} of run {folder.name}")
+    users_data, users_weights = record.data.kind != "demo", record.checkpoint.kind != "demo"
     if not detail:
         if users_data:
             raise UsageError(
-                f"run {folder.name} was made of {record['data']['kind']} data: say what of it to give away",
+                f"run {folder.name} was made of {record.data.kind} data: say what of it to give away",
                 detail="\n".join(f"--run-detail {key}: {text}" for key, text in MEANING.items()),
             )
         detail = "full"
     if detail not in DETAILS:
         raise UsageError(f"--run-detail {detail!r} is not known", hint=", ".join(DETAILS))
     place = f"tree/{RECEIVED}/{folder.name}"
-    described = described_files(folder)
     itself = {**described, **crate_files(record, described)}  # a run of before there were crates has one here, too
     items = [Item.of_bytes(f"{place}/{file}", data) for file, data in itself.items()]
     left_out: list[dict[str, str]] = []
-    for stage in record["stages"] if detail != "none" else ():
-        result = paths.store / stage["fingerprint"][:2] / stage["fingerprint"]
+    for stage in record.stages if detail != "none" else ():
+        result = paths.store / stage.fingerprint[:2] / stage.fingerprint
         if not (result / "result.json").is_file():
             raise CouldNotRun(
-                f"the result of {stage['key']} is no longer in the store",
+                f"the result of {stage.key} is no longer in the store",
                 hint="run `invoke reproduce` with the same options again, or pack with --run-detail none",
             )
         for path in sorted(path for path in result.rglob("*") if path.is_file()):
             inside = path.relative_to(result).as_posix()
-            why = _withheld(stage["name"], inside, detail, users_weights and not with_weights)
+            why = _withheld(stage.name, inside, detail, users_weights and not with_weights)
             if why:
-                left_out.append({"stage": stage["key"], "file": inside, "reason": why})
+                left_out.append({"stage": stage.key, "file": inside, "reason": why})
             else:
-                items.append(Item.of_file(f"{place}/results/{stage['key'].replace(':', '-')}/{inside}", path))
+                items.append(Item.of_file(f"{place}/results/{stage.key.replace(':', '-')}/{inside}", path))
     about = {"run": folder.name, "detail": detail, "meaning": MEANING[detail], "left_out": left_out}
     items.append(Item.of_bytes(f"{place}/contents.json", pretty_json(about)))
     return PackedRun(folder.name, record, tuple(items), tuple(left_out))
@@ -114,6 +114,6 @@ def describe(packed: Sequence[PackedRun]) -> list[str]:
     lines = []
     for run in packed:
         lines.append(f"run {run.name}: {len(run.items)} files; {len(run.left_out)} withheld")
-        if run.record["data"]["kind"] != "demo":
-            lines.append(f"  made of {run.record['data']['kind']} data: check its licence before you pass this on")
+        if run.record.data.kind != "demo":
+            lines.append(f"  made of {run.record.data.kind} data: check its licence before you pass this on")
     return lines

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from repro.base.errors import VerificationFailed
 from repro.base.files import sha256_bytes
 from repro.container.image import Image
 from repro.packing.installer.ed25519 import ed25519_holds
 from repro.packing.installer.listing import PAYLOAD_TYPE, STATEMENT_TYPE, canonical, fingerprint_of, pae, public_key_of
+from repro.record import Record
 
 PROVENANCE = "https://slsa.dev/provenance/v1"
 _BUILDER = "urn:lstm-ctc-bundle:builder:1"
@@ -54,24 +56,29 @@ def image_statement(image: Image, commit: str) -> dict[str, Any]:
     )
 
 
-def run_statement(record: Mapping[str, Any], record_bytes: bytes) -> dict[str, Any]:
-    """What a run took (images, data, weights, code by stage) and gave (its record, and every stage's outputs)."""
+def run_statement(record: Record, data: bytes) -> dict[str, Any]:
+    """What a run took (images, data, weights, code by stage) and gave (its record, and every stage's outputs).
+
+    Args:
+        record: of the run.
+        data: its bytes.
+    """
     return _provenance(
         [
-            _named("record.json", sha256_bytes(record_bytes)),
-            *(_named(f"output of {stage['key']}", stage["outputs"]["digest"]) for stage in record["stages"]),
+            _named("record.json", sha256_bytes(data)),
+            *(_named(f"output of {stage.key}", stage.outputs.digest) for stage in record.stages),
         ],
         "run",
         {
-            "externalParameters": record["request"],
+            "externalParameters": msgspec.to_builtins(record.request),
             "resolvedDependencies": [
-                *(_named(f"image {name}", digest) for name, digest in record["images"].items()),
-                _named(f"data ({record['data']['kind']})", record["data"]["fingerprint"]),
-                _named(f"checkpoint ({record['checkpoint']['kind']})", record["checkpoint"]["sha256"]),
-                *(_named(f"code of {stage['key']}", stage["code"]) for stage in record["stages"]),
+                *(_named(f"image {name}", digest) for name, digest in record.images.items()),
+                _named(f"data ({record.data.kind})", record.data.fingerprint),
+                _named(f"checkpoint ({record.checkpoint.kind})", record.checkpoint.sha256),
+                *(_named(f"code of {stage.key}", stage.code) for stage in record.stages),
             ],
         },
-        {"metadata": {"invocationId": record["identity"]["sha256"]}},
+        {"metadata": {"invocationId": record.identity.sha256}},
     )
 
 

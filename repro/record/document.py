@@ -26,8 +26,8 @@ from repro.record.values import (
     Strict,
 )
 
-SCHEMA = "lstm-ctc-bundle/record"
-VERSION = 1
+SCHEMA: Literal["lstm-ctc-bundle/record"] = "lstm-ctc-bundle/record"
+VERSION: Literal[1] = 1
 DataKind = Literal["demo", "timit", "user"]
 CheckpointKind = Literal["demo", "user"]
 
@@ -118,7 +118,7 @@ class EngineUsed(Strict, frozen=True):
     passed_over: tuple[PassedOver, ...]
 
 
-class Component(Strict, frozen=True):
+class ToolchainRow(Strict, frozen=True):
     """A row of the compatibility table: required, and found by a probe."""
 
     component: str
@@ -231,16 +231,15 @@ class RecordedSource(Strict, frozen=True):
     licence: str
 
 
-class Record(Strict, frozen=True):
-    """What was asked and found in one run: results by digest, figures, verdict."""
+class Findings(Strict, frozen=True):
+    """A record without its verdict: what the verdict is made from."""
 
     schema: Literal["lstm-ctc-bundle/record"]
     version: Literal[1]
     request: Request
     identity: Identity
-    verdict: Verdict
     engine: EngineUsed
-    toolchain: tuple[Component, ...]
+    toolchain: tuple[ToolchainRow, ...]
     images: Annotated[dict[Name, Digest], Meta(description="Image name to image ID (the config digest).")]
     image_manifests: Annotated[dict[Name, Digest], Meta(description="Image name to manifest digest.")]
     image_layers: dict[Name, tuple[RecordedLayer, ...]]
@@ -264,6 +263,21 @@ class Record(Strict, frozen=True):
     def result(self, batch_size: int) -> Result | None:
         """The figures of a batch size; None where the run has none."""
         return next((result for result in self.results if result.batch_size == batch_size), None)
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the data set or the checkpoint is the demo's, so that no figure is about TIMIT or the model."""
+        return "demo" in (self.data.kind, self.checkpoint.kind)
+
+    def judged(self, verdict: Verdict) -> Record:
+        """The record with this verdict."""
+        return Record(verdict=verdict, **{name: getattr(self, name) for name in Findings.__struct_fields__})
+
+
+class Record(Findings, frozen=True):
+    """What was asked and found in one run: results by digest, figures, verdict."""
+
+    verdict: Verdict
 
 
 def _once(values: Iterable[object], what: str) -> None:

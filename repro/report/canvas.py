@@ -6,6 +6,8 @@ import math
 
 from markupsafe import Markup
 
+from repro.base.foreign import shown
+
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 34, 44
 
@@ -30,7 +32,7 @@ class Canvas:
         """A round mark, whose label shows under the pointer."""
         self._parts.append(
             Markup('<circle cx="{}" cy="{}" r="4.5" class="{}"><title>{}</title></circle>').format(
-                _px(x), _px(y), style, label
+                _px(x), _px(y), style, shown(label)
             )
         )
 
@@ -42,7 +44,7 @@ class Canvas:
         """A bar from its upper left corner."""
         self._parts.append(
             Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="2" class="{}"><title>{}</title></rect>').format(
-                _px(x), _px(y), _px(max(width, 1)), _px(height), style, label
+                _px(x), _px(y), _px(max(width, 1)), _px(height), style, shown(label)
             )
         )
 
@@ -50,13 +52,15 @@ class Canvas:
         """Words at (x, y); `anchor` is 'start', 'middle' or 'end'."""
         self._parts.append(
             Markup('<text x="{}" y="{}" text-anchor="{}" class="{}">{}</text>').format(
-                _px(x), _px(y), anchor, style, words
+                _px(x), _px(y), anchor, style, shown(words)
             )
         )
 
     def done(self) -> Markup:
         """The drawing as one `<svg>` element."""
-        head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, self._height, self._title)
+        head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+            WIDTH, self._height, shown(self._title)
+        )
         return head + Markup("").join(self._parts) + Markup("</svg>")
 
 

@@ -8,16 +8,23 @@ checkpoint are not in the crate: they are named by their digests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from repro.base.confined import read_below
+from repro.base.errors import CouldNotVerify
 from repro.base.files import pretty_json, sha256_bytes, write_atomic
+from repro.base.strict_json import MAX_BYTES
+from repro.record import Record
+from repro.record.document import Observations
 
 METADATA = "ro-crate-metadata.json"
 WORKFLOW = "workflow.json"
 _RUN_TERMS = "https://w3id.org/ro/terms/workflow-run#"
-# The run's terms stand here by themselves, so that one context less has to be fetched by who reads the crate.
+# The run's terms stand here by themselves, so that a reader of the crate has to fetch one context less.
 _CONTEXT = [
     "https://w3id.org/ro/crate/1.1/context",
     {name: _RUN_TERMS + name for name in ("ContainerImage", "DockerImage", "containerImage", "sha256")},
@@ -37,23 +44,23 @@ _LICENCE = "https://spdx.org/licenses/Apache-2.0"
 Entity = dict[str, Any]
 
 
-def workflow_of(record: Mapping[str, Any]) -> bytes:
+def workflow_of(record: Record) -> bytes:
     """The graph of a record's stages as JSON: what ran in which image, with which arguments, fed by what."""
     steps = [
         {
-            "key": stage["key"],
-            "stage": stage["name"],
-            "image": stage["image"],
-            "code": stage["code"],
-            "argv": stage["argv"],
-            "inputs": {name: entry["from"] for name, entry in stage["inputs"].items()},
+            "key": stage.key,
+            "stage": stage.name,
+            "image": stage.image,
+            "code": stage.code,
+            "argv": stage.argv,
+            "inputs": {name: entry.origin for name, entry in stage.inputs.items()},
         }
-        for stage in record["stages"]
+        for stage in record.stages
     ]
-    return pretty_json({"request": record["request"], "steps": steps})
+    return pretty_json({"request": msgspec.to_builtins(record.request), "steps": steps})
 
 
-def crate_metadata(record: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
+def crate_metadata(record: Record, files: Mapping[str, bytes]) -> bytes:
     """The crate's ro-crate-metadata.json.
 
     Args:
@@ -79,17 +86,28 @@ def crate_metadata(record: Mapping[str, Any], files: Mapping[str, bytes]) -> byt
 
 
 def described_files(run: Path) -> dict[str, bytes]:
-    """What a crate describes of a run's folder: its record and reports, by name."""
-    return {name: (run / name).read_bytes() for name in _FILES if (run / name).is_file()}
+    """What a crate describes of a run's folder: its record and reports, by name.
+
+    Raises:
+        CouldNotVerify: one of them is not there.
+        NotPlain: one of them is no plain file.
+    """
+    described = {}
+    for name in _FILES:
+        try:
+            described[name] = read_below(run, name, MAX_BYTES)
+        except FileNotFoundError:
+            raise CouldNotVerify(f"{name} is not in the run's folder", hint="take the folder whole") from None
+    return described
 
 
-def crate_files(record: Mapping[str, Any], described: Mapping[str, bytes]) -> dict[str, bytes]:
+def crate_files(record: Record, described: Mapping[str, bytes]) -> dict[str, bytes]:
     """What makes a crate of a folder that holds the described files: the workflow, and the metadata, by name."""
     workflow = workflow_of(record)
     return {WORKFLOW: workflow, METADATA: crate_metadata(record, {**described, WORKFLOW: workflow})}
 
 
-def write_crate(record: Mapping[str, Any], run: Path) -> None:
+def write_crate(record: Record, run: Path) -> None:
     """Make a run's folder a crate.
 
     Args:
@@ -116,17 +134,17 @@ def _descriptor() -> Entity:
     }
 
 
-def _root(record: Mapping[str, Any], files: list[str]) -> Entity:
-    sizes = ", ".join(str(size) for size in record["request"]["batch_sizes"])
+def _root(record: Record, files: list[str]) -> Entity:
+    sizes = ", ".join(str(size) for size in record.request.batch_sizes)
     return {
         "@id": "./",
         "@type": "Dataset",
         "conformsTo": [_ref(identity) for identity in _PROFILES],
-        "name": f"LSTM-CTC phoneme recogniser: run {record['identity']['sha256'][:16]}",
+        "name": f"LSTM-CTC phoneme recogniser: run {record.identity.sha256[:16]}",
         "description": f"One run of the reproducibility bundle at batch sizes {sizes}, with data set "
-        f"{record['data']['kind']} and checkpoint {record['checkpoint']['kind']}; verdict: "
-        f"{record['verdict']['outcome']}. Every digest is in record.json.",
-        "datePublished": record["observations"]["started_at"],
+        f"{record.data.kind} and checkpoint {record.checkpoint.kind}; verdict: {record.verdict.outcome}. "
+        "Every digest is in record.json.",
+        "datePublished": record.observations.started_at,
         "license": _ref(_LICENCE),
         "hasPart": [_ref(name) for name in files],
         "mainEntity": _ref(WORKFLOW),
@@ -141,7 +159,7 @@ def _profiles() -> list[Entity]:
     ]
 
 
-def _file(name: str, data: bytes, record: Mapping[str, Any]) -> Entity:
+def _file(name: str, data: bytes, record: Record) -> Entity:
     about = {"@id": name, "contentSize": str(len(data)), "sha256": sha256_bytes(data)}
     if name == WORKFLOW:
         return {
@@ -152,7 +170,7 @@ def _file(name: str, data: bytes, record: Mapping[str, Any]) -> Entity:
             "encodingFormat": "application/json",
             "programmingLanguage": _ref("#bundle"),
             "license": _ref(_LICENCE),
-            "version": record["identity"]["sha256"],
+            "version": record.identity.sha256,
         }
     title, media_type = _FILES[name]
     return {**about, "@type": "File", "name": title, "encodingFormat": media_type}
@@ -168,27 +186,27 @@ def _language() -> Entity:
     }
 
 
-def _inputs(record: Mapping[str, Any]) -> list[Entity]:
-    data, checkpoint = record["data"], record["checkpoint"]
+def _inputs(record: Record) -> list[Entity]:
+    data, checkpoint = record.data, record.checkpoint
     return [
         {
-            "@id": f"urn:sha256:{data['fingerprint']}",
+            "@id": f"urn:sha256:{data.fingerprint}",
             "@type": "CreativeWork",
-            "name": f"data set: {data['kind']}",
-            "description": data.get("note") or "A corpus in TIMIT's layout; not in this crate, named by its digest.",
-            "identifier": f"sha256:{data['fingerprint']}",
+            "name": f"data set: {data.kind}",
+            "description": data.note or "A corpus in TIMIT's layout; not in this crate, named by its digest.",
+            "identifier": f"sha256:{data.fingerprint}",
         },
         {
-            "@id": f"urn:sha256:{checkpoint['sha256']}",
+            "@id": f"urn:sha256:{checkpoint.sha256}",
             "@type": "CreativeWork",
-            "name": f"checkpoint: {checkpoint['kind']}",
-            "description": checkpoint.get("note") or "Weights; not in this crate, named by their digest.",
-            "identifier": f"sha256:{checkpoint['sha256']}",
+            "name": f"checkpoint: {checkpoint.kind}",
+            "description": checkpoint.note or "Weights; not in this crate, named by their digest.",
+            "identifier": f"sha256:{checkpoint.sha256}",
         },
     ]
 
 
-def _images(record: Mapping[str, Any]) -> list[Entity]:
+def _images(record: Record) -> list[Entity]:
     return [
         {
             "@id": f"urn:{digest}",
@@ -197,33 +215,32 @@ def _images(record: Mapping[str, Any]) -> list[Entity]:
             "name": f"lstm-ctc-bundle/{name}",
             "sha256": digest[7:],
         }
-        for name, digest in sorted(record["images"].items())
+        for name, digest in sorted(record.images.items())
     ]
 
 
-def _action(record: Mapping[str, Any], results: list[str]) -> Entity:
+def _action(record: Record, results: list[str]) -> Entity:
     return {
         "@id": "#run",
         "@type": "CreateAction",
-        "name": f"invoke reproduce, engine {record['engine']['name']}",
-        "description": f"{len(record['stages'])} stages on {record['host'].get('cpu', 'unknown')}.",
+        "name": f"invoke reproduce, engine {record.engine.name}",
+        "description": f"{len(record.stages)} stages on {record.host.cpu}.",
         "instrument": _ref(WORKFLOW),
         "agent": _ref("#runner"),
         "object": [
-            _ref(f"urn:sha256:{record['data']['fingerprint']}"),
-            _ref(f"urn:sha256:{record['checkpoint']['sha256']}"),
+            _ref(f"urn:sha256:{record.data.fingerprint}"),
+            _ref(f"urn:sha256:{record.checkpoint.sha256}"),
         ],
         "result": [_ref(name) for name in results],
-        "startTime": record["observations"]["started_at"],
-        "endTime": _end(record["observations"]),
+        "startTime": record.observations.started_at,
+        "endTime": _end(record.observations),
         "actionStatus": "http://schema.org/CompletedActionStatus",
-        "containerImage": [_ref(f"urn:{digest}") for _, digest in sorted(record["images"].items())],
+        "containerImage": [_ref(f"urn:{digest}") for _, digest in sorted(record.images.items())],
     }
 
 
-def _end(observations: Mapping[str, Any]) -> str:
-    started = datetime.strptime(observations["started_at"], "%Y-%m-%dT%H:%M:%SZ")
-    return (started + timedelta(seconds=observations["wall_s"])).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _end(observations: Observations) -> str:
+    return (observations.started() + timedelta(seconds=observations.wall_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _agent() -> Entity:

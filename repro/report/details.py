@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import msgspec
 
-from repro.report.parts import Bullet, Section, digest, number, size, status, table
+from repro.record import Record
+from repro.report.parts import Bullet, Section, digest, engine_name, makers, number, size, status, table
 from repro.report.timeline import accounted, spans_of
 
 
-def sections(record: Mapping[str, Any]) -> list[Section]:
+def sections(record: Record) -> list[Section]:
     """The sections, in order."""
     return [
         _toolchain(record),
@@ -23,78 +23,65 @@ def sections(record: Mapping[str, Any]) -> list[Section]:
     ]
 
 
-def _toolchain(record: Mapping[str, Any]) -> Section:
-    rows = [
-        [row["component"], row["required"], row["found"] or "-", status(row["status"]), row.get("probe", "")]
-        for row in record["toolchain"]
-    ]
-    same = sum(row["status"] == "same" for row in record["toolchain"])
+def _toolchain(record: Record) -> Section:
+    rows = [[row.component, row.required, row.found or "-", status(row.status), row.probe] for row in record.toolchain]
+    same = sum(row.status == "same" for row in record.toolchain)
     sentence = (
-        f"Toolchain {record['request']['toolchain']}: {same} of {len(rows)} components are what the guide's "
+        f"Toolchain {record.request.toolchain}: {same} of {len(rows)} components are what the guide's "
         "compatibility table requires; found by probes, not by declaration."
     )
     return Section("Toolchain", [sentence], tables=[table(["component", "required", "found", "status", "probe"], rows)])
 
 
-def _inputs(record: Mapping[str, Any]) -> Section:
-    data, checkpoint = record["data"], record["checkpoint"]
-    counts = ", ".join(f"{split} {count}" for split, count in data["utterances"].items())
+def _inputs(record: Record) -> Section:
+    data, checkpoint = record.data, record.checkpoint
+    counts = f"train {data.utterances.train}, dev {data.utterances.dev}, test {data.utterances.test}"
     rows = [
-        ["data", data["kind"], digest(data["fingerprint"]), f"utterances: {counts}. {data.get('note', '')}"],
-        [
-            "checkpoint",
-            checkpoint["kind"],
-            digest(checkpoint["sha256"]),
-            f"{checkpoint.get('trust', '')}. {checkpoint.get('note', '')}",
-        ],
+        ["data", data.kind, digest(data.fingerprint), f"utterances: {counts}. {data.note}"],
+        ["checkpoint", checkpoint.kind, digest(checkpoint.sha256), f"{checkpoint.trust}. {checkpoint.note}"],
     ]
     rows += [
-        [f"source archive {source['name']}", source["licence"], digest(source["digest"].rpartition(":")[2]),
-         f"{source['title']}: {source['trust']}"]
-        for source in record.get("sources", [])
+        [f"source archive {source.name}", source.licence, digest(source.digest.rpartition(":")[2]),
+         f"{source.title}: {source.trust}"]
+        for source in record.sources
     ]  # fmt: skip
-    deviations = [Bullet(f"not as TIMIT: {text}") for text in data.get("timit_deviations", [])]
-    excluded = [[entry["utterance"], entry["reason"]] for entry in data.get("excluded", [])]
+    deviations = [Bullet(f"not as TIMIT: {text}") for text in data.timit_deviations]
+    excluded = [[entry.utterance, entry.reason] for entry in data.excluded]
     tables = [table(["input", "kind", "sha256", "what is known of it"], rows)]
     if excluded:
         tables.append(table(["excluded utterance", "reason"], excluded))
     return Section("Inputs", bullets=deviations, tables=tables)
 
 
-def _engine(record: Mapping[str, Any]) -> Section:
-    engine = record["engine"]
-    rows = [["engine", "name", engine["name"]]]
-    rows += [["engine", name, _plain(value)] for name, value in sorted(engine.get("facts", {}).items())]
-    rows += [["limit", name, value] for name, value in sorted(engine.get("limits", {}).items())]
-    rows += [["host", name, _plain(value)] for name, value in sorted(record["host"].items())]
-    return Section("Engine and host", tables=[table(["of", "what", "value"], rows)], folded=True)
+def _engine(record: Record) -> Section:
+    engine = record.engine
+    rows = [["engine", "name", engine_name(record)]]
+    rows += [["engine", name, value] for name, value in sorted(engine.facts.items())]
+    rows += [["limit of the results", name, value] for name, value in sorted(engine.limits.items())]
+    rows += [["host", name, str(value)] for name, value in sorted(msgspec.to_builtins(record.host).items())]
+    stored = sum(stage.cached for stage in record.stages)
+    sentence = (
+        f"Of {len(record.stages)} results, {len(record.stages) - stored} were made now and {stored} were stored; they "
+        f"were made with {', '.join(makers(record))}. A limit is that of the runs that made the results: it is called "
+        "enforced where it was enforced for all of them."
+    )
+    return Section("Engine and host", [sentence], tables=[table(["of", "what", "value"], rows)], folded=True)
 
 
-def _plain(value: Any) -> str:
-    return ", ".join(str(item) for item in value) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _images(record: Mapping[str, Any]) -> Section:
-    layers = record["image_layers"]
+def _images(record: Record) -> Section:
+    layers = record.image_layers
     rows = [
         [
             name,
             digest(identity),
-            size(sum(layer["size_bytes"] for layer in layers.get(name, []))),
-            len(layers.get(name, [])),
+            size(sum(layer.size_bytes for layer in layers.get(name, ()))),
+            len(layers.get(name, ())),
         ]
-        for name, identity in record["images"].items()
+        for name, identity in sorted(record.images.items())
     ]
     detail = [
-        [
-            name,
-            layer["name"],
-            layer["kind"],
-            size(layer["size_bytes"]),
-            digest(layer["diff_id"]),
-            digest(layer["made_from"]),
-        ]
-        for name, of_image in layers.items()
+        [name, layer.name, layer.kind, size(layer.size_bytes), digest(layer.diff_id), digest(layer.made_from)]
+        for name, of_image in sorted(layers.items())
         for layer in of_image
     ]
     return Section(
@@ -108,32 +95,32 @@ def _images(record: Mapping[str, Any]) -> Section:
     )
 
 
-def _stages(record: Mapping[str, Any]) -> Section:
+def _stages(record: Record) -> Section:
     rows = [
         [
-            stage["name"],
-            "" if stage["batch_size"] is None else stage["batch_size"],
-            digest(stage["fingerprint"]),
-            digest(stage["image"]),
-            digest(stage["outputs"]["digest"]),
-            len(stage["outputs"]["files"]),
-            stage["exactness"],
-            "from the store" if stage["cached"] else "run",
-            number(stage["observations"].get("wall_s"), 2),
+            stage.name,
+            "" if stage.batch_size is None else stage.batch_size,
+            digest(stage.fingerprint),
+            digest(stage.image),
+            digest(stage.outputs.digest),
+            len(stage.outputs.files),
+            stage.exactness,
+            "from the store" if stage.cached else "run",
+            number(stage.observations.wall_s, 2),
         ]
-        for stage in record["stages"]
+        for stage in record.stages
     ]
     columns = ["stage", "#B", "fingerprint", "image", "outputs", "#files", "exactness", "this time", "#seconds"]
     sentence = "Each result by the digest of its files; inputs and every file's digest are in the record."
     return Section("Stages", [sentence], tables=[table(columns, rows)], folded=True)
 
 
-def _vendor_commands(record: Mapping[str, Any]) -> list[Section]:
+def _vendor_commands(record: Record) -> list[Section]:
     """What of the vendor's tools ran on the NPU path, argument for argument."""
     rows = [
-        [stage["key"], " ".join(command["argv"]), command["exit_code"], number(command["wall_s"], 2)]
-        for stage in record["stages"]
-        for command in stage["observations"].get("commands", [])
+        [stage.key, " ".join(command.argv), command.exit_code, number(command.wall_s, 2)]
+        for stage in record.stages
+        for command in stage.observations.commands or ()
     ]
     if not rows:
         return []
@@ -141,12 +128,12 @@ def _vendor_commands(record: Mapping[str, Any]) -> list[Section]:
     return [Section("The guide's commands", [sentence], tables=[table(["step", "command", "#exit", "#seconds"], rows)])]
 
 
-def _times(record: Mapping[str, Any]) -> Section:
+def _times(record: Record) -> Section:
     rows = [
         [span.kind, span.name, number(span.started_s, 2), number(span.ended_s, 2), number(span.seconds, 2)]
         for span in spans_of(record)
     ]
-    rows.append(["", "whole run", number(0.0, 2), *[number(record["observations"]["wall_s"], 2)] * 2])
+    rows.append(["", "whole run", number(0.0, 2), *[number(record.observations.wall_s, 2)] * 2])
     sentence = (
         f"{accounted(record)} Phases in which stages run hold what those do: making images ready to start (an image is "
         "unpacked, or loaded into the engine), and the stages themselves, several at once where they may."
@@ -159,16 +146,16 @@ def _times(record: Mapping[str, Any]) -> Section:
 _AGREEMENT_UNITS = {"kl": "nats", "max_abs": "nats", "rmse": "nats", "symbols_changed": "frames"}
 
 
-def _metrics(record: Mapping[str, Any]) -> Section:
+def _metrics(record: Record) -> Section:
     """The record's formulas, and those that the stage compare states beside its figures."""
-    rows = [[name, entry["unit"], entry["formula"]] for name, entry in sorted(record["metrics"].items())]
+    rows = [[name, entry.unit, entry.formula] for name, entry in sorted(record.metrics.items())]
     agreement: dict[str, str] = {}
-    for result in record["results"]:
-        agreement.update(result.get("comparison", {}).get("formulas", {}))
+    for result in record.results:
+        agreement.update(result.comparison.formulas)
     rows += [
         [f"agreement: {name}", _AGREEMENT_UNITS.get(name, "1"), formula] for name, formula in sorted(agreement.items())
     ]
-    intervals = dict.fromkeys(result["complete"]["interval_95"]["method"] for result in record["results"])
+    intervals = dict.fromkeys(result.complete.interval_95.method for result in record.results)
     rows += [["95 % interval", "%", method] for method in intervals]
     rows.append(["S + I + D", "phones", "substitutions, insertions and deletions of a shortest alignment"])
     return Section("Metrics", tables=[table(["metric", "unit", "formula"], rows)])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from repro.guide.verdict import NOT_COMPARABLE
-from repro.report.parts import NAMES, Section, interval, mark, number, status, table
+from repro.record import Record
+from repro.record.scores import Pair, Protocol
+from repro.report.parts import NAMES, Section, interval, mark, number, rates, status, table
 
 TOP_CONFUSIONS = 15
 _PROTOCOLS = ("complete", "published")
@@ -26,27 +25,27 @@ _PAIRS = {
 }
 
 
-def sections(record: Mapping[str, Any]) -> list[Section]:
+def sections(record: Record) -> list[Section]:
     """The sections, in order; those that the record has nothing for are left out."""
     made = [_against_table(record), _error_rates(record), _speed(record), _agreement(record), _confusions(record)]
     return [section for section in made if section is not None]
 
 
-def _against_table(record: Mapping[str, Any]) -> Section:
+def _against_table(record: Record) -> Section:
     demo = mark(record)
     rows = []
-    for check in record["verdict"]["checks"]:
-        allowed = number(check["tolerance"], 4)
+    for check in record.verdict.checks:
+        compared = check.status != NOT_COMPARABLE and check.difference is not None
         rows.append(
             [
-                check["batch_size"],
-                NAMES[check["metric"]],
-                check["unit"],
-                number(check["published"], 4),
-                number(check["found"], 4, demo),
-                "not compared" if check["status"] == NOT_COMPARABLE else f"{check['difference']:+.4f}{demo}",
-                allowed if allowed == "none" else f"± {allowed} {check.get('tolerance_unit', '')}",
-                status(check["status"]),
+                check.batch_size,
+                NAMES[check.metric],
+                check.unit,
+                number(check.published, 4),
+                number(check.found, 4, demo),
+                f"{check.difference:+.4f}{demo}" if compared else "not compared",
+                "none" if check.tolerance is None else f"± {check.tolerance:.4f} {check.tolerance_unit}",
+                status(check.status),
             ]
         )
     sentences = [
@@ -54,9 +53,7 @@ def _against_table(record: Mapping[str, Any]) -> Section:
         "space that costs one character edit an utterance. The difference is shown of what was compared like for like."
     ]
     reasons = dict.fromkeys(
-        f"Tolerance of {NAMES[check['metric']]}: {check['tolerance_reason']}"
-        for check in record["verdict"]["checks"]
-        if check.get("tolerance_reason")
+        f"Tolerance of {NAMES[check.metric]}: {check.tolerance_reason}" for check in record.verdict.checks
     )
     columns = ["#B", "metric", "unit", "#published", "#found", "#difference", "tolerance", "status"]
     return Section(
@@ -64,23 +61,21 @@ def _against_table(record: Mapping[str, Any]) -> Section:
     )
 
 
-def _error_rates(record: Mapping[str, Any]) -> Section:
+def _error_rates(record: Record) -> Section:
     demo = mark(record)
     rows = []
     for protocol in _PROTOCOLS:
-        for result in record["results"]:
-            found = result[protocol]
-            counts = found["wer_counts"]
+        for result in record.results:
+            found: Protocol = getattr(result, protocol)
+            counts = found.wer_counts
             rows.append(
                 [
                     protocol,
-                    result["batch_size"],
-                    found["utterances"],
-                    found["phones"],
-                    _rate(found, "wer_percent", demo),
-                    _rate(found, "cer_percent", demo),
-                    f"{found['edits']['wer']} = {counts['substitutions']} + {counts['insertions']} + "
-                    f"{counts['deletions']}{demo}",
+                    result.batch_size,
+                    found.utterances,
+                    found.phones,
+                    *_rates(found, demo),
+                    f"{found.edits.wer} = {counts.substitutions} + {counts.insertions} + {counts.deletions}{demo}",
                 ]
             )
     columns = ["protocol", "#B", "#utterances", "#phones", "#WER, 95 % interval", "#CER, 95 % interval", "#S + I + D"]
@@ -91,9 +86,7 @@ def _error_rates(record: Mapping[str, Any]) -> Section:
         *_reference_failures(record),
     ]
     excluded = [
-        [result["batch_size"], entry["utterance"], entry["reason"]]
-        for result in record["results"]
-        for entry in result.get("excluded", [])
+        [result.batch_size, entry.utterance, entry.reason] for result in record.results for entry in result.excluded
     ]
     tables = [table(columns, rows)]
     if excluded:
@@ -102,60 +95,68 @@ def _error_rates(record: Mapping[str, Any]) -> Section:
     return Section("Error rates", sentences, tables=tables)
 
 
-def _rate(found: Mapping[str, Any], metric: str, demo: str) -> str:
-    """A rate with its interval, as in '4.1456 % [2.65 to 5.65]'."""
-    if found[metric] is None:
-        return number(None, 4)
-    return f"{number(found[metric], 4, ' %')} [{interval(found['interval_95'][metric])}]{demo}"
+def _rates(found: Protocol, demo: str) -> list[str]:
+    """The rates with their intervals, as in '4.1456 % [2.65 to 5.65]'."""
+    return [
+        number(None, 4) if rate is None else f"{number(rate, 4, ' %')} [{interval(bounds)}]{demo}"
+        for _, rate, bounds in rates(found)
+    ]
 
 
-def _reference_failures(record: Mapping[str, Any]) -> list[str]:
+def _reference_failures(record: Record) -> list[str]:
     """Where the reference's beam search would have raised an exception, and what was done instead."""
     said = []
-    for result in record["results"]:
-        for name, situation in sorted(result.get("decode", {}).get("reference_would_fail", {}).items()):
-            met = situation.get("utterances") or situation.get("symbols")
+    for result in record.results:
+        failures = result.decode.reference_would_fail
+        if not failures:
+            continue
+        empty, underflow = failures.empty_labelling_survived, failures.probability_underflowed_to_zero
+        missing = failures.symbols_missing_in_language_model
+        for name, met, handled in (
+            ("empty labelling survived", empty.utterances, empty.handled),
+            ("probability underflowed to zero", underflow.utterances, underflow.handled),
+            ("symbols missing in language model", missing.symbols, missing.handled),
+        ):
             if met:
                 said.append(
-                    f"Batch size {result['batch_size']}: the reference would have stopped with an error "
-                    f"({name.replace('_', ' ')}: {', '.join(met)}); here {situation['handled']}."
+                    f"Batch size {result.batch_size}: the reference would have stopped with an error "
+                    f"({name}: {', '.join(met)}); here {handled}."
                 )
     return said
 
 
-def _speed(record: Mapping[str, Any]) -> Section:
+def _speed(record: Record) -> Section:
     demo = mark(record)
     rows = [
         [
-            result["batch_size"],
-            number(result["throughput_utterances_per_s"], 4, demo),
-            *(number(result["latency_ms"][name], 2, demo) for name in _LATENCIES),
+            result.batch_size,
+            number(result.throughput_utterances_per_s, 4, demo),
+            *(number(getattr(result.latency_ms, name), 2, demo) for name in _LATENCIES),
         ]
-        for result in record["results"]
+        for result in record.results
     ]
     columns = ["#B", "#utterances/s", *(f"#{name} ms" for name in _LATENCIES)]
     sentence = (
-        f"Pure inference on the {record['request']['device'].upper()}, inputs of zeros, copies not counted. "
+        f"Pure inference on the {record.request.device.upper()}, inputs of zeros, copies not counted. "
         "Another machine's speed is no claim about this one's."
     )
     return Section("Speed", [sentence], plots=["speed"], tables=[table(columns, rows)])
 
 
-def _agreement(record: Mapping[str, Any]) -> Section | None:
+def _agreement(record: Record) -> Section | None:
     demo = mark(record)
     rows = []
-    for result in record["results"]:
-        comparison = result.get("comparison")
-        for name, title in _PAIRS.items() if comparison else ():
-            pair = comparison[name]
+    for result in record.results:
+        for name, title in _PAIRS.items():
+            pair: Pair = getattr(result.comparison, name)
             rows.append(
                 [
-                    result["batch_size"],
+                    result.batch_size,
                     title,
-                    *(f"{pair[key]:.3g}{demo}" for key in _AGREEMENT),
-                    f"{pair['symbols_changed']}{demo}",
-                    pair["utterances"],
-                    "yes" if comparison["within_thresholds"] else "no",
+                    *(f"{getattr(pair, key):.3g}{demo}" for key in _AGREEMENT),
+                    f"{pair.symbols_changed}{demo}",
+                    pair.utterances,
+                    "yes" if result.comparison.within_thresholds else "no",
                 ]
             )
     if not rows:
@@ -165,17 +166,17 @@ def _agreement(record: Mapping[str, Any]) -> Section | None:
     return Section("Numeric agreement", [sentence], tables=[table([*columns, "#utterances", "within limits"], rows)])
 
 
-def _confusions(record: Mapping[str, Any]) -> Section | None:
+def _confusions(record: Record) -> Section | None:
     demo = mark(record)
-    if not record["results"]:
+    if not record.results:
         return None
-    first = record["results"][0]
+    first = record.results[0]
     rows = [
-        [entry["reference"], entry["hypothesis"], f"{entry['count']}{demo}"]
-        for entry in first["complete"]["confusions"][:TOP_CONFUSIONS]
+        [entry.reference, entry.hypothesis, f"{entry.count}{demo}"]
+        for entry in first.complete.confusions[:TOP_CONFUSIONS]
     ]
     sentence = (
-        f"The {len(rows)} most frequent substitutions of the complete protocol at batch size {first['batch_size']}; "
+        f"The {len(rows)} most frequent substitutions of the complete protocol at batch size {first.batch_size}; "
         "all are in the record."
     )
     columns = ["phone", "recognised as", "#times"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from repro.record import Record
+from repro.record.judgement import Check, MetricName
+from repro.record.scores import Protocol
 
 NAMES = {"cer_percent": "CER", "wer_percent": "WER", "throughput_utterances_per_s": "throughput"}
 NONE = "none"
@@ -76,20 +80,33 @@ def status(value: str) -> Cell:
     return Cell(value.replace("-", " "), tone=tones.get(value, "open"))
 
 
-def mark(record: Mapping[str, Any]) -> str:
+def mark(record: Record) -> str:
     """What every number of a demo carries."""
-    return " (demo)" if "demo" in (record["data"]["kind"], record["checkpoint"]["kind"]) else ""
+    return " (demo)" if record.is_demo else ""
 
 
-def engine_name(record: Mapping[str, Any]) -> str:
-    """The engine of the run; one that took every result from the store chose none."""
-    name = str(record["engine"]["name"])
-    return "none, since every result was stored" if name == NONE else name
+def engine_name(record: Record) -> str:
+    """The engine of the run; one that took every result from the store chose none, and then the makers' are named."""
+    name = record.engine.name
+    return f"none, since every result was stored (made with {', '.join(makers(record))})" if name == NONE else name
+
+
+def makers(record: Record) -> list[str]:
+    """The engines that made the results, of this run and of the earlier ones that stored results are from."""
+    return sorted({stage.observations.engine for stage in record.stages})
 
 
 def number(value: float | None, decimals: int, suffix: str = "") -> str:
     """A number with its unit and mark; a missing one says so."""
     return NONE if value is None else f"{value:.{decimals}f}{suffix}"
+
+
+def rates(found: Protocol) -> list[tuple[MetricName, float | None, Sequence[float] | None]]:
+    """The error rates of a protocol, WER first: metric, value and 95 % interval; none where nothing was scored."""
+    return [
+        ("wer_percent", found.wer_percent, found.interval_95.wer_percent),
+        ("cer_percent", found.cer_percent, found.interval_95.cer_percent),
+    ]
 
 
 def interval(bounds: Sequence[float] | None, suffix: str = "") -> str:
@@ -104,13 +121,12 @@ def size(count_bytes: int) -> str:
     return f"{count_bytes / 1e3:.1f} kB" if count_bytes < 10**6 else f"{count_bytes / 1e6:.1f} MB"
 
 
-def claims_of(checks: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> str:
+def claims_of(checks: Sequence[Check], record: Record) -> str:
     """Which figures these checks are of, in a few words."""
-    everything = record["verdict"]["checks"]
-    metrics = list(dict.fromkeys(check["metric"] for check in checks))
-    of_metrics = [check for check in everything if check["metric"] in metrics]
+    metrics = list(dict.fromkeys(check.metric for check in checks))
+    of_metrics = [check for check in record.verdict.checks if check.metric in metrics]
     what = "every figure" if len(metrics) == len(NAMES) else " and ".join(NAMES[metric] for metric in metrics)
     if len(of_metrics) == len(checks):
         return what
-    sizes = list(dict.fromkeys(str(check["batch_size"]) for check in checks))
+    sizes = list(dict.fromkeys(str(check.batch_size) for check in checks))
     return f"{what} at batch size {', '.join(sizes)}"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from markupsafe import Markup
 
+from repro.record import Record
 from repro.report.canvas import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Canvas, round_values
-from repro.report.parts import mark
+from repro.report.parts import NAMES, mark, rates
 from repro.report.timeline import IMAGE, LAYER, PHASE, STAGE, spans_of
 
 _ROW = 22
 _TOP_CONFUSIONS = 15
 
 
-def draw(record: Mapping[str, Any]) -> dict[str, Markup]:
+def draw(record: Record) -> dict[str, Markup]:
     """Every plot by name; one that the record has nothing for is empty."""
     return {
         "errors": _errors(record),
@@ -72,44 +72,41 @@ def _by_size(
     return canvas.done()
 
 
-def _errors(record: Mapping[str, Any]) -> Markup:
-    demo = mark(record)
-    table = record["verdict"].get("table", [])
+def _errors(record: Record) -> Markup:
     series: list[_Series] = []
-    for metric, name in (("wer_percent", "WER"), ("cer_percent", "CER")):
-        scored = [r for r in record["results"] if r["published"][metric] is not None]
-        series.append(
-            (f"{name} % published", f"{metric} theirs", "square", {row["batch_size"]: row[metric] for row in table}, {})
-        )
-        series.append(
-            (
-                f"{name} % this run{demo}, 95 %",
-                f"{metric} ours",
-                "dot",
-                {r["batch_size"]: r["published"][metric] for r in scored},
-                {r["batch_size"]: r["published"]["interval_95"][metric] for r in scored},
-            )
-        )
+    for metric, theirs in (
+        ("wer_percent", {row.batch_size: row.wer_percent for row in record.verdict.table}),
+        ("cer_percent", {row.batch_size: row.cer_percent for row in record.verdict.table}),
+    ):
+        values: dict[int, float] = {}
+        bounds: dict[int, Sequence[float]] = {}
+        for result in record.results:
+            ((rate, interval),) = [(rate, found) for name, rate, found in rates(result.published) if name == metric]
+            if rate is not None:
+                values[result.batch_size] = rate
+            if interval is not None:
+                bounds[result.batch_size] = interval
+        name = NAMES[metric]
+        series.append((f"{name} % published", f"{metric} theirs", "square", theirs, {}))
+        series.append((f"{name} % this run{mark(record)}, 95 %", f"{metric} ours", "dot", values, bounds))
     return _by_size("Error rates by batch size, published protocol, beside the published table", series, "%")
 
 
-def _speed(record: Mapping[str, Any]) -> Markup:
-    metric = "throughput_utterances_per_s"
-    table = record["verdict"].get("table", [])
-    device = record["request"]["device"].upper()
+def _speed(record: Record) -> Markup:
+    device = record.request.device.upper()
     series: list[_Series] = [
         (
             "published, NPU: utterances/s",
             "speed theirs",
             "square",
-            {row["batch_size"]: row[metric] for row in table},
+            {row.batch_size: row.throughput_utterances_per_s for row in record.verdict.table},
             {},
         ),
         (
             f"this run, {device}{mark(record)}",
             "speed ours",
             "dot",
-            {r["batch_size"]: r[metric] for r in record["results"]},
+            {result.batch_size: result.throughput_utterances_per_s for result in record.results},
             {},
         ),
     ]
@@ -131,14 +128,14 @@ def _bars(title: str, rows: Sequence[tuple[str, float, float, str, str]], left: 
     return canvas.done()
 
 
-def _confusions(record: Mapping[str, Any]) -> Markup:
-    if not record["results"]:
+def _confusions(record: Record) -> Markup:
+    if not record.results:
         return Markup("")
-    entries = record["results"][0]["complete"]["confusions"][:_TOP_CONFUSIONS]
     rows = [
-        (f"{_short(e['reference'])} → {_short(e['hypothesis'])}", 0.0, e["count"], "bar", f"{e['count']}{mark(record)}")
-        for e in entries
-    ]
+        (f"{_short(entry.reference)} → {_short(entry.hypothesis)}", 0.0, float(entry.count), "bar",
+         f"{entry.count}{mark(record)}")
+        for entry in record.results[0].complete.confusions[:_TOP_CONFUSIONS]
+    ]  # fmt: skip
     return _bars("Most confused phones: reference, and what it was recognised as", rows, 140)
 
 
@@ -146,7 +143,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 10 else text[:9] + "…"
 
 
-def _times(record: Mapping[str, Any]) -> Markup:
+def _times(record: Record) -> Markup:
     """Phases, layers built, images made ready and the stages that ran, on one clock, by when they started."""
     styles = {PHASE: "phase", LAYER: "made", IMAGE: "made", STAGE: "bar"}
     rows = [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from repro.record import Record
 
 PHASE, LAYER, IMAGE, STAGE = "phase", "layer built", "image made ready", "stage"
 
@@ -23,21 +24,15 @@ class Span:
         return self.started_s + self.seconds
 
 
-def spans_of(record: Mapping[str, Any]) -> list[Span]:
-    """All that a record tells of times, by when it started; a stage that was taken from the store is not in it.
-
-    Phases of a record older than their start times follow one another; what an older record lacks is left out.
-    """
-    observed = record["observations"]
-    spans, ended_s = [], 0.0
-    for phase in observed["phases"]:
-        spans.append(Span(PHASE, phase["name"], phase.get("started_s", ended_s), phase["seconds"]))
-        ended_s = spans[-1].ended_s
-    for kind, name in ((LAYER, "layers"), (IMAGE, "preparations")):
-        spans += [Span(kind, made["name"], made["started_s"], made["seconds"]) for made in observed.get(name, [])]
-    for step in observed.get("steps", []):
-        if not step["cached"] and "started_s" in step:
-            spans.append(Span(STAGE, step["key"], step["started_s"], step["wall_s"]))
+def spans_of(record: Record) -> list[Span]:
+    """All that a record tells of times, by when it started; a stage that was taken from the store is not in it."""
+    observed = record.observations
+    spans = [
+        Span(kind, part.name, part.started_s, part.seconds)
+        for kind, parts in ((PHASE, observed.phases), (LAYER, observed.layers), (IMAGE, observed.preparations))
+        for part in parts
+    ]
+    spans += [Span(STAGE, step.key, step.started_s, step.wall_s) for step in observed.steps if not step.cached]
     return sorted(spans, key=lambda span: (span.started_s, -span.seconds, span.kind, span.name))
 
 
@@ -51,10 +46,9 @@ def covered_s(spans: Iterable[Span], kind: str) -> float:
     return covered_s
 
 
-def accounted(record: Mapping[str, Any]) -> str:
+def accounted(record: Record) -> str:
     """How much of the whole run lies in some phase, in a sentence: what lies in none is this program's own."""
-    wall_s = float(record["observations"]["wall_s"])
     return (
-        f"{covered_s(spans_of(record), PHASE):.2f} s of {wall_s:.2f} s lie in the phases below; the rest is this "
-        "program's own start and record."
+        f"{covered_s(spans_of(record), PHASE):.2f} s of {record.observations.wall_s:.2f} s lie in the phases below; "
+        "the rest is this program's own start and record."
     )

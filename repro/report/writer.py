@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from repro.base.files import write_atomic
 from repro.base.templates import html_templates, text_templates
+from repro.record import Record
 from repro.report import markdown, plots
 from repro.report.view import make_view
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(record: Mapping[str, Any], folder: Path) -> None:
+def write_report(record: Record, folder: Path) -> None:
     """Write report.md and report.html into a run's folder.
 
     Args:
@@ -27,14 +26,14 @@ def write_report(record: Mapping[str, Any], folder: Path) -> None:
     write_atomic(folder / "report.html", render_html(record).encode())
 
 
-def render_markdown(record: Mapping[str, Any]) -> str:
+def render_markdown(record: Record) -> str:
     """The report as Markdown; every value in it is escaped."""
     return text_templates(_TEMPLATES, markdown.escape).get_template("report.md.j2").render(
         view=make_view(record)
     )  # fmt: skip
 
 
-def render_html(record: Mapping[str, Any]) -> str:
+def render_html(record: Record) -> str:
     """The report as one HTML file that needs no network: style and plots are inside."""
     style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     return html_templates(_TEMPLATES).get_template("report.html.j2").render(

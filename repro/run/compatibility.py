@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from repro.base.paths import Paths
 from repro.display.console import Console
-from repro.graph.leavings import read_document
 from repro.graph.pipeline import PINNED_IMAGES
 from repro.guide import toolchain
 from repro.machine import npu
+from repro.record.stage_files import ProbeFile
+from repro.run.record import read_output
 from repro.run.request import probe_nodes
 from repro.run.session import Session
 
@@ -24,14 +23,12 @@ def compatibility_table(paths: Paths, console: Console, engine: str) -> str:
     roles = {component.image for component in components} | set(PINNED_IMAGES.values())
     names = sorted(roles & set(image_names(paths.docker)))
     images = known_images(paths, names, session.architecture)
-    found: dict[str, Any] = {}
+    found: dict[str, ProbeFile] = {}
     if images:
         choice = session.engine(engine, fetch=False)
         with session.store.in_use():
             done = session.runner(choice.engine, session.keys(images)).run(probe_nodes(images))
-        found = {
-            name: read_document(done[f"probe:{name}"].result.out, "probe.json", f"probe of {name}") for name in images
-        }  # fmt: skip
+        found = {name: read_output(done[f"probe:{name}"], "probe.json", ProbeFile) for name in images}
     rows = toolchain.compare(components, found, npu.facts(npu.examine()))
     absent = [name for name in names if name not in images]
     note = f"not built here, so not probed: {', '.join(absent)}\n" if absent else ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.errors import BundleError, CouldNotRun
 from repro.base.paths import Paths
-from repro.base.strict_json import parse
 from repro.graph.cache import StatCache
 from repro.graph.code import drop_snapshots
 from repro.graph.store import Store
+from repro.record import Record, load_record
+from repro.record.reading import FILE
 
 
 def collect_garbage(paths: Paths, say: Callable[[str], None]) -> None:
@@ -25,21 +26,20 @@ def collect_garbage(paths: Paths, say: Callable[[str], None]) -> None:
     with store.alone(say):
         results: set[str] = set()
         code: set[str] = set()
-        for path in sorted(paths.runs.glob("*/record.json")):
-            for stage in _stages(path):
-                results.add(stage["fingerprint"])
-                code.add(stage["code"])
+        for path in sorted(paths.runs.glob(f"*/{FILE}")):
+            for stage in _record(path).stages:
+                results.add(stage.fingerprint)
+                code.add(stage.code)
         removed = store.collect_garbage(results)
         snapshots = drop_snapshots(paths.code, code, most=0)
     kept = f"{len(results)} kept for the runs in artifacts/runs"
     say(f"{len(removed)} results removed, {kept}; {snapshots} snapshots of code removed")
 
 
-def _stages(record: Path) -> list[dict[str, str]]:
+def _record(path: Path) -> Record:
     try:
-        stages = parse(record.read_bytes(), what=str(record))["stages"]
-        return [{name: str(stage[name]) for name in ("fingerprint", "code")} for stage in stages]
-    except (OSError, VerificationFailed, KeyError, TypeError) as error:
+        return load_record(path)
+    except BundleError as error:
         raise CouldNotRun(
-            f"{record} cannot be read, so what it refers to is unknown: {error}", hint="remove that run's folder"
+            f"which results a run refers to is unknown: {error.message}", hint=f"remove the folder {path.parent}"
         ) from error

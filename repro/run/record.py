@@ -1,234 +1,252 @@
-"""The record: the account of one run, as one JSON document; its schema is repro/record/record.schema.json."""
+"""Making the record of a run from what was asked, what stages left and what was observed."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from repro.base.errors import CouldNotVerify
-from repro.base.files import canonical_json, sha256_bytes
+from repro.base import typed_json
 from repro.container.image import Image
+from repro.graph.leavings import read_document
 from repro.graph.making import Done
 from repro.graph.pipeline import PRECISIONS, Node, Request, Source
+from repro.guide.published import Published
+from repro.guide.verdict import verdict
 from repro.locks.archives import SourceArchive
+from repro.record import document
+from repro.record.document import Findings, Record
+from repro.record.identity import make_identity
+from repro.record.scores import Comparison, Result
+from repro.record.stage_files import BatchesFile, CorpusFile, MeasureFile, ScoreFile, SplitSummaries
+from repro.record.stages import OutputFile, Outputs, Stage, StageInput, StageObservations
 from repro.run.inputs import Checkpoint
 
-SCHEMA = "lstm-ctc-bundle/record"
-VERSION = 1
-
+T = TypeVar("T")
+DEMO_DATA_NOTE = "The demo corpus: synthetic speech in TIMIT's layout; its error rates say nothing about TIMIT."
+DEMO_CHECKPOINT_NOTE = "The demo checkpoint: trained on the demo corpus; it is not the published model."
 METRICS = {
-    "cer_percent": {
-        "formula": "100 * (character edits pooled over utterances) / (reference characters); published protocol: "
+    "cer_percent": document.Metric(
+        formula="100 * (character edits pooled over utterances) / (reference characters); published protocol: "
         "hypotheses carry the reference implementation's leading space",
-        "unit": "%",
-    },
-    "wer_percent": {
-        "formula": "100 * (phone edits pooled over utterances) / (reference phones): a phone error rate",
-        "unit": "%",
-    },
-    "throughput_utterances_per_s": {
-        "formula": "1000 * batch_size / mean(execution times in ms), pure inference, copies not counted",
-        "unit": "utterances/s",
-    },
-    "latency_ms": {"formula": "execution time of one batch, pure inference", "unit": "ms"},
+        unit="%",
+    ),
+    "wer_percent": document.Metric(
+        formula="100 * (phone edits pooled over utterances) / (reference phones): a phone error rate", unit="%"
+    ),
+    "throughput_utterances_per_s": document.Metric(
+        formula="1000 * batch_size / mean(execution times in ms), pure inference, copies not counted",
+        unit="utterances/s",
+    ),
+    "latency_ms": document.Metric(formula="execution time of one batch, pure inference", unit="ms"),
 }
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything that a record is made of, gathered by the run."""
+    """Everything that a record is made of beside the stages' results, gathered by the run."""
 
     request: Request
     toolchain_name: str
-    data_kind: str
-    data_fingerprint: str
+    data_kind: document.DataKind
     checkpoint: Checkpoint
     images: Mapping[str, Image]
-    toolchain: list[dict[str, str]]
-    engine: Mapping[str, Any]
-    host: Mapping[str, Any]
-    observations: Mapping[str, Any]
+    toolchain: tuple[document.ToolchainRow, ...]
+    engine: document.EngineUsed
+    host: document.Host
+    observations: document.Observations
     sources: tuple[SourceArchive, ...] = ()
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CouldNotVerify(f"a stage's result cannot be read: {path}: {error}") from error
+def read_output(done: Done, name: str, kind: type[T]) -> T:
+    """A JSON file of a stage's out/, as a type.
+
+    Raises:
+        VerificationFailed: it is not what this stage writes; the message names the place.
+    """
+    return _read(done, done.result.out, name, kind)
 
 
-def _request(parts: Parts) -> dict[str, Any]:
+def _read(done: Done, folder: Path, name: str, kind: type[T]) -> T:
+    what = f"{done.node.key}: {name}"
+    return typed_json.convert(read_document(folder, name, what), kind, what=what)
+
+
+def _typed(what: str, of: type[T], /, **members: Any) -> T:
+    """A part of the record from values whose types are wider: those of the command line and of other modules."""
+    return typed_json.convert(members, of, what=what)
+
+
+def _request(parts: Parts) -> document.Request:
     request = parts.request
-    return {
-        "batch_sizes": list(request.batch_sizes),
-        "device": request.device,
-        "toolchain": parts.toolchain_name,
-        "data": parts.data_kind,
-        "checkpoint": parts.checkpoint.kind,
-        "decode": {"type": request.decode, "beam_width": request.beam_width, "lm_alpha": request.lm_alpha},
-        "split": request.split,
-        "loop": request.loop,
-        "skip_bad": request.skip_bad,
-        **_special(request),
-    }
+    special: dict[str, Any] = {}
+    if request.on_npu:
+        special["soc_version"] = request.soc_version
+        special["precision_mode"] = request.precision_mode
+        special["num_devices"] = request.num_devices
+    elif request.precision != PRECISIONS[0]:
+        special["precision"] = request.precision
+    if request.pinned:
+        special["pinned"] = list(request.pinned)
+    return _typed(
+        "the request",
+        document.Request,
+        batch_sizes=list(request.batch_sizes),
+        device=request.device,
+        toolchain=parts.toolchain_name,
+        data=parts.data_kind,
+        checkpoint=parts.checkpoint.kind,
+        decode={"type": request.decode, "beam_width": request.beam_width, "lm_alpha": request.lm_alpha},
+        split=request.split,
+        loop=request.loop,
+        skip_bad=request.skip_bad,
+        **special,
+    )
 
 
-def _special(request: Request) -> dict[str, Any]:
-    """What only a run on the NPU, in another number format or with pinned images has."""
-    npu = {
-        "soc_version": request.soc_version,
-        "precision_mode": request.precision_mode,
-        "num_devices": request.num_devices,
-    }
-    precision: dict[str, Any] = {} if request.precision == PRECISIONS[0] else {"precision": request.precision}
-    return {**(npu if request.on_npu else precision), **({"pinned": list(request.pinned)} if request.pinned else {})}
+def data_found(kind: document.DataKind, fingerprint: str, corpus: CorpusFile) -> document.Data:
+    """What a record says of the data set.
+
+    Args:
+        kind: whose it is.
+        fingerprint: of the data set's files.
+        corpus: what the stage corpus found in it.
+    """
+    return document.Data(
+        kind=kind,
+        fingerprint=fingerprint,
+        utterances=_counts(corpus.splits, "utterances"),
+        phones=_counts(corpus.splits, "phones"),
+        timit_counts_match=corpus.timit.matches,
+        timit_deviations=corpus.timit.deviations,
+        excluded=corpus.excluded,
+        note=DEMO_DATA_NOTE if kind == "demo" else "",
+    )
 
 
-def _data(parts: Parts, corpus: Mapping[str, Any]) -> dict[str, Any]:
-    demo = "The demo corpus: synthetic speech in TIMIT's layout; its error rates say nothing about TIMIT."
-    return {
-        "kind": parts.data_kind,
-        "fingerprint": parts.data_fingerprint,
-        "utterances": {split: found["utterances"] for split, found in corpus["splits"].items()},
-        "phones": {split: found["phones"] for split, found in corpus["splits"].items()},
-        "timit_counts_match": corpus["timit"]["matches"],
-        "timit_deviations": corpus["timit"]["deviations"],
-        "excluded": corpus["excluded"],
-        "note": demo if parts.data_kind == "demo" else "",
-    }
+def _counts(splits: SplitSummaries, what: str) -> document.Splits:
+    return document.Splits(**{name: getattr(getattr(splits, name), what) for name in ("train", "dev", "test")})
 
 
-def _checkpoint(parts: Parts) -> dict[str, str]:
-    demo = "The demo checkpoint: trained on the demo corpus; it is not the published model."
-    found = parts.checkpoint
-    return {
-        "kind": found.kind,
-        "sha256": found.sha256,
-        "trust": found.trust,
-        "note": demo if found.kind == "demo" else "",
-    }
+def _checkpoint(found: Checkpoint) -> document.CheckpointUsed:
+    return _typed(
+        "the checkpoint",
+        document.CheckpointUsed,
+        kind=found.kind,
+        sha256=found.sha256,
+        trust=found.trust,
+        note=DEMO_CHECKPOINT_NOTE if found.kind == "demo" else "",
+    )
 
 
-def _result(size: int, done: Mapping[str, Done]) -> dict[str, Any]:
-    score = _read(done[f"score@{size}"].result.out / "score.json")
-    speed = _read(done[f"measure@{size}"].result.obs / "measure.json")
-    batches = _read(done[f"batches@{size}"].result.out / "manifest.json")
-    return {
-        "batch_size": size,
-        "published": score["protocols"]["published"],
-        "complete": score["protocols"]["complete"],
-        "decode": score["decode"],
-        "excluded": batches["excluded"],
-        "throughput_utterances_per_s": speed["throughput_utterances_per_s"],
-        "latency_ms": speed["latency_ms"],
-        "measured": {name: value for name, value in speed.items() if name not in ("latency_ms", "times_ms")},
-        "comparison": _read(done[f"compare@{size}"].result.out / "compare.json"),
-    }
+def _result(size: int, done: Mapping[str, Done]) -> Result:
+    score = read_output(done[f"score@{size}"], "score.json", ScoreFile)
+    measured = done[f"measure@{size}"]
+    speed = _read(measured, measured.result.obs, "measure.json", MeasureFile)
+    return Result(
+        batch_size=size,
+        published=score.protocols.published,
+        complete=score.protocols.complete,
+        decode=score.decode,
+        excluded=read_output(done[f"batches@{size}"], "manifest.json", BatchesFile).excluded,
+        throughput_utterances_per_s=speed.throughput_utterances_per_s,
+        latency_ms=speed.latency_ms,
+        measured=speed.figures(),
+        comparison=read_output(done[f"compare@{size}"], "compare.json", Comparison),
+    )
 
 
-def _source(source: SourceArchive) -> dict[str, str]:
+def _source(source: SourceArchive) -> document.RecordedSource:
     """An archive that a compiled layer is made from: what it is, what it was held to, what the user accepted."""
+    return document.RecordedSource(
+        name=source.name,
+        title=source.title,
+        digest=source.digest,
+        trust=source.trust,
+        licence=source.licence + (f", accepted by the user ({source.accept})" if source.accept else ""),
+    )
+
+
+def _inputs(node: Node, key: Mapping[str, Any]) -> dict[str, StageInput]:
     return {
-        "name": source.name,
-        "title": source.title,
-        "digest": source.digest,
-        "trust": source.trust,
-        "licence": source.licence + (f", accepted by the user ({source.accept})" if source.accept else ""),
+        name: StageInput(origin=source.name if isinstance(source, Source) else source.node, digest=key["inputs"][name])
+        for name, source in node.inputs.items()
     }
 
 
-def _inputs(node: Node, key: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    named = {}
-    for name, source in node.inputs.items():
-        origin = source.name if isinstance(source, Source) else source.node
-        named[name] = {"from": origin, "digest": key["inputs"][name]}
-    return named
+def _stage(item: Done) -> Stage:
+    result, definition = item.result, item.node.stage
+    return Stage(
+        key=item.node.key,
+        name=definition.name,
+        batch_size=item.node.batch_size,
+        fingerprint=result.fingerprint,
+        image=result.key["image"],
+        code=result.key["code"],
+        argv=tuple(result.key["argv"]),
+        inputs=_inputs(item.node, result.key),
+        outputs=Outputs(
+            digest=result.output_digest,
+            files={p: OutputFile(sha256=f.sha256, size_bytes=f.size_bytes) for p, f in sorted(result.outputs.items())},
+        ),
+        exactness=definition.exactness,
+        host_bound=definition.host_bound,
+        cached=item.cached,
+        observations=_typed(f"{item.node.key}: observations", StageObservations, **result.observations),
+    )
 
 
-def _stage(item: Done) -> dict[str, Any]:
-    result = item.result
-    return {
-        "key": item.node.key,
-        "name": item.node.stage.name,
-        "batch_size": item.node.batch_size,
-        "fingerprint": result.fingerprint,
-        "image": result.key["image"],
-        "code": result.key["code"],
-        "argv": result.key["argv"],
-        "inputs": _inputs(item.node, result.key),
-        "outputs": {
-            "digest": result.output_digest,
-            "files": {p: {"sha256": f.sha256, "size_bytes": f.size_bytes} for p, f in sorted(result.outputs.items())},
-        },
-        "exactness": item.node.stage.exactness,
-        "host_bound": item.node.stage.host_bound,
-        "cached": item.cached,
-        "observations": dict(result.observations),
-    }
+def _layers(image: Image) -> tuple[document.RecordedLayer, ...]:
+    return tuple(
+        _typed(
+            f"image {image.name}",
+            document.RecordedLayer,
+            name=layer.name,
+            kind=layer.kind,
+            diff_id=layer.diff_id,
+            size_bytes=layer.size_bytes,
+            made_from=layer.made_from,
+        )
+        for layer in image.layers
+    )
 
 
-def _images(images: Mapping[str, Image]) -> dict[str, list[dict[str, Any]]]:
-    return {
-        name: [
-            {
-                "name": layer.name,
-                "kind": layer.kind,
-                "diff_id": layer.diff_id,
-                "size_bytes": layer.size_bytes,
-                "made_from": layer.made_from,
-            }
-            for layer in image.layers
-        ]
-        for name, image in sorted(images.items())
-    }
-
-
-def identity_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What two runs of the same thing share, to the byte: no engine, time, host name or cache state in it."""
-    content = {
-        "request": document["request"],
-        "data": {"kind": document["data"]["kind"], "fingerprint": document["data"]["fingerprint"]},
-        "checkpoint": {"kind": document["checkpoint"]["kind"], "sha256": document["checkpoint"]["sha256"]},
-        "images": document["images"],
-        "stages": {
-            stage["key"]: {"fingerprint": stage["fingerprint"], "outputs": stage["outputs"]["digest"]}
-            for stage in document["stages"]
-        },
-    }
-    return {"sha256": sha256_bytes(canonical_json(content)), **content}
-
-
-def make_record(parts: Parts, done: Mapping[str, Done]) -> dict[str, Any]:
-    """The record of a run, still without its verdict.
+def make_record(parts: Parts, done: Mapping[str, Done], published: Published) -> Record:
+    """The record of a run, judged by the published table.
 
     Args:
         parts: what was asked and found.
         done: every node with its result.
+        published: the table.
 
     Raises:
-        CouldNotVerify: a stage's result cannot be read.
+        VerificationFailed: a stage's result is not what this stage writes.
     """
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "version": VERSION,
-        "request": _request(parts),
-        "engine": dict(parts.engine),
-        "toolchain": parts.toolchain,
-        "images": {name: image.config_digest for name, image in sorted(parts.images.items())},
-        "image_manifests": {name: image.manifest_digest for name, image in sorted(parts.images.items())},
-        "image_layers": _images(parts.images),
-        "data": _data(parts, _read(done["corpus"].result.out / "summary.json")),
-        "checkpoint": _checkpoint(parts),
-        "results": [_result(size, done) for size in parts.request.batch_sizes],
-        "stages": [_stage(item) for item in done.values()],
-        "metrics": METRICS,
-        "sources": [_source(source) for source in parts.sources],
-        "host": dict(parts.host),
-        "observations": dict(parts.observations),
-    }
-    document["identity"] = identity_of(document)
-    return document
+    images = {name: image.config_digest for name, image in sorted(parts.images.items())}
+    corpus = done["corpus"]
+    data = data_found(
+        parts.data_kind, corpus.result.key["inputs"]["data"], read_output(corpus, "summary.json", CorpusFile)
+    )
+    request, checkpoint = _request(parts), _checkpoint(parts.checkpoint)
+    stages = tuple(_stage(item) for item in done.values())
+    findings = Findings(
+        schema=document.SCHEMA,
+        version=document.VERSION,
+        request=request,
+        identity=make_identity(request, data, checkpoint, images, stages),
+        engine=parts.engine,
+        toolchain=parts.toolchain,
+        images=images,
+        image_manifests={name: image.manifest_digest for name, image in sorted(parts.images.items())},
+        image_layers={name: _layers(image) for name, image in sorted(parts.images.items())},
+        data=data,
+        checkpoint=checkpoint,
+        results=tuple(_result(size, done) for size in parts.request.batch_sizes),
+        stages=stages,
+        metrics=METRICS,
+        sources=tuple(_source(source) for source in parts.sources),
+        host=parts.host,
+        observations=parts.observations,
+    )
+    return findings.judged(verdict(findings, published))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from repro.base.paths import Paths
 from repro.container.image import Image
@@ -22,15 +22,16 @@ from repro.graph.runner import Runner
 from repro.graph.store import Store
 from repro.images.rootfs import SANDBOX_IMAGE, Roots
 from repro.machine import facts
+from repro.record.stages import Phase
 from repro.run.engine_when_needed import AUTO, EngineWhenNeeded, check_name
 
 if TYPE_CHECKING:
     from repro.run.engine_choice import Choice
 
 
-def span(name: str, started_s: float, seconds: float) -> dict[str, Any]:
+def span(name: str, started_s: float, seconds: float) -> Phase:
     """A part of a run as the record has it, to the millisecond."""
-    return {"name": name, "started_s": round(started_s, 3), "seconds": round(seconds, 3)}
+    return Phase(name=name, started_s=round(started_s, 3), seconds=round(seconds, 3))
 
 
 class Phases:
@@ -38,8 +39,8 @@ class Phases:
 
     def __init__(self) -> None:
         self.began_s = time.monotonic()
-        self.items: list[dict[str, Any]] = []
-        self.layers: list[dict[str, Any]] = []
+        self.items: list[Phase] = []
+        self.layers: list[Phase] = []
 
     def layer(self, name: str, began_s: float, seconds: float) -> None:
         """Note that a layer was built, from `began_s` of the monotonic clock on."""

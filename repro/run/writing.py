@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from repro.base.files import pretty_json, remove_tree, write_atomic
+from repro.base.files import remove_tree, write_atomic
 from repro.base.paths import Paths
+from repro.record import Record, record_bytes
+from repro.record.reading import FILE
 
 
-def write_run(paths: Paths, started_at: str, document: Mapping[str, Any]) -> None:
+def write_run(paths: Paths, record: Record) -> None:
     """Write record, reports and crate into a new folder of runs/, which appears whole, and point `latest` at it.
 
     Args:
         paths: of the checkout.
-        started_at: as the record has it; the folder is named after it.
-        document: the record with its verdict.
+        record: the folder is named after the time at which its run started.
     """
     from repro.report import write_report
     from repro.report.crate import write_crate
@@ -28,10 +27,10 @@ def write_run(paths: Paths, started_at: str, document: Mapping[str, Any]) -> Non
     try:
         folder = work / "run"
         folder.mkdir()
-        write_atomic(folder / "record.json", pretty_json(document))
-        write_report(document, folder)
-        write_crate(document, folder)
-        name = started_at.replace(":", "").replace("-", "")
+        write_atomic(folder / FILE, record_bytes(record))
+        write_report(record, folder)
+        write_crate(record, folder)
+        name = record.observations.started_at.replace(":", "").replace("-", "")
         target = paths.runs / name
         number = 0
         while True:

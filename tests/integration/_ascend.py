@@ -6,6 +6,7 @@ Runtime, which the simulator computes by) in place of a compiled 3.7.5.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from repro.base import user_lock
 from repro.base.paths import Paths
 from repro.display.console import Console
 from repro.graph.pipeline import Request
+from repro.record import record_bytes
 from repro.run.options import Options
 from repro.run.reproduce import reproduce
 from tests.integration._runs import GOLDEN, ROOT
@@ -81,4 +83,4 @@ def run(paths: Paths, host: AscendHost | None, engine: str, *sizes: int, **more:
         **{"toolchain": "portable", **of_options},
         **where,
     )
-    return reproduce(options, paths, Console())
+    return json.loads(record_bytes(reproduce(options, paths, Console())))

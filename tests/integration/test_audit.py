@@ -18,7 +18,7 @@ from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED
 from repro.base.files import pretty_json
 from repro.base.paths import Paths
 from repro.machine import facts
-from repro.run.record import identity_of
+from tests.unit._record_cases import identify
 
 pytestmark = pytest.mark.integration
 DATA = ("--data", str(GOLDEN / "TIMIT"))
@@ -59,7 +59,7 @@ def test_a_forged_figure_ends_with_3_and_is_named(results: Path, tmp_path: Path)
     shutil.copytree((runs / "latest").resolve(), forged)
     document = record(results)
     document["results"][0]["complete"]["wer_percent"] = 0.5
-    document["identity"] = identity_of(document)
+    identify(document)
     (forged / "record.json").write_bytes(pretty_json(document))
     done = run(results, "audit.verify", str(forged), *DATA, "--to", str(tmp_path))
     shutil.rmtree(forged)

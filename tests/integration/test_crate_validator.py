@@ -51,6 +51,8 @@ def crate(folder: Path) -> Path:
     for name in ("report.html", "report.md"):
         (run / name).write_text("{}")
     (run / "record.json").write_text(json.dumps(demo_record()))
+    for name in ("report.md", "report.html"):
+        (run / name).write_text(name)
     for item in pack_run(Paths(folder), "one", "none", False).items:
         path = folder / "carried" / item.path.rpartition("/")[2]
         path.parent.mkdir(exist_ok=True)

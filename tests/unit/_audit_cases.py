@@ -8,11 +8,13 @@ import random
 import tempfile
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from repro.audit.evidence import Evidence, open_run
 from repro.base.files import pretty_json, sha256_bytes, sha256_file
 from repro.base.paths import Paths
+from repro.base.typed_json import read
 from repro.container.image import Layer
 from repro.graph.cache import StatCache
 from repro.graph.code import Codes
@@ -20,16 +22,18 @@ from repro.graph.keys import Keys
 from repro.graph.leavings import take_in
 from repro.graph.making import Done
 from repro.graph.pipeline import Output, Request
-from repro.graph.sources import digest_source
 from repro.graph.store import Store
 from repro.guide import toolchain
 from repro.guide.published import load_published
-from repro.guide.verdict import verdict
 from repro.images.definition import load_definition
 from repro.images.oci import compute_image
 from repro.images.recipes import BASE_ENV, recipes_of
 from repro.machine import facts
 from repro.machine.facts import Machine
+from repro.record import Record, record_bytes
+from repro.record.document import EngineUsed, Host, Observations
+from repro.record.stage_files import ProbeFile
+from repro.record.stages import Phase, Step
 from repro.report import write_report
 from repro.run import record
 from repro.run.inputs import Checkpoint
@@ -134,10 +138,10 @@ def _outputs(speech: _Speech, decode: str) -> dict[str, dict[str, bytes]]:
     }  # fmt: skip
     arrays = speech.arrays()
     probes = {
-        "base": {"python": "3.11.2", "debs": {}, "wheels": {"numpy": "1.26.4", "kaldiio": "2.18.1"}},
-        "features": {"python": "3.11.2", "debs": {}, "wheels": {"kaldi-native-fbank": "1.22"}},
-        "exporter": {"python": "3.9.2", "debs": {}, "wheels": {"torch": "1.8.0+cpu"}},
-        "runtime": {"python": "3.11.2", "debs": {}, "wheels": {"onnx": "1.19.1", "onnxruntime": "1.23.2"}},
+        "base": _probe("3.11.2", {"numpy": "1.26.4", "kaldiio": "2.18.1"}),
+        "features": _probe("3.11.2", {"kaldi-native-fbank": "1.22"}),
+        "exporter": _probe("3.9.2", {"torch": "1.8.0+cpu"}),
+        "runtime": _probe("3.11.2", {"onnx": "1.19.1", "onnxruntime": "1.23.2"}),
     }
     return {
         "corpus": {
@@ -164,6 +168,13 @@ def _outputs(speech: _Speech, decode: str) -> dict[str, dict[str, bytes]]:
             )
         },
         **{f"probe:{name}": {"probe.json": pretty_json(found)} for name, found in probes.items()},
+    }  # fmt: skip
+
+
+def _probe(python: str, wheels: dict[str, str]):
+    return {
+        "python": python, "implementation": "CPython", "glibc": "2.36", "debs": {}, "wheels": wheels, "found": {},
+        "simulator": False,
     }  # fmt: skip
 
 
@@ -223,35 +234,33 @@ def make_run(folder: Path, decode: str = "Greedy") -> Evidence:
         results_of[name] = result
         done[name] = Done(node, result, False, 1.0, 1.5)
     assert all(isinstance(s, Output) or s.path.exists() for node in nodes.values() for s in node.inputs.values())
-    probes = {name: json.loads(written[f"probe:{name}"]["probe.json"]) for name in images}
+    probes = {name: read(written[f"probe:{name}"]["probe.json"], ProbeFile, what=name) for name in images}
     parts = record.Parts(
         request=request,
         toolchain_name="portable",
         data_kind="user",
-        data_fingerprint=digest_source(data, StatCache(None), "data"),
         checkpoint=Checkpoint(weights, "user", sha256_file(weights), "trusted on first use"),
         images=images,
         toolchain=toolchain.compare(toolchain.load_components(PATHS.conf), probes, {}),
-        engine={"name": "sandbox", "facts": {"version": "1"}, "limits": {"network": "enforced"}, "passed_over": []},
-        host={**facts.facts(), "architecture": architecture, "instruction_set": "amd64 Maker avx2"},
-        observations={
-            "started_at": "2026-11-22T18:00:00Z", "wall_s": 20.0, "layers": [],
-            "phases": [{"name": "stages", "started_s": 1.0, "seconds": 19.0}], "preparations": [],
-            "steps": [{"key": k, "started_s": 1.0, "wall_s": 1.5, "cached": False} for k in nodes],
-        },
+        engine=EngineUsed(name="sandbox", facts={"version": "1"}, limits={"network": "enforced"}, passed_over=()),
+        host=Host(**{**facts.facts(), "architecture": architecture, "instruction_set": "amd64 Maker avx2"}),
+        observations=Observations(
+            started_at="2026-11-22T18:00:00Z", wall_s=20.0, layers=(), preparations=(),
+            phases=(Phase(name="stages", started_s=1.0, seconds=19.0),),
+            steps=tuple(Step(key=k, started_s=1.0, wall_s=1.5, cached=False) for k in nodes),
+        ),
     )  # fmt: skip
-    document = record.make_record(parts, done)
-    document["verdict"] = verdict(document, load_published(PATHS.conf / "published.toml"))
+    made = record.make_record(parts, done, load_published(PATHS.conf / "published.toml"))
     run = results / "runs" / "20261122T180000Z"
     run.mkdir(parents=True)
-    write_record(run, document)
+    write_record(run, json.loads(record_bytes(made)))
     return reopen(folder)
 
 
 def write_record(run: Path, document) -> None:
     """The record and its reports; a forger draws the reports anew too."""
     (run / "record.json").write_bytes(pretty_json(document))
-    write_report(document, run)
+    write_report(msgspec.convert(document, Record), run)
 
 
 def reopen(folder: Path) -> Evidence:

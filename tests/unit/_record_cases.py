@@ -4,15 +4,15 @@ import json
 
 import msgspec
 
-from repro.record import Record, identity_of
+from repro.base.files import canonical_json, sha256_bytes
+from repro.record import Record
 
 
-def record_of(document) -> Record:
-    """The record that a document is, with the identity of what it names."""
-    request, data, checkpoint = document["request"], document["data"], document["checkpoint"]
-    identity = {
-        "sha256": "9" * 64,
-        "request": request,
+def identify(document) -> None:
+    """Give a document the identity of what it names, as a forger would; it need not be a record."""
+    data, checkpoint = document["data"], document["checkpoint"]
+    content = {
+        "request": document["request"],
         "data": {"kind": data["kind"], "fingerprint": data["fingerprint"]},
         "checkpoint": {"kind": checkpoint["kind"], "sha256": checkpoint["sha256"]},
         "images": document["images"],
@@ -21,12 +21,18 @@ def record_of(document) -> Record:
             for stage in document["stages"]
         },
     }
-    record = msgspec.convert({**document, "identity": identity}, Record)
-    return msgspec.structs.replace(record, identity=identity_of(record))
+    document["identity"] = {"sha256": sha256_bytes(canonical_json(content)), **content}
 
 
-def document_of(record: Record):
-    """The record as JSON has it."""
+def record_of(document) -> Record:
+    """The record that a document is, with the identity of what it names."""
+    identified = dict(document)
+    identify(identified)
+    return msgspec.convert(identified, Record)
+
+
+def document_of(record):
+    """A record or a part of one as JSON has it."""
     return json.loads(msgspec.json.encode(record))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from _audit_cases import SIZE, make_run, reopen, times_of, write_record
+from _record_cases import identify
 
 from repro.audit import arithmetic, images, stages
 from repro.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED
@@ -17,8 +18,8 @@ from repro.audit.leaves import is_observation, leaves
 from repro.audit.verify import verify_run
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.files import pretty_json
+from repro.record import read_record
 from repro.report.crate import METADATA, WORKFLOW, write_crate
-from repro.run.record import identity_of
 
 CAMPAIGN = 150
 
@@ -49,7 +50,7 @@ def forge(folder: Path, change) -> None:
     evidence = reopen(folder)
     document = copy.deepcopy(evidence.record)
     change(document)
-    document["identity"] = identity_of(document)
+    identify(document)
     write_record(evidence.run, document)
 
 
@@ -104,12 +105,12 @@ def test_a_digest_of_an_output_that_is_not_its_bytes_is_refuted(run: Path):
 
 def test_a_crate_that_says_something_else_is_refuted_and_a_sound_one_proven(run: Path):
     evidence = reopen(run)
-    write_crate(evidence.record, evidence.run)
+    write_crate(read_record(evidence.raw), evidence.run)
     assert "crate" in {claim.key for claim in audited(run).of_status(PROVEN)}
     metadata = evidence.run / METADATA
     (evidence.run / WORKFLOW).unlink()
     assert "crate" in {claim.key for claim in audited(run).of_status(UNVERIFIED)}
-    write_crate(evidence.record, evidence.run)
+    write_crate(read_record(evidence.raw), evidence.run)
     metadata.write_text(metadata.read_text().replace("not-comparable", "reproduced"))
     assert METADATA in refuted(audited(run))["crate"]
 
@@ -378,7 +379,7 @@ def test_a_change_of_any_leaf_is_refuted_or_the_leaf_is_an_observation(run, reme
         document = copy.deepcopy(original)
         set_leaf(document, path, other_value(values[path], chance))
         if identity_too:
-            document["identity"] = identity_of(document)
+            identify(document)
         evidence.run.joinpath("record.json").write_bytes(pretty_json(document))
         outcome = audited(run)
         if not [claim for claim in outcome.of_status(REFUTED) if claim.key != "reports"]:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from _record_cases import demo_record, record_of
 
 from repro.base.errors import CouldNotVerify
 from repro.bench import nothing
@@ -58,13 +59,11 @@ def test_a_peer_that_never_does_anything_is_no_peer(tmp_path: Path, steps: list[
 
 
 def test_steps_are_the_record_s_stages_with_their_inputs_from_other_stages(tmp_path: Path):
-    record = {
-        "stages": [
-            {"key": "corpus", "fingerprint": "ab" * 32, "inputs": {"conf": {"from": "conf/timit"}}},
-            {"key": "score@8", "fingerprint": "cd" * 32, "inputs": {"corpus": {"from": "corpus"}}},
-        ]
-    }
-    found = steps_of(record, Store(tmp_path / "store", tmp_path / "tmp", StatCache(None)))
+    document = demo_record()
+    document["stages"] = document["stages"][:2]
+    document["stages"][0].update(fingerprint="ab" * 32, inputs={"conf": {"from": "conf/timit", "digest": "0" * 64}})
+    document["stages"][1]["fingerprint"] = "cd" * 32
+    found = steps_of(record_of(document), Store(tmp_path / "store", tmp_path / "tmp", StatCache(None)))
     assert [(step.name, step.inputs) for step in found] == [("corpus", ()), ("score_8", ("corpus",))]
     assert found[1].stored == tmp_path / "store" / "cd" / ("cd" * 32) / "out"
 

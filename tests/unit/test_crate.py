@@ -10,6 +10,7 @@ import pytest
 from _audit_cases import make_run
 
 from repro.base.files import sha256_bytes
+from repro.record import read_record
 from repro.report.crate import METADATA, WORKFLOW, write_crate
 
 
@@ -21,7 +22,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def crate(run, tmp_path: Path) -> Path:
     folder = shutil.copytree(run.run, tmp_path / "crate")
-    write_crate(run.record, folder)
+    write_crate(read_record(run.raw), folder)
     return folder
 
 
@@ -76,6 +77,6 @@ def test_the_workflow_lists_every_stage_in_order(run, crate: Path):
 
 def test_equal_runs_give_equal_bytes(run, crate: Path, tmp_path: Path):
     shutil.copytree(run.run, tmp_path / "again")
-    write_crate(run.record, tmp_path / "again")
+    write_crate(read_record(run.raw), tmp_path / "again")
     for path in crate.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from repro.base.errors import CouldNotRun, UsageError
@@ -16,10 +17,13 @@ from repro.graph.pipeline import STAGES, Request, build_graph
 from repro.guide import published, toolchain
 from repro.guide.verdict import verdict
 from repro.machine.npu import Host, choose_chips, examine
+from repro.record.document import Host as RecordedHost
+from repro.record.stage_files import ProbeFile
 from repro.run.reproduce import PINNED_DEVIATING, _toolchain_name
 from repro.run.target import Target, parse_devices, settle
 from tests.simulators.ascend.host import AscendHost
 from tests.unit._graph_cases import image
+from tests.unit._record_cases import demo_record, document_of, published_record, record_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONF = ROOT / "conf"
@@ -33,6 +37,18 @@ EVERYTHING = {
     "runtime": {"wheels": {"onnx": "1.19.1", "onnxruntime": "1.23.2"}},
 }
 HOST = {"driver": "22.0.4", "chip": "Ascend310P3", "card": "Atlas 300I Pro"}
+
+
+def typed_probes(probes):
+    empty = {
+        "python": "", "implementation": "CPython", "glibc": "2.36", "wheels": {}, "debs": {}, "found": {},
+        "simulator": False,
+    }  # fmt: skip
+    return {name: msgspec.convert({**empty, **probe}, ProbeFile) for name, probe in probes.items()}
+
+
+def typed_host(host):
+    return msgspec.convert({**demo_record()["host"], **host}, RecordedHost)
 
 
 @pytest.mark.parametrize(("text", "devices"), [("", ()), ("0", (0,)), ("1,0", (1, 0))])
@@ -66,13 +82,13 @@ def test_disk_is_asked_for_before_it_is_spent(tmp_path, monkeypatch):
     package = tmp_path / "data" / "sources" / "Ascend-cann-kernels-310p_6.3.RC1_linux.run"
     package.parent.mkdir(parents=True)
     package.write_bytes(bytes(1000))
-    monkeypatch.setattr("repro.images.build.known_images", lambda *_: {})
+    monkeypatch.setattr("repro.images.index.known_images", lambda *_: {})
     (line,) = _cost(Paths(tmp_path), "amd64")
     assert "is built first" in line
     monkeypatch.setattr("repro.run.target._UNPACKED_FACTOR", 1e15)
     with pytest.raises(CouldNotRun, match="GB are free"):
         _cost(Paths(tmp_path), "amd64")
-    monkeypatch.setattr("repro.images.build.known_images", lambda *_: {"cann": image("cann")})
+    monkeypatch.setattr("repro.images.index.known_images", lambda *_: {"cann": image("cann")})
     assert _cost(Paths(tmp_path), "amd64") == []
 
 
@@ -174,17 +190,17 @@ def test_on_the_npu_three_stages_change_and_their_steps_keep_their_names():
 
 
 def rows(probes=EVERYTHING, host=HOST):
-    return toolchain.compare(COMPONENTS, probes, host)
+    return toolchain.compare(COMPONENTS, typed_probes(probes), host)
 
 
 def named(found, host=HOST):
-    return _toolchain_name(Target("pinned", None), found, host, TABLE)  # type: ignore[arg-type]
+    return _toolchain_name(Target("pinned", None), found, typed_host(host), TABLE)  # type: ignore[arg-type]
 
 
 def test_pinned_is_earned_by_every_row_of_the_table_and_requirements_are_only_shown():
     found = rows()
     assert named(found) == "pinned"
-    assert {row["component"] for row in found if row["status"] != "same"} == {
+    assert {row.component for row in found if row.status != "same"} == {
         "kaldiio", "onnx", "onnxruntime", "editdistance", "torchvision", "Pillow", "pyyaml", "tensorboard"
     }  # fmt: skip
 
@@ -203,8 +219,9 @@ def test_one_row_that_deviates_takes_the_name_away(image_name, change):
     assert named(rows({**EVERYTHING, image_name: {**EVERYTHING[image_name], **change}})) == PINNED_DEVIATING
 
 
-def test_another_driver_takes_the_name_away_but_for_the_footnotes_card():
-    newer = {**HOST, "driver": "23.0.RC1"}
+@pytest.mark.parametrize("driver", ["23.0.RC1", "23.0.rc1"])
+def test_another_driver_takes_the_name_away_except_for_the_footnotes_card(driver):
+    newer = {**HOST, "driver": driver}
     assert named(rows(host=newer), newer) == PINNED_DEVIATING
     duo = {**newer, "card": "Atlas 300I Duo"}
     assert named(rows(host=duo), duo) == "pinned"
@@ -242,40 +259,35 @@ def test_auto_takes_the_pinned_toolchain_only_where_its_sources_are_there(lackin
 
 
 def test_a_portable_run_is_never_called_pinned():
-    assert _toolchain_name(Target("portable", None), rows(), HOST, TABLE) == "portable"  # type: ignore[arg-type]
+    assert _toolchain_name(Target("portable", None), rows(), typed_host(HOST), TABLE) == "portable"  # type: ignore[arg-type]
 
 
 def test_the_table_is_shown_with_what_stands_in():
-    text = toolchain.describe(rows({"features": {"wheels": {"kaldi-native-fbank": "1.23"}}}, {}))
-    assert "kaldi-native-fbank 1.23" in text
+    text = toolchain.describe(rows({"features": {"wheels": {"llvmlite": "0.44"}}}, {}))
+    assert "kernels of our own, compiled by llvmlite 0.44" in text
     assert "The guide's requirements.txt" in text
     assert "found:cann in image cann" in text
 
 
-def record_of(device, **request):
-    return {
-        "request": {"device": device, "toolchain": "pinned", "split": "dev", "decode": {"type": "Greedy"}, "loop": 100,
-                    **request},
-        "toolchain": rows(), "host": HOST,
-        "data": {"kind": "timit", "timit_counts_match": True, "utterances": {"dev": 400}, "phones": {"dev": 15057}},
-        "checkpoint": {"kind": "user", "sha256": "0"},
-        "results": [{"batch_size": 8, "throughput_utterances_per_s": 42.0,
-                     "published": {"utterances": 392, "phones": 14745, "characters": 40000, "cer_percent": None,
-                                   "wer_percent": None}}],
-    }  # fmt: skip
+def run_on(device, **request):
+    document = published_record(sizes=(8,))
+    document["request"].update(device=device, **request)
+    document["host"].update(HOST)
+    document["toolchain"] = document_of(rows())
+    return record_of(document)
 
 
 @pytest.mark.parametrize(
     ("record", "status", "said"),
     [
-        (record_of("npu"), "reproduced", ""),
-        (record_of("npu-simulator"), "not-comparable", "ran on the NPU-SIMULATOR"),
-        (record_of("npu", num_devices=2), "not-comparable", "shared by 2 chips"),
-        (record_of("npu", precision_mode="force_fp32"), "not-comparable", "atc's force_fp32"),
-        (record_of("cpu"), "not-comparable", "ran on the CPU"),
+        (run_on("npu"), "reproduced", ""),
+        (run_on("npu-simulator"), "not-comparable", "ran on the NPU-SIMULATOR"),
+        (run_on("npu", num_devices=2), "not-comparable", "shared by 2 chips"),
+        (run_on("npu", precision_mode="force_fp32"), "not-comparable", "atc's force_fp32"),
+        (run_on("cpu"), "not-comparable", "ran on the CPU"),
     ],
 )
 def test_only_one_real_chip_at_the_vendors_precision_is_compared(record, status, said):
-    (speed,) = [check for check in verdict(record, TABLE)["checks"] if check["metric"].startswith("throughput")]
-    assert speed["status"] == status
-    assert said in " ".join(speed["reasons"])
+    (speed,) = [check for check in verdict(record, TABLE).checks if check.metric.startswith("throughput")]
+    assert speed.status == status
+    assert said in " ".join(speed.reasons)

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from _record_cases import demo_record
+from _record_cases import demo_record, record_of
 
 from repro.base.errors import CouldNotRun, UsageError
 from repro.base.files import sha256_bytes
@@ -15,6 +15,7 @@ from repro.base.paths import Paths
 from repro.locks.model import load_deb_lock, load_wheel_lock
 from repro.packing import contents, repository, runs
 from repro.packing.pack import parse_size
+from repro.record import record_bytes
 from repro.report.crate import METADATA, WORKFLOW
 from repro.resolving import host_wheels
 
@@ -141,14 +142,14 @@ def make_run(folder: Path, data: str = "demo", checkpoint: str = "demo") -> Path
             (place / path).parent.mkdir(parents=True, exist_ok=True)
             (place / path).write_text(text)
         key = f"{name}@8" if name == "score" else name
-        stages.append({"key": key, "name": name, "fingerprint": fingerprint, "image": "sha256:0", "code": "0",
-                       "argv": [], "inputs": {}})  # fmt: skip
+        stages.append({**demo_record()["stages"][0], "key": key, "name": name, "fingerprint": fingerprint})
     run = paths.runs / "20260101T000000Z"
     run.mkdir(parents=True)
     record = demo_record()
     record["data"]["kind"], record["checkpoint"]["kind"], record["stages"] = data, checkpoint, stages
-    (run / "record.json").write_text(json.dumps(record))
+    (run / "record.json").write_bytes(record_bytes(record_of(record)))
     (run / "report.html").write_text("<html>")
+    (run / "report.md").write_text("# A run")
     (paths.runs / "latest").symlink_to(run.name)
     return paths
 
@@ -184,7 +185,7 @@ def test_scores_give_numbers_and_no_speech_labels_transcripts_or_weights(tmp_pat
 
 
 def test_none_gives_the_record_the_reports_and_the_crate_alone(tmp_path):
-    expected = {"record.json", "report.html", "contents.json", METADATA, WORKFLOW}
+    expected = {"record.json", "report.html", "report.md", "contents.json", METADATA, WORKFLOW}
     assert packed(make_run(tmp_path, data="timit"), "none") == expected
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from _record_cases import demo_record, record_of
 
 from repro.base.errors import CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
 from repro.base.files import sha256_bytes
@@ -15,6 +16,7 @@ from repro.container.image import Layer
 from repro.images.oci import compute_image
 from repro.packing import adopt, contents
 from repro.packing.statements import image_statement, run_statement
+from repro.record import record_bytes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -40,15 +42,13 @@ def test_an_images_provenance_names_its_locks_and_the_commit(tmp_path):
 
 
 def test_a_runs_provenance_names_what_it_took_and_gave():
-    record = {
-        "request": {"batch_sizes": [8]},
-        "images": {"base": "sha256:" + "1" * 64},
-        "data": {"kind": "demo", "fingerprint": "2" * 64},
-        "checkpoint": {"kind": "demo", "sha256": "3" * 64},
-        "identity": {"sha256": "4" * 64},
-        "stages": [{"key": "score@8", "code": "5" * 64, "outputs": {"digest": "6" * 64}}],
-    }
-    data = json.dumps(record).encode()
+    document = demo_record()
+    document["images"] = {"base": "sha256:" + "1" * 64}
+    document["data"]["fingerprint"], document["checkpoint"]["sha256"] = "2" * 64, "3" * 64
+    document["stages"] = document["stages"][1:2]
+    document["stages"][0]["code"], document["stages"][0]["outputs"]["digest"] = "5" * 64, "6" * 64
+    record = record_of(document)
+    data = record_bytes(record)
     statement = run_statement(record, data)
     subjects = {item["name"]: item["digest"]["sha256"] for item in statement["subject"]}
     assert subjects == {"record.json": sha256_bytes(data), "output of score@8": "6" * 64}

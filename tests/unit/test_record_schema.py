@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from _record_cases import demo_record, published_record
+from _record_cases import demo_record, document_of, published_record, record_of
 
 from repro.guide.published import load_published
 from repro.guide.verdict import verdict
@@ -21,9 +21,8 @@ def test_schema_is_a_valid_2020_12_schema():
 
 @pytest.mark.parametrize("make", [demo_record, published_record])
 def test_record_with_its_verdict_is_valid(make):
-    record = make()
-    record["verdict"] = verdict(record, load_published(ROOT / "conf/published.toml"))
-    VALIDATOR.validate(json.loads(json.dumps(record)))
+    record = record_of(make())
+    VALIDATOR.validate(document_of(record.judged(verdict(record, load_published(ROOT / "conf/published.toml")))))
 
 
 @pytest.mark.parametrize("key", SCHEMA["$defs"]["Record"]["required"])

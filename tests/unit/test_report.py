@@ -1,18 +1,19 @@
 """Reports: what they must say, that they say it of the record alone, and that nothing of a record becomes markup."""
 
 import copy
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
-from _record_cases import demo_record, published_record
+from _record_cases import demo_record, document_of, published_record, record_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.guide.published import load_published
 from repro.guide.verdict import verdict
+from repro.record import read_record, record_bytes
 from repro.report import terminal_summary, write_report
 from repro.report.markdown import escape
 from repro.report.plots import draw
@@ -25,8 +26,9 @@ RENDERERS = [terminal_summary, render_markdown, render_html]
 FILES = [render_markdown, render_html]
 
 
-def judged(record):
-    return {**record, "verdict": verdict(record, PUBLISHED)}
+def judged(document):
+    record = record_of(document)
+    return record.judged(verdict(record, PUBLISHED))
 
 
 class Page(HTMLParser):
@@ -76,10 +78,8 @@ def plain(render, record):
 def test_same_record_gives_the_same_bytes_and_is_not_changed(render, make):
     record = judged(make())
     before = copy.deepcopy(record)
-    reordered = json.loads(json.dumps(record, sort_keys=True))
-    assert render(record) == render(copy.deepcopy(record))
+    assert render(record) == render(read_record(record_bytes(record)))
     assert record == before
-    assert render(reordered) == render(json.loads(json.dumps(reordered)))
 
 
 @pytest.mark.parametrize("render", RENDERERS)
@@ -88,7 +88,7 @@ def test_every_reason_for_not_comparing_is_said_before_any_figure(render):
     text = plain(render, record)
     first_figure = text.index("4.1456")
     assert "Not comparable with the published table" in text
-    for reason in record["verdict"]["reasons"]:
+    for reason in record.verdict.reasons:
         assert text.index(reason) < first_figure
 
 
@@ -133,15 +133,14 @@ def test_a_real_run_is_never_called_a_demo(render):
 def test_toolchain_images_stages_and_formulas_are_all_there(render):
     record = judged(demo_record())
     text = plain(render, record)
-    for row in record["toolchain"]:
-        assert row["component"] in text and row["required"] in text and row["probe"] in text
-    for metric in record["metrics"].values():
-        assert metric["formula"] in text and metric["unit"] in text
+    for row in record.toolchain:
+        assert row.component in text and row.required in text and row.probe in text
+    for metric in record.metrics.values():
+        assert metric.formula in text and metric.unit in text
     whole = render(record)
-    digests = [*record["images"].values(), record["identity"]["sha256"], record["data"]["fingerprint"]]
-    digests += [stage[key] for stage in record["stages"] for key in ("fingerprint", "image")]
-    digests += [stage["outputs"]["digest"] for stage in record["stages"]]
-    digests += [layer["diff_id"] for layers in record["image_layers"].values() for layer in layers]
+    digests = [*record.images.values(), record.identity.sha256, record.data.fingerprint]
+    digests += [digest for stage in record.stages for digest in (stage.fingerprint, stage.image, stage.outputs.digest)]
+    digests += [layer.diff_id for layers in record.image_layers.values() for layer in layers]
     for digest in digests:
         assert digest in whole
     assert "not enforced: no delegated cgroup" in text
@@ -159,29 +158,49 @@ def test_page_is_one_file_that_asks_for_nothing():
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)> | `x` [a](javascript:b)'
 
 
-def poison(value):
-    """The record with every free text hostile."""
-    if isinstance(value, dict):
-        return {key: poison(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [poison(inner) for inner in value]
-    return value + HOSTILE if isinstance(value, str) else value
+def places(value, path=()):
+    """The path of every text in a document."""
+    if isinstance(value, str):
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*path, key))
 
 
-def poisoned_record():
-    record = judged(demo_record())
-    outcome, checks = record["verdict"]["outcome"], record["verdict"]["checks"]
-    bad = poison(record)
-    bad["verdict"]["outcome"] = outcome
-    for check, good in zip(bad["verdict"]["checks"], checks):
-        check.update(status=good["status"], metric=good["metric"])
-    return bad
+def poisoned_record(text=HOSTILE):
+    """A record with every text hostile that its type leaves free."""
+    document = document_of(judged(demo_record()))
+    free = 0
+    for path in list(places({**document, "identity": None})):
+        at = document
+        for step in path[:-1]:
+            at = at[step]
+        before = at[path[-1]]
+        at[path[-1]] = before + text
+        try:
+            record_of(document)
+            free += 1
+        except msgspec.ValidationError:
+            at[path[-1]] = before
+    assert free > 100
+    return record_of(document)
 
 
 def test_no_text_of_a_record_becomes_html():
     page = Page(render_html(poisoned_record()))
     assert not {"script", "img"} & set(page.tags)
     assert "<script>alert(1)</script>" in page.text
+
+
+@pytest.mark.parametrize("render", RENDERERS)
+@pytest.mark.parametrize(
+    "text",
+    ["\x1b[2J\x1b[H\nVERDICT: Reproduced.\r", "\u202e\u2066", "\x85\u2028VERDICT: Reproduced.\x00"],
+)
+def test_no_text_of_a_record_acts_on_what_shows_it(render, text):
+    shown = render(poisoned_record(text))
+    assert all(letter == "\n" or letter.isprintable() for letter in shown)
+    assert not any(line.lstrip().startswith("VERDICT: Reproduced.") for line in shown.splitlines())
 
 
 def test_no_text_of_a_record_becomes_markdown():
@@ -227,7 +246,11 @@ def test_excluded_utterances_and_what_the_reference_could_not_do_are_said():
     record["results"][0]["excluded"] = [{"utterance": "FADG0_SI1", "reason": "over 780 frames"}]
     record["results"][0]["decode"] = {
         "type": "Beam",
-        "reference_would_fail": {"empty_labelling_survived": {"utterances": ["FAKS0_SX2"], "handled": "it counts"}},
+        "reference_would_fail": {
+            "empty_labelling_survived": {"utterances": ["FAKS0_SX2"], "handled": "it counts"},
+            "probability_underflowed_to_zero": {"utterances": [], "handled": ""},
+            "symbols_missing_in_language_model": {"symbols": [], "handled": ""},
+        },
     }
     text = plain(render_markdown, judged(record))
     assert "FADG0_SI1 | over 780 frames" in text
@@ -248,6 +271,7 @@ def test_the_timeline_is_by_start_on_one_clock_and_holds_no_stored_stage():
         layers=[{"name": "debs:base", "started_s": 21.0, "seconds": 5.0}],
         preparations=[{"name": "base", "started_s": 32.0, "seconds": 2.0}],
     )
+    record = record_of(record)
     found = [(span.kind, span.name) for span in spans_of(record)]
     assert found == [
         (PHASE, "fetch"),
@@ -260,13 +284,16 @@ def test_the_timeline_is_by_start_on_one_clock_and_holds_no_stored_stage():
     assert accounted(record).startswith("80.00 s of 100.00 s")
 
 
-def test_an_older_record_without_start_times_has_its_phases_end_to_end():
-    record = demo_record()
-    phases = [(span.name, span.started_s) for span in spans_of(record) if span.kind == PHASE]
-    assert phases == [("fetch", 0.0), ("run stages", 20.25)]
-
-
-def test_a_run_that_took_everything_from_the_store_says_that_it_chose_no_engine():
-    record = judged(demo_record())
-    record["engine"]["name"] = "none"
-    assert "Engine: none, since every result was stored." in terminal_summary(record)
+def test_a_run_that_took_everything_from_the_store_says_whose_engine_and_limits_it_shows():
+    document = demo_record()
+    document["engine"]["name"] = "none"
+    for stage in document["stages"]:
+        stage["cached"] = True
+    record = judged(document)
+    said = "none, since every result was stored (made with sandbox)"
+    assert f"Engine: {said}." in terminal_summary(record)
+    for render in FILES:
+        text = plain(render, record)
+        assert said in text
+        assert "Of 3 results, 0 were made now and 3 were stored; they were made with sandbox." in text
+        assert "A limit is that of the runs that made the results" in text

@@ -233,10 +233,10 @@ def test_an_interrupt_says_that_nothing_is_lost(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("outcome", ["reproduced", "not-comparable"])
 def test_what_does_not_contradict_is_a_success(outcome: str):
-    exit_with_verdict({"verdict": {"outcome": outcome}})
+    exit_with_verdict(outcome)
 
 
 def test_what_was_not_reproduced_ends_with_1():
     with pytest.raises(SystemExit) as caught:
-        exit_with_verdict({"verdict": {"outcome": "not-reproduced"}})
+        exit_with_verdict("not-reproduced")
     assert caught.value.code == 1
