@@ -5,7 +5,10 @@ kept, one zero row is added where their number is odd, and zero rows fill up to 
 batches alone (`bins/`); what it drops is one more batch, filled up with zero utterances, in `tail/`.
 """
 
+from __future__ import annotations
+
 import os
+from typing import Any, Sequence
 
 import numpy
 
@@ -19,20 +22,20 @@ from stages.shared.stage import Progress, StageError, atomic_file, parser, run, 
 SPLITS = ("train", "dev", "test")
 
 
-def main(arguments):
-    options = parser(__doc__)
-    options.add_argument("--features", required=True, metavar="DIR", help="the features stage's results")
-    options.add_argument("--corpus", required=True, metavar="DIR", help="the corpus stage's results")
-    runtime_arguments.batch_size(options)
-    options.add_argument("--split", choices=SPLITS, default="dev", help="default: %(default)s")
-    options.add_argument(
+def main(arguments: Sequence[str]) -> None:
+    command = parser(__doc__)
+    command.add_argument("--features", required=True, metavar="DIR", help="the features stage's results")
+    command.add_argument("--corpus", required=True, metavar="DIR", help="the corpus stage's results")
+    runtime_arguments.batch_size(command)
+    command.add_argument("--split", choices=SPLITS, default="dev", help="default: %(default)s")
+    command.add_argument(
         "--skip-bad", action="store_true", help="leave bad utterances out, listed, in place of failing"
     )
-    options = options.parse_args(arguments)
+    options = command.parse_args(arguments)
 
     labels_path = os.path.join(options.corpus, options.split, "phn_text")
     archive = os.path.join(options.features, options.split, "fbank.ark")
-    excluded = []
+    excluded: list[dict[str, str]] = []
     # Twice over the labels: that they are not sorted is said before anything that follows from it.
     total = sum(1 for _ in in_order(each_entry(labels_path), labels_path))
     progress = Progress("batches of {}".format(options.bs), total)
@@ -69,17 +72,17 @@ def main(arguments):
 class BatchWriter:
     """Writes batches as they fill; holds one at a time."""
 
-    def __init__(self, out, batch_size):
+    def __init__(self, out: str, batch_size: int) -> None:
         self._out = out
         self._batch = numpy.zeros((batch_size, MAX_ROWS, COLUMNS))
         self._filled = 0
         self.num_batches = 0
         self.num_tail_batches = 0
-        self.utterances = []
+        self.utterances: list[dict[str, Any]] = []
         for name in ("bins", "tail"):
             os.mkdir(os.path.join(out, name))
 
-    def add(self, utterance, rows):
+    def add(self, utterance: str, rows: numpy.ndarray) -> None:
         """Put one utterance's rows (even, 243) into the next place."""
         self._batch[self._filled, : len(rows)] = rows
         self.utterances.append(
@@ -96,13 +99,13 @@ class BatchWriter:
             self._write("bins")
             self.num_batches += 1
 
-    def finish(self):
+    def finish(self) -> None:
         """Write what is left as the one tail batch."""
         if self._filled:
             self._write("tail")
             self.num_tail_batches = 1
 
-    def _write(self, folder):
+    def _write(self, folder: str) -> None:
         path = os.path.join(self._out, folder, "inputs_{}.bin".format(self.num_batches))
         with atomic_file(path) as stream:
             stream.write(self._batch.astype("<f4").tobytes())

@@ -18,7 +18,10 @@ The thresholds are the NPU vendor's for comparing tensors; they do not bind max_
 out/compare.json.
 """
 
+from __future__ import annotations
+
 import os
+from typing import Any, Sequence
 
 import numpy
 
@@ -43,7 +46,7 @@ _SMALLEST = 2.0**-23  # of |a|: float32's step at 1, below which a relative erro
 class Agreement:
     """Accumulates the figures of one pair; sums are float64, in the order of the utterances."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._products = {"ab": 0.0, "aa": 0.0, "bb": 0.0, "squares": 0.0, "kl": 0.0, "relative": 0.0}
         self._max_abs = 0.0
         self._values = 0
@@ -52,7 +55,7 @@ class Agreement:
         self._symbols_changed = 0
         self._utterances = 0
 
-    def add(self, first, second, output_frames):
+    def add(self, first: numpy.ndarray, second: numpy.ndarray, output_frames: int) -> None:
         """One utterance's log-probabilities, (frames, classes) each, of which the first `output_frames` are decoded."""
         changed = first[:output_frames].argmax(axis=1) != second[:output_frames].argmax(axis=1)
         self._symbols_changed += int(numpy.count_nonzero(changed))
@@ -73,7 +76,7 @@ class Agreement:
         self._scored_frames += output_frames
         self._utterances += 1
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         """The figures, with whether they keep the thresholds; at least one utterance must have been added."""
         sums = self._products
         norms = (sums["aa"] * sums["bb"]) ** 0.5
@@ -88,19 +91,17 @@ class Agreement:
         }
         within = all(figures[name] >= limit for name, limit in MINIMA.items())
         within = within and all(figures[name] <= limit for name, limit in MAXIMA.items())
-        figures.update(
-            {
-                "frames": self._frames,
-                "scored_frames": self._scored_frames,
-                "symbols_changed": self._symbols_changed,
-                "utterances": self._utterances,
-                "within_thresholds": within,
-            }
+        return dict(
+            figures,
+            frames=self._frames,
+            scored_frames=self._scored_frames,
+            symbols_changed=self._symbols_changed,
+            utterances=self._utterances,
+            within_thresholds=within,
         )
-        return figures
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--reference", required=True, metavar="DIR", help="the reference stage's results")
     parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
@@ -112,9 +113,9 @@ def main(arguments):
     batches = bins.list_batches(options.batches, manifest)
     graph = runtime.Graph(os.path.join(options.onnx, "lstm_ctc.onnx"))
     graph.require_batch_size(options.bs)
-    rows_of = {}
-    for utterance in manifest["utterances"]:
-        rows_of.setdefault(utterance["batch"], []).append((utterance["row"], utterance["output_frames"]))
+    rows_of: dict[int, list[bins.Placed]] = {}
+    for utterance in manifest.utterances:
+        rows_of.setdefault(utterance.batch, []).append(utterance)
     pairs = {"torch_onnx": Agreement(), "torch_converted": Agreement(), "onnx_converted": Agreement()}
     progress = stage.Progress("compare", len(batches))
     for index, batch in enumerate(batches):
@@ -125,8 +126,10 @@ def main(arguments):
         }
         for name, agreement in sorted(pairs.items()):
             first, second = name.split("_")
-            for row, output_frames in rows_of.get(index, []):
-                agreement.add(outputs[first][:, row], outputs[second][:, row], output_frames)
+            for utterance in rows_of.get(index, []):
+                agreement.add(
+                    outputs[first][:, utterance.row], outputs[second][:, utterance.row], utterance.output_frames
+                )
         progress.advance()
     results = {name: agreement.result() for name, agreement in pairs.items()}
     stage.write_json(

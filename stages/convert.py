@@ -10,9 +10,12 @@ out/model.onnx: actual_input_1 (B, 390, 243) -> output1 (195, B, 41), float32; o
 obs/verification.json: the largest difference found (it depends on the CPU's instruction set).
 """
 
+from __future__ import annotations
+
 import collections
 import hashlib
 import os
+from typing import Any, NamedTuple, Sequence
 
 import numpy
 import onnx
@@ -29,7 +32,7 @@ _SOURCE = "lstm_ctc.onnx"
 _EXPECTED = {"Conv": 2, "LSTM": 2 * architecture.LAYERS, "BatchNormalization": architecture.LAYERS, "MatMul": 1}
 
 
-def _load(path):
+def _load(path: str) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
@@ -38,13 +41,28 @@ def _load(path):
     return model
 
 
+class Convolution(NamedTuple):
+    """Weight (32, inputs, 3, 3) and bias (32,), float64, with BatchNorm folded in, and the strides."""
+
+    weight: numpy.ndarray
+    bias: numpy.ndarray
+    strides: list[int]
+
+
+class Normalisation(NamedTuple):
+    """BatchNorm as y = scale * x + shift, each (768,) float64."""
+
+    scale: numpy.ndarray
+    shift: numpy.ndarray
+
+
 class _Source:
     """The weights of the exported graph, found by what the nodes are, as the exporter names them by number."""
 
-    def __init__(self, model, path):
+    def __init__(self, model: onnx.ModelProto, path: str) -> None:
         self._path = path
         self._constants = {value.name: value for value in model.graph.initializer}
-        self._nodes = collections.defaultdict(list)
+        self._nodes: dict[str, list[onnx.NodeProto]] = collections.defaultdict(list)
         for node in model.graph.node:
             self._nodes[node.op_type].append(node)
             if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -58,7 +76,7 @@ class _Source:
                     "run the stage export",
                 )
 
-    def _value(self, name, shape):
+    def _value(self, name: str, shape: tuple[int, ...]) -> numpy.ndarray:
         if name not in self._constants:
             raise stage.StageError("{}: {} is not a constant".format(self._path, name), "run the stage export")
         value = numpy_helper.to_array(self._constants[name]).astype(numpy.float64)
@@ -66,24 +84,24 @@ class _Source:
             raise stage.StageError("{}: constant {} has shape {}, not {}".format(self._path, name, value.shape, shape))
         return value
 
-    def convolution(self, index):
-        """(weight (32, inputs, 3, 3), bias (32,), strides), its BatchNorm already folded in by the exporter."""
+    def convolution(self, index: int) -> Convolution:
+        """The convolution of that number; the exporter has folded its BatchNorm into it."""
         node = self._nodes["Conv"][index]
         channels = architecture.CHANNELS
         weight = self._value(node.input[1], (channels, (1, channels)[index], 3, 3))
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        return weight, self._value(node.input[2], (channels,)), attributes["strides"]
+        return Convolution(weight, self._value(node.input[2], (channels,)), list(attributes["strides"]))
 
-    def normalisation(self, index):
-        """(scale, shift) of the BatchNorm of that number, each (768,): y = scale * x + shift."""
+    def normalisation(self, index: int) -> Normalisation:
+        """The BatchNorm of that number behind the layers."""
         node = self._nodes["BatchNormalization"][index]
         width = (2 * architecture.HIDDEN,)
         gamma, beta, mean, variance = (self._value(name, width) for name in node.input[1:5])
         epsilon = next((item.f for item in node.attribute if item.name == "epsilon"), 1e-5)
         scale = gamma / numpy.sqrt(variance + epsilon)
-        return scale, beta - mean * scale
+        return Normalisation(scale, beta - mean * scale)
 
-    def recurrence(self, layer, direction):
+    def recurrence(self, layer: int, direction: int) -> tuple[numpy.ndarray, numpy.ndarray]:
         """(input weights (1536, inputs), recurrent weights (1536, 384)), gates in ONNX's order i, o, f, c."""
         node = self._nodes["LSTM"][2 * layer + direction]
         hidden = architecture.HIDDEN
@@ -93,7 +111,7 @@ class _Source:
             self._value(node.input[2], (1, 4 * hidden, hidden))[0],
         )
 
-    def projection(self):
+    def projection(self) -> numpy.ndarray:
         """The last layer's weights, (768, 41)."""
         return self._value(self._nodes["MatMul"][0].input[1], (2 * architecture.HIDDEN, architecture.CLASSES))
 
@@ -101,25 +119,25 @@ class _Source:
 class _Builder:
     """Collects a chain of nodes and their constants."""
 
-    def __init__(self, name):
-        self.nodes = []
-        self.constants = []
+    def __init__(self, name: str) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
         self.last = name
 
-    def constant(self, name, value, dtype=numpy.float32):
+    def constant(self, name: str, value: Any, dtype: Any = numpy.float32) -> str:
         self.constants.append(numpy_helper.from_array(numpy.ascontiguousarray(value, dtype=dtype), name))
         return name
 
-    def add(self, kind, name, *constants, **attributes):
+    def add(self, kind: str, name: str, *constants: str, **attributes: Any) -> None:
         """Append a node that takes the last one's output and constants; LSTM's first output is its result."""
-        self.nodes.append(helper.make_node(kind, [self.last] + list(constants), [name], name=name, **attributes))
+        self.nodes.append(helper.make_node(kind, [self.last, *constants], [name], name=name, **attributes))
         self.last = name
 
-    def reshape(self, name, shape):
+    def reshape(self, name: str, shape: Sequence[int]) -> None:
         self.add("Reshape", name, self.constant(name + ".shape", shape, numpy.int64))
 
 
-def _product(matrix, vector):
+def _product(matrix: numpy.ndarray, vector: numpy.ndarray) -> numpy.ndarray:
     """matrix @ vector in float64, summed in one fixed order: a BLAS's order, and so its last bit, differs by CPU."""
     total = numpy.zeros(len(matrix))
     for column, value in zip(matrix.T, vector):
@@ -127,7 +145,7 @@ def _product(matrix, vector):
     return total
 
 
-def _add_layer(builder, source, layer, batch_size):
+def _add_layer(builder: _Builder, source: _Source, layer: int, batch_size: int) -> None:
     name = "layer{}".format(layer)
     inputs, recurrent, biases = [], [], []
     for direction in range(2):
@@ -153,7 +171,7 @@ def _add_layer(builder, source, layer, batch_size):
     builder.reshape(name + ".output", [architecture.OUTPUT_FRAMES, batch_size, 2 * architecture.HIDDEN])
 
 
-def fuse(model, path, batch_size):
+def fuse(model: onnx.ModelProto, path: str, batch_size: int) -> onnx.ModelProto:
     """The 22-node graph for one batch size, from an exported model (`path` is for messages)."""
     source = _Source(model, path)
     builder = _Builder(architecture.INPUT_NAME)
@@ -168,7 +186,7 @@ def fuse(model, path, batch_size):
             builder.constant(name + ".bias", bias),
             kernel_shape=[3, 3],
             pads=[1, 1, 1, 1],
-            strides=list(strides),
+            strides=strides,
         )
         builder.add("Relu", name + ".relu")
     builder.add("Transpose", "time_first", perm=[2, 0, 1, 3])
@@ -194,11 +212,11 @@ def fuse(model, path, batch_size):
     return result
 
 
-def _tensor(name, shape):
+def _tensor(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
 
 
-def verify(plain_path, fused_path, batch_size):
+def verify(plain_path: str, fused_path: str, batch_size: int) -> float:
     """Largest difference from the exported graph, on a random batch whose second half is zeros, as padding is.
 
     The converted graph is held to it both as ONNX Runtime runs it and as the compiled kernels do.
@@ -217,7 +235,7 @@ def verify(plain_path, fused_path, batch_size):
     return difference
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
     runtime_arguments.batch_size(parser)

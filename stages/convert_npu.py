@@ -4,9 +4,12 @@ It needs no device. out/lstm_ctc_bsB.om: what ais_bench runs. out/summary.json: 
 the command. obs/atc.log, obs/commands.json.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import shutil
+from typing import Sequence
 
 from stages.npu import ascend
 from stages.shared import architecture, runtime_arguments, stage
@@ -16,7 +19,7 @@ PRECISION_MODES = ("force_fp16", "allow_fp32_to_fp16", "must_keep_origin_dtype",
 DEFAULT_PRECISION = "the vendor's default"
 
 
-def atc_words(batch_size, soc_version, precision_mode=""):
+def atc_words(batch_size: int, soc_version: str, precision_mode: str = "") -> list[str]:
     """The guide's arguments, in its order; --precision_mode is added only where one is asked for."""
     shape = ",".join(str(size) for size in architecture.input_shape(batch_size))
     words = [
@@ -31,7 +34,7 @@ def atc_words(batch_size, soc_version, precision_mode=""):
     return words + (["--precision_mode={}".format(precision_mode)] if precision_mode else [])
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
     runtime_arguments.batch_size(parser)
@@ -58,7 +61,7 @@ def main(arguments):
         {
             "batch_size": options.bs,
             "cann": ascend.toolkit_version(),
-            "command": ["atc"] + words,
+            "command": ["atc", *words],
             "model_sha256": digest,
             "precision_mode": options.precision_mode or DEFAULT_PRECISION,
             "simulator": ascend.is_simulator(),

@@ -6,15 +6,19 @@ folder or a zip, and checked to the last sample; `X.WAV.wav`, a repackager's sec
 `X.WAV` is missing. A speaker's utterances are held at a time, so a corpus may be larger than memory.
 """
 
+from __future__ import annotations
+
+import argparse
 import contextlib
 import copy
 import itertools
 import os
 import re
 import shutil
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 from stages.formats import audio, labels
-from stages.formats.source import find_corpus, open_source, without_version
+from stages.formats.source import Source, find_corpus, open_source, without_version
 from stages.shared.stage import Progress, StageError, atomic_file, parser, read_json, run, write_json
 
 SPLITS = ("train", "dev", "test")
@@ -25,33 +29,37 @@ _LABELS = re.compile(r"([^/.]+)\.phn", re.IGNORECASE)
 _NAME = re.compile(r"[A-Z0-9-]+")
 
 
-class Found:
-    """The files of one utterance, as names in the source; None where there is none."""
+class Found(NamedTuple):
+    """The files of one utterance, as names in the source; None where there is none.
 
-    def __init__(self, speaker, folder, stem):
-        self.speaker = speaker
-        self.folder = folder
-        self.stem = stem
-        self.wave = None
-        self.copy = None
-        self.phn = None
-        self.wrd = None
+    Attributes:
+        speaker: upper case.
+        stem: the files' common name, as it is spelt.
+        copy: a repackager's second copy of the wave.
+    """
+
+    speaker: str
+    folder: str
+    stem: str
+    wave: str | None
+    copy: str | None
+    phn: str | None
+    wrd: str | None
 
     @property
-    def identifier(self):
+    def identifier(self) -> str:
         return self.speaker + "_" + self.stem.upper()
 
 
-class Utterance:
+class Utterance(NamedTuple):
     """One accepted utterance: its id, its wave's name and header, phones of 39, words."""
 
-    def __init__(self, identifier, speaker, name, wave, phones, words):
-        self.identifier = identifier
-        self.speaker = speaker
-        self.name = name
-        self.wave = wave
-        self.phones = phones
-        self.words = words
+    identifier: str
+    speaker: str
+    name: str
+    wave: audio.Wave
+    phones: list[str]
+    words: list[str]
 
 
 class Split:
@@ -63,13 +71,13 @@ class Split:
 
     _NAMES = ("utterances", "phn_text", "wrd_text", "audio.tsv")
 
-    def __init__(self, folder, prefix):
+    def __init__(self, folder: str, prefix: str) -> None:
         self._folder = folder
         self._prefix = prefix
-        self._speaker = None
+        self._speaker: str | None = None
         self.counts = {"phones": 0, "speakers": 0, "utterances": 0}
 
-    def __enter__(self):
+    def __enter__(self) -> Split:
         os.mkdir(self._folder)
         with contextlib.ExitStack() as files:
             self._streams = [
@@ -78,15 +86,15 @@ class Split:
             self._open = files.pop_all()
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> bool | None:
         return self._open.__exit__(*error)
 
-    def add(self, utterance):
+    def add(self, utterance: Utterance) -> None:
         wave = utterance.wave
         lines = (
             utterance.identifier + " " + utterance.name[len(self._prefix) :],
-            " ".join([utterance.identifier] + utterance.phones),
-            " ".join([utterance.identifier] + utterance.words),
+            " ".join([utterance.identifier, *utterance.phones]),
+            " ".join([utterance.identifier, *utterance.words]),
             "\t".join([utterance.identifier, utterance.name, wave.container, str(wave.rate_hz), str(wave.num_samples)]),
         )
         for stream, line in zip(self._streams, lines):
@@ -97,14 +105,14 @@ class Split:
         self._speaker = utterance.speaker
 
 
-def main(arguments):
-    options = parser(__doc__)
-    options.add_argument("--data", required=True, metavar="PATH", help="TIMIT's folder, or data.zip")
-    options.add_argument("--conf", required=True, metavar="DIR", help="speaker lists, phone map, TIMIT's counts")
-    options.add_argument(
+def main(arguments: Sequence[str]) -> None:
+    command = parser(__doc__)
+    command.add_argument("--data", required=True, metavar="PATH", help="TIMIT's folder, or data.zip")
+    command.add_argument("--conf", required=True, metavar="DIR", help="speaker lists, phone map, TIMIT's counts")
+    command.add_argument(
         "--skip-bad", action="store_true", help="leave bad utterances out, listed, in place of failing"
     )
-    options = options.parse_args(arguments)
+    options = command.parse_args(arguments)
     try:
         make(options)
     except BaseException:
@@ -113,7 +121,7 @@ def main(arguments):
         raise
 
 
-def make(options):
+def make(options: argparse.Namespace) -> None:
     """Write all lists."""
     source = open_source(options.data)
     prefix, train, test = find_corpus(source)
@@ -135,7 +143,10 @@ def make(options):
             )
 
     progress = Progress("corpus", sum(chosen[split].num_utterances for split in SPLITS))
-    splits, excluded, units, copies = {}, [], {}, 0
+    splits: dict[str, dict[str, int]] = {}
+    excluded: list[dict[str, str]] = []
+    units: dict[str, None] = {}
+    copies = 0
     for split in SPLITS:
         with Split(os.path.join(options.out, split), prefix) as lists:
             for found in chosen[split].utterances():
@@ -166,7 +177,7 @@ def make(options):
 
 
 class Speakers:
-    """Where the utterances of TRAIN or TEST lie, sorted by speaker: a folder's name a speaker is all that is held.
+    """Where the utterances of TRAIN or TEST lie, sorted by speaker: one folder's name per speaker is all that is held.
 
     Attributes:
         num_utterances: how many there are; SA sentences are left out.
@@ -175,9 +186,9 @@ class Speakers:
     # No speaker's name holds this, so that names sort as the ids SPEAKER_SENTENCE do.
     _AFTER_SPEAKER = "_ "
 
-    def __init__(self, source, top):
+    def __init__(self, source: Source, top: str) -> None:
         self._source = source
-        self._places = []
+        self._places: list[str] = []
         self.num_utterances = 0
         for folder, names in source.walk(top):
             found = [] if folder == top else in_folder(source, folder, names)
@@ -186,7 +197,7 @@ class Speakers:
                 self.num_utterances += len(found)
         self._places.sort()
 
-    def only(self, speakers):
+    def only(self, speakers: frozenset[str]) -> Speakers:
         """Those of some speakers."""
         result = copy.copy(self)
         result._places = [place for place in self._places if self._speaker(place) in speakers]
@@ -195,10 +206,10 @@ class Speakers:
         )
         return result
 
-    def utterances(self):
+    def utterances(self) -> Iterator[Found]:
         """Yield a `Found` for each, sorted by id; StageError where one lies in two folders."""
         for _, places in itertools.groupby(self._places, self._speaker):
-            utterances = {}
+            utterances: dict[str, Found] = {}
             for folder in map(self._folder, places):
                 for found in in_folder(self._source, folder):
                     other = utterances.setdefault(found.identifier, found)
@@ -212,41 +223,39 @@ class Speakers:
             for identifier in sorted(utterances):
                 yield utterances[identifier]
 
-    def _speaker(self, place):
+    def _speaker(self, place: str) -> str:
         return place.partition(self._AFTER_SPEAKER)[0]
 
-    def _folder(self, place):
+    def _folder(self, place: str) -> str:
         return place.partition(self._AFTER_SPEAKER)[2]
 
 
-def in_folder(source, folder, names=None):
+def in_folder(source: Source, folder: str, names: Sequence[str] | None = None) -> list[Found]:
     """A `Found` for each utterance right inside a speaker's folder, SA sentences left out."""
     names = source.files_in(folder) if names is None else names
-    utterances = {}
     by_lower_case = {without_version(name).lower(): folder + "/" + name for name in names}
     speaker = folder.rpartition("/")[2].upper()
+    utterances: dict[str, Found] = {}
     for name in names:
         plain = without_version(name)
         match = _WAVE.fullmatch(plain) or _LABELS.fullmatch(plain)
         if not match or match.group(1).upper().startswith("SA"):
             continue
-        found = Found(speaker, folder, match.group(1))
-        if not _NAME.fullmatch(speaker) or not _NAME.fullmatch(found.stem.upper()):
+        stem = match.group(1)
+        if not _NAME.fullmatch(speaker) or not _NAME.fullmatch(stem.upper()):
             raise StageError(
                 "{}: {!r} is no name that TIMIT would give".format(source.path, folder + "/" + name),
                 "Rename or remove it.",
             )
+        files = [by_lower_case.get(stem.lower() + ending) for ending in (".wav", ".wav.wav", ".phn", ".wrd")]
+        found = Found(speaker, folder, stem, *files)
         utterances.setdefault(found.identifier, found)
-    for found in utterances.values():
-        stem = found.stem.lower()
-        found.wave = by_lower_case.get(stem + ".wav")
-        found.copy = by_lower_case.get(stem + ".wav.wav")
-        found.phn = by_lower_case.get(stem + ".phn")
-        found.wrd = by_lower_case.get(stem + ".wrd")
     return list(utterances.values())
 
 
-def read_or_leave_out(source, found, folding, excluded):
+def read_or_leave_out(
+    source: Source, found: Found, folding: Mapping[str, str], excluded: list[dict[str, str]] | None
+) -> Utterance | None:
     """An `Utterance`; where it is bad, None and a line in the list `excluded`, or without one a StageError."""
     try:
         return read_utterance(source, found, folding)
@@ -258,12 +267,12 @@ def read_or_leave_out(source, found, folding, excluded):
         return None
 
 
-def read_utterance(source, found, folding):
+def read_utterance(source: Source, found: Found, folding: Mapping[str, str]) -> Utterance:
     """Read and check all of one utterance; StageError, naming the file, for the first thing wrong with it."""
     name = found.wave or found.copy
-    for kind, present in (("wave (.WAV)", name), ("phone labels (.PHN)", found.phn), ("words (.WRD)", found.wrd)):
-        if not present:
-            raise StageError("{}/{} has no {}".format(found.folder, found.stem, kind), "Copy the corpus again.")
+    if not name or not found.phn or not found.wrd:
+        kind = "wave (.WAV)" if not name else "phone labels (.PHN)" if not found.phn else "words (.WRD)"
+        raise StageError("{}/{} has no {}".format(found.folder, found.stem, kind), "Copy the corpus again.")
     wave = audio.parse(source.read(name), name)
     if wave.rate_hz != RATE_HZ:
         raise StageError(
@@ -278,7 +287,7 @@ def read_utterance(source, found, folding):
     return Utterance(found.identifier, found.speaker, name, wave, phones, words)
 
 
-def deviations_from(timit, splits):
+def deviations_from(timit: Mapping[str, Mapping[str, int]], splits: Mapping[str, Mapping[str, int]]) -> list[str]:
     """One line for each count that is not TIMIT's."""
     return [
         "{}: {} {}, TIMIT has {}".format(split, splits[split][what], what, number)

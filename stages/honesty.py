@@ -21,9 +21,12 @@ out/accuracy.json: how many outputs were compared, and whether they are equal; n
 times, the ratios and what was found.
 """
 
+from __future__ import annotations
+
 import math
 import os
 import time
+from typing import Any, Callable, Sequence
 
 import numpy
 
@@ -31,12 +34,14 @@ from stages.formats import bins
 from stages.model import precision
 from stages.shared import architecture, runtime_arguments, stage
 
+Run = Callable[[numpy.ndarray], numpy.ndarray]
+
 LIMIT = 0.10  # several times what one processor's executions of one network differ by, far less than a cache gains
 LEAST_ROUNDS = 10
 HONEST, DISHONEST, UNDECIDED = "honest", "dishonest", "undecided"
 
 
-def median_interval(values):
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """(low, median, high): the median and its distribution-free interval of at least 95 %, by order statistics."""
     ordered = sorted(values)
     count = len(ordered)
@@ -51,7 +56,7 @@ def median_interval(values):
     return ordered[low], float(numpy.median(ordered)), ordered[count - 1 - low]
 
 
-def judge(ratios, only_faster, decidable=True):
+def judge(ratios: Sequence[float], *, only_faster: bool, decidable: bool = True) -> dict[str, Any]:
     """A ratio's interval held against 1 +- LIMIT; `only_faster` accuses only a ratio below.
 
     Not `decidable` is caching where the corpus fills one batch alone: there is no fresh input then.
@@ -68,30 +73,42 @@ def judge(ratios, only_faster, decidable=True):
     return {"interval_95": [low, high], "limit": LIMIT, "median": median, "verdict": verdict}
 
 
-def time_rounds(run, zeros, batches, rounds, progress, look):
+def time_rounds(
+    run: Run,
+    zeros: numpy.ndarray,
+    batches: Sequence[numpy.ndarray],
+    rounds: int,
+    progress: stage.Progress,
+    look: Callable[[int, numpy.ndarray], None],
+) -> dict[str, list[float]]:
     """Time `rounds` rounds; `look(number, output)` is given every output on real speech, outside the timed part.
 
     Returns:
-        {"zeros": [ms], "fresh": [ms], "repeated": [ms]}, a time a round each.
+        {"zeros": [ms], "fresh": [ms], "repeated": [ms]}, one time per round each.
     """
     order = ["zeros", "fresh", "repeated"]
-    times_ms = {kind: [] for kind in order}
+    times_ms: dict[str, list[float]] = {kind: [] for kind in order}
     for kind in order:  # a warm-up of each kind, as the stage measure has one
         run(zeros if kind == "zeros" else batches[0])
     for number in range(rounds):
-        chosen = {"zeros": None, "fresh": 1 + number % (len(batches) - 1) if len(batches) > 1 else 0, "repeated": 0}
+        chosen: dict[str, int | None] = {
+            "zeros": None,
+            "fresh": 1 + number % (len(batches) - 1) if len(batches) > 1 else 0,
+            "repeated": 0,
+        }
         for kind in order[number % 3 :] + order[: number % 3]:
-            rows = zeros if chosen[kind] is None else batches[chosen[kind]]
+            picked = chosen[kind]
+            rows = zeros if picked is None else batches[picked]
             start_s = time.perf_counter()
             output = run(rows)
             times_ms[kind].append((time.perf_counter() - start_s) * 1000.0)
-            if chosen[kind] is not None:
-                look(chosen[kind], output)
+            if picked is not None:
+                look(picked, output)
         progress.advance()
     return times_ms
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
@@ -111,9 +128,10 @@ def main(arguments):
     graph = precision.open_network(os.path.join(options.model, "model.onnx"), options.precision)
     graph.require_batch_size(options.bs)
     zeros = numpy.zeros(architecture.input_shape(options.bs), dtype=numpy.float32)
-    unequal, compared = set(), [0]
+    unequal: set[str] = set()
+    compared = [0]
 
-    def look(number, output):
+    def look(number: int, output: numpy.ndarray) -> None:
         compared[0] += 1
         if output.astype("<f4").tobytes() != stored[number].astype("<f4").tobytes():
             unequal.add(listed[number].key)
@@ -135,8 +153,10 @@ def main(arguments):
         os.path.join(options.obs, "honesty.json"),
         {
             "batch_size": options.bs,
-            "caching": judge([repeated / fresh for _, fresh, repeated in pairs], True, len(batches) > 1),
-            "content": judge([zero / fresh for zero, fresh, _ in pairs], False),
+            "caching": judge(
+                [repeated / fresh for _, fresh, repeated in pairs], only_faster=True, decidable=len(batches) > 1
+            ),
+            "content": judge([zero / fresh for zero, fresh, _ in pairs], only_faster=False),
             "fresh_batches": len(batches) - 1,
             "rounds": options.rounds,
             "times_ms": times_ms,

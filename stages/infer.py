@@ -6,29 +6,44 @@ side by side, each on one core, or on two where that is faster, and while they a
 memory holds one batch a core and one more. The outputs are the same bytes for any number of cores.
 """
 
+from __future__ import annotations
+
 import concurrent.futures
 import itertools
 import os
 import queue
 import time
+from typing import Callable, Iterable, Iterator, NamedTuple, Sequence, TypeVar
 
 from stages.formats import bins
 from stages.model import precision
+from stages.model.network import Network
 from stages.shared import runtime_arguments, stage
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Done(NamedTuple):
+    """A batch that was computed: where its output lies, and the compute time in ms."""
+
+    batch: bins.Batch
+    path: str
+    time_ms: float
 
 
 class _Streams:
     """Networks that run side by side."""
 
-    def __init__(self, networks, out, batch_size):
-        self._idle = queue.Queue()
+    def __init__(self, networks: Iterable[Network], out: str, batch_size: int) -> None:
+        self._idle: queue.Queue[Network] = queue.Queue()
         for network in networks:
             self._idle.put(network)
         self._out = out
         self._batch_size = batch_size
 
-    def run(self, batch):
-        """Read, compute and write one batch; returns (batch, the output's path, compute time in ms)."""
+    def run(self, batch: bins.Batch) -> Done:
+        """Read, compute and write one batch."""
         rows = bins.read_batch(batch, self._batch_size)
         network = self._idle.get()
         try:
@@ -37,24 +52,26 @@ class _Streams:
             time_ms = (time.perf_counter() - start_s) * 1000.0
         finally:
             self._idle.put(network)
-        return batch, bins.write_output(self._out, batch, output), time_ms
+        return Done(batch, bins.write_output(self._out, batch, output), time_ms)
 
 
-def _in_order(pool, function, items, ahead):
+def _in_order(
+    pool: concurrent.futures.ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int
+) -> Iterator[R]:
     """`function` of every item, on the pool, in the items' order; at most `ahead` are under way or waiting."""
-    items = iter(items)
-    pending = [pool.submit(function, item) for item in itertools.islice(items, ahead)]
+    waiting = iter(items)
+    pending = [pool.submit(function, item) for item in itertools.islice(waiting, ahead)]
     try:
         while pending:
             result = pending.pop(0).result()
-            pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
+            pending.extend(pool.submit(function, item) for item in itertools.islice(waiting, 1))
             yield result
     finally:
         for future in pending:
             future.cancel()
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
@@ -70,22 +87,24 @@ def main(arguments):
     networks = network.streams(options.bs)[: len(batches)]
     streams = _Streams(networks, options.out, options.bs)
     workers = len(networks) + 1  # so that one batch is read or written while the others are computed
-    runs = {"result": ([], [], []), "tail": ([], [], [])}
+    runs: dict[str, list[Done]] = {"result": [], "tail": []}
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for batch, path, time_ms in _in_order(pool, streams.run, batches, 2 * workers):
-            infiles, outfiles, times_ms = runs[batch.folder]
-            infiles.append(batch.source)
-            outfiles.append(path)
-            times_ms.append(time_ms)
+        for done in _in_order(pool, streams.run, batches, 2 * workers):
+            runs[done.batch.folder].append(done)
             progress.advance()
-    for folder, (infiles, outfiles, times_ms) in sorted(runs.items()):
-        if folder == "tail" and not infiles:
+    for folder, finished in sorted(runs.items()):
+        if folder == "tail" and not finished:
             continue
         stage.write_json(
             os.path.join(options.obs, folder + "_summary.json"),
             bins.summary(
-                infiles, outfiles, times_ms, options.bs, ["stages.infer"] + list(arguments), streams=len(networks)
-            ),  # fmt: skip
+                [done.batch.source for done in finished],
+                [done.path for done in finished],
+                [done.time_ms for done in finished],
+                options.bs,
+                ["stages.infer", *arguments],
+                streams=len(networks),
+            ),
         )
 
 

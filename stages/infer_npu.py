@@ -6,9 +6,13 @@ chips, each has a process, a part of the batches and a folder of its own. obs/re
 (result_summary.device0.json and so on with several), obs/*.log, obs/commands.json.
 """
 
+from __future__ import annotations
+
+import argparse
 import os
 import re
 import shutil
+from typing import Sequence
 
 from stages.formats import bins
 from stages.npu import ascend
@@ -16,7 +20,7 @@ from stages.npu.parallel import in_parallel
 from stages.shared import runtime_arguments, stage
 
 
-def infer_words(batch_size, inputs, output_name, device=None):
+def infer_words(batch_size: int, inputs: str, output_name: str, device: int | None = None) -> list[str]:
     """The guide's arguments, in its order; --device is added only where several chips were given."""
     words = [
         "--model=lstm_ctc_bs{}.om".format(batch_size),
@@ -31,7 +35,7 @@ def infer_words(batch_size, inputs, output_name, device=None):
 class _Part:
     """One process of ais_bench: its batches, where they lie and where its results come out."""
 
-    def __init__(self, folder, batches, batch_size, device=None):
+    def __init__(self, folder: str, batches: Sequence[bins.Batch], batch_size: int, device: int | None = None) -> None:
         suffix = "" if device is None else "_device{}".format(device)
         kind = "" if folder == "result" else folder + "_"
         self.folder = folder
@@ -43,11 +47,11 @@ class _Part:
         self.summary_name = folder + "_summary" + suffix.replace("_", ".") + ".json"
 
 
-def parts_of(batches, batch_size, num_devices):
+def parts_of(batches: Sequence[bins.Batch], batch_size: int, num_devices: int) -> list[_Part]:
     """The processes to run: one a folder, and of the whole batches one a chip, in runs of consecutive batches."""
     whole = [batch for batch in batches if batch.folder == "result"]
     tail = [batch for batch in batches if batch.folder == "tail"]
-    parts = []
+    parts: list[_Part] = []
     if num_devices == 1 or len(whole) < num_devices:
         parts += [_Part("result", whole, batch_size)] if whole else []
     else:
@@ -60,7 +64,7 @@ def parts_of(batches, batch_size, num_devices):
     return parts + ([_Part("tail", tail, batch_size)] if tail else [])
 
 
-def run_part(commands, part, options):
+def run_part(commands: ascend.Commands, part: _Part, options: argparse.Namespace) -> None:
     """Run one process, check what it says and what it made, and move that into place."""
     result = commands.path(os.path.join("result", part.output_name))
     if os.path.exists(result):
@@ -77,7 +81,7 @@ def run_part(commands, part, options):
     shutil.copyfile(result + "_summary.json", os.path.join(options.obs, part.summary_name))
 
 
-def check_batch_size(lines, batch_size):
+def check_batch_size(lines: Sequence[str], batch_size: int) -> None:
     """ais_bench tells the model's own batch size; it must be the one asked for."""
     for line in lines:
         found = re.search(r"try get model batchsize:(\d+)", line)
@@ -88,7 +92,7 @@ def check_batch_size(lines, batch_size):
             )
 
 
-def collect(result, batches, out, batch_size):
+def collect(result: str, batches: Sequence[bins.Batch], out: str, batch_size: int) -> None:
     """Copy exactly the expected outputs; a missing, surplus or odd one is refused by name."""
     found = sorted(os.listdir(result) if os.path.isdir(result) else [], key=bins.natural_key)
     expected = [batch.output for batch in batches]
@@ -103,7 +107,7 @@ def collect(result, batches, out, batch_size):
         bins.read_output(out, batch, batch_size)
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert_npu stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")

@@ -4,9 +4,12 @@ The reference's training recipe makes it with IRSTLM's defaults (build-lm.sh -n 
 the same estimate, in the same numbers, without IRSTLM.
 """
 
+from __future__ import annotations
+
 import collections
 import math
 import os
+from typing import Iterable, Iterator, Sequence
 
 from stages.formats import arpa
 from stages.shared.stage import StageError, parser, run
@@ -16,7 +19,7 @@ START_PADDING = 2
 _RESERVED = frozenset((arpa.START, arpa.END, arpa.UNKNOWN))
 
 
-def estimate(sentences):
+def estimate(sentences: Iterable[Sequence[str]]) -> arpa.Bigram:
     """Witten-Bell, interpolated, as IRSTLM computes it.
 
     With c for counts, N(h) for how often h is followed by anything and T(h) by how many different words:
@@ -30,10 +33,10 @@ def estimate(sentences):
     Returns:
         arpa.Bigram. </s> and <unk> have the back-off weight 1: nothing follows them.
     """
-    follows = collections.defaultdict(collections.Counter)
-    counts = collections.Counter()
+    follows: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    counts: collections.Counter[str] = collections.Counter()
     for sentence in sentences:
-        words = [arpa.START] + list(sentence) + [arpa.END]
+        words = [arpa.START, *sentence, arpa.END]
         counts.update(words[1:])
         for before, word in zip(words, words[1:]):
             follows[before][word] += 1
@@ -56,7 +59,7 @@ def estimate(sentences):
     return arpa.Bigram(unigrams, bigrams)
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     options = parser(__doc__)
     options.add_argument("--corpus", required=True, metavar="DIR", help="result folder of the stage corpus")
     parsed = options.parse_args(arguments)
@@ -67,7 +70,7 @@ def main(arguments):
     arpa.write(os.path.join(parsed.out, "lm_phone_bg.arpa"), model)
 
 
-def _sentences(path):
+def _sentences(path: str) -> Iterator[list[str]]:
     """The words of each line but its first, the utterance, one line at a time; the counts are all that is kept."""
     try:
         with open(path, encoding="utf-8") as stream:

@@ -5,10 +5,13 @@ Writes `probe.json`: {"python", "implementation", "glibc", "wheels": {name: vers
 The report's toolchain table is filled from it, so that a version shown is one found and not one intended.
 """
 
+from __future__ import annotations
+
 import glob
 import os
 import platform
 import sys
+from typing import Sequence
 
 from stages.npu import ascend
 from stages.shared import stage
@@ -16,14 +19,14 @@ from stages.shared import stage
 _KALDI = "/usr/local/bin/compute-fbank-feats"
 
 
-def _glibc():
+def _glibc() -> str:
     try:
-        return os.confstr("CS_GNU_LIBC_VERSION").split()[-1]
-    except (AttributeError, OSError, ValueError):
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").split()[-1]
+    except (IndexError, OSError, ValueError):
         return "unknown"
 
 
-def _wheels():
+def _wheels() -> dict[str, str]:
     found = {}
     for folder in sys.path:
         for path in glob.glob(os.path.join(folder, "*.dist-info")):
@@ -32,7 +35,7 @@ def _wheels():
     return found
 
 
-def _debs():
+def _debs() -> dict[str, str]:
     found = {}
     for path in ["/var/lib/dpkg/status"] + sorted(glob.glob("/var/lib/dpkg/status.d/*")):
         if not os.path.isfile(path):
@@ -47,7 +50,7 @@ def _debs():
     return found
 
 
-def _found():
+def _found() -> dict[str, str]:
     """What no package manager knows of: Kaldi, told by its program and the BLAS it links to, and CANN by its record."""
     found = {}
     if os.path.isfile(_KALDI):
@@ -59,7 +62,7 @@ def _found():
     return found
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     """Command line: --out DIR --obs DIR."""
     options = stage.parser(__doc__).parse_args(arguments)
     result = {

@@ -3,14 +3,17 @@
 out/result and out/tail: inputs_{i}_0.npy, float32 (195, B, 41), for the same batches as the stage infer.
 """
 
+from __future__ import annotations
+
 import os
+from typing import Sequence
 
 from stages.formats import bins
 from stages.model import checkpoint
 from stages.shared import stage
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="a .pth file")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
@@ -28,7 +31,7 @@ def main(arguments):
     progress = stage.Progress("reference", len(batches))
     with torch.no_grad():
         for batch in batches:
-            rows = torch.from_numpy(bins.read_batch(batch, manifest["batch_size"]))
+            rows = torch.from_numpy(bins.read_batch(batch, manifest.batch_size))
             bins.write_output(options.out, batch, model(rows).numpy())
             progress.advance()
 

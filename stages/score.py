@@ -9,11 +9,15 @@ WER is the phone error rate: edits over phones, separated by spaces. CER: edits 
 joined by single spaces. Both are pooled: the edits of all utterances over the length of all references.
 """
 
+from __future__ import annotations
+
+import argparse
 import array
 import collections
 import itertools
 import json
 import os
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence, Union
 
 import numpy as np
 
@@ -28,39 +32,38 @@ PUBLISHED, COMPLETE = "published", "complete"
 _LABELLINGS = 2560  # a beam search keeps so many at once, over all utterances that it searches side by side
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     options = _options(arguments)
     manifest = bins.read_manifest(options.batches, options.bs)
-    if not manifest["utterances"]:
+    if not manifest.utterances:
         raise StageError(
             "{} lists no utterance: nothing to score".format(os.path.join(options.batches, "manifest.json"))
         )
     units = read_lines(os.path.join(options.corpus, "units"))
-    labels = _labels(os.path.join(options.corpus, manifest["split"], "phn_text"))
+    labels = _labels(os.path.join(options.corpus, manifest.split, "phn_text"))
     classes = len(units) + decoders.FIRST_UNIT
     decoder = _decoder(options, units)
     pools = {PUBLISHED: _Pool(PUBLISHED), COMPLETE: _Pool(COMPLETE)}
-    num_published = (len(manifest["utterances"]) - 1) // options.bs * options.bs
+    num_published = (len(manifest.utterances) - 1) // options.bs * options.bs
     with atomic_file(os.path.join(options.out, "utterances.jsonl"), "w") as stream:
         for position, score in enumerate(_score_all(options, manifest, labels, decoder, classes)):
-            confusions = score.pop("_confusions")
-            score["in_published"] = position < num_published
-            if score["in_published"]:
-                pools[PUBLISHED].add(score, confusions)
-            pools[COMPLETE].add(score, confusions)
-            stream.write(json.dumps(score, sort_keys=True, ensure_ascii=False) + "\n")
+            score.line["in_published"] = position < num_published
+            if score.line["in_published"]:
+                pools[PUBLISHED].add(score)
+            pools[COMPLETE].add(score)
+            stream.write(json.dumps(score.line, sort_keys=True, ensure_ascii=False) + "\n")
 
     result = {
         "batch_size": options.bs,
-        "split": manifest["split"],
+        "split": manifest.split,
         "decode": decoder.description(),
         "protocols": {protocol: pool.summary() for protocol, pool in pools.items()},
-        "excluded": manifest["excluded"],
+        "excluded": manifest.excluded,
     }
     write_json(os.path.join(options.out, "score.json"), result)
 
 
-def _options(arguments):
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--outputs", required=True, metavar="DIR", help="result folder of the stage infer")
     options.add_argument("--batches", required=True, metavar="DIR", help="result folder of the stage batches")
@@ -78,41 +81,57 @@ def _options(arguments):
     return parsed
 
 
+class Scored(NamedTuple):
+    """One line of utterances.jsonl; and its substitutions, (reference, hypothesis), which are for pooling only."""
+
+    line: dict[str, Any]
+    confusions: list[tuple[str, str]]
+
+
+class _Batch(NamedTuple):
+    """The outputs (195, B, classes) of one file; of its first rows, in order, the utterances' ids and frames."""
+
+    outputs: np.ndarray
+    names: list[str]
+    frames: list[int]
+
+
 class _Greedy:
     """Greedy strings; in the published protocol every phone has a space before it."""
 
-    def __init__(self, units):
+    def __init__(self, units: Sequence[str]) -> None:
         self._names = decoders.symbols(units)
 
-    group = 1
+    group = 1  # batches are decoded one at a time
 
-    def decode(self, batches):
+    def decode(self, batches: Sequence[_Batch]) -> Iterator[list[str]]:
         for batch in batches:
             for labels in decoders.greedy_batch(batch.outputs, batch.frames):
                 yield [self._names[k] for k in labels]
 
-    def published_text(self, phones):
+    def published_text(self, phones: Sequence[str]) -> str:
         return "".join(" " + phone for phone in phones)
 
-    def description(self):
+    def description(self) -> dict[str, Any]:
         return {"type": "Greedy"}
 
 
 class _Beam:
     """Beam search; counts what the reference could not have decoded."""
 
-    def __init__(self, units, model, width, alpha):
+    def __init__(self, units: Sequence[str], model: arpa.Bigram, width: int, alpha: float) -> None:
         self._names = decoders.symbols(units)
         self._next, self._end = model.tables(units, alpha)
         self._missing = model.missing(units)
         self._width, self._alpha = width, alpha
-        self._empty, self._underflowed = [], []
+        self._empty: list[str] = []
+        self._underflowed: list[str] = []
 
     @property
-    def group(self):
+    def group(self) -> int:
         return max(1, _LABELLINGS // self._width)
 
-    def decode(self, batches):
+    def decode(self, batches: Sequence[_Batch]) -> Iterator[list[str]]:
         utterances = [batch.outputs[:frames, row] for batch in batches for row, frames in enumerate(batch.frames)]
         names = [name for batch in batches for name in batch.names]
         results = decoders.beams(utterances, self._next, self._end, self._width)
@@ -123,10 +142,10 @@ class _Beam:
                 self._underflowed.append(utterance)
             yield [self._names[k] for k in result.labels]
 
-    def published_text(self, phones):
+    def published_text(self, phones: Sequence[str]) -> str:
         return " ".join(phones)
 
-    def description(self):
+    def description(self) -> dict[str, Any]:
         return {
             "type": "Beam",
             "beam_width": self._width,
@@ -148,25 +167,21 @@ class _Beam:
         }
 
 
-def _decoder(options, units):
+Decoder = Union[_Greedy, _Beam]
+
+
+def _decoder(options: argparse.Namespace, units: Sequence[str]) -> Decoder:
     if options.decode == "Greedy":
         return _Greedy(units)
     path = os.path.join(options.lm, "lm_phone_bg.arpa") if os.path.isdir(options.lm) else options.lm
     return _Beam(units, arpa.read(path), options.beam_width, options.lm_alpha)
 
 
-class _Batch:
-    """The outputs (195, B, classes) of one file; of its first rows, in order, the utterances' ids and frames."""
-
-    def __init__(self, outputs, names, frames):
-        self.outputs = outputs
-        self.names = names
-        self.frames = frames
-
-
-def _score_all(options, manifest, labels, decoder, classes):
+def _score_all(
+    options: argparse.Namespace, manifest: bins.Manifest, labels: Mapping[str, str], decoder: Decoder, classes: int
+) -> Iterator[Scored]:
     """Yield the score of each utterance, in the manifest's order, holding a decoder's group of them at a time."""
-    progress = Progress("score " + manifest["split"], len(manifest["utterances"]))
+    progress = Progress("score " + manifest.split, len(manifest.utterances))
     for group in _groups(_batches(options, manifest, classes), decoder.group):
         names = [name for batch in group for name in batch.names]
         for name, phones in zip(names, decoder.decode(group)):
@@ -176,9 +191,10 @@ def _score_all(options, manifest, labels, decoder, classes):
         progress.advance(len(names))
 
 
-def _groups(batches, wanted):
+def _groups(batches: Iterable[_Batch], wanted: int) -> Iterator[list[_Batch]]:
     """Lists of batches that hold `wanted` utterances together, or a little more."""
-    group, count = [], 0
+    group: list[_Batch] = []
+    count = 0
     for batch in batches:
         group.append(batch)
         count += len(batch.names)
@@ -189,13 +205,13 @@ def _groups(batches, wanted):
         yield group
 
 
-def _batches(options, manifest, classes):
+def _batches(options: argparse.Namespace, manifest: bins.Manifest, classes: int) -> Iterator[_Batch]:
     """Read each file of outputs that the manifest's utterances are in, and check those."""
-    for number, entries in itertools.groupby(manifest["utterances"], key=lambda entry: entry["batch"]):
-        entries = list(entries)
-        folder = "result" if number < manifest["num_batches"] else "tail"
+    for number, group in itertools.groupby(manifest.utterances, key=lambda entry: entry.batch):
+        entries = list(group)
+        folder = "result" if number < manifest.num_batches else "tail"
         path = os.path.join(options.outputs, folder, "inputs_{}_0.npy".format(number))
-        if [entry["row"] for entry in entries] != list(range(len(entries))):
+        if [entry.row for entry in entries] != list(range(len(entries))):
             raise StageError(
                 "{}: batch {} does not hold its utterances in rows 0, 1, 2 and so on".format(
                     os.path.join(options.batches, "manifest.json"), number
@@ -204,14 +220,14 @@ def _batches(options, manifest, classes):
             )
         batch = _Batch(
             _outputs(path, options.bs, classes),
-            [entry["id"] for entry in entries],
-            [entry["output_frames"] for entry in entries],
+            [entry.id for entry in entries],
+            [entry.output_frames for entry in entries],
         )
         _check_finite(batch, path)
         yield batch
 
 
-def _check_finite(batch, path):
+def _check_finite(batch: _Batch, path: str) -> None:
     # Padding may hold anything, so an utterance's own frames are looked at where the file has something odd.
     odd = np.isnan(batch.outputs) | (batch.outputs == np.inf)
     if not odd.any():
@@ -224,48 +240,51 @@ def _check_finite(batch, path):
             )
 
 
-def _score(utterance, reference, hypothesis, decoder):
-    """One line of utterances.jsonl, and `_confusions`, which are for pooling only."""
-    substitutions, insertions, deletions, confusions = edits.alignment(reference, hypothesis)
-    wer_edits = substitutions + insertions + deletions
+def _score(utterance: str, reference: Sequence[str], hypothesis: Sequence[str], decoder: Decoder) -> Scored:
+    found = edits.alignment(reference, hypothesis)
+    wer_edits = found.substitutions + found.insertions + found.deletions
     text = " ".join(reference)
     hypotheses = {PUBLISHED: decoder.published_text(hypothesis), COMPLETE: " ".join(hypothesis)}
-    score = {
+    line: dict[str, Any] = {
         protocol: {"hypothesis": spoken, "cer_edits": edits.characters(text, spoken), "wer_edits": wer_edits}
         for protocol, spoken in hypotheses.items()
     }
-    score.update(
+    line.update(
         {
             "id": utterance,
             "reference": text,
             "phones": len(reference),
-            "wer_counts": {"substitutions": substitutions, "insertions": insertions, "deletions": deletions},
-            "_confusions": confusions,
+            "wer_counts": {
+                "substitutions": found.substitutions,
+                "insertions": found.insertions,
+                "deletions": found.deletions,
+            },
         }
     )
-    return score
+    return Scored(line, found.confusions)
 
 
 class _Pool:
     """What a protocol pools of its utterances: four integers each, and no strings."""
 
-    def __init__(self, protocol):
+    def __init__(self, protocol: str) -> None:
         self._protocol = protocol
         self._phones, self._characters = array.array("q"), array.array("q")
         self._cer_edits, self._wer_edits = array.array("q"), array.array("q")
         self._counts = dict.fromkeys(("substitutions", "insertions", "deletions"), 0)
-        self._confusions = collections.Counter()
+        self._confusions: collections.Counter[tuple[str, str]] = collections.Counter()
 
-    def add(self, score, confusions):
+    def add(self, scored: Scored) -> None:
+        score = scored.line
         self._phones.append(score["phones"])
         self._characters.append(len(score["reference"]))
         self._cer_edits.append(score[self._protocol]["cer_edits"])
         self._wer_edits.append(score[self._protocol]["wer_edits"])
         for kind, count in score["wer_counts"].items():
             self._counts[kind] += count
-        self._confusions.update(confusions)
+        self._confusions.update(scored.confusions)
 
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """The protocol's entry in score.json; rates are null where no utterance is scored."""
         phones, characters = sum(self._phones), sum(self._characters)
         cer = edits.percent(sum(self._cer_edits), characters)
@@ -297,7 +316,7 @@ class _Pool:
         }
 
 
-def _outputs(path, batch_size, classes):
+def _outputs(path: str, batch_size: int, classes: int) -> np.ndarray:
     """One batch's outputs, (195, batch_size, classes) floating point."""
     try:
         outputs = np.load(path, allow_pickle=False)
@@ -312,9 +331,13 @@ def _outputs(path, batch_size, classes):
     return outputs
 
 
-def _labels(path):
+def _labels(path: str) -> dict[str, str]:
     """Utterance id -> its phones in one string: a list of them for every utterance would be most of the memory."""
-    return dict((line.split(None, 1) + [""])[:2] for line in read_lines(path))
+    labels = {}
+    for line in read_lines(path):
+        utterance, _, phones = line.partition(" ")
+        labels[utterance] = phones.strip()
+    return labels
 
 
 if __name__ == "__main__":

@@ -4,17 +4,20 @@ For the bench: a stage itself neither measures nor mentions its own cost. obs/ac
 seconds and the largest resident set in bytes of any of its processes. CORES: the processors it may run on, '0,1'.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import resource
 import runpy
 import sys
 import time
+from typing import Sequence
 
 _KIB = 1024  # ru_maxrss is in KiB on Linux
 
 
-def _account(began_s):
+def _account(began_s: float) -> dict[str, float]:
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "cpu_s": sum(usage.ru_utime + usage.ru_stime for usage in usages),
@@ -23,11 +26,11 @@ def _account(began_s):
     }
 
 
-def main(module, cores, arguments):
+def main(module: str, cores: str, arguments: Sequence[str]) -> None:
     """Run the module as the program that it is, and account for it even where it ends with an exit code."""
     os.sched_setaffinity(0, [int(core) for core in cores.split(",")])
     began_s = time.monotonic()
-    sys.argv = [module] + arguments
+    sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

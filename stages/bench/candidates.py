@@ -1,7 +1,11 @@
 """The candidates of the bench's inference area: how each is opened, run, timed and held to PyTorch's outputs."""
 
+from __future__ import annotations
+
+import argparse
 import functools
 import os
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy
 import onnx
@@ -13,6 +17,9 @@ from stages.model import network as model_network
 from stages.shared import architecture, runtime_arguments
 from stages.shared.stage import StageError
 
+Runner = Callable[[Any], numpy.ndarray]
+"""Runs one batch, or makes one product."""
+
 EDGE = 1536  # of the square product that the peak is taken with
 PRODUCTS = 8  # a core and a round
 SIDE_BY_SIDE, ONE_AT_A_TIME = "side by side", "one at a time"
@@ -20,7 +27,7 @@ OURS, ONNX_RUNTIME, OPENVINO = "ours", "ONNX Runtime", "OpenVINO"
 _GRAPH, _MODEL = "lstm_ctc.onnx", "model.onnx"
 
 
-def _session(graph, threads):
+def _session(graph: str | bytes, threads: int) -> onnxruntime.InferenceSession:
     """ONNX Runtime with its own defaults, but for the number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -28,31 +35,31 @@ def _session(graph, threads):
     return onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
 
 
-def _run_session(session, rows):
+def _run_session(session: onnxruntime.InferenceSession, rows: numpy.ndarray) -> numpy.ndarray:
     return session.run([architecture.OUTPUT_NAME], {architecture.INPUT_NAME: rows})[0]
 
 
-def _run_openvino(request, rows):
+def _run_openvino(request: Any, rows: numpy.ndarray) -> numpy.ndarray:
     return request.infer([rows], share_inputs=True)[0].copy()
 
 
 class Candidates:
     """Ours and the peers, ready to run."""
 
-    def __init__(self, options):
+    def __init__(self, options: argparse.Namespace) -> None:
         self.cores = runtime_arguments.available_threads()
         self._graph = os.path.join(options.onnx, _GRAPH)
         self.network = model_network.Network(os.path.join(options.model, _MODEL))
         self.session = _session(self._graph, self.cores)
-        self._sessions = {
+        self._sessions: dict[str, list[Runner]] = {
             SIDE_BY_SIDE: [functools.partial(_run_session, _session(self._graph, 1)) for _ in range(self.cores)],
             ONE_AT_A_TIME: [functools.partial(_run_session, self.session)],
         }
 
-    def at(self, size):
+    def at(self, size: int) -> dict[tuple[str, str], list[Runner]]:
         """(candidate, way) -> the functions that run a batch of `size`, one a thread."""
-        runners = {}
-        ours = {
+        runners: dict[tuple[str, str], list[Runner]] = {}
+        ours: dict[str, list[Runner]] = {
             SIDE_BY_SIDE: [stream.run for stream in self.network.streams(size)],
             ONE_AT_A_TIME: [self.network.run],
         }
@@ -63,7 +70,7 @@ class Candidates:
         return runners
 
 
-def _openvino(graph, size, cores):
+def _openvino(graph: str, size: int, cores: int) -> dict[str, list[Runner]]:
     """Way -> functions; nothing where OpenVINO is not in the image."""
     try:
         import openvino
@@ -72,7 +79,7 @@ def _openvino(graph, size, cores):
     core = openvino.Core()
     model = core.read_model(graph)
     model.reshape(list(architecture.input_shape(size)))
-    ways = {}
+    ways: dict[str, list[Runner]] = {}
     for way, streams in ((SIDE_BY_SIDE, cores), (ONE_AT_A_TIME, 1)):
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": streams}
         compiled = core.compile_model(model, "CPU", settings)
@@ -83,7 +90,7 @@ def _openvino(graph, size, cores):
 class Peak:
     """One large product a core, side by side, by each library of products that is here."""
 
-    def __init__(self, network, cores):
+    def __init__(self, network: model_network.Network, cores: int) -> None:
         random = numpy.random.RandomState(1)
         left, right = (random.uniform(-1.0, 1.0, (EDGE, EDGE)).astype(numpy.float32) for _ in range(2))
         self.runners = {
@@ -97,12 +104,12 @@ class Peak:
                 raise StageError("the product of {} is wrong".format(name))
 
     @staticmethod
-    def _openblas(left, right):
+    def _openblas(left: numpy.ndarray, right: numpy.ndarray) -> Runner:
         result = numpy.empty_like(left)
         return lambda _item: numpy.matmul(left, right, out=result)
 
     @staticmethod
-    def _mlas(left, right):
+    def _mlas(left: numpy.ndarray, right: numpy.ndarray) -> Runner:
         shape = [EDGE, EDGE]
         graph = helper.make_graph(
             [helper.make_node("MatMul", ["left", "right"], ["result"])],
@@ -118,7 +125,7 @@ class Peak:
         return lambda _item: session.run(None, {"left": left})[0]
 
     @staticmethod
-    def _ours(network, left, right):
+    def _ours(network: model_network.Network, left: numpy.ndarray, right: numpy.ndarray) -> Runner:
         # The very kernel and layout that the network multiplies with, taken out of it: no other product of ours counts.
         kernels, width = network._kernels, network._shape.width
         panels = model_network._panels(right, width)
@@ -126,10 +133,10 @@ class Peak:
         result = model_network.aligned((EDGE, EDGE))
         rows_at_once = model_network.rows_at_once(EDGE, left.strides[0])
 
-        def run(_item):
+        def run(_item: None) -> numpy.ndarray:
             kernels.multiply(
                 left.ctypes.data, EDGE, panels.ctypes.data, result.ctypes.data, EDGE, start.ctypes.data, 0, EDGE, EDGE,
-                EDGE // width, rows_at_once, False,
+                EDGE // width, rows_at_once, model_network._FORWARDS,
             )  # fmt: skip
             return result
 
@@ -139,14 +146,14 @@ class Peak:
 class Checks:
     """What the outputs of every run, timed or not, were found to be."""
 
-    def __init__(self, speech, ours):
+    def __init__(self, speech: dev_speech.Speech, ours: numpy.ndarray) -> None:
         self._speech = speech
         self._ours = ours
-        self.largest = {}
-        self.timed_utterances = {}
+        self.largest: dict[str, float] = {}
+        self.timed_utterances: dict[str, int] = {}
         self.unequal = 0  # outputs of ours that are not the bytes of the untimed run
 
-    def look(self, name, picked, outputs):
+    def look(self, name: str, picked: Sequence[Sequence[int]], outputs: Sequence[numpy.ndarray]) -> None:
         """Hold a round's outputs to PyTorch's, and ours to the untimed bytes too."""
         for numbers, values in zip(picked, outputs):
             by_utterance = numpy.swapaxes(values, 0, 1)
@@ -159,13 +166,13 @@ class Checks:
                 )
 
 
-def _everything(run, speech, size):
+def _everything(run: Runner, speech: dev_speech.Speech, size: int) -> numpy.ndarray:
     """Outputs (utterances, 195, 41) of the whole set by one function, `size` utterances at a time."""
     parts = [run(speech.rows[start : start + size]) for start in range(0, len(speech.rows), size)]
     return numpy.concatenate([numpy.swapaxes(part, 0, 1) for part in parts])
 
 
-def measure(options, rounds):
+def measure(options: argparse.Namespace, rounds: Mapping[int, int]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(times, checks) of all candidates; `rounds`: batch size -> how many rounds. See `stages.bench.inference`."""
     speech = dev_speech.Speech(options.batches, options.reference)
     candidates = Candidates(options)
@@ -199,7 +206,7 @@ def measure(options, rounds):
     return times, found
 
 
-def _left_behind(runs):
+def _left_behind(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """The entries of ways in which a peer was a seventh slower than in its other one: they need no more rounds."""
     slow = []
     for name, ways in runs.items():
@@ -208,16 +215,18 @@ def _left_behind(runs):
     return slow
 
 
-def _measure_size(size, candidates, peak, speech, checks, rounds):
+def _measure_size(
+    size: int, candidates: Candidates, peak: Peak, speech: dev_speech.Speech, checks: Checks, rounds: int
+) -> dict[str, Any]:
     """{'peak': {library: {products, seconds}}, 'runs': {candidate: {way: {utterances, seconds}}}} of one batch size."""
     cores = candidates.cores
-    result = {"peak": {}, "runs": {}}
-    work = []
+    result: dict[str, dict[str, Any]] = {"peak": {}, "runs": {}}
+    work: list[tuple[dict[str, Any], list[Runner], Any, list[Any], str]] = []
     for library, functions in peak.runners.items():
         entry = result["peak"][library] = {"products": PRODUCTS * cores, "seconds": []}
         work.append((entry, functions, None, [None] * (PRODUCTS * cores), library))
     for (name, way), functions in candidates.at(size).items():
-        count = dev_speech.batches_in_a_round(size, cores, way == SIDE_BY_SIDE)
+        count = dev_speech.batches_in_a_round(size, cores, side_by_side=way == SIDE_BY_SIDE)
         picked = speech.picked(size, count)
         batches = [numpy.ascontiguousarray(speech.rows[numbers]) for numbers in picked]
         entry = {"utterances": size * count, "seconds": []}

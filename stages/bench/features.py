@@ -5,11 +5,15 @@ by program. `--mode compare`: out/compare.json: {SPLIT: {"utterances", "max_abs"
 another order, are refused. `--mode dither`: out/dither.json: what was compared, and how many values differ.
 """
 
+from __future__ import annotations
+
+import argparse
 import ctypes
 import math
 import os
 import subprocess
 import time
+from typing import Iterator, Sequence
 
 import numpy
 
@@ -25,25 +29,25 @@ _PLAIN_FRAMES = 20
 _ANGLES_AT_A_TIME = 1 << 20
 
 
-def main(arguments):
-    options = parser(__doc__)
-    options.add_argument("--mode", required=True, choices=("kaldi", "compare", "dither"))
-    options.add_argument("--data", metavar="PATH", help="kaldi: what the corpus was read from")
-    options.add_argument("--corpus", metavar="DIR", help="kaldi: the corpus stage's results")
-    options.add_argument("--conf", metavar="DIR", help="kaldi: holds fbank.conf")
-    options.add_argument("--ours", metavar="DIR", help="compare: holds SPLIT/fbank.ark")
-    options.add_argument("--theirs", metavar="DIR", help="compare: likewise")
-    options.add_argument("--frames", type=int, default=100000, help="dither: seeds compared")
-    options.add_argument("--every", type=int, default=1, help="dither: of the angles that can occur")
-    options = options.parse_args(arguments)
+def main(arguments: Sequence[str]) -> None:
+    command = parser(__doc__)
+    command.add_argument("--mode", required=True, choices=("kaldi", "compare", "dither"))
+    command.add_argument("--data", metavar="PATH", help="kaldi: what the corpus was read from")
+    command.add_argument("--corpus", metavar="DIR", help="kaldi: the corpus stage's results")
+    command.add_argument("--conf", metavar="DIR", help="kaldi: holds fbank.conf")
+    command.add_argument("--ours", metavar="DIR", help="compare: holds SPLIT/fbank.ark")
+    command.add_argument("--theirs", metavar="DIR", help="compare: likewise")
+    command.add_argument("--frames", type=int, default=100000, help="dither: seeds compared")
+    command.add_argument("--every", type=int, default=1, help="dither: of the angles that can occur")
+    options = command.parse_args(arguments)
     {"kaldi": time_kaldi, "compare": compare, "dither": check_dither}[options.mode](options)
 
 
-def time_kaldi(options):
+def time_kaldi(options: argparse.Namespace) -> None:
     """Make the features by the four programs; their waves are written first."""
     config = os.path.abspath(os.path.join(options.conf, "fbank.conf"))
     waves = Waves(options.data, fbank.read_options(config))
-    times = {}
+    times: dict[str, float] = {}
     for split in SPLITS:
         os.mkdir(os.path.join(options.out, split))
         with open(os.path.join(options.out, split, "wav.ark"), "wb") as stream:
@@ -65,7 +69,7 @@ def time_kaldi(options):
     write_json(os.path.join(options.obs, "times.json"), times)
 
 
-def compare(options):
+def compare(options: argparse.Namespace) -> None:
     """Compare two folders of features, value by value."""
     result = {}
     for split in SPLITS:
@@ -75,7 +79,7 @@ def compare(options):
         utterances, values, largest, total = 0, 0, 0.0, 0.0
         for key, ours in archives[0]:
             other_key, theirs = next(archives[1], (None, None))
-            if key != other_key or ours.shape != theirs.shape:
+            if theirs is None or key != other_key or ours.shape != theirs.shape:
                 raise StageError("{}: {} beside {}, or of another shape".format(split, key, other_key))
             difference = numpy.abs(ours.astype(numpy.float64) - theirs)
             utterances += 1
@@ -87,7 +91,7 @@ def compare(options):
     write_json(os.path.join(options.out, "compare.json"), result)
 
 
-def check_dither(options):
+def check_dither(options: argparse.Namespace) -> None:
     """Seeds against this machine's rand(), noise against its rand_r() sample by sample, every angle's cosine."""
     libc = ctypes.CDLL("libc.so.6")
     libc.srand(1)
@@ -117,7 +121,7 @@ def check_dither(options):
     )
 
 
-def _plain_noise(libc, seed):
+def _plain_noise(libc: ctypes.CDLL, seed: int) -> list[float]:
     """Kaldi's RandGauss for every sample of a frame, with the C library's rand_r."""
     state = ctypes.c_uint(seed)
     values = []
@@ -128,7 +132,7 @@ def _plain_noise(libc, seed):
     return values
 
 
-def _uniforms(every):
+def _uniforms(every: int) -> Iterator[numpy.ndarray]:
     """The float32 that a draw of 31 bits can give, or each `every`-th of them, a million at a time."""
     runs = [(1, 1 << 24, every)]
     runs += [(1 << bits, 1 << (bits + 1), every << (bits - 23)) for bits in range(24, 31)]

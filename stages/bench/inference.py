@@ -6,13 +6,16 @@ them: one large product a core.
 out/checks.json: differences found. obs/times.json: seconds of every round, by batch size and candidate.
 """
 
+from __future__ import annotations
+
 import os
+from typing import Sequence
 
 from stages.bench import candidates
 from stages.shared import stage
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")

@@ -5,8 +5,13 @@ different files: each file is read once. out/result/: the output of each differe
 and held to every timed one byte by byte. obs/times.json: {"batches", "seconds", "rounds"}.
 """
 
+from __future__ import annotations
+
 import json
 import os
+from typing import Callable, Iterable, Iterator, Sequence
+
+import numpy
 
 from stages.bench import speech
 from stages.formats import bins
@@ -14,7 +19,7 @@ from stages.model import network as model_network
 from stages.shared import runtime_arguments, stage
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
@@ -38,7 +43,7 @@ def main(arguments):
         json.dump({"batches": options.count, "seconds": seconds}, stream)
 
 
-def _different(batches):
+def _different(batches: Iterable[bins.Batch]) -> Iterator[bins.Batch]:
     """Batches whose files are not links to one that came before."""
     seen = set()
     for batch in batches:
@@ -48,10 +53,12 @@ def _different(batches):
             yield batch
 
 
-def _held_to(stream, batches, expected):
+def _held_to(
+    stream: model_network.Network, batches: Sequence[numpy.ndarray], expected: Sequence[numpy.ndarray]
+) -> Callable[[int], bool]:
     """A function of a batch's number: whether its output has the expected bytes; comparing takes 0.1 % of the time."""
 
-    def run(number):
+    def run(number: int) -> bool:
         return stream.run(batches[number]).tobytes() == expected[number].tobytes()
 
     return run

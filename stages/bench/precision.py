@@ -4,7 +4,10 @@ out/checks.json: whether every timed output in bfloat16 has the bytes that one u
 obs/times.json: seconds of every round, by batch size and number format.
 """
 
+from __future__ import annotations
+
 import os
+from typing import Any, Sequence
 
 import numpy
 
@@ -13,7 +16,7 @@ from stages.model import precision
 from stages.shared import runtime_arguments, stage
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
@@ -26,13 +29,14 @@ def main(arguments):
     networks = {name: precision.open_network(path, name, threads=cores) for name in precision.PRECISIONS}
     alone = networks[precision.BFLOAT16].stream()
     expected = [alone.run(speech.rows[number : number + 1])[:, 0].tobytes() for number in range(len(speech.rows))]
-    compared, unequal, sizes = 0, 0, {}
+    compared, unequal = 0, 0
+    sizes: dict[str, Any] = {}
     for size in [int(text) for text in options.sizes.split(",")]:
-        count = dev_speech.batches_in_a_round(size, cores, True)
+        count = dev_speech.batches_in_a_round(size, cores, side_by_side=True)
         picked = speech.picked(size, count)
         batches = [numpy.ascontiguousarray(speech.rows[numbers]) for numbers in picked]
         runners = {name: [stream.run for stream in network.streams(size)] for name, network in networks.items()}
-        seconds = {name: [] for name in runners}
+        seconds: dict[str, list[float]] = {name: [] for name in runners}
         for number in range(-1, options.rounds):  # the first round warms up
             for name in sorted(runners, reverse=number % 2 == 0):
                 taken_s, outputs = dev_speech.timed(runners[name], batches)

@@ -4,11 +4,15 @@ Utterances and the strings that they must decode to are the reference's own outp
 equal. obs/times.json: seconds an utterance, a list a method, one element a round; methods take turns.
 """
 
+from __future__ import annotations
+
+import argparse
 import collections
 import json
 import math
 import os
 import time
+from typing import Any, Callable, Dict, Iterable, Sequence, Tuple
 
 import numpy as np
 
@@ -23,12 +27,12 @@ MANY = 200  # a list of a few microseconds is timed so often in one go
 TOGETHER = 28  # copies of each utterance that are searched side by side: as many as the stage takes together
 
 
-def main(arguments):
-    options = parser(__doc__)
-    options.add_argument("--score", required=True, metavar="DIR", help="posteriors.npz, expected.json, ARPA file")
-    options.add_argument("--data", required=True, metavar="DIR", help="units and dev/ of the same utterances")
-    options.add_argument("--rounds", required=True, type=int)
-    options = options.parse_args(arguments)
+def main(arguments: Sequence[str]) -> None:
+    command = parser(__doc__)
+    command.add_argument("--score", required=True, metavar="DIR", help="posteriors.npz, expected.json, ARPA file")
+    command.add_argument("--data", required=True, metavar="DIR", help="units and dev/ of the same utterances")
+    command.add_argument("--rounds", required=True, type=int)
+    options = command.parse_args(arguments)
     units = read_lines(os.path.join(options.data, "units"))
     expected = read_json(os.path.join(options.score, "expected.json"))
     model = arpa.read(os.path.join(options.score, "lm_phone_bg.arpa"))
@@ -36,15 +40,15 @@ def main(arguments):
 
     edits = _Edits(expected["Greedy/bs1"]["origin"], expected["Greedy/bs1"]["decoded"])
     beam = _Beam(posteriors, units, model)
-    methods = {
+    methods: dict[str, tuple[Callable[[], list[Any]], int]] = {
         "edits_reference": (edits.reference, len(edits.pairs)),
         "edits_ours": (edits.ours, len(edits.pairs) * MANY),
         "beam_reference": (beam.reference, len(posteriors)),
         "beam_ours": (beam.ours, len(posteriors) * TOGETHER),
         "beam_ours_alone": (beam.ours_alone, len(posteriors)),
     }
-    times = collections.defaultdict(list)
-    found = {}
+    times: dict[str, list[float]] = collections.defaultdict(list)
+    found: dict[str, list[Any]] = {}
     for number in range(options.rounds):
         for name in sorted(methods, reverse=number % 2 == 1):
             method, utterances = methods[name]
@@ -69,7 +73,7 @@ def main(arguments):
 _PRINTED = ("cer", "wer")
 
 
-def _posteriors(options, count):
+def _posteriors(options: argparse.Namespace, count: int) -> list[np.ndarray]:
     """The first utterances' log-probabilities, (frames, 41) float32 each."""
     frames = {}
     for utterance, features in kaldi_io.read_archive(os.path.join(options.data, "dev", "fbank.ark")):
@@ -84,18 +88,18 @@ def _posteriors(options, count):
 class _Edits:
     """Both error counts of each utterance: (character edits, phone edits)."""
 
-    def __init__(self, references, hypotheses):
+    def __init__(self, references: Sequence[str], hypotheses: Sequence[str]) -> None:
         self.pairs = list(zip(references, hypotheses))
         self._phones = [(a.split(), b.split()) for a, b in self.pairs]
 
-    def reference(self):
+    def reference(self) -> list[tuple[int, int]]:
         """A full table for the characters, and one for the phones."""
         return [
             (textbook_distance(*characters), textbook_distance(*phones))
             for characters, phones in zip(self.pairs, self._phones)
         ]
 
-    def ours(self):
+    def ours(self) -> list[tuple[int, int]]:
         """The same two as the stage counts them: the characters' distance, and the phones' alignment with its pairs."""
         for _ in range(MANY):
             found = []
@@ -104,7 +108,7 @@ class _Edits:
                 found.append((edits, sum(edit_distance.alignment(phones, spoken)[:3])))
         return found
 
-    def printed(self, edits):
+    def printed(self, edits: Sequence[tuple[int, int]]) -> list[str]:
         """CER and WER as the reference prints them."""
         characters = sum(len(reference) for reference, _ in self.pairs)
         phones = sum(len(reference) for reference, _ in self._phones)
@@ -112,7 +116,7 @@ class _Edits:
         return ["{:.4f}".format(100 * rate) for rate in rates]
 
 
-def textbook_distance(left, right):
+def textbook_distance(left: Sequence[str], right: Sequence[str]) -> int:
     """Levenshtein's distance by the full table of (len(left) + 1) x (len(right) + 1) cells."""
     table = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
     for i in range(len(left) + 1):
@@ -131,46 +135,48 @@ def textbook_distance(left, right):
 class _Beam:
     """Beam decoding of the same utterances in three ways; each gives a list of strings."""
 
-    def __init__(self, posteriors, units, model):
+    def __init__(self, posteriors: Sequence[np.ndarray], units: Sequence[str], model: arpa.Bigram) -> None:
         self._posteriors = posteriors
         self._names = decode.symbols(units)
         self._model = model
         self._next, self._end = model.tables(units, ALPHA)
 
-    def reference(self):
+    def reference(self) -> list[str]:
         """One labelling and one class at a time, the language model asked by word for each."""
         return [self._text(labelling_by_labelling(p, self._names, self._model)) for p in self._posteriors]
 
-    def ours(self):
+    def ours(self) -> list[str]:
         """Side by side, as the stage does it."""
-        results = decode.beams(self._posteriors * TOGETHER, self._next, self._end, WIDTH)
+        results = decode.beams(list(self._posteriors) * TOGETHER, self._next, self._end, WIDTH)
         return [self._text(result.labels) for result in results]
 
-    def ours_alone(self):
+    def ours_alone(self) -> list[str]:
         """The same search with one utterance at a time."""
         return [self._text(decode.beam(p, self._next, self._end, WIDTH).labels) for p in self._posteriors]
 
-    def _text(self, labels):
+    def _text(self, labels: Iterable[int]) -> str:
         return " ".join(self._names[k] for k in labels)
 
 
 _ZERO = decode.LOG_ZERO
+Beams = Dict[Tuple[int, ...], Tuple[float, float, float]]
+"""Labelling -> logarithms of its paths that end in a blank, of those that end in its last label, of all."""
 
 
-def labelling_by_labelling(logprobs, names, model):
+def labelling_by_labelling(logprobs: np.ndarray, names: Sequence[str], model: arpa.Bigram) -> tuple[int, ...]:
     """The prefix beam search as it is described, over a dictionary of labellings; returns the best one's class ids.
 
     Nothing is worked out ahead: each class of each labelling takes its logarithm and asks the language model. A
     labelling has three logarithms: of its paths that end in a blank, of those that end in its last label, of all.
     """
-    words = [arpa.START, arpa.UNKNOWN] + names[2:]
+    words = [arpa.START, arpa.UNKNOWN, *names[2:]]
     probabilities = np.exp(logprobs.astype(np.float64)).astype(np.float32)
-    beams = {(): (0.0, _ZERO, 0.0)}
+    beams: Beams = {(): (0.0, _ZERO, 0.0)}
     for t, frame in enumerate(probabilities):
         if float(1 - frame[0]) < decode.SEARCH_NON_BLANK_FROM:
             continue
         blank_before = float(probabilities[t - 1][0])
-        reached = {}
+        reached: Beams = {}
         for labelling, (blank, label, total) in _most_probable(beams):
             before = words[labelling[-1] if labelling else 0]
             for k in range(len(frame)):
@@ -183,31 +189,31 @@ def labelling_by_labelling(logprobs, names, model):
                 if labelling and labelling[-1] == k and blank_before < decode.REPEAT_BLANK_BELOW:
                     source = blank
                 spoken = model.log10(before, words[k]) * math.log(10.0) * ALPHA
-                _arrive(reached, labelling + (k,), _ZERO, log + spoken + source)
+                _arrive(reached, (*labelling, k), _ZERO, log + spoken + source)
         beams = reached
-    ended = []
+    ended: list[tuple[float, tuple[int, ...]]] = []
     for labelling, (_, _, total) in _most_probable(beams):
         end = model.log10(words[labelling[-1] if labelling else 0], arpa.END) * math.log(10.0) * ALPHA
         ended.append(((total + end) / max(len(labelling), 1), labelling))
     return max(ended, key=lambda item: item[0])[1]
 
 
-def _log(probability):
+def _log(probability: float) -> float:
     return math.log(probability) if probability > 0 else _ZERO
 
 
-def _most_probable(beams):
+def _most_probable(beams: Beams) -> list[tuple[tuple[int, ...], tuple[float, float, float]]]:
     return sorted(beams.items(), key=lambda item: item[1][2], reverse=True)[:WIDTH]
 
 
-def _arrive(reached, labelling, blank, label):
+def _arrive(reached: Beams, labelling: tuple[int, ...], blank: float, label: float) -> None:
     """More paths to a labelling."""
     old = reached.get(labelling, (_ZERO, _ZERO, _ZERO))
     blank, label = _added(old[0], blank), _added(old[1], label)
     reached[labelling] = (blank, label, _added(blank, label))
 
 
-def _added(left, right):
+def _added(left: float, right: float) -> float:
     """log(exp(left) + exp(right))."""
     if left <= _ZERO:
         return right

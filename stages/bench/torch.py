@@ -4,7 +4,10 @@ obs/times.json: {"sizes": {B: {"utterances", "seconds"}}}. out/checks.json: the 
 from the stage reference's.
 """
 
+from __future__ import annotations
+
 import os
+from typing import Any, Sequence
 
 import numpy
 
@@ -13,7 +16,7 @@ from stages.model import checkpoint
 from stages.shared import runtime_arguments, stage
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="a .pth file")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
@@ -28,17 +31,18 @@ def main(arguments):
     speech = dev_speech.Speech(options.batches, options.reference)
     model = checkpoint.load_model(options.checkpoint)
     largest = 0.0
-    by_size = {}
+    by_size: dict[str, Any] = {}
     with torch.no_grad():
         for size in [int(size) for size in options.sizes.split(",")]:
             count = dev_speech.batches_in_a_round(size, cores, side_by_side=False)
             picked = speech.picked(size, count)
             batches = [torch.from_numpy(speech.rows[numbers]) for numbers in picked]
             model(batches[0])
-            entry = by_size[str(size)] = {"utterances": size * count, "seconds": []}
+            seconds_of: list[float] = []
+            by_size[str(size)] = {"utterances": size * count, "seconds": seconds_of}
             for _ in range(options.rounds):
                 seconds, outputs = dev_speech.timed([model], batches)
-                entry["seconds"].append(seconds)
+                seconds_of.append(seconds)
                 for numbers, values in zip(picked, outputs):
                     found = numpy.abs(values.numpy().swapaxes(0, 1) - speech.expected[numbers]).max()
                     largest = max(largest, float(found))

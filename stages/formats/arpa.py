@@ -1,6 +1,9 @@
 """ARPA language models of order two: reading, writing, and looking up with back-off."""
 
+from __future__ import annotations
+
 import math
+from typing import Sequence
 
 import numpy as np
 
@@ -21,11 +24,11 @@ class Bigram:
         bigrams: (word, word) -> log10 probability.
     """
 
-    def __init__(self, unigrams, bigrams):
+    def __init__(self, unigrams: dict[str, tuple[float, float]], bigrams: dict[tuple[str, str], float]) -> None:
         self.unigrams = unigrams
         self.bigrams = bigrams
 
-    def log10(self, before, word):
+    def log10(self, before: str, word: str) -> float:
         """log10 of P(word | before): the bigram's, or the back-off weight of `before` plus the unigram's.
 
         A word the model lacks is taken as <unk>, or, where there is none, as likely as its rarest word and without
@@ -35,18 +38,18 @@ class Bigram:
             return self.bigrams[before, word]
         return self._entry(before)[1] + self._entry(word)[0]
 
-    def _entry(self, word):
+    def _entry(self, word: str) -> tuple[float, float]:
         if word in self.unigrams:
             return self.unigrams[word]
         if UNKNOWN in self.unigrams:
             return self.unigrams[UNKNOWN]
         return min(logp for logp, _ in self.unigrams.values() if logp > NEVER_LOG10), 0.0
 
-    def missing(self, units):
+    def missing(self, units: Sequence[str]) -> list[str]:
         """Names of what a decoder will ask for and the model has no entry for, sorted."""
         return sorted(set([START, END, UNKNOWN] + list(units)) - set(self.unigrams))
 
-    def tables(self, units, weight):
+    def tables(self, units: Sequence[str], weight: float) -> tuple[np.ndarray, np.ndarray]:
         """The model as `decode.beam` wants it: weighted natural logarithms by class id.
 
         Returns:
@@ -63,7 +66,7 @@ class Bigram:
         return following, ending
 
 
-def read(path):
+def read(path: str) -> Bigram:
     """Parse an ARPA file of order 1 or 2, or refuse it by file and line.
 
     Columns are separated by tabs or spaces; a missing back-off weight is 0. The counts of the header must hold.
@@ -106,7 +109,7 @@ def read(path):
     return Bigram(unigrams, bigrams)
 
 
-def write(path, model):
+def write(path: str, model: Bigram) -> None:
     """Write a Bigram, sorted by word, six decimals."""
     with atomic_file(path, "w") as stream:
         stream.write("\n\\data\\\n")

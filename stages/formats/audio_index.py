@@ -1,13 +1,23 @@
 """audio.tsv: where the wave of each utterance lies, and what it is."""
 
-import collections
+from __future__ import annotations
+
+from typing import Iterator, NamedTuple
 
 from stages.shared.stage import StageError
 
-Row = collections.namedtuple("Row", "utterance path container rate_hz num_samples")
+
+class Row(NamedTuple):
+    """One utterance's wave: where it lies in the speech data, its container, sampling rate and samples."""
+
+    utterance: str
+    path: str
+    container: str
+    rate_hz: int
+    num_samples: int
 
 
-def read_audio_index(path):
+def read_audio_index(path: str) -> Iterator[Row]:
     """Yield the rows of an audio.tsv."""
     try:
         with open(path, encoding="utf-8") as stream:
@@ -18,7 +28,7 @@ def read_audio_index(path):
         raise StageError("cannot read {}: {}".format(path, error)) from error
 
 
-def _row(line, path):
+def _row(line: str, path: str) -> Row:
     try:
         utterance, name, container, rate_hz, num_samples = line.split("\t")
         return Row(utterance, name, container, int(rate_hz), int(num_samples))

@@ -1,11 +1,15 @@
 """Phone and word labels: TIMIT's .PHN and .WRD files, the folding of phones, and lists of `ID SYMBOL...` lines."""
 
+from __future__ import annotations
+
+from typing import Iterator, Mapping, Sequence
+
 from stages.shared.stage import StageError
 
 DROPPED = ""
 
 
-def each_line(path):
+def each_line(path: str) -> Iterator[str]:
     """Yield the lines of a UTF-8 text file, blank ones left out; StageError where it cannot be read."""
     try:
         with open(path, encoding="utf-8") as stream:
@@ -16,19 +20,19 @@ def each_line(path):
         raise StageError("cannot read {}: {}".format(path, error)) from error
 
 
-def read_lines(path):
+def read_lines(path: str) -> list[str]:
     """As `each_line`, of a small file, as a list."""
     return list(each_line(path))
 
 
-def each_entry(path):
+def each_entry(path: str) -> Iterator[tuple[str, list[str]]]:
     """Yield (id, [symbols]) of a file of `ID SYMBOL...` lines, in its order."""
     for line in each_line(path):
         words = line.split()
         yield words[0], words[1:]
 
 
-def read_speakers(path):
+def read_speakers(path: str) -> frozenset[str]:
     """Speaker names of a list, upper case. Blank lines are nothing (in the reference, one matches every speaker)."""
     speakers = [line.upper() for line in read_lines(path)]
     if len(set(speakers)) != len(speakers) or any(len(line.split()) != 1 for line in speakers):
@@ -36,7 +40,7 @@ def read_speakers(path):
     return frozenset(speakers)
 
 
-def read_phone_map(path):
+def read_phone_map(path: str) -> dict[str, str]:
     """The folding 60 -> 39 of a tab-separated `60 48 39` map: {phone: phone of 39, or DROPPED where it has none}."""
     folding = {}
     for line in read_lines(path):
@@ -47,7 +51,7 @@ def read_phone_map(path):
     return folding
 
 
-def third_column(data, name):
+def third_column(data: bytes, name: str) -> list[str]:
     """The labels of a .PHN or .WRD file (`START END LABEL` lines, in samples); StageError naming the file."""
     try:
         labels = []
@@ -62,7 +66,7 @@ def third_column(data, name):
         raise StageError("{}: not lines of `START END LABEL`".format(name), "Copy it again.") from None
 
 
-def fold(phones, folding, name):
+def fold(phones: Sequence[str], folding: Mapping[str, str], name: str) -> list[str]:
     """Phones of 60 folded to 39, those without a target left out; StageError for an unknown one."""
     unknown = sorted({phone for phone in phones if phone not in folding})
     if unknown:
@@ -71,7 +75,7 @@ def fold(phones, folding, name):
     return [phone for phone in folded if phone != DROPPED]
 
 
-def read_table(path):
+def read_table(path: str) -> list[tuple[str, list[str]]]:
     """As `each_entry`, as a list; StageError where an id stands twice."""
     table = list(each_entry(path))
     if len({utterance for utterance, _ in table}) != len(table):

@@ -1,9 +1,17 @@
 """Two sorted streams of utterances, joined in one pass without holding either."""
 
+from __future__ import annotations
+
+from typing import Any, Iterable, Iterator, TypeVar
+
 from stages.shared.stage import StageError
 
+T = TypeVar("T")
 
-def matched(archive, labels, archive_path, labels_path):
+
+def matched(
+    archive: Iterable[tuple[str, Any]], labels: Iterable[tuple[str, list[str]]], archive_path: str, labels_path: str
+) -> Iterator[tuple[str, Any, list[str] | None]]:
     """Yield (id, features or None, phones or None) in the labels' order; None where a side lacks the utterance.
 
     Args:
@@ -26,7 +34,7 @@ def matched(archive, labels, archive_path, labels_path):
         following = next(labels, None)
 
 
-def in_order(entries, path):
+def in_order(entries: Iterable[tuple[str, T]], path: str) -> Iterator[tuple[str, T]]:
     """Yield the entries as they are, or refuse the first that does not come after the one before it."""
     previous = ""
     for entry in entries:

@@ -6,6 +6,8 @@ a reference checkpoint carries beside its weights (`rnn_type: torch.nn.modules.r
 any other name is refused. NumPy and the standard library suffice, and no size in a damaged file is taken at its word.
 """
 
+from __future__ import annotations
+
 import collections
 import io
 import pickle
@@ -13,6 +15,7 @@ import re
 import struct
 import sys
 import zipfile
+from typing import Any, BinaryIO, Callable, NoReturn, Sequence
 
 import numpy
 
@@ -44,6 +47,10 @@ _DEVICE_NAMES = re.compile(r"torch_npu\.|torch\._utils\._rebuild_(?:device|xla|m
 _TORCH_DTYPES = ("float16", "float32", "float64", "int32", "int64")
 
 
+StorageOf = Callable[..., numpy.ndarray]
+"""Gives the flat array of a storage: (dtype, key, number of values, view of another storage or None)."""
+
+
 class CheckpointError(Exception):
     """The file is damaged, of another kind, or asks for something other than tensors; one line says what."""
 
@@ -51,31 +58,33 @@ class CheckpointError(Exception):
 class Inert:
     """Stands for an object that the weights do not need: takes everything, does nothing."""
 
-    def __new__(cls, *_arguments, **_keywords):
+    def __new__(cls, *_arguments: Any, **_keywords: Any) -> Inert:
         return object.__new__(cls)
 
-    def __init__(self, *_arguments, **_keywords):
+    def __init__(self, *_arguments: Any, **_keywords: Any) -> None:
         pass
 
-    def __setstate__(self, _state):
+    def __setstate__(self, _state: Any) -> None:
         pass
 
-    def __setitem__(self, _key, _value):
+    def __setitem__(self, _key: Any, _value: Any) -> None:
         pass
 
-    def append(self, _value):
+    def append(self, _value: Any) -> None:
         """Accept what a pickle adds to a list-like object."""
 
-    def extend(self, _values):
+    def extend(self, _values: Any) -> None:
         """Accept what a pickle adds to a list-like object."""
 
 
 class _StorageType:
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.dtype = numpy.dtype(_DTYPES[name])
 
 
-def _rebuild_tensor(storage, offset, size, stride, *_rest):
+def _rebuild_tensor(
+    storage: Any, offset: int, size: Sequence[int], stride: Sequence[int], *_rest: Any
+) -> numpy.ndarray:
     """A view of a flat storage, as `torch._utils._rebuild_tensor_v2`, its bounds checked. Strides in elements."""
     numbers = (offset,) + tuple(size) + tuple(stride)
     if any(type(number) is not int or number < 0 for number in numbers) or len(size) != len(stride):
@@ -92,7 +101,7 @@ def _rebuild_tensor(storage, offset, size, stride, *_rest):
     )
 
 
-def _rebuild_parameter(data, *_rest):
+def _rebuild_parameter(data: Any, *_rest: Any) -> Any:
     return data
 
 
@@ -110,11 +119,11 @@ _FUNCTIONS = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream, storage_of):
+    def __init__(self, stream: BinaryIO, storage_of: StorageOf) -> None:
         super().__init__(stream)
         self._storage_of = storage_of
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         key = ("builtins" if module == "__builtin__" else module, name)
         if key in _FUNCTIONS:
             return _FUNCTIONS[key]
@@ -132,7 +141,7 @@ class _Unpickler(pickle.Unpickler):
             "it asks for {}.{}, which a checkpoint of this model has no use for; it was not run".format(*key)
         )
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: Any) -> Any:
         if isinstance(pid, tuple) and len(pid) >= 2 and pid[0] == "module":
             return pid[1]  # a module's class, with its source text
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
@@ -142,15 +151,15 @@ class _Unpickler(pickle.Unpickler):
         return self._storage_of(pid[1].dtype, str(pid[2]), pid[4], pid[5] if len(pid) > 5 else None)
 
 
-def _unpickle(stream, storage_of):
+def _unpickle(stream: BinaryIO, storage_of: StorageOf) -> Any:
     return _Unpickler(stream, storage_of).load()
 
 
-def _no_storage(*_arguments):
+def _no_storage(*_arguments: Any) -> NoReturn:
     raise CheckpointError("a storage stands where none belongs")
 
 
-def _read_zip(data):
+def _read_zip(data: bytes) -> Any:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {member.filename: member for member in archive.infolist()}
         if any(name.endswith("/constants.pkl") for name in members):
@@ -167,7 +176,7 @@ def _read_zip(data):
             raise CheckpointError("it was written on a big-endian machine")
         storages = {}
 
-        def storage_of(dtype, key, count, _view):
+        def storage_of(dtype: numpy.dtype, key: str, count: int, _view: Any) -> numpy.ndarray:
             if key not in storages:
                 name = roots[0] + "data/" + key
                 if name not in members:
@@ -186,7 +195,7 @@ def _read_zip(data):
         return _unpickle(io.BytesIO(archive.read(roots[0] + "data.pkl")), storage_of)
 
 
-def _read_legacy(data):
+def _read_legacy(data: bytes) -> Any:
     stream = io.BytesIO(data)
     if _unpickle(stream, _no_storage) != _LEGACY_MAGIC or _unpickle(stream, _no_storage) != _LEGACY_PROTOCOL:
         raise CheckpointError("it is a pickle, but not one that PyTorch wrote")
@@ -195,7 +204,7 @@ def _read_legacy(data):
         raise CheckpointError("it was written on a big-endian machine")
     storages = {}
 
-    def storage_of(dtype, key, count, view):
+    def storage_of(dtype: numpy.dtype, key: str, count: int, view: Any) -> numpy.ndarray:
         if key not in storages:
             if count * dtype.itemsize > len(data):
                 raise CheckpointError("storage {} would be larger than the file".format(key))
@@ -219,7 +228,7 @@ def _read_legacy(data):
     return package
 
 
-def read(data):
+def read(data: bytes) -> Any:
     """What `torch.load` would return for the file's bytes, its tensors as NumPy arrays, all else plain or `Inert`.
 
     Raises:

@@ -11,6 +11,8 @@ what `is_clutter` names. What lies beside them is no part of the corpus: a link,
 refused nor followed. A link is looked at where it is the only thing of its name, and then refused: it leads elsewhere.
 """
 
+from __future__ import annotations
+
 import itertools
 import os
 import re
@@ -18,6 +20,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from typing import Callable, Iterable, Iterator, NamedTuple, Sequence, Union
 
 from stages.shared.stage import StageError
 
@@ -35,7 +38,15 @@ _BROKEN_ZIP = (OSError, EOFError, ValueError, RuntimeError, OverflowError, struc
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def open_source(path):
+class Place(NamedTuple):
+    """Where TRAIN and TEST lie: prefix is '' or 'FOLDER/'; train and test are the two folders' own names."""
+
+    prefix: str
+    train: str
+    test: str
+
+
+def open_source(path: str) -> Source:
     """A `FolderSource` or `ZipSource` for `path`; StageError where it is neither."""
     if os.path.isdir(path):
         return FolderSource(path)
@@ -44,7 +55,7 @@ def open_source(path):
     raise StageError("no speech data at {}".format(path), "Give TIMIT's folder, or data.zip.")
 
 
-def check_name(name, where):
+def check_name(name: str, where: str) -> None:
     """Refuse a relative name that could lead out of its source, or break a line of a list."""
     parts = name.split("/")
     if not name or name.startswith("/") or _DRIVE.match(name) or "\\" in name:
@@ -57,19 +68,19 @@ def check_name(name, where):
         )
 
 
-def is_clutter(part):
+def is_clutter(part: str) -> bool:
     """Whether a file's or folder's own name is an operating system's litter, such as __MACOSX or ._SX1.WAV."""
     return part.startswith(".") or part == "__MACOSX"
 
 
-def without_version(name):
+def without_version(name: str) -> str:
     """A file's own name without the version that a CD's file system writes behind it: SX1.WAV for SX1.WAV;1."""
     return _VERSION.sub("", name)
 
 
-def refuse_collisions(names, where):
+def refuse_collisions(names: Iterable[str], where: str) -> None:
     """Refuse two names that differ in case or version alone: which of them is meant cannot be known."""
-    seen = {}
+    seen: dict[str, str] = {}
     for name in names:
         plain = without_version(name).lower()
         if plain in seen:
@@ -83,18 +94,18 @@ def refuse_collisions(names, where):
 class FolderSource:
     """A folder of the user's. Symbolic links and special files where speech is looked for are refused."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
 
-    def folders(self, folder=""):
+    def folders(self, folder: str = "") -> list[str]:
         """Names (sorted) of the folders right inside `folder` ('' is the root); no links."""
         return [name for name in self.folders_and_links(folder) if not self._is_link(folder + "/" + name)]
 
-    def folders_and_links(self, folder=""):
+    def folders_and_links(self, folder: str = "") -> list[str]:
         """As `folders`, with links that lead to folders."""
         return [entry.name for entry in self._entries(folder) if entry.is_dir() and not is_clutter(entry.name)]
 
-    def refuse_links(self, name):
+    def refuse_links(self, name: str) -> None:
         """Refuse a folder whose own name, or one above it, is a link."""
         above = ""
         for part in name.split("/"):
@@ -103,7 +114,7 @@ class FolderSource:
                 raise self._link(above)
             above += "/"
 
-    def walk(self, folder):
+    def walk(self, folder: str) -> Iterator[tuple[str, list[str]]]:
         """Yield (folder, names) of `folder` and every folder below it: its files' own names, as `files_in` has them.
 
         Of the tree, only the names of one folder and of folders still to come are held.
@@ -119,11 +130,11 @@ class FolderSource:
             if len(waiting) > MAX_MEMBERS:
                 raise StageError("{}: more than {} folders".format(folder, MAX_MEMBERS))
 
-    def files_in(self, folder):
+    def files_in(self, folder: str) -> list[str]:
         """The own names, sorted, of the files right inside `folder`, clutter left out."""
         return self._listed(folder)[0]
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """All bytes of one file. Errors name it without this machine's path: they may end up in a result."""
         check_name(name, self.path)
         path = os.path.join(self.path, name)
@@ -140,7 +151,7 @@ class FolderSource:
         except OSError as error:
             raise StageError("cannot read {}: {}".format(name, error.strerror or error)) from error
 
-    def _entries(self, folder):
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         path = os.path.join(self.path, folder)
         try:
             with os.scandir(path) as entries:
@@ -151,7 +162,7 @@ class FolderSource:
             raise StageError("{} holds more than {} files".format(path, MAX_MEMBERS), "This is no folder of TIMIT.")
         return sorted(found, key=lambda entry: entry.name)
 
-    def _listed(self, folder):
+    def _listed(self, folder: str) -> tuple[list[str], list[str]]:
         """The own names of files and of folders right inside `folder`, sorted; what must not be there is refused."""
         if self._is_link(folder):
             raise self._link(folder)
@@ -172,10 +183,10 @@ class FolderSource:
         refuse_collisions((folder + "/" + name for name in files + folders), self.path)
         return files, folders
 
-    def _is_link(self, name):
+    def _is_link(self, name: str) -> bool:
         return os.path.islink(os.path.join(self.path, name.lstrip("/")))
 
-    def _link(self, name):
+    def _link(self, name: str) -> StageError:
         return StageError(
             "{} is a symbolic link".format(os.path.join(self.path, name)),
             "Copy the data in place of linking it, or give the real folder as --data.",
@@ -189,7 +200,7 @@ class ZipSource:
     methods other than stored and deflated, and more or larger members than the bounds above.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
         try:
             self._archive = zipfile.ZipFile(path)
@@ -208,12 +219,12 @@ class ZipSource:
             for member in members
             if not member.is_dir() and not any(is_clutter(part) for part in member.filename.split("/"))
         }
-        self._files = {}  # folder: its files' own names
+        self._files: dict[str, list[str]] = {}  # folder: its files' own names
         for name in sorted(self._members):
             folder, _, own = name.rpartition("/")
             self._files.setdefault(folder, []).append(own)
 
-    def folders(self, folder=""):
+    def folders(self, folder: str = "") -> list[str]:
         """Names (sorted) of the folders right inside `folder` ('' is the root) that hold a file, however deep."""
         prefix = folder + "/" if folder else ""
         below = (name[len(prefix) :] for name in self._members if name.startswith(prefix))
@@ -221,20 +232,20 @@ class ZipSource:
 
     folders_and_links = folders  # an archive that holds a link is refused as a whole
 
-    def refuse_links(self, name):
+    def refuse_links(self, name: str) -> None:
         """There are none."""
 
-    def walk(self, folder):
+    def walk(self, folder: str) -> Iterator[tuple[str, list[str]]]:
         """Yield (folder, names) of `folder` and every folder below it that hold files: the files' own names, sorted."""
         for name in sorted(self._files):
             if name == folder or name.startswith(folder + "/"):
                 yield name, self._files[name]
 
-    def files_in(self, folder):
+    def files_in(self, folder: str) -> list[str]:
         """The own names, sorted, of the files right inside `folder`."""
         return self._files.get(folder, [])
 
-    def read(self, name):
+    def read(self, name: str) -> bytes:
         """All bytes of one member; its check sum is verified."""
         if name not in self._members:
             raise StageError("cannot read {}: the archive holds no such file".format(name))
@@ -248,18 +259,19 @@ class ZipSource:
             raise StageError("cannot read {}: it is cut short".format(name))
         return data
 
-    def _reopen(self):
+    def _reopen(self) -> None:
         """After a fork: the position in an open file is one for both processes, so each needs the file opened anew."""
         try:
             stream = open(self.path, "rb")
         except OSError as error:
             raise StageError("cannot read {}: {}".format(self.path, error.strerror or error)) from error
-        if not os.path.samestat(os.fstat(stream.fileno()), os.fstat(self._archive.fp.fileno())):
+        known = self._archive.fp
+        if known is None or not os.path.samestat(os.fstat(stream.fileno()), os.fstat(known.fileno())):
             raise StageError("{} was replaced while it was read".format(self.path), "Leave it alone, and run again.")
         self._archive.fp = stream
         self._process = os.getpid()
 
-    def _check_sizes(self, members):
+    def _check_sizes(self, members: Sequence[zipfile.ZipInfo]) -> None:
         if len(members) > MAX_MEMBERS:
             raise self._bomb("{} members, over {}".format(len(members), MAX_MEMBERS))
         total_bytes = sum(member.file_size for member in members)
@@ -274,7 +286,7 @@ class ZipSource:
                 raise self._bomb("member {!r} overlaps the one before it".format(member.filename))
             end = member.header_offset + member.compress_size
 
-    def _check_member(self, member):
+    def _check_member(self, member: zipfile.ZipInfo) -> None:
         name = member.filename
         check_name(member.orig_filename.rstrip("/"), self.path)
         kind = stat.S_IFMT(member.external_attr >> 16)
@@ -292,15 +304,15 @@ class ZipSource:
         if member.file_size > MAX_FILE_BYTES:
             raise self._bomb("member {!r} has {} bytes, over {}".format(name, member.file_size, MAX_FILE_BYTES))
 
-    def _bomb(self, why):
+    def _bomb(self, why: str) -> StageError:
         return StageError("{} is refused: {}".format(self.path, why), "This is no archive of TIMIT.")
 
 
-def find_corpus(source):
-    """Where TRAIN and TEST lie: the root or one folder below it, in upper or lower case.
+Source = Union[FolderSource, ZipSource]
 
-    Returns:
-        (prefix, train, test): prefix is '' or 'FOLDER/'; train and test are the two folders' own names.
+
+def find_corpus(source: Source) -> Place:
+    """Where TRAIN and TEST lie: the root or one folder below it, in upper or lower case.
 
     Raises:
         StageError: they lie nowhere, in several folders, under two spellings in one, or behind a link alone.
@@ -324,8 +336,8 @@ def find_corpus(source):
     )
 
 
-def _candidates(source, folders):
-    """([(prefix, train, test)], messages about folders that cannot be listed); `folders` lists one."""
+def _candidates(source: Source, folders: Callable[[str], list[str]]) -> tuple[list[Place], list[str]]:
+    """(places, messages about folders that cannot be listed); `folders` lists one."""
     top = folders("")
     found = _train_and_test(source, "", top)
     if found:
@@ -343,7 +355,7 @@ def _candidates(source, folders):
     return places, closed
 
 
-def _train_and_test(source, prefix, names):
+def _train_and_test(source: Source, prefix: str, names: Sequence[str]) -> Place | None:
     places = []
     for wanted in ("train", "test"):
         spelt = [name for name in names if name.lower() == wanted]
@@ -352,4 +364,4 @@ def _train_and_test(source, prefix, names):
         if not spelt:
             return None
         places.append(spelt[0])
-    return prefix, places[0], places[1]
+    return Place(prefix, places[0], places[1])

@@ -1,5 +1,9 @@
 """From features to the rows of the model's input: stacked with context, every second one kept, the number made even."""
 
+from __future__ import annotations
+
+from typing import Sequence
+
 import numpy
 
 from stages.shared.stage import StageError
@@ -12,7 +16,7 @@ FEATURES = 81
 COLUMNS = FEATURES * (1 + RIGHT_CONTEXT)
 
 
-def checked(features, phones):
+def checked(features: numpy.ndarray | None, phones: Sequence[str] | None) -> numpy.ndarray:
     """The stacked rows of one utterance, or StageError where the model or the scoring could not take it."""
     if features is None:
         raise StageError("it has labels, but no features")
@@ -32,7 +36,7 @@ def checked(features, phones):
     return rows
 
 
-def stack(features):
+def stack(features: numpy.ndarray) -> numpy.ndarray:
     """(num_frames, 81) float32 -> (even number of rows, 243) float64, as the batches stage's description says."""
     frames = numpy.arange(0, len(features), KEEP_EVERY)[:, numpy.newaxis] + numpy.arange(1 + RIGHT_CONTEXT)
     kept = features.astype(numpy.float64)[numpy.minimum(frames, len(features) - 1)]

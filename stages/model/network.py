@@ -5,10 +5,13 @@ with two, which share all of the group's work: frames of the convolutions, hidde
 result. So two cores work on one batch however small it is.
 """
 
+from __future__ import annotations
+
 import concurrent.futures
 import copy
 import functools
 import mmap
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy
 import onnx
@@ -18,6 +21,7 @@ from stages.compiled import llvm
 from stages.model.kernels import amx, recogniser, softmax
 from stages.model.kernels import parts as kernel_parts
 from stages.model.kernels.parts import PARTS
+from stages.model.kernels.products import Shape
 from stages.shared import architecture, elementary
 from stages.shared.runtime_arguments import available_threads, require_batch_size
 from stages.shared.stage import StageError
@@ -29,6 +33,7 @@ _UNITS = _HIDDEN // PARTS
 _MIDDLE = 122  # columns after the first convolution
 _CHANNELS = architecture.CHANNELS
 _FEATURES = architecture.CONV_FEATURES
+_FORWARDS = False  # the kernels take panels from the first to the last
 _GROUP = 16  # utterances at a time: full speed, and memory that does not grow with the batch size
 _CACHED_BYTES = 3 << 18  # of the rows that pass over every panel together
 _ALIGNMENT = 64
@@ -36,7 +41,7 @@ _APART = 32  # int64 values between counters: cache lines are fetched in pairs
 _HUGE_PAGE = 1 << 21
 
 
-def aligned(shape, dtype=numpy.float32):
+def aligned(shape: Sequence[int], dtype: Any = numpy.float32) -> numpy.ndarray:
     """An array of zeros whose first byte is at a multiple of a cache line."""
     size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
     alignment = _HUGE_PAGE if size >= _HUGE_PAGE // 2 else _ALIGNMENT
@@ -49,7 +54,7 @@ def aligned(shape, dtype=numpy.float32):
     return buffer[offset : offset + size].view(dtype).reshape(shape)
 
 
-def _panels(matrix, width):
+def _panels(matrix: numpy.ndarray, width: int) -> numpy.ndarray:
     """(K, N) -> (ceil(N / width), K, width), zeros where the last panel has no column."""
     terms, columns = matrix.shape
     count = -(-columns // width)
@@ -61,7 +66,9 @@ def _panels(matrix, width):
 
 
 @functools.lru_cache(maxsize=None)
-def _library(lanes, registers, kind, features):
+def _library(
+    lanes: int, registers: int, kind: str, features: tuple[tuple[str, bool], ...]
+) -> tuple[Shape, llvm.Library]:
     shape = recogniser.Shape(lanes, registers)
     text = recogniser.source(shape, kind, _HIDDEN, architecture.COLUMNS, _MIDDLE, _FEATURES)
     signatures = dict(recogniser.SIGNATURES, **(amx.SIGNATURES if kind == recogniser.AMX else {}))
@@ -69,11 +76,11 @@ def _library(lanes, registers, kind, features):
 
 
 @functools.lru_cache(maxsize=None)
-def _softmax_library(features):
+def _softmax_library(features: tuple[tuple[str, bool], ...]) -> llvm.Library:
     return llvm.Library(softmax.source(architecture.CLASSES), dict(features), softmax.SIGNATURES)
 
 
-def _expected_shapes():
+def _expected_shapes() -> dict[str, tuple[int, ...]]:
     """Name -> shape of every constant that the kernels take from a converted graph."""
     wide = _CHANNELS * _FEATURES
     shapes = {"project.weight": (2 * _HIDDEN, architecture.CLASSES), "logits.bias": (architecture.CLASSES,)}
@@ -88,7 +95,7 @@ def _expected_shapes():
     return shapes
 
 
-def _read_constants(path):
+def _read_constants(path: str) -> tuple[dict[str, numpy.ndarray], int]:
     """(constants by name, batch size) of a converted graph; everything that the kernels rely on is checked here.
 
     Raises:
@@ -124,14 +131,23 @@ class Weights:
         order: puts the columns of the gates in the kernels' order.
     """
 
-    def __init__(self, values, width, lay_out, order):
-        self.kernels, self.kernel_biases = [], []
+    def __init__(
+        self,
+        values: Mapping[str, numpy.ndarray],
+        width: int,
+        lay_out: Callable[[numpy.ndarray, int], numpy.ndarray],
+        order: Callable[[numpy.ndarray], numpy.ndarray],
+    ) -> None:
+        self.kernels: list[numpy.ndarray] = []
+        self.kernel_biases: list[numpy.ndarray] = []
         for name in ("conv0", "conv1"):
             # (channels, below, row, column) -> terms in the order row, column, below
             kernel = values[name + ".weight"].transpose(2, 3, 1, 0).reshape(-1, _CHANNELS)
             self.kernels.append(_panels(kernel, _CHANNELS))
             self.kernel_biases.append(copied(values[name + ".bias"]))
-        self.inputs, self.biases, self.recurrent = [], [], []
+        self.inputs: list[list[numpy.ndarray]] = []  # by layer and direction
+        self.biases: list[list[numpy.ndarray]] = []
+        self.recurrent: list[list[numpy.ndarray]] = []
         for layer in range(architecture.LAYERS):
             name = "layer{}".format(layer)
             inputs = values[name + ".input_weights"]
@@ -145,14 +161,14 @@ class Weights:
         self.logits_bias = _panels(values["logits.bias"][numpy.newaxis], width).reshape(-1)
 
 
-def in_parts(columns):
+def in_parts(columns: numpy.ndarray) -> numpy.ndarray:
     """(..., 4 * hidden), gate after gate -> the same, part after part, and gate after gate in each."""
     shape = columns.shape
     parts = columns.reshape(shape[:-1] + (4, PARTS, _UNITS))
     return numpy.swapaxes(parts, -3, -2).reshape(shape)
 
 
-def copied(values):
+def copied(values: numpy.ndarray) -> numpy.ndarray:
     result = aligned(values.shape)
     result[...] = values
     return result
@@ -163,7 +179,7 @@ class Group:
 
     BLOCK = 8  # rows that every kernel takes at once
 
-    def __init__(self, size, logits):
+    def __init__(self, size: int, logits: int) -> None:
         self.size = size
         # Products take whole blocks of rows: a few rows more cost less than another pass over the weights.
         self.rows = -(-_FRAMES * size // self.BLOCK) * self.BLOCK
@@ -178,7 +194,7 @@ class Group:
         self.logits = aligned((self.rows, logits))
         self.meetings = aligned((PARTS, _APART), numpy.int64)[:, :1]
 
-    def let_go(self):
+    def let_go(self) -> None:
         """No thread waits for another any more: one of them will not come."""
         self.meetings[...] = kernel_parts.LET_GO
 
@@ -186,7 +202,7 @@ class Group:
 class Share:
     """What one thread does of all that a group goes through, and its meetings with the thread that does the rest."""
 
-    def __init__(self, kernels, group, number, count):
+    def __init__(self, kernels: Any, group: Group, number: int, count: int) -> None:
         self._kernels = kernels
         self.number = number
         self._count = count
@@ -197,19 +213,19 @@ class Share:
         if count > 1:
             self.mine, self.theirs = (group.meetings[each].ctypes.data for each in (number, 1 - number))
 
-    def of(self, amount, block=1):
+    def of(self, amount: int, block: int = 1) -> tuple[int, int]:
         """(from, to): this share of things in a row, in whole blocks."""
         bounds = [-(-amount * number // (self._count * block)) * block for number in (self.number, self.number + 1)]
         return bounds[0], min(bounds[1], amount)
 
-    def meet(self):
+    def meet(self) -> None:
         """Wait until the other has come as far: each then sees what the other wrote."""
         self.met += 1
         if self._count > 1:
             self._kernels.meet(self.mine, self.theirs, self.met)
 
 
-def log_softmax(logits):
+def log_softmax(logits: numpy.ndarray) -> numpy.ndarray:
     """Log-probabilities (..., 41) from logits (..., 41).
 
     In float64, for the caller to round once, by functions that give the same bytes on every processor; a row's powers
@@ -227,7 +243,7 @@ def log_softmax(logits):
     return values - elementary.log(parts[0] + powers[..., -1])[..., numpy.newaxis]
 
 
-def rows_at_once(rows, row_bytes, block=Group.BLOCK):
+def rows_at_once(rows: int, row_bytes: int, block: int = Group.BLOCK) -> int:
     """How many rows pass over all weights before the next do: whole blocks that stay in a core's cache together."""
     passes = -(-rows * row_bytes // _CACHED_BYTES)
     return -(-rows // passes // block) * block
@@ -245,7 +261,7 @@ class Network:
     KIND = recogniser.FLOAT32
     SHARED_BATCH = 1  # up to this size, two threads on one batch are faster than two batches side by side
 
-    def __init__(self, path, threads=None, features=None):
+    def __init__(self, path: str, threads: int | None = None, features: Mapping[str, bool] | None = None) -> None:
         features = llvm.host_features() if features is None else features
         shape = recogniser.host_shape(features)
         registers = 32 if shape.blocks[0] == 8 else 16
@@ -257,24 +273,24 @@ class Network:
         self._weights = self._lay_out(values)
         self._prepare(available_threads() if threads is None else threads)
 
-    def _lay_out(self, values):
+    def _lay_out(self, values: Mapping[str, numpy.ndarray]) -> Weights:
         return Weights(values, self._shape.width, _panels, in_parts)
 
-    def _new_group(self, size):
+    def _new_group(self, size: int) -> Group:
         return Group(size, len(self._weights.logits_bias))
 
-    def _prepare(self, threads):
+    def _prepare(self, threads: int) -> None:
         self.threads = threads
         self._pool = concurrent.futures.ThreadPoolExecutor(max(1, threads - 1))  # threads start when needed
-        self._groups = []
+        self._groups: list[Group] = []
 
-    def stream(self, threads=1):
+    def stream(self, threads: int = 1) -> Network:
         """This network on fewer threads, with memory of its own and the same weights: several run side by side."""
         other = copy.copy(self)
         other._prepare(threads)
         return other
 
-    def streams(self, batch_size):
+    def streams(self, batch_size: int) -> list[Network]:
         """Streams that together use all of this network's threads best for batches of this size.
 
         What two threads save on a small batch, its weights' way into the cache, is more than what they lose by waiting
@@ -283,16 +299,16 @@ class Network:
         pairs = self.threads // 2 if batch_size <= self.SHARED_BATCH else 0
         return [self.stream(2) for _ in range(pairs)] + [self.stream() for _ in range(self.threads - 2 * pairs)]
 
-    def require_batch_size(self, batch_size):
+    def require_batch_size(self, batch_size: int) -> None:
         """Refuse a graph that was converted for another batch size: a throughput figure would silently be wrong."""
         require_batch_size(self._path, self.batch_size, batch_size)
 
     @property
-    def description(self):
+    def description(self) -> str:
         """What computes, for the records of a run."""
         return "kernels compiled for {} lanes, {}".format(self._shape.lanes, self.KIND)
 
-    def run(self, rows):
+    def run(self, rows: numpy.ndarray) -> numpy.ndarray:
         """(B, 390, 243) float32 -> (195, B, 41) float32 log-probabilities."""
         batch_size = len(rows)
         if rows.shape != architecture.input_shape(batch_size) or rows.dtype != numpy.float32:
@@ -306,7 +322,9 @@ class Network:
             self._run_groups(rows, output, spans[first : first + groups], shares)
         return output
 
-    def _run_groups(self, rows, output, spans, shares):
+    def _run_groups(
+        self, rows: numpy.ndarray, output: numpy.ndarray, spans: Sequence[tuple[int, int]], shares: int
+    ) -> None:
         largest = max(stop - start for start, stop in spans)
         if len(self._groups) < len(spans) or self._groups[0].size != largest:
             self._groups = [self._new_group(largest) for _ in spans]
@@ -330,7 +348,7 @@ class Network:
         for future in futures:
             future.result()
 
-    def _walk(self, group, share, rows, output):
+    def _walk(self, group: Group, share: Share, rows: numpy.ndarray, output: numpy.ndarray) -> None:
         """One share of a group's way through the network."""
         try:
             start, stop = share.of(_FRAMES)
@@ -352,7 +370,7 @@ class Network:
             group.let_go()
             raise
 
-    def _log_softmax(self, group, output, start, count):
+    def _log_softmax(self, group: Group, output: numpy.ndarray, start: int, count: int) -> None:
         """Log-probabilities of `count` utterances, from frame `start` on, into `output` (frames, count, 41)."""
         apart = group.logits.shape[1]
         self._softmax.log_softmax(
@@ -360,7 +378,7 @@ class Network:
             output.strides[0] // output.itemsize, len(output), count,
         )  # fmt: skip
 
-    def _convolve(self, group, share, rows, index, start, stop):
+    def _convolve(self, group: Group, share: Share, rows: numpy.ndarray, index: int, start: int, stop: int) -> None:
         """Output frames `start` to `stop` of an utterance's convolutions."""
         image, ring = group.images[share.number], group.rings[share.number]
         # The utterance lies one row down. A frame takes five rows: three of the middle, each of three that overlap.
@@ -374,10 +392,10 @@ class Network:
             group.frames[index].ctypes.data, group.size * group.frames.shape[1], start, stop,
         )  # fmt: skip
 
-    def _after_convolutions(self, group, start, stop):
+    def _after_convolutions(self, group: Group, start: int, stop: int) -> None:
         """What another number format does to the frames that were made."""
 
-    def _layer(self, group, share, layer):
+    def _layer(self, group: Group, share: Share, layer: int) -> None:
         """One of the parts of both directions, or both parts."""
         below = group.frames if layer == 0 else group.layers[(layer + 1) % 2]
         above = group.layers[layer % 2]
@@ -390,7 +408,7 @@ class Network:
             self._kernels.multiply(
                 below.ctypes.data, width, weights.inputs[layer][direction].ctypes.data + 4 * column * width, gates,
                 _GATES, weights.biases[layer][direction].ctypes.data + 4 * column, 0, group.rows, width, panels, block,
-                False,
+                _FORWARDS,
             )  # fmt: skip
             cells[:, unit : unit + share.parts * _UNITS] = 0.0
             self._kernels.recurrence(
@@ -401,11 +419,11 @@ class Network:
             )  # fmt: skip
             share.met += _FRAMES
 
-    def _project(self, group, first, rows):
+    def _project(self, group: Group, first: int, rows: int) -> None:
         weights = self._weights
         top, logits = group.layers[(architecture.LAYERS - 1) % 2][first:], group.logits[first:]
         ld = logits.shape[1]
         self._kernels.project(
             top.ctypes.data, 2 * _HIDDEN, weights.project.ctypes.data, logits.ctypes.data, ld,
-            weights.logits_bias.ctypes.data, 0, rows, 2 * _HIDDEN, ld // self._shape.width, group.BLOCK, False,
+            weights.logits_bias.ctypes.data, 0, rows, 2 * _HIDDEN, ld // self._shape.width, group.BLOCK, _FORWARDS,
         )  # fmt: skip

@@ -1,10 +1,15 @@
 """The number formats that the model can be run in, and the network for each."""
 
+from __future__ import annotations
+
+import argparse
+from typing import Mapping
+
 import numpy
 
 from stages.compiled import llvm
 from stages.model.kernels import amx, recogniser
-from stages.model.network import Group, Network, Weights, aligned, rows_at_once
+from stages.model.network import Group, Network, Share, Weights, aligned, rows_at_once
 from stages.shared import architecture
 
 FLOAT32, BFLOAT16 = "fp32", "bf16"
@@ -13,7 +18,9 @@ _FRAMES, _HIDDEN, _GATES = architecture.OUTPUT_FRAMES, architecture.HIDDEN, 4 * 
 _WIDE = architecture.CHANNELS * architecture.CONV_FEATURES
 
 
-def open_network(path, precision, threads=None, features=None):
+def open_network(
+    path: str, precision: str, threads: int | None = None, features: Mapping[str, bool] | None = None
+) -> Network:
     """The `Network` of a converted graph in one of PRECISIONS.
 
     In bf16 the recurrent layers and the last one multiply operands that are rounded to bfloat16; the convolutions, 3 %
@@ -26,13 +33,13 @@ def open_network(path, precision, threads=None, features=None):
     return (_AmxNetwork if usable else _RoundedNetwork)(path, threads, features)
 
 
-def argument(parser):
+def argument(parser: argparse.ArgumentParser) -> None:
     """Add the option --precision."""
     parser.add_argument("--precision", choices=PRECISIONS, default=FLOAT32,
                         help="number format of the recurrent layers (default: fp32, the model's own)")  # fmt: skip
 
 
-def round_to_bfloat16(values):
+def round_to_bfloat16(values: numpy.ndarray) -> numpy.ndarray:
     """float32 values -> the nearest that a bfloat16 holds, ties to even, as float32."""
     bits = numpy.ascontiguousarray(values, dtype=numpy.float32).view(numpy.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & numpy.uint32(0xFFFF0000)
@@ -44,14 +51,14 @@ class _RoundedNetwork(Network):
 
     KIND = recogniser.ROUNDED
 
-    def _lay_out(self, values):
+    def _lay_out(self, values: Mapping[str, numpy.ndarray]) -> Weights:
         rounded = {
             name: round_to_bfloat16(value) if name.endswith(("input_weights", "recurrent_weights", "project.weight"))
             else value for name, value in values.items()
         }  # fmt: skip
         return super()._lay_out(rounded)
 
-    def _after_convolutions(self, group, start, stop):
+    def _after_convolutions(self, group: Group, start: int, stop: int) -> None:
         frames = group.frames[start * group.size : stop * group.size]
         frames[...] = round_to_bfloat16(frames)
 
@@ -59,13 +66,13 @@ class _RoundedNetwork(Network):
 class _TiledWeights(Weights):
     """The weights of the recurrent layers and the last one as AMX's tiles of bfloat16."""
 
-    def __init__(self, values, width):
+    def __init__(self, values: Mapping[str, numpy.ndarray], width: int) -> None:
         super().__init__(values, width, _tiles, lambda columns: columns)
         self.logits_bias = aligned((len(self.project) * amx.TILE_COLUMNS,))
         self.logits_bias[: architecture.CLASSES] = values["logits.bias"]
 
 
-def _tiles(matrix, _width):
+def _tiles(matrix: numpy.ndarray, _width: int) -> numpy.ndarray:
     """(K, N) float32 -> (tiles, K / 32, 16, 16, 2) bfloat16 as uint16, an even number of tiles; see kernels.amx."""
     terms, columns = matrix.shape
     tiles = -(-columns // (2 * amx.TILE_COLUMNS)) * 2
@@ -83,7 +90,7 @@ class _HalfGroup(Group):
 
     BLOCK = amx.BLOCK_ROWS
 
-    def __init__(self, size, logits):
+    def __init__(self, size: int, logits: int) -> None:
         super().__init__(size, logits)
         self.half_frames = aligned((self.rows, _WIDE), numpy.uint16)
         self.layers = [aligned((self.rows, 2 * _HIDDEN), numpy.uint16) for _ in range(2)]
@@ -96,19 +103,21 @@ class _AmxNetwork(Network):
     KIND = recogniser.AMX
     SHARED_BATCH = 0
 
-    def _lay_out(self, values):
+    def _lay_out(self, values: Mapping[str, numpy.ndarray]) -> Weights:
         return _TiledWeights(values, self._shape.width)
 
-    def _new_group(self, size):
+    def _new_group(self, size: int) -> Group:
         return _HalfGroup(size, len(self._weights.logits_bias))
 
-    def _after_convolutions(self, group, start, stop):
+    def _after_convolutions(self, group: Group, start: int, stop: int) -> None:
+        assert isinstance(group, _HalfGroup)
         first = start * group.size
         frames, half_frames = group.frames[first:], group.half_frames[first:]
         self._kernels.narrow(frames.ctypes.data, half_frames.ctypes.data, (stop - start) * group.size * _WIDE)
 
-    def _layer(self, group, share, layer):
+    def _layer(self, group: Group, share: Share, layer: int) -> None:
         """One direction, or both: each one's weights fit a core's cache, and so nothing is gained by parts."""
+        assert isinstance(group, _HalfGroup)
         below = group.half_frames if layer == 0 else group.layers[(layer + 1) % 2]
         above = group.layers[layer % 2]
         for direction in range(*share.of(2)):
@@ -126,7 +135,7 @@ class _AmxNetwork(Network):
                 group.zeros.ctypes.data, group.cells[direction].ctypes.data, group.sums[direction].ctypes.data,
             )  # fmt: skip
 
-    def _project(self, group, first, rows):
+    def _project(self, group: Group, first: int, rows: int) -> None:
         weights = self._weights
         top, logits = group.layers[(architecture.LAYERS - 1) % 2][first:], group.logits[first:]
         self._kernels.product16(

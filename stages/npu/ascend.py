@@ -4,7 +4,8 @@ The guide's relative names (lstm_ctc.onnx, lstm_bin_bs8, result/bs8) are links i
 its commands run unchanged and nothing of an earlier run can lie there. Standard library only.
 """
 
-import collections
+from __future__ import annotations
+
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from typing import Any, NamedTuple, Sequence
 
 from stages.shared.stage import StageError, write_json
 
@@ -24,7 +26,14 @@ PYTHON = "python3"
 _TAIL_LINES = 15
 _DRIVER = (ROOT + "/driver/lib64/common", ROOT + "/driver/lib64/driver")
 
-Explanation = collections.namedtuple("Explanation", "pattern message hint")
+
+class Explanation(NamedTuple):
+    """What a pattern in a tool's output means: a message with the pattern's groups, and what to do."""
+
+    pattern: str
+    message: str
+    hint: str
+
 
 # What the vendor's tools print, and what it means. Device logs go to the same stream: found by pattern, anywhere.
 EXPLANATIONS = (
@@ -87,7 +96,7 @@ _SOLUTION = re.compile(r"\s*Solution: *(\S.*)")
 _REFUSED_WARNINGS = (r"aclruntime version:\S+ is lower",)
 
 
-def explain(lines):
+def explain(lines: Sequence[str]) -> tuple[str, str, str] | None:
     """(message, hint, line) for the first known pattern that some line of a tool's output has, or None."""
     for known in EXPLANATIONS:
         for line in lines:
@@ -104,34 +113,34 @@ class Commands:
         obs: the stage's folder for observations; each command's output is kept there.
     """
 
-    def __init__(self, obs):
+    def __init__(self, obs: str) -> None:
         self._obs = obs
-        self._done = []
+        self._done: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         if not os.path.isfile(SET_ENV):
             raise StageError("this image holds no CANN: {} is not there".format(SET_ENV), "use the cann image")
         self.folder = tempfile.mkdtemp(prefix="cann.")
 
-    def link(self, name, target):
+    def link(self, name: str, target: str) -> None:
         """Make the guide's relative `name` lead to `target`."""
         path = os.path.join(self.folder, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.symlink(os.path.abspath(target), path)
 
-    def path(self, name):
+    def path(self, name: str) -> str:
         """Where a relative name of the guide is."""
         return os.path.join(self.folder, name)
 
-    def atc(self, words):
+    def atc(self, words: Sequence[str]) -> list[str]:
         """Run atc; the stub libraries that it needs on a machine without a driver are seen by it alone."""
         devlib = "{}/{}-linux/devlib".format(TOOLKIT, platform.machine())
-        return self._run("atc", ["atc"] + words, (devlib,))
+        return self._run("atc", ["atc", *words], (devlib,))
 
-    def ais_bench(self, log_name, words):
+    def ais_bench(self, log_name: str, words: Sequence[str]) -> list[str]:
         """Run `python3 -m ais_bench`; its output's lines."""
-        return self._run(log_name, [PYTHON, "-m", "ais_bench"] + words, _DRIVER)
+        return self._run(log_name, [PYTHON, "-m", "ais_bench", *words], _DRIVER)
 
-    def model_batch_size(self, model):
+    def model_batch_size(self, model: str) -> int:
         """The first dimension of a converted model's input, as the runtime sees it."""
         program = (
             "import aclruntime, json, sys\n"
@@ -146,16 +155,16 @@ class Commands:
                 return json.loads(found.group(1))[0]
         raise StageError("aclruntime does not tell the shape of {}".format(model), "see the log")
 
-    def _run(self, name, words, libraries, recorded=True):
+    def _run(self, name: str, words: Sequence[str], libraries: Sequence[str], *, recorded: bool = True) -> list[str]:
         script = 'source "{}" && export LD_LIBRARY_PATH="{}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}" && exec "$@"'
-        argv = ["/bin/bash", "-c", script.format(SET_ENV, ":".join(libraries)), "guide"] + words
+        argv = ["/bin/bash", "-c", script.format(SET_ENV, ":".join(libraries)), "guide", *words]
         began_s = time.monotonic()
         lines = []
         process = subprocess.Popen(
             argv, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         with open(os.path.join(self._obs, name + ".log"), "wb") as log:
-            for raw in process.stdout:
+            for raw in process.stdout or ():
                 log.write(raw)
                 # ais_bench draws its loop's progress over itself with carriage returns.
                 for line in raw.decode("utf-8", "replace").rstrip().split("\r"):
@@ -169,7 +178,7 @@ class Commands:
             raise _failure(words, code, lines)
         return lines
 
-    def _record(self, words, code, wall_s):
+    def _record(self, words: Sequence[str], code: int, wall_s: float) -> None:
         with self._lock:
             self._done.append({"argv": words, "exit_code": code, "wall_s": round(wall_s, 3)})
             document = {
@@ -179,7 +188,7 @@ class Commands:
             write_json(os.path.join(self._obs, "commands.json"), document)
 
 
-def _failure(words, code, lines):
+def _failure(words: Sequence[str], code: int, lines: Sequence[str]) -> StageError:
     tail = [line for line in lines if line.strip()][-_TAIL_LINES:]
     tool = "atc" if words[0] == "atc" else "ais_bench" if "ais_bench" in words else words[0]
     coded = next((number for number, line in enumerate(lines) if _CODED.search(line)), None)
@@ -198,7 +207,7 @@ def _failure(words, code, lines):
     return StageError("{}: {} ({})".format(tool, message, evidence), hint)
 
 
-def toolkit_version():
+def toolkit_version() -> str:
     """CANN's version as its own install record tells it; '' where there is none."""
     path = "{}/{}-linux/ascend_toolkit_install.info".format(TOOLKIT, platform.machine())
     try:
@@ -209,6 +218,6 @@ def toolkit_version():
     return found.group(1) if found else ""
 
 
-def is_simulator():
+def is_simulator() -> bool:
     """Whether what is installed here stands in for CANN, and computes on a CPU."""
     return os.path.exists(ROOT + "/SIMULATOR")

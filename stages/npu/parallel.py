@@ -1,13 +1,18 @@
 """Work on several chips at once, one process of the vendor's tools for each."""
 
+from __future__ import annotations
+
 import threading
+from typing import Callable, Sequence, TypeVar
+
+T = TypeVar("T")
 
 
-def in_parallel(work, items):
+def in_parallel(work: Callable[[T], None], items: Sequence[T]) -> None:
     """Call `work` for all items at once, and raise the first error, in the items' order, when all have ended."""
-    errors = {}
+    errors: dict[int, BaseException] = {}
 
-    def one(index):
+    def one(index: int) -> None:
         try:
             work(items[index])
         except BaseException as error:  # noqa: BLE001 - raised below, in the main thread

@@ -6,6 +6,10 @@ than one of a single one.
 Class ids are the model's: 0 is the CTC blank, 1 is UNK, and units (the 39 phones) start at 2.
 """
 
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Sequence
+
 import numpy as np
 
 BLANK = 0
@@ -18,12 +22,12 @@ _LIKELY = 8  # classes of a frame that are tried first
 REPEAT_BLANK_BELOW = 0.9  # under this blank probability in the frame before, a repeated label needs a blank path
 
 
-def symbols(units):
+def symbols(units: Sequence[str]) -> list[str]:
     """Names of all classes in id order; `units` is the list of phones, blank is an empty name."""
     return ["", "UNK"] + list(units)
 
 
-def greedy(logprobs):
+def greedy(logprobs: np.ndarray) -> list[int]:
     """Best class per frame, repeats of the frame before and blanks removed.
 
     Args:
@@ -35,7 +39,7 @@ def greedy(logprobs):
     return greedy_batch(logprobs[:, np.newaxis], [len(logprobs)])[0]
 
 
-def greedy_batch(outputs, frames):
+def greedy_batch(outputs: np.ndarray, frames: Sequence[int]) -> list[list[int]]:
     """`greedy` of the first utterances of a batch.
 
     Args:
@@ -43,7 +47,7 @@ def greedy_batch(outputs, frames):
         frames: of each of these utterances, in order, how many frames count.
 
     Returns:
-        list of lists of class ids, one an utterance.
+        list of lists of class ids, one per utterance.
     """
     best = np.argmax(outputs[:, : len(frames)], axis=2).T
     kept = best != BLANK
@@ -53,7 +57,7 @@ def greedy_batch(outputs, frames):
     return [labels[start:end] for start, end in zip([0] + ends, ends)]
 
 
-class BeamResult:
+class BeamResult(NamedTuple):
     """A beam search's best labelling, and what happened that the reference has no answer for.
 
     Attributes:
@@ -62,18 +66,17 @@ class BeamResult:
         underflowed: a searched frame held a probability of exactly 0 (the reference raises ValueError).
     """
 
-    def __init__(self, labels, empty_survived, underflowed):
-        self.labels = labels
-        self.empty_survived = empty_survived
-        self.underflowed = underflowed
+    labels: list[int]
+    empty_survived: bool
+    underflowed: bool
 
 
-def beam(logprobs, lm_next, lm_end, width):
+def beam(logprobs: np.ndarray, lm_next: np.ndarray, lm_end: np.ndarray, width: int) -> BeamResult:
     """`beams` of one utterance."""
     return beams([logprobs], lm_next, lm_end, width)[0]
 
 
-def beams(utterances, lm_next, lm_end, width):
+def beams(utterances: Sequence[np.ndarray], lm_next: np.ndarray, lm_end: np.ndarray, width: int) -> list[BeamResult]:
     """Prefix beam search with a bigram language model, as the reference does it.
 
     Each kept labelling has the log-probability of its paths that end in a blank and of all its paths. Frames that
@@ -89,7 +92,7 @@ def beams(utterances, lm_next, lm_end, width):
         lm_next: (classes, classes) float64; [i, k] is the weighted log-probability of k after i, and row BLANK
             that of k at the start.
         lm_end: (classes,) float64, that of ending after i; [BLANK] for an empty labelling.
-        width: labellings kept a frame, at least 1.
+        width: labellings kept per frame, at least 1.
 
     Returns:
         list of BeamResult. A probability of 0 counts as LOG_ZERO, and an empty labelling has length 1 and ends by
@@ -112,7 +115,7 @@ class _SearchedFrames:
         underflowed: whether one of them holds a probability of 0, by utterance.
     """
 
-    def __init__(self, utterances, lm_next):
+    def __init__(self, utterances: Sequence[np.ndarray], lm_next: np.ndarray) -> None:
         logprobs = np.concatenate(utterances)
         lengths = np.array([len(utterance) for utterance in utterances])
         # exp and log in float64, rounded where the reference holds float32: the same bits on every CPU.
@@ -139,13 +142,13 @@ class _SearchedFrames:
         self._ordered = counts[order]
         self._likely, self._others = _likely_classes(self._logs, lm_next)
 
-    def at(self, step):
+    def at(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The n longest utterances' frame: logarithms (n, classes), whether repeating needs a blank, likely classes."""
         rows = self._first[: np.count_nonzero(self._ordered > step)] + step
         return self._logs[rows], self._needs_blank[rows], self._likely[rows], self._others[rows]
 
 
-def _likely_classes(logs, lm_next):
+def _likely_classes(logs: np.ndarray, lm_next: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The classes that may add most to a labelling, in ascending order, and how much any of the others adds at most.
 
     Returns:
@@ -165,15 +168,15 @@ class _Labellings:
     A labelling is known by its number: equal numbers are equal labellings, also where one is dropped and found again.
     """
 
-    def __init__(self, roots, classes, capacity):
+    def __init__(self, roots: int, classes: int, capacity: int) -> None:
         self._count = roots
         self._children = np.zeros((roots + capacity, classes), dtype=np.int32)  # 0: none yet; no root is a child
         self._parents = np.zeros(roots + capacity, dtype=np.int32)
         self._last = np.zeros(roots + capacity, dtype=np.int32)
         self.lengths = np.zeros(roots + capacity, dtype=np.int32)
 
-    def extended(self, numbers, labels):
-        """The numbers of labellings extended by a label each; no pair may be given twice."""
+    def extended(self, numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The numbers of labellings extended by one label each; no pair may be given twice."""
         found = self._children[numbers, labels]
         new = np.flatnonzero(found == 0)
         while self._count + len(new) > len(self._parents):
@@ -187,7 +190,7 @@ class _Labellings:
         self.lengths[added] = self.lengths[parents] + 1
         return found
 
-    def labels(self, number):
+    def labels(self, number: int) -> list[int]:
         """The list of class ids of a labelling."""
         labels = []
         for _ in range(self.lengths[number]):
@@ -196,10 +199,26 @@ class _Labellings:
         return labels[::-1]
 
 
+class _Reached(NamedTuple):
+    """What a frame leaves of each utterance's labellings, (n, width) arrays.
+
+    Attributes:
+        totals, blanks, non_blanks: logarithms of all paths, and of those that end in a blank and in a label.
+        row: the labelling that each comes from.
+        label: the one that it is extended by, BLANK where it stays.
+    """
+
+    totals: np.ndarray
+    blanks: np.ndarray
+    non_blanks: np.ndarray
+    row: np.ndarray
+    label: np.ndarray
+
+
 class _Search:
     """The kept labellings of many utterances, (utterances, width) arrays, the best first; absent ones have -inf."""
 
-    def __init__(self, counts, lm_next, width):
+    def __init__(self, counts: Sequence[int], lm_next: np.ndarray, width: int) -> None:
         count = len(counts)
         self._order = _longest_first(np.array(counts, dtype=np.int64))
         self._next = np.ascontiguousarray(lm_next)
@@ -214,7 +233,7 @@ class _Search:
         self._blanks = self._totals.copy()
         self._non_blanks = np.full((count, width), LOG_ZERO)
 
-    def advance(self, logs, needs_blank, likely, others):
+    def advance(self, logs: np.ndarray, needs_blank: np.ndarray, likely: np.ndarray, others: np.ndarray) -> None:
         """One frame of the first n utterances: every kept labelling stays, and is extended by every class.
 
         Only the likely classes are looked at where none of the others can reach what is kept.
@@ -228,21 +247,16 @@ class _Search:
         reached = self._reach(slice(count), logs, needs_blank, likely)
         # Sums are rounded, but never past each other: what is below the last one that is kept is below it by far.
         most = np.maximum(self._totals[:count].max(axis=1), self._blanks[:count].max(axis=1)) + others
-        unsure = np.flatnonzero((others > -np.inf) & (most >= reached[0][:, -1]))
+        unsure = np.flatnonzero((others > -np.inf) & (most >= reached.totals[:, -1]))
         if len(unsure):
             every = np.tile(np.arange(UNK, classes), (len(unsure), 1))
             again = self._reach(unsure, logs[unsure], needs_blank[unsure], every)
             for values, better in zip(reached, again):
                 values[unsure] = better
-        self._keep(count, *reached)
+        self._keep(count, reached)
 
-    def _reach(self, at, logs, needs_blank, likely):
-        """What utterances `at` keep after a frame, as (n, width) arrays, the best first.
-
-        Returns:
-            totals, logarithms of paths that end in a blank and in a label, the row that each comes from, and the
-            label that it is extended by, BLANK where it stays.
-        """
+    def _reach(self, at: Any, logs: np.ndarray, needs_blank: np.ndarray, likely: np.ndarray) -> _Reached:
+        """What utterances `at` keep after a frame, as (n, width) arrays, the best first."""
         totals, blanks, last = self._totals[at], self._blanks[at], self._last[at]
         before = np.where(needs_blank[:, np.newaxis], blanks, totals)  # what a repeated label extends
         own = _picked(logs, last)  # of each labelling's last label
@@ -268,13 +282,12 @@ class _Search:
         same = np.flatnonzero(self._parents[at][:, :, np.newaxis] == self._nodes[at][:, np.newaxis])
         u, row, parent = np.unravel_index(same, (len(last), rows, rows))
         added, from_label = last[u, row], last[u, parent]
-        source = np.where(added == from_label, before[u, parent], totals[u, parent])
-        extension = logs[u, added] + self._next[from_label, added] + source
+        extension = logs[u, added] + self._next[from_label, added]
+        extension += np.where(added == from_label, before[u, parent], totals[u, parent])
         stays = row < parent
         stay[u, row] = _add_in_order(stay[u, row], extension, stays)
         stay_label[u, row] = _add_in_order(stay_label[u, row], extension, stays)
-        kept = stay_blank[u, row]
-        stay_blank[u, row] = np.where(stays & (kept <= LOG_ZERO), LOG_ZERO, kept)
+        stay_blank[u, row] = np.where(stays, np.maximum(stay_blank[u, row], LOG_ZERO), stay_blank[u, row])
         met[u, row] = np.where(stays, row * classes, parent * classes + added)
         pair, column = np.nonzero(likely[u] == added[:, np.newaxis])
         extended[u[pair], parent[pair], column] = -np.inf
@@ -288,7 +301,7 @@ class _Search:
         row, column = np.divmod(chosen, cells.shape[2])
         best = _picked(flat, chosen)
         stays = column == 0
-        return (
+        return _Reached(
             best,
             np.where(stays, _picked(stay_blank, row), LOG_ZERO),
             np.where(stays, _picked(stay_label, row), best),
@@ -296,8 +309,9 @@ class _Search:
             np.where(stays, BLANK, _picked(likely, np.maximum(column - 1, 0))),
         )
 
-    def _keep(self, count, totals, blanks, non_blanks, row, label):
-        """Take over what `_reach` found."""
+    def _keep(self, count: int, found: _Reached) -> None:
+        """Take over what `_reach` found for the first `count` utterances."""
+        totals, blanks, non_blanks, row, label = found
         stays, absent = label == BLANK, totals == -np.inf
         above = _picked(self._nodes[:count], row)
         nodes = above.copy()
@@ -311,8 +325,8 @@ class _Search:
         for values, nothing in ((self._nodes, -1), (self._parents, -2), (self._blanks, -np.inf)):
             values[:count][absent] = nothing
 
-    def results(self, lm_end, underflowed):
-        """A BeamResult an utterance, in the order in which they were given."""
+    def results(self, lm_end: np.ndarray, underflowed: np.ndarray) -> list[BeamResult]:
+        """A BeamResult per utterance, in the order in which they were given."""
         lengths = np.maximum(self._tree.lengths[self._nodes], 1)
         best = np.argmax((self._totals + lm_end[self._last]) / lengths, axis=1)
         results = []
@@ -323,7 +337,7 @@ class _Search:
         return results
 
 
-def _best(values, met, width):
+def _best(values: np.ndarray, met: np.ndarray, width: int) -> np.ndarray:
     """The columns of the `width` largest values of each row, the largest first; of equal ones, the one met first.
 
     Args:
@@ -341,29 +355,29 @@ def _best(values, met, width):
     return columns
 
 
-def _picked(array, columns):
+def _picked(array: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """np.take_along_axis(array, columns, axis=1), which takes three times as long."""
     return array.take(np.arange(len(array))[:, np.newaxis] * array.shape[1] + columns)
 
 
-def _float32_probabilities(logprobs):
+def _float32_probabilities(logprobs: np.ndarray) -> np.ndarray:
     return np.exp(logprobs.astype(np.float64)).astype(np.float32)
 
 
-def _longest_first(counts):
+def _longest_first(counts: np.ndarray) -> np.ndarray:
     return np.argsort(-counts, kind="stable")
 
 
-def _doubled(array):
+def _doubled(array: np.ndarray) -> np.ndarray:
     return np.concatenate([array, np.zeros_like(array)])
 
 
-def _add_in_order(stay, extension, stays):
+def _add_in_order(stay: np.ndarray, extension: np.ndarray, stays: np.ndarray) -> np.ndarray:
     """`_add` of what was met first and what was met second."""
     return _add(np.where(stays, stay, extension), np.where(stays, extension, stay))
 
 
-def _add(left, right):
+def _add(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """log(exp(left) + exp(right)), where a side at LOG_ZERO or below adds nothing."""
     summed = np.logaddexp(left, right)
     return np.where(left <= LOG_ZERO, right, np.where(right <= LOG_ZERO, left, summed))

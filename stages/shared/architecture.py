@@ -4,7 +4,9 @@ Standard library only, so that stages in images without PyTorch can use it too. 
 reference's model configuration (CTC model with two convolutions and four bidirectional LSTM layers).
 """
 
-from collections import OrderedDict
+from __future__ import annotations
+
+import collections
 
 ROWS = 390
 """Stacked feature rows of one utterance, zero padding included."""
@@ -32,28 +34,28 @@ INPUT_VALUE_BYTES = 4  # float32
 NUM_PARAMETERS = 17840352
 
 
-def input_shape(batch_size):
+def input_shape(batch_size: int) -> tuple[int, int, int]:
     """(batch_size, 390, 243), float32."""
     return (batch_size, ROWS, COLUMNS)
 
 
-def output_shape(batch_size):
+def output_shape(batch_size: int) -> tuple[int, int, int]:
     """(195, batch_size, 41), float32 natural logarithms of probabilities."""
     return (OUTPUT_FRAMES, batch_size, CLASSES)
 
 
-def _batch_norm(shapes, name, width):
+def _batch_norm(shapes: dict[str, tuple[int, ...]], name: str, width: int) -> None:
     for suffix in ("weight", "bias", "running_mean", "running_var"):
         shapes[name + "." + suffix] = (width,)
     shapes[name + ".num_batches_tracked"] = ()
 
 
-def state_dict_shapes():
+def state_dict_shapes() -> collections.OrderedDict[str, tuple[int, ...]]:
     """Name -> shape of every entry of the state dict, in the module's own order.
 
     `num_batches_tracked` entries are int64 scalars, everything else is floating point.
     """
-    shapes = OrderedDict()
+    shapes: collections.OrderedDict[str, tuple[int, ...]] = collections.OrderedDict()
     for index, inputs in enumerate((1, CHANNELS)):
         shapes["conv.{}.conv.weight".format(index)] = (CHANNELS, inputs, 3, 3)
         shapes["conv.{}.conv.bias".format(index)] = (CHANNELS,)
@@ -71,11 +73,11 @@ def state_dict_shapes():
     return shapes
 
 
-def is_counter(name):
+def is_counter(name: str) -> bool:
     """Whether the entry is BatchNorm's int64 count of training batches, not a weight."""
     return name.endswith(".num_batches_tracked")
 
 
-def is_statistic(name):
+def is_statistic(name: str) -> bool:
     """Whether the entry is a BatchNorm buffer: kept with the weights, but not a trained parameter."""
     return is_counter(name) or name.endswith((".running_mean", ".running_var"))

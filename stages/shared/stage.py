@@ -10,18 +10,21 @@ A stage is a program: `python3 -m stages.NAME --INPUT PATH ... --PARAM VALUE ...
   them, a person running a stage by hand can read them.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import json
 import os
 import sys
 import time
+from typing import Any, Callable, Iterator, Sequence
 
 
 class StageError(Exception):
     """The input is refused: one line that names the file or utterance, and what to do about it."""
 
-    def __init__(self, message, hint=""):
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -30,7 +33,7 @@ class StageError(Exception):
 EXIT_REFUSED = 3
 
 
-def parser(module_doc):
+def parser(module_doc: str | None) -> argparse.ArgumentParser:
     """An argument parser with --out and --obs, described by the stage's docstring."""
     result = argparse.ArgumentParser(
         description=module_doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -40,7 +43,7 @@ def parser(module_doc):
     return result
 
 
-def run(main, arguments=None):
+def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> None:
     """Call `main(arguments)` (a function of the raw argv list) and end the process as the contract says."""
     try:
         main(sys.argv[1:] if arguments is None else arguments)
@@ -54,13 +57,13 @@ def run(main, arguments=None):
 class Progress:
     """Prints a progress line when `advance` is called, at most five a second, and always the last one."""
 
-    def __init__(self, what, total):
+    def __init__(self, what: str, total: int) -> None:
         self._what = what
         self._total = total
         self._done = 0
         self._last_s = 0.0
 
-    def advance(self, count=1):
+    def advance(self, count: int = 1) -> None:
         self._done += count
         now_s = time.monotonic()
         if self._done >= self._total or now_s - self._last_s >= 0.2:
@@ -70,7 +73,7 @@ class Progress:
 
 
 @contextlib.contextmanager
-def atomic_file(path, mode="wb"):
+def atomic_file(path: str, mode: str = "wb") -> Iterator[Any]:
     """Open a temporary file beside `path`; rename it over `path` when the block ends well, else remove it."""
     temporary = path + ".tmp"
     encoding = None if "b" in mode else "utf-8"
@@ -85,7 +88,7 @@ def atomic_file(path, mode="wb"):
         raise
 
 
-def write_json(path, value):
+def write_json(path: str, value: Any) -> None:
     """Deterministic JSON for people: sorted keys, two spaces, final newline, no NaN or Infinity."""
     encoder = json.JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_file(path, "w") as stream:
@@ -93,7 +96,7 @@ def write_json(path, value):
         stream.write("\n")
 
 
-def read_json(path):
+def read_json(path: str) -> Any:
     """Parse a JSON file, or refuse it by name."""
     try:
         with open(path, encoding="utf-8") as stream:

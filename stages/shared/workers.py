@@ -4,22 +4,30 @@ Processes are forked, so that what is prepared before costs nothing again, and t
 shared memory or named semaphores, which a container may lack.
 """
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import os
 import traceback
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence, TypeVar
 
 from stages.shared.stage import StageError
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+T = TypeVar("T")
+R = TypeVar("R")
 _AHEAD = 4  # tasks a process may be ahead of the one whose result is due: bounds what waits for its turn
 
 
-def processors():
+def processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0))
 
 
-def in_order(work, tasks, num_processes):
+def in_order(work: Callable[[T], R], tasks: Iterable[T], num_processes: int) -> Iterator[tuple[T, R]]:
     """Yield (task, work(task)) for every task, in their order.
 
     Args:
@@ -41,11 +49,11 @@ def in_order(work, tasks, num_processes):
 
 
 class _Pool:
-    def __init__(self, work, num_processes):
-        self._processes = []
+    def __init__(self, work: Callable[[Any], Any], num_processes: int) -> None:
+        self._processes: list[tuple[Any, Connection]] = []
         import multiprocessing.connection  # here: a process that works alone starts sooner without
 
-        self._wait = multiprocessing.connection.wait
+        self._wait: Callable[[list[Any]], list[Any]] = multiprocessing.connection.wait
         context = multiprocessing.get_context("fork")
         for _ in range(num_processes):
             ours, theirs = context.Pipe()
@@ -55,22 +63,22 @@ class _Pool:
             theirs.close()
             self._processes.append((process, ours))
 
-    def __enter__(self):
+    def __enter__(self) -> _Pool:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         for process, pipe in self._processes:
             pipe.close()  # an idle process ends on this; one at work is not waited for
             process.terminate()
             process.join()
 
-    def results(self, tasks):
+    def results(self, tasks: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
         """(task, its result) in order; every process has a task at hand beside the one it works on."""
-        idle = collections.deque([pipe for _, pipe in self._processes] * 2)
-        waiting = collections.OrderedDict()  # number: task, of those without a result
-        done = {}
+        idle: collections.deque[Any] = collections.deque([pipe for _, pipe in self._processes] * 2)
+        waiting: dict[int, Any] = {}  # number: task, of those without a result
+        done: dict[int, tuple[str, Any]] = {}
         given, due, exhausted = 0, 0, False
-        numbers = {pipe: collections.deque() for _, pipe in self._processes}
+        numbers: dict[Any, collections.deque[int]] = {pipe: collections.deque() for _, pipe in self._processes}
         while True:
             while idle and not exhausted and given - due < _AHEAD * len(self._processes):  # give what there is room for
                 try:
@@ -92,12 +100,12 @@ class _Pool:
             # Nobody is at work where all that was given is done: then there is nothing to wait for, but more to give.
             busy = [pipe for pipe, queue in numbers.items() if queue]
             if due not in done and busy:
-                for pipe in self._wait(busy):
-                    done[numbers[pipe].popleft()] = _received(pipe)
-                    idle.append(pipe)
+                for ready in self._wait(busy):
+                    done[numbers[ready].popleft()] = _received(ready)
+                    idle.append(ready)
 
 
-def _serve(work, pipe, others):
+def _serve(work: Callable[[Any], Any], pipe: Connection, others: Sequence[Connection]) -> None:
     """A process's life: until its pipe is closed, a task comes and its outcome goes."""
     for other in others:
         other.close()
@@ -115,14 +123,14 @@ def _serve(work, pipe, others):
         pipe.send(outcome)
 
 
-def _received(pipe):
+def _received(pipe: Connection) -> tuple[str, Any]:
     try:
         return pipe.recv()
     except (EOFError, OSError):
         return "failed", "a process ended before its work was done (killed, or out of memory?)"
 
 
-def _result(outcome):
+def _result(outcome: tuple[str, Any]) -> Any:
     kind, value = outcome
     if kind == "refused":
         raise StageError(*value)

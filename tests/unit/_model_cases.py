@@ -171,7 +171,12 @@ def write_batches(folder, values, whole, tail, utterances=()):
         "columns": 243,
         "num_batches": whole,
         "num_tail_batches": tail,
-        "utterances": list(utterances),
+        "split": "dev",
+        "utterances": [
+            {"stacked_frames": 2 * entry["output_frames"], "id": f"S_{number}", **entry}
+            for number, entry in enumerate(utterances)
+        ],
+        "excluded": [],
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 

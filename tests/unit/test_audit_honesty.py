@@ -28,11 +28,11 @@ def around(centre: float, spread: float, count: int = 40) -> list[float]:
     ],
 )
 def test_ratios_are_judged_by_their_whole_interval(ratios, only_faster, verdict):
-    assert honesty.judge(ratios, only_faster)["verdict"] == verdict
+    assert honesty.judge(ratios, only_faster=only_faster)["verdict"] == verdict
 
 
 def test_with_one_batch_alone_caching_cannot_be_decided():
-    assert honesty.judge(around(1.0, 0.01), True, decidable=False)["verdict"] == honesty.UNDECIDED
+    assert honesty.judge(around(1.0, 0.01), only_faster=True, decidable=False)["verdict"] == honesty.UNDECIDED
 
 
 @pytest.mark.parametrize("count", [10, 11, 30, 101])
@@ -77,7 +77,9 @@ def rounds_of(monkeypatch, seconds_of):
 
 
 def ratio(times, kind):
-    return honesty.judge([a / b for a, b in zip(times[kind], times["fresh"])], kind == "repeated")["verdict"]
+    return honesty.judge([a / b for a, b in zip(times[kind], times["fresh"])], only_faster=kind == "repeated")[
+        "verdict"
+    ]
 
 
 def test_a_network_that_remembers_its_last_inputs_is_caught(monkeypatch):

@@ -18,7 +18,9 @@ def _batches(folder, whole, tail, batch_size=2):
         "columns": 243,
         "num_batches": whole,
         "num_tail_batches": tail,
+        "split": "dev",
         "utterances": [],
+        "excluded": [],
     }
     for name in ("bins", "tail"):
         (folder / name).mkdir(parents=True)
@@ -26,7 +28,7 @@ def _batches(folder, whole, tail, batch_size=2):
         path = folder / ("bins" if index < whole else "tail") / f"inputs_{index}.bin"
         path.write_bytes(bytes(batch_size * 390 * 243 * 4))
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    return manifest
+    return bins.read_manifest(str(folder))
 
 
 @given(st.permutations(range(30)))
@@ -71,6 +73,48 @@ def test_batches_of_another_size_are_refused(tmp_path):
     _batches(tmp_path, 1, 0, batch_size=2)
     with pytest.raises(StageError, match="batches of 2, not 8"):
         bins.read_manifest(str(tmp_path), 8)
+    assert bins.read_manifest(str(tmp_path), 2).batch_size == 2
+
+
+@pytest.mark.parametrize(("name", "value"), [("rows", 391), ("rows", 389), ("columns", 81), ("columns", 244)])
+def test_batches_for_another_model_are_refused(tmp_path, name, value):
+    _batches(tmp_path, 1, 0)
+    changed(tmp_path, **{name: value})
+    with pytest.raises(StageError, match="the model takes 390 x 243"):
+        bins.read_manifest(str(tmp_path))
+
+
+def changed(folder, **values):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(dict(manifest, **values)))
+
+
+UTTERANCE = {"id": "S_1", "batch": 0, "row": 0, "stacked_frames": 4, "output_frames": 2}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_batches": True}, {"num_batches": 1.0}, {"num_batches": -1}, {"num_batches": "1"}, {"split": 3},
+        {"utterances": None}, {"utterances": [1]}, {"utterances": [dict(UTTERANCE, row=None)]},
+        {"utterances": [dict(UTTERANCE, id=7)]}, {"utterances": [dict(UTTERANCE, more=1)]},
+        {"utterances": [{key: value for key, value in UTTERANCE.items() if key != "batch"}]}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_file_that_is_no_manifest_is_refused_by_name(tmp_path, values):
+    _batches(tmp_path, 1, 0)
+    changed(tmp_path, utterances=[UTTERANCE])
+    assert bins.read_manifest(str(tmp_path)).utterances == [bins.Placed(**UTTERANCE)]
+    changed(tmp_path, **values)
+    with pytest.raises(StageError, match=r"manifest\.json is no manifest"):
+        bins.read_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["[]", "1", "null", "{}"])
+def test_other_json_is_no_manifest(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(StageError, match=r"manifest\.json is no manifest"):
+        bins.read_manifest(str(tmp_path))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -86,7 +86,8 @@ def infer(folder, num_whole=3, num_tail=1, *more):
         (batches / source).mkdir(parents=True)
         for index in range(first, first + count):
             (batches / source / f"inputs_{index}.bin").write_bytes(b"")
-    manifest = {"batch_size": B, "rows": 390, "columns": 243, "num_batches": num_whole, "num_tail_batches": num_tail}
+    manifest = {"batch_size": B, "rows": 390, "columns": 243, "num_batches": num_whole, "num_tail_batches": num_tail,
+                "split": "dev", "utterances": [], "excluded": []}  # fmt: skip
     (batches / "manifest.json").write_text(json.dumps(manifest))
     infer_npu.main(["--model", str(folder / "model"), "--batches", str(batches), "--bs", str(B), *more,
                     "--out", str(folder / "out"), "--obs", str(folder / "obs")])  # fmt: skip
@@ -130,7 +131,7 @@ def test_stub_libraries_are_seen_by_atc_alone(cann, monkeypatch):
 
     def spy(self, name, words, libraries, recorded=True):
         seen.append((name, libraries))
-        return original(self, name, words, libraries, recorded)
+        return original(self, name, words, libraries, recorded=recorded)
 
     monkeypatch.setattr(ascend.Commands, "_run", spy)
     convert(cann)

@@ -38,7 +38,13 @@ def make_inputs(folder, batch_size):
         "num_tail_batches": int(len(names) % batch_size > 0),
         "excluded": [],
         "utterances": [
-            {"id": n, "batch": i // batch_size, "row": i % batch_size, "output_frames": frames[n]}
+            {
+                "id": n,
+                "batch": i // batch_size,
+                "row": i % batch_size,
+                "output_frames": frames[n],
+                "stacked_frames": 2 * frames[n],
+            }
             for i, n in enumerate(names)
         ],
     }

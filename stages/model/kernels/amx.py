@@ -7,7 +7,10 @@ The order depends on neither batch size nor threads, and so the bytes do not eit
 Weights lie in tiles: (columns / 16, K / 32, 16, 16, 2): within a tile pairs of terms, column by column.
 """
 
+from __future__ import annotations
+
 import ctypes
+from typing import Mapping
 
 from stages.compiled.ir import Text
 
@@ -16,7 +19,7 @@ BLOCK_ROWS = 2 * TILE_ROWS
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18  # Linux on x86-64
 
 
-def usable(features):
+def usable(features: Mapping[str, bool]) -> bool:
     """Whether the processor has AMX with bfloat16 and the kernel lets this process use it."""
     if not (features.get("amx-tile") and features.get("amx-bf16") and features.get("avx512f")):
         return False
@@ -30,11 +33,11 @@ SIGNATURES = {
 }
 
 
-def narrowed(text, value):
+def narrowed(text: Text, value: str) -> str:
     """A vector of float32 as bfloat16, in the upper half of 32-bit integers: nearest, ties to even."""
     integers = "<{} x i32>".format(text.lanes)
 
-    def splat(number):
+    def splat(number: int) -> str:
         return "<{}>".format(", ".join(["i32 {}".format(number)] * text.lanes))
 
     bits = text.value("bitcast {} {} to {}".format(text.vector, value, integers))
@@ -45,7 +48,7 @@ def narrowed(text, value):
     return text.value("and {} {}, {}".format(integers, bits, splat(0xFFFF0000 - (1 << 32))))
 
 
-def store_half(text, bits, pointer, index):
+def store_half(text: Text, bits: str, pointer: str, index: str) -> None:
     """Store the upper halves of 32-bit integers as 16-bit ones."""
     lanes = text.lanes
     sixteen = ", ".join(["i32 16"] * lanes)
@@ -54,7 +57,7 @@ def store_half(text, bits, pointer, index):
     text.add("  store <{} x i16> {}, ptr {}, align 2".format(lanes, half, text.at(pointer, index, "i16")))
 
 
-def _narrow(lanes):
+def _narrow(lanes: int) -> str:
     """IR: void narrow(source, target, count): float32 to bfloat16; count is a multiple of the lanes."""
     text = Text(lanes)
     text.add("define void @narrow(ptr %source, ptr %target, i64 %count) #0 {\nentry:\n  br label %loop\nloop:")
@@ -259,7 +262,7 @@ end:
 """
 
 
-def source(lanes, hidden):
+def source(lanes: int, hidden: int) -> str:
     """The IR that stands beside stages.model.kernels.recogniser.source, whose gates16 it calls."""
     blocks = hidden // TILE_TERMS
     recurrence = _RECURRENCE.format(

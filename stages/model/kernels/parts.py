@@ -6,6 +6,8 @@ a part each have their half in the cache for good, and have to hand each other t
 Every sum is the same in either way, and so are the bytes.
 """
 
+from __future__ import annotations
+
 PARTS = 2
 
 LET_GO = 2**62
@@ -63,7 +65,7 @@ end:
 """
 
 
-def source(hidden):
+def source(hidden: int) -> str:
     """IR of what two threads meet with.
 
     void meet(mine, theirs, number): returns when both of two threads have come to the meeting `number`. mine, theirs:

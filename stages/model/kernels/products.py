@@ -5,6 +5,10 @@ start value to the last, one fused multiply-add after the other, so that the res
 columns are cut into blocks.
 """
 
+from __future__ import annotations
+
+from typing import Mapping, NamedTuple, Sequence
+
 from stages.compiled.ir import Text
 
 VECTORS = 3  # of a panel: with 8 rows, 24 sums fill 32 registers
@@ -20,7 +24,7 @@ class Shape:
         registers: vector registers: 32, or 16 with AVX2 and SSE.
     """
 
-    def __init__(self, lanes, registers):
+    def __init__(self, lanes: int, registers: int) -> None:
         self.lanes = lanes
         self.width = VECTORS * lanes
         most = 8 if registers >= 32 else 4
@@ -31,7 +35,29 @@ class Shape:
         self.conv_rows = {16: 8, 8: 2, 4: 2}[lanes]
 
 
-def block_product(shape, name, rows, panels, vectors, chunks=1, unroll=4, relu=False, ahead=(0,), nearness=2):
+class Block(NamedTuple):
+    """What a kernel of `block_product` computes at once, and how.
+
+    Attributes:
+        rows, panels, vectors: of the result: `vectors` vectors in each row of each panel.
+        chunks: arrays that the terms come from, one after the other.
+        unroll: terms per turn of the loop; divides their number.
+        relu: negative results become 0.
+        ahead: cache lines, in bytes from %ahead, that are asked for in every turn.
+        nearness: LLVM's locality of these prefetches, 0 to 3.
+    """
+
+    rows: int
+    panels: int
+    vectors: int
+    chunks: int = 1
+    unroll: int = 4
+    relu: bool = False
+    ahead: tuple[int, ...] = (0,)
+    nearness: int = 2
+
+
+def block_product(shape: Shape, name: str, block: Block) -> str:
     """IR of c[rows, panels * width] = start + a @ b, in registers from the first term to the last.
 
     a: `chunks` arrays, each (rows, K) with `lda` between rows; b: the panels, K rows of each chunk after another;
@@ -39,24 +65,24 @@ def block_product(shape, name, rows, panels, vectors, chunks=1, unroll=4, relu=F
     terms the cache lines at these bytes from %ahead are asked for, and %ahead moves on by %step bytes a term.
     """
     text = Text(shape.lanes)
-    width = vectors * shape.lanes
-    arrays = ", ".join("ptr %a{}".format(chunk) for chunk in range(chunks))
+    width = block.vectors * shape.lanes
+    arrays = ", ".join("ptr %a{}".format(chunk) for chunk in range(block.chunks))
     text.add(
         "define internal void @{}({}, i64 %lda, ptr %b, ptr noalias %c, i64 %ldc, ptr %start, i64 %ldi, i64 %K, "
         "ptr %ahead, i64 %step) #0 {{\nentry:".format(name, arrays)
     )
-    stride = text.value("mul i64 %K, {}".format(width * chunks))
-    bases = [text.at("%b", text.value("mul i64 {}, {}".format(stride, panel))) for panel in range(panels)]
-    columns = [(panel, vector) for panel in range(panels) for vector in range(vectors)]
+    stride = text.value("mul i64 %K, {}".format(width * block.chunks))
+    bases = [text.at("%b", text.value("mul i64 {}, {}".format(stride, panel))) for panel in range(block.panels)]
+    columns = [(panel, vector) for panel in range(block.panels) for vector in range(block.vectors)]
     sums = {}
-    for row in range(rows):
+    for row in range(block.rows):
         start = text.at("%start", text.value("mul i64 %ldi, {}".format(row)))
         for panel, vector in columns:
             sums[row, panel, vector] = text.load(start, panel * width + vector * shape.lanes)
     before = "entry"
-    for chunk in range(chunks):
+    for chunk in range(block.chunks):
         lines = [
-            text.at("%a{}".format(chunk), text.value("mul i64 %lda, {}".format(row))) for row in range(rows)
+            text.at("%a{}".format(chunk), text.value("mul i64 %lda, {}".format(row))) for row in range(block.rows)
         ]  # fmt: skip
         loop = "loop{}".format(chunk)
         text.add("  br label %{0}\n{0}:".format(loop))
@@ -68,36 +94,23 @@ def block_product(shape, name, rows, panels, vectors, chunks=1, unroll=4, relu=F
             text.add("  {0} = phi {1} [{2}, %{3}], [{0}n, %{4}]".format(
                 totals[key], text.vector, sums[key], before, loop))  # fmt: skip
         fetched = text.at("%ahead", text.value("mul i64 {}, %step".format(index)), "i8")
-        for place in ahead:
-            text.prefetch(text.at(fetched, place, "i8") if place else fetched, nearness)
+        for place in block.ahead:
+            text.prefetch(text.at(fetched, place, "i8") if place else fetched, block.nearness)
         offset = text.value("mul i64 {}, {}".format(index, width))
         offset = text.value("add i64 {}, {}".format(offset, text.value("mul i64 %K, {}".format(chunk * width))))
         heads = [text.at(base, offset) for base in bases]
         left = [text.at(line, index) for line in lines]
-        current = dict(totals)
-        for turn in range(unroll):
-            right = {
-                (panel, vector): text.load(heads[panel], turn * width + vector * shape.lanes)
-                for panel, vector in columns
-            }
-            for row in range(rows):
-                scalar = text.value("load float, ptr {}, align 4".format(text.at(left[row], turn)))
-                spread = text.spread(scalar)
-                for panel, vector in columns:
-                    key = row, panel, vector
-                    name = totals[key] + "n" if turn == unroll - 1 else ""
-                    current[key] = text.fma(spread, right[panel, vector], current[key], name)
-        sums = current
-        text.add("  {} = add i64 {}, {}".format(following, index, unroll))
+        sums = _terms(text, block, left, heads, totals)
+        text.add("  {} = add i64 {}, {}".format(following, index, block.unroll))
         more = text.value("icmp ult i64 {}, %K".format(following))
         text.add("  br i1 {}, label %{}, label %after{}\nafter{}:".format(more, loop, chunk, chunk))
         before = "after{}".format(chunk)
     zero = text.constant(0.0)
-    for row in range(rows):
+    for row in range(block.rows):
         line = text.at("%c", text.value("mul i64 %ldc, {}".format(row)))
         for panel, vector in columns:
             result = sums[row, panel, vector]
-            if relu:
+            if block.relu:
                 above = text.value("fcmp ogt {} {}, {}".format(text.vector, result, zero))
                 result = text.value("select <{0} x i1> {1}, {2} {3}, {2} {4}".format(
                     shape.lanes, above, text.vector, result, zero))  # fmt: skip
@@ -192,12 +205,33 @@ _SECOND_HALF = """  %half{r} = udiv i64 %stride, 2
   %fetched{r} = getelementptr float, ptr %b, i64 %place{r}"""
 
 
-def _ahead_bytes(rows):
+def _terms(
+    text: Text, block: Block, left: Sequence[str], heads: Sequence[str], totals: Mapping[tuple[int, int, int], str]
+) -> dict[tuple[int, int, int], str]:
+    """The sums (row, panel, vector) after one turn's terms; `left` has a pointer per row, `heads` one per panel."""
+    width = block.vectors * text.lanes
+    columns = [(panel, vector) for panel in range(block.panels) for vector in range(block.vectors)]
+    current = dict(totals)
+    for turn in range(block.unroll):
+        right = {
+            (panel, vector): text.load(heads[panel], turn * width + vector * text.lanes) for panel, vector in columns
+        }
+        for row in range(block.rows):
+            scalar = text.value("load float, ptr {}, align 4".format(text.at(left[row], turn)))
+            spread = text.spread(scalar)
+            for panel, vector in columns:
+                key = row, panel, vector
+                name = totals[key] + "n" if turn == block.unroll - 1 else ""
+                current[key] = text.fma(spread, right[panel, vector], current[key], name)
+    return current
+
+
+def _ahead_bytes(rows: int) -> int:
     """Bytes of the next panel that are prefetched while one term is added: most where there is least to compute."""
     return 64 if rows == 1 else 16
 
 
-def product(shape, name, several, again=False):
+def product(shape: Shape, name: str, *, several: bool, again: bool = False) -> str:
     """IR of a whole product: blocks of 8 rows, then what is left in smaller ones, panel after panel.
 
     void NAME(a, lda, b, c, ldc, start, ldi, M, K, panels, rows, backwards): `rows` rows pass over all panels before the
@@ -213,15 +247,12 @@ def product(shape, name, several, again=False):
     for number, rows in enumerate(shape.blocks):
         panels = shape.panels[rows] if several else 1
         kernel = "{}_{}x{}".format(name, rows, panels)
-        step, step_row, where, options = _ahead_bytes(rows), _ahead_bytes(rows) // rows, _NEXT, {}
+        step, step_row, where = _ahead_bytes(rows), _ahead_bytes(rows) // rows, _NEXT
+        block = Block(rows, panels, VECTORS, unroll=_UNROLL)
         if again and number == 0:
-            step, step_row, where = (
-                2 * shape.width,
-                0,
-                _SECOND_HALF,
-            )  # half of a panel's bytes a term, whatever the rows
-            options = {"ahead": tuple(range(0, _UNROLL * step, _LINE)), "nearness": 3}
-        kernels.append(block_product(shape, kernel, rows, panels, VECTORS, unroll=_UNROLL, **options))
+            step, step_row, where = 2 * shape.width, 0, _SECOND_HALF  # half of a panel's bytes per term
+            block = block._replace(ahead=tuple(range(0, _UNROLL * step, _LINE)), nearness=3)
+        kernels.append(block_product(shape, kernel, block))
         before = "skip{}".format(shape.blocks[number - 1]) if number else "outer"
         after = "begin{}".format(shape.blocks[number + 1]) if number + 1 < len(shape.blocks) else "done"
         start = "%to{}".format(shape.blocks[number - 1]) if number else "%from"

@@ -7,13 +7,20 @@ exponentials are polynomials made of the same few IEEE operations, so that vecto
 and any number of threads give the same bytes.
 """
 
+from __future__ import annotations
+
+from typing import Callable, Mapping
+
 from stages.compiled.ir import LOG2_E, Text, power_of_two
 from stages.model.kernels import amx, parts
 from stages.model.kernels.parts import PARTS
-from stages.model.kernels.products import Shape, block_product, product
+from stages.model.kernels.products import Block, Shape, block_product, product
+
+Store = Callable[[Text, str, str, str], None]
+"""Writes a vector to a pointer at an index."""
 
 
-def host_shape(features):
+def host_shape(features: Mapping[str, bool]) -> Shape:
     """The `Shape` for a processor with these LLVM features."""
     if features.get("avx512f"):
         return Shape(16, 32)
@@ -22,7 +29,7 @@ def host_shape(features):
     return Shape(4, 32 if features.get("neon") else 16)
 
 
-def _gates(shape, hidden, units, name, store):
+def _gates(shape: Shape, hidden: int, units: int, name: str, store: Store) -> str:
     """IR of a step's gates of `units` units: void NAME(sums, cell, output, ld, batch, soon); `store` writes to output.
 
     sums (batch, 4 * units) in ONNX's order i, o, f, c, its rows 4 * hidden apart; cell (batch, units), hidden apart, is
@@ -63,31 +70,22 @@ def _gates(shape, hidden, units, name, store):
     return text.text()
 
 
-def _store_float(text, value, pointer, index):
+def _store_float(text: Text, value: str, pointer: str, index: str) -> None:
     text.store(value, pointer, index)
 
 
-def _store_rounded(text, value, pointer, index):
+def _store_rounded(text: Text, value: str, pointer: str, index: str) -> None:
     """As a float32 that a bfloat16 holds exactly."""
     bits = amx.narrowed(text, value)
     text.store(text.value("bitcast <{} x i32> {} to {}".format(text.lanes, bits, text.vector)), pointer, index)
 
 
-def _store_half(text, value, pointer, index):
+def _store_half(text: Text, value: str, pointer: str, index: str) -> None:
     amx.store_half(text, amx.narrowed(text, value), pointer, index)
 
 
-def _recurrence(shape, hidden):
-    """IR: void recurrence(inputs, weights, output, ld, batch, frames, reverse, zeros, cell, sums, first, count, mine,
-    theirs, meetings).
-
-    inputs: (frames, batch, 4 * hidden), what the gates get from below; weights: the recurrent panels; output row t of
-    batch row b is at (t * batch + b) * ld; `cell` and `zeros` start as zeros, (batch, hidden). `count` of PARTS parts
-    of the hidden units are computed, from `first` on; inputs, weights, cell and sums are those of `first`. Where the
-    other part is another thread's, each step ends with a meeting, the first with `meetings`; `theirs` is null where
-    there is no other.
-    """
-    return """
+# See `_recurrence`.
+_RECURRENCE = """
 define void @recurrence(ptr %inputs, ptr %weights, ptr %output, i64 %ld, i64 %batch, i64 %frames, i1 %reverse,
                         ptr %zeros, ptr %cell, ptr %sums, i64 %first, i64 %count, ptr %mine, ptr %theirs,
                         i64 %meetings) #0 {{
@@ -154,26 +152,31 @@ stepend:
 end:
   ret void
 }}
-""".format(gates=4 * hidden, hidden=hidden, units=hidden // PARTS, columns=4 * hidden // PARTS,
-           panels=4 * hidden // PARTS // shape.width, block=shape.blocks[0])  # fmt: skip
+"""
 
 
-def _convolutions(shape, columns, middle, last):
-    """IR: void convolutions(image, weights0, bias0, weights1, bias1, ring, output, stride, from, to), one utterance.
+def _recurrence(shape: Shape, hidden: int) -> str:
+    """IR: void recurrence(inputs, weights, output, ld, batch, frames, reverse, zeros, cell, sums, first, count, mine,
+    theirs, meetings).
 
-    image: (2 * rows + 2, pitch) with a border of zeros, its rows `columns` wide and 2 + columns apart; weights: one
-    panel of 32 channels each, terms in the order row, column, channel below; output: row t at t * stride,
-    (last, 32): columns, then channels; rows `from` to `to` (exclusive) are made. `ring`: four rows of the first
-    convolution, (middle + 2, 32) each, all zeros at the start; its border stays so.
+    inputs: (frames, batch, 4 * hidden), what the gates get from below; weights: the recurrent panels; output row t of
+    batch row b is at (t * batch + b) * ld; `cell` and `zeros` start as zeros, (batch, hidden). `count` of PARTS parts
+    of the hidden units are computed, from `first` on; inputs, weights, cell and sums are those of `first`. Where the
+    other part is another thread's, each step ends with a meeting, the first with `meetings`; `theirs` is null where
+    there is no other.
     """
-    vectors, rows = shape.conv_vectors, shape.conv_rows
-    first = block_product(shape, "first_convolution", rows, 1, vectors, chunks=3, unroll=3, relu=True)
-    second = block_product(shape, "second_convolution", rows, 1, vectors, chunks=3, unroll=4, relu=True)
-    pitch, ring = columns + 2, (middle + 2) * 32
-    return (
-        first
-        + second
-        + """
+    return _RECURRENCE.format(
+        gates=4 * hidden,
+        hidden=hidden,
+        units=hidden // PARTS,
+        columns=4 * hidden // PARTS,
+        panels=4 * hidden // PARTS // shape.width,
+        block=shape.blocks[0],
+    )
+
+
+# See `_convolutions`.
+_CONVOLUTIONS = """
 define internal void @first_row(ptr %image, ptr %weights, ptr %bias, ptr %ring, i64 %j) #0 {{
 entry:
   %slot = and i64 %j, 3
@@ -256,8 +259,24 @@ timeend:
 end:
   ret void
 }}
-""".format(ring=ring, pitch=pitch, top0=middle - rows, top1=last - rows, rows=rows, middle=middle, last=last)
-    )
+"""
+
+
+def _convolutions(shape: Shape, columns: int, middle: int, last: int) -> str:
+    """IR: void convolutions(image, weights0, bias0, weights1, bias1, ring, output, stride, from, to), one utterance.
+
+    image: (2 * rows + 2, pitch) with a border of zeros, its rows `columns` wide and 2 + columns apart; weights: one
+    panel of 32 channels each, terms in the order row, column, channel below; output: row t at t * stride,
+    (last, 32): columns, then channels; rows `from` to `to` (exclusive) are made. `ring`: four rows of the first
+    convolution, (middle + 2, 32) each, all zeros at the start; its border stays so.
+    """
+    vectors, rows = shape.conv_vectors, shape.conv_rows
+    first = block_product(shape, "first_convolution", Block(rows, 1, vectors, chunks=3, unroll=3, relu=True))
+    second = block_product(shape, "second_convolution", Block(rows, 1, vectors, chunks=3, unroll=4, relu=True))
+    pitch, ring = columns + 2, (middle + 2) * 32
+    text = _CONVOLUTIONS.format(ring=ring, pitch=pitch, top0=middle - rows, top1=last - rows, rows=rows, middle=middle,
+                                last=last)  # fmt: skip
+    return first + second + text
 
 
 SIGNATURES = {
@@ -273,7 +292,7 @@ FLOAT32, ROUNDED, AMX = "float32", "operands rounded to bfloat16", "bfloat16 on 
 """The kinds of arithmetic that a module is made for."""
 
 
-def source(shape, kind, hidden, image_columns, middle_columns, last_columns):
+def source(shape: Shape, kind: str, hidden: int, image_columns: int, middle_columns: int, last_columns: int) -> str:
     """The whole module's IR for one kind of processor and one kind of arithmetic."""
     declarations = """
 declare <{lanes} x float> @llvm.fma.v{lanes}f32(<{lanes} x float>, <{lanes} x float>, <{lanes} x float>)
