@@ -9,12 +9,15 @@ obs/training.json has the whole course. With --state a killed training goes on w
 between CPUs and PyTorch releases, so two machines train two different, equally good checkpoints.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
 import math
 import os
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +97,7 @@ class Training:
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=0.0)
         self.epoch = 0
         self.place = 0  # batches done in this epoch
-        self.best = None  # {"epoch", "edits", "phones", "weights"}
+        self.best: dict[str, Any] = {}  # {"epoch", "edits", "phones", "weights"}
         self.course = []  # one dict an epoch
         self.seconds = 0.0
         self.environments = []  # PyTorch and precision of each part, where they changed
@@ -169,7 +172,7 @@ class Training:
             }
         )
         self.losses = []
-        if self.best is None or edits < self.best["edits"]:
+        if not self.best or edits < self.best["edits"]:
             self.best = {"epoch": self.epoch, "edits": edits, "phones": phones, "weights": weights}
 
 

@@ -4,6 +4,8 @@
 to run. Here the format is written out: a zip archive of a pickle, `archive/data.pkl`, and one member a tensor.
 """
 
+from __future__ import annotations
+
 import io
 import pickle
 import zipfile
@@ -61,13 +63,13 @@ class _Pickler(pickle.Pickler):
     def _reduce(self, tensor):
         storage = _Storage(_STORAGES[tensor.dtype], str(len(self.values)), tensor.numel())
         self.values.append(tensor.contiguous().numpy().tobytes())
-        strides = []
+        strides: list[int] = []
         step = 1
         for size in reversed(tensor.shape):
             strides.insert(0, step)
             step *= size
-        parts = (storage, 0, tuple(tensor.shape), tuple(strides), False, OrderedDict())
-        return torch._utils._rebuild_tensor_v2, parts
+        hooks: OrderedDict[str, object] = OrderedDict()
+        return torch._utils._rebuild_tensor_v2, (storage, 0, tuple(tensor.shape), tuple(strides), False, hooks)
 
 
 def rounded(state_dict):

@@ -1,5 +1,7 @@
 """What the demo's training reads: stacked features, labels, and the known phone of every output frame."""
 
+from __future__ import annotations
+
 import os
 import struct
 from typing import List, NamedTuple
@@ -109,7 +111,7 @@ def read_split(corpus, features, split, classes, data=None):
     for utterance, matrix, phones in matched(archive, read_table(labels_path), archive_path, labels_path):
         try:
             rows = stacking.checked(matrix, phones).astype(np.float32)
-            labels = [classes[phone] for phone in phones]
+            labels = [classes[phone] for phone in phones or ()]
         except KeyError as error:
             raise StageError("{}: phone {} is not in units".format(utterance, error), "Run the corpus stage again.")
         except StageError as error:

@@ -3,6 +3,8 @@
 Everything after the synthesisers is arithmetic of integers, so that no CPU's floating point enters the bytes.
 """
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import io
@@ -162,7 +164,7 @@ def to_timit(segments):
     A stop after a silence has no closure of its own: the silence is the closure. Phones without length go, and
     time that belongs to no phone (a glide that espeak-ng only marks) goes to the phone before it.
     """
-    merged = []
+    merged: list[Segment] = []
     for segment in segments:
         if segment.end <= segment.start:
             continue

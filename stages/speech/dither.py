@@ -122,8 +122,8 @@ class Noise:
         both = numpy.stack([self._multipliers[:, 0], self._increments[:, 0]], axis=1)
         return dither_kernel.Kernel(
             numpy.ascontiguousarray(both if self._first_is_u1 else both[::-1]),
-            second=tuple(int(value) for value in self._second),
-            third=tuple(int(value) for value in self._third),
+            second=(int(self._second[0]), int(self._second[1])),
+            third=(int(self._third[0]), int(self._third[1])),
             reciprocal=_RECIPROCAL,
             sine=_SINE,
         )

@@ -6,7 +6,7 @@ its frames have in Kaldi's order. Options are read from the file that Kaldi's ow
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 import numpy
 
@@ -28,7 +28,7 @@ def _boolean(text: str) -> bool:
 
 
 # Name in Kaldi: (type, Kaldi's default).
-_OPTIONS = {
+_OPTIONS: dict[str, tuple[Callable[[str], Any], Any]] = {
     "dither": (float, 1.0),
     "energy-floor": (float, 0.0),
     "frame-length": (float, 25.0),

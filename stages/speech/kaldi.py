@@ -5,6 +5,8 @@ that its samples hold. (Kaldi's programs end with 0 as soon as one utterance cam
 with 0 whatever happened.)
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import struct
@@ -106,7 +108,7 @@ class KaldiFeatures:
         found = kaldi_io.read_archive(path)
         for row in rows:
             key, matrix = next(found, (None, None))
-            if key != row.utterance:
+            if matrix is None or key != row.utterance:
                 raise StageError(
                     "{}/{}: {} where {} belongs: Kaldi left an utterance out".format(
                         split, name, key or "its end", row.utterance

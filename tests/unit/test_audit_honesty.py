@@ -77,9 +77,8 @@ def rounds_of(monkeypatch, seconds_of):
 
 
 def ratio(times, kind):
-    return honesty.judge([a / b for a, b in zip(times[kind], times["fresh"])], only_faster=kind == "repeated")[
-        "verdict"
-    ]
+    ratios = [a / b for a, b in zip(times[kind], times["fresh"])]
+    return honesty.judge(ratios, only_faster=kind == "repeated")["verdict"]
 
 
 def test_a_network_that_remembers_its_last_inputs_is_caught(monkeypatch):
