@@ -1,4 +1,4 @@
-"""Goal 4: features beside Kaldi's own programs, over all cores, in flat memory, with Kaldi's own dither.
+"""Features: features beside Kaldi's own programs, over all cores, in flat memory, with Kaldi's own dither.
 
 Both sides make the same features of the same waves on one core: ours as the stage that a run has, Python's start and
 the reading of the waves included; Kaldi's as its four programs alone, with waves that lie ready in one archive.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from repro.base.errors import VerificationFailed
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure
-from repro.bench.workbench import StageRun, Workbench
+from repro.bench.goals import goal
+from repro.bench.workbench import Sample, StageRun, Workbench
 from repro.display.console import Console
 from repro.graph.pipeline import Request
 from repro.images.commands import obtainable
@@ -23,7 +24,7 @@ from repro.run.inputs import DEMO
 from repro.run.one_stage import run_stages
 from repro.run.options import Options
 
-GOAL = "4 features"
+GOAL = goal("features").title
 _RATE_HZ = 16000
 _SPLITS = ("train", "dev", "test")
 _MAX_ABS, _MEAN_ABS = 5e-3, 1e-5  # golden's bounds
@@ -34,7 +35,7 @@ _MODULE = "bench.features"
 
 
 def measure(bench: Workbench) -> Iterator[Figure]:
-    """The figures of goal 4."""
+    """The figures of this area."""
     data, corpus = _demo(bench)
     # In full, four times the demo corpus: about TIMIT's size.
     part = _selected(bench, corpus, every=2 if bench.quick else 1, times=1 if bench.quick else 4)
@@ -72,29 +73,36 @@ def measure(bench: Workbench) -> Iterator[Figure]:
         AT_MOST, 0.0018, (one.low / speech_s, one.high / speech_s), len(one.times), exact,
     )  # fmt: skip
     if "kaldi" in times:
-        kaldi = times["kaldi"]
-        beside = _compare(bench, runs["one"][-1].out, runs["kaldi"][-1].out, "Kaldi's of this run", _MAX_ABS_OF_MANY)
-        ratios = [theirs / mine for theirs, mine in zip(kaldi.times, one.times)]
-        yield Figure(
-            GOAL, "one core, times Kaldi's own programs", kaldi.median / one.median, "x",
-            "seconds of compute-fbank-feats, compute-cmvn-stats, apply-cmvn and copy-feats on one core / the stage's",
-            AT_LEAST, 1.0, (min(ratios), max(ratios)), len(ratios), f"{beside}; {exact}",
-        )  # fmt: skip
-        yield Figure(
-            GOAL, "Kaldi's own programs on one core, share of real time", kaldi.median / speech_s, "s/s",
-            "the four programs' seconds / seconds of speech", spread=(kaldi.low / speech_s, kaldi.high / speech_s),
-            samples=len(kaldi.times), checked=beside,
-        )  # fmt: skip
+        yield from _beside_kaldi(bench, runs, times, speech_s, exact)
     yield _beside_native(bench, inputs)
     shares = [alone / (cores * together) for alone, together in zip(one.times, times["all"].times)]
     yield Figure(
-        GOAL, f"{cores} cores, share of linear", one.median / (cores * times["all"].median), "1",
+        GOAL, f"{cores} cores, share of linear", one.median / (cores * times["all"].median), "ratio",
         "seconds on one core / (cores * seconds on all cores), both with the start of Python",
         AT_LEAST, 0.9, (min(shares), max(shares)), len(shares), exact,
     )  # fmt: skip
     yield _memory(bench, inputs, corpus, runs["all"])
     for out in {run.out.parent for group in runs.values() for run in group}:
         bench.remove(out)
+
+
+def _beside_kaldi(
+    bench: Workbench, runs: Mapping[str, list[StageRun]], times: Mapping[str, Sample], speech_s: float, exact: str
+) -> Iterator[Figure]:
+    """The stage beside Kaldi's four programs, each on one core, in turn."""
+    one, kaldi = times["one"], times["kaldi"]
+    beside = _compare(bench, runs["one"][-1].out, runs["kaldi"][-1].out, "Kaldi's of this run", _MAX_ABS_OF_MANY)
+    ratios = [theirs / mine for theirs, mine in zip(kaldi.times, one.times)]
+    yield Figure(
+        GOAL, "one core, times Kaldi's own programs", kaldi.median / one.median, "times",
+        "seconds of compute-fbank-feats, compute-cmvn-stats, apply-cmvn and copy-feats on one core / the stage's",
+        AT_LEAST, 1.0, (min(ratios), max(ratios)), len(ratios), f"{beside}; {exact}",
+    )  # fmt: skip
+    yield Figure(
+        GOAL, "Kaldi's own programs on one core, share of real time", kaldi.median / speech_s, "s/s",
+        "the four programs' seconds / seconds of speech", spread=(kaldi.low / speech_s, kaldi.high / speech_s),
+        samples=len(kaldi.times), checked=beside,
+    )  # fmt: skip
 
 
 def _beside_native(bench: Workbench, inputs: dict[str, Path]) -> Figure:
@@ -107,7 +115,7 @@ def _beside_native(bench: Workbench, inputs: dict[str, Path]) -> Figure:
         if found["max_abs"] > _MAX_ABS or found["mean_abs"] > _MEAN_ABS:
             raise VerificationFailed(f"filter banks differ from kaldi-native-fbank's: {found}")
     return Figure(
-        GOAL, "filter banks on one core, times kaldi-native-fbank", sorted(rounds)[len(rounds) // 2], "x",
+        GOAL, "filter banks on one core, times kaldi-native-fbank", sorted(rounds)[len(rounds) // 2], "times",
         "seconds of kaldi-native-fbank from Python / seconds of our kernels, on the same frames without the dither",
         AT_LEAST, 1.0, (min(rounds), max(rounds)), len(rounds),
         f"{found['frames']} frames equal within {found['max_abs']:.1e}, {found['mean_abs']:.1e} on average",
@@ -126,7 +134,7 @@ def _memory(bench: Workbench, inputs: dict[str, Path], corpus: Path, before: lis
     factor = round(expected / sum(len(lines) for lines in _rows(inputs["corpus"]).values()))
     bench.remove(run.out.parent)
     return Figure(
-        GOAL, f"memory at {factor} x the corpus, times that at once", run.peak_bytes / peak, "x",
+        GOAL, f"memory at {factor} x the corpus, times that at once", run.peak_bytes / peak, "times",
         "largest resident set of one process / the same on the smaller corpus; flat means 1.1 at most",
         AT_MOST, 1.1, checked=f"{found} utterances have features",
         note=f"{peak / 1e6:.0f} MB and {run.peak_bytes / 1e6:.0f} MB",

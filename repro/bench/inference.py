@@ -1,4 +1,4 @@
-"""Goal 1: the model in float32 beside the processor's matrix peak, ONNX Runtime, OpenVINO and PyTorch."""
+"""Inference: the model in float32 beside the processor's matrix peak, ONNX Runtime, OpenVINO and PyTorch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 from repro.base.errors import VerificationFailed
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure, shown
+from repro.bench.goals import goal
 from repro.bench.inputs import Inputs, demo_inputs
 from repro.bench.workbench import Workbench
 
-GOAL = "1 inference"
+GOAL = goal("inference").title
 OURS = "ours"
 SIDE_BY_SIDE, ONE_AT_A_TIME = "side by side", "one at a time"
 TOLERANCE = 5e-5
@@ -115,21 +116,21 @@ def figures_of(size: Size, torch_rates: Sequence[float], checked: str) -> Iterat
     for run, way, asked in ((ours, "", bound), (alone, ", one at a time on all cores", None)):
         shares = size.shares(run)
         yield Figure(
-            GOAL, f"{name}{way}, share of the matrix peak", size.share(run), "x", share_formula,
+            GOAL, f"{name}{way}, share of the matrix peak", size.share(run), "times", share_formula,
             AT_LEAST if asked else "", asked, (min(shares), max(shares)), len(shares), checked,
             f"{shown(run.median)} utterances/s; {size.library_share(run):.2f} of the best library's; {peak_said}",
         )  # fmt: skip
     ratios = [mine / theirs for mine, theirs in zip(ours.rates, peer.rates)]
     peer_share = size.share(peer)
     yield Figure(
-        GOAL, f"{name}, times the best of ONNX Runtime and OpenVINO", statistics.median(ratios), "x",
+        GOAL, f"{name}, times the best of ONNX Runtime and OpenVINO", statistics.median(ratios), "times",
         "utterances/s, ours / the quickest peer's in its better way, of the same round",
         AT_LEAST, 1.15 if peer_share < _FAR_FROM_THE_PEAK else 1.0, (min(ratios), max(ratios)), len(ratios), checked,
         f"{peer.name}, {peer.way}: {shown(peer.median)} utterances/s, {peer_share:.2f} of the peak",
     )  # fmt: skip
     ratios = [mine / statistics.median(torch_rates) for mine in ours.rates]
     yield Figure(
-        GOAL, f"{name}, times PyTorch eager", ours.median / statistics.median(torch_rates), "x",
+        GOAL, f"{name}, times PyTorch eager", ours.median / statistics.median(torch_rates), "times",
         "utterances/s, ours / PyTorch's, which runs before them, and in full after them too",
         AT_LEAST, 2.0, (min(ratios), max(ratios)), len(ratios), checked,
         f"PyTorch: {shown(statistics.median(torch_rates))} utterances/s",
@@ -159,7 +160,7 @@ def check(checks: Mapping[str, Any], torch_largest: float) -> str:
 
 
 def measure(bench: Workbench) -> Iterator[Figure]:
-    """The figures of goal 1."""
+    """The figures of this area."""
     inputs = demo_inputs(bench)
     sizes = QUICK_SIZES if bench.quick else SIZES
     before, apart = _torch(bench, inputs, sizes, 2)

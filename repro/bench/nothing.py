@@ -1,4 +1,4 @@
-"""Goal 7: from nothing but fetched files to a report, with its account, second by second."""
+"""From nothing: from nothing but fetched files to a report, with its account, second by second."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from repro.base.errors import CouldNotVerify
 from repro.base.paths import Paths
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure
+from repro.bench.goals import goal
 from repro.bench.workbench import Workbench
 from repro.fetching.cache import Cache
 from repro.images.build import files_needed
@@ -23,14 +24,14 @@ from repro.record import Record, load_record
 from repro.record.reading import FILE
 from repro.report.timeline import IMAGE, LAYER, PHASE, STAGE, Span, covered_s, spans_of
 
-GOAL = "7 from nothing"
+GOAL = goal("nothing").title
 _WORDS = ("reproduce", "--bs", "8", "--engine", "sandbox", "--data", "demo", "--checkpoint", "demo")
 _IMAGES = ("base", "exporter", "features", "runtime", "synth", SANDBOX_IMAGE)
 _NOT_COPIED = {"artifacts", "data", "tests", "docs", "__pycache__"}
 
 
 def measure(bench: Workbench) -> Iterator[Figure]:
-    """The figures of goal 7: one run in a copy of the checkout that holds nothing that was made before."""
+    """The figures of this area: one run in a copy of the checkout that holds nothing that was made before."""
     copy = _copy(bench.paths.root, bench.folder("nothing") / "checkout")
     absent = _give_fetched_files(bench.paths.root, copy)
     if absent:

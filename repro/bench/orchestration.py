@@ -1,4 +1,4 @@
-"""Goal 6: a run with nothing to do, what a stage costs beside its own work, and stages side by side."""
+"""Orchestration: a run with nothing to do, what a stage costs beside its own work, and stages side by side."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 from repro.base.errors import CouldNotVerify, EngineUnavailable
 from repro.base.files import sha256_bytes
 from repro.base.paths import Paths
-from repro.bench import workflow_peers as peers
+from repro.bench import floor
 from repro.bench.figure import AT_MOST, Figure
+from repro.bench.goals import goal
 from repro.bench.workbench import Candidate, Sample, Workbench
 from repro.container.job import Engine
 from repro.graph.cache import StatCache
@@ -29,8 +30,9 @@ from repro.machine import facts
 from repro.machine.facts import Given, Machine
 from repro.record import Record, load_record
 from repro.record.reading import FILE
+from repro.run.engine_choice import choose
 
-GOAL = "6 orchestration"
+GOAL = goal("orchestration").title
 _ENTRIES = 10_000
 _IMAGE = "base"
 _NOTHING = """import sys
@@ -43,7 +45,7 @@ _PAUSE_S = 1.0
 
 
 def measure(bench: Workbench) -> Iterator[Figure]:
-    """The figures of goal 6."""
+    """The figures of this area."""
     yield from _overheads(bench)
     yield from _side_by_side(bench)
     yield from _nothing_to_do(bench)  # last: it leaves ten thousand files to be written to the disk
@@ -55,17 +57,19 @@ def measure(bench: Workbench) -> Iterator[Figure]:
 def _nothing_to_do(bench: Workbench) -> Iterator[Figure]:
     results, words = _finished_run(bench)
     first = _record(results)
-    steps = peers.steps_of(first, Store(Paths(bench.paths.root, results).store, bench.scratch, StatCache(None)))
-    others = _peers(bench, steps)
-    for peer in others:
-        peer.run()
-        peer.idle(peer.run())
-        peer.check()
+    steps = floor.steps_of(first, Store(Paths(bench.paths.root, results).store, bench.scratch, StatCache(None)))
     candidates: dict[str, Candidate] = {
         "ours": functools.partial(_again, bench, results, words, first),
         "Invoke's own start": lambda: bench.invoke("--list")[0],
-        **{peer.name: functools.partial(_idle, peer) for peer in others},
     }
+    by_make = floor.make(bench.folder("floor") / "make", steps)
+    if by_make is None:
+        bench.say("make is not on this machine: not measured")
+    else:
+        by_make.run()
+        by_make.idle(by_make.run())
+        by_make.check()
+        candidates["make"] = functools.partial(_idle, by_make)
     samples = bench.interleaved(candidates, 3 if bench.quick else 9)
     ours = samples.pop("ours")
     files = sum(len(stage.outputs.files) for stage in first.stages)
@@ -73,8 +77,8 @@ def _nothing_to_do(bench: Workbench) -> Iterator[Figure]:
     checked = f"each run found all {len(steps)} stages stored, and has the first run's identity"
     formula = "wall time of `invoke reproduce --bs 8`, all of whose results are stored; median"
     yield _seconds("a run with nothing to do", ours, formula, checked, graph, bound=0.6)
-    floor = samples.pop("Invoke's own start")
-    yield _seconds("Invoke's own start, the floor", floor, "wall time of `invoke --list`; median", "exit code 0")
+    start = samples.pop("Invoke's own start")
+    yield _seconds("Invoke's own start, the floor", start, "wall time of `invoke --list`; median", "exit code 0")
     for name, sample in samples.items():
         said = "it found nothing to do; after one change of a source it had, and did it"
         yield _seconds(f"{name} with nothing to do", sample, "wall time; median", said, f"the same graph: {graph}")
@@ -125,7 +129,7 @@ def _again(bench: Workbench, results: Path, words: tuple[str, ...], first: Recor
     return seconds
 
 
-def _idle(peer: peers.Peer) -> float:
+def _idle(peer: floor.Peer) -> float:
     began_s = time.perf_counter()
     text = peer.run()
     seconds = time.perf_counter() - began_s
@@ -141,23 +145,6 @@ def _checked(done: subprocess.CompletedProcess[str]) -> None:
 
 def _record(results: Path) -> Record:
     return load_record(results / "runs" / "latest" / FILE)
-
-
-def _peers(bench: Workbench, steps: list[peers.Step]) -> list[peers.Peer]:
-    folder = bench.folder("peers")
-    found = []
-    by_make = peers.make(folder / "make", steps)
-    if by_make is None:
-        bench.say("make is not on this machine: not measured")
-    else:
-        found.append(by_make)
-    if bench.quick:
-        bench.say("DVC and Snakemake take part in the full bench only: not measured")
-        return found
-    programs = peers.tools(bench.paths.results / "bench" / "peers", bench.say)
-    if programs is not None:
-        found += [peers.dvc(folder / "dvc", steps, programs), peers.snakemake(folder / "snakemake", steps, programs)]
-    return found
 
 
 def _fill(results: Path, count: int) -> None:
@@ -237,8 +224,6 @@ def _overheads(bench: Workbench) -> Iterator[Figure]:
     bounds = {"sandbox": 0.1, "docker": 0.4}
     engines: dict[str, Engine] = {"sandbox": bench.engine}
     try:
-        from repro.run.engine_choice import choose
-
         engines["docker"] = choose("docker", bench.paths).engine
     except EngineUnavailable as error:
         bench.say(f"Docker cannot be used here, so its overhead is not measured: {error.message}")
@@ -296,7 +281,7 @@ def _side_by_side(bench: Workbench) -> Iterator[Figure]:
         GOAL,
         "two independent stages at once, beside one",
         sorted(ratios)[len(ratios) // 2],
-        "x",
+        "times",
         "wall time of two stages that wait a second each / of one such stage; median of pairs",
         AT_MOST,
         1.3,

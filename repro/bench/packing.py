@@ -23,9 +23,10 @@ from pathlib import Path
 from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.base.files import remove_tree, sha256_file
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure
+from repro.bench.goals import goal
 from repro.bench.workbench import Workbench
 
-GOAL = "packing"
+GOAL = goal("packing").title
 MB = 1_000_000
 VERIFY_BOUND = 500.0  # MB/s a core, or SHA-256's own speed here where that is lower
 BUSY_BOUND = 0.7  # of the cores that can be used; docs/performance/packing.md says why not 1
@@ -99,7 +100,7 @@ def _busy(packings: Sequence[dict[str, float]], where: str) -> Figure:
     cores = packings[0]["cores"]
     usable = min(1.0, 1.0 / LARGEST / cores)  # one file is hashed by one core, and the largest is half of all bytes
     return Figure(
-        GOAL, "bundle.pack: share of all cores' time in use", statistics.median(shares), "of 1",
+        GOAL, "bundle.pack: share of all cores' time in use", statistics.median(shares), "ratio",
         "processor time of the packing process / wall time / cores, from the first byte read to the last one written",
         AT_LEAST, BUSY_BOUND * usable, (min(shares), max(shares)), len(shares),
         checked="every packing gave the same bytes; what was packed is installed and held to its sources below",
@@ -123,7 +124,7 @@ def _verifying(target: Path, rounds: int) -> Iterator[Figure]:
         note=f"SHA-256 alone over the same bytes, in turn: {middle['sha256']:.0f} MB/s",
     )  # fmt: skip
     yield Figure(
-        GOAL, "bundle.verify: speed beside SHA-256 alone", middle["verify"] / middle["sha256"], "x",
+        GOAL, "bundle.verify: speed beside SHA-256 alone", middle["verify"] / middle["sha256"], "times",
         "median speed of verification / median speed of hashlib.sha256 over the same file in pieces of 1 MiB",
         samples=rounds,
     )  # fmt: skip
@@ -160,12 +161,15 @@ def _child(work: str, first: Path, second: Path, *, one_core: bool = False, soun
     return found
 
 
-def _pack(source: Path, target: Path) -> dict[str, float | str]:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+# What each needs is imported in it: their memory is measured, process by process.
 
-    from repro.display.console import Console
-    from repro.packing.signing import signer_of
-    from repro.packing.writer import Item, write_bundle
+
+def _pack(source: Path, target: Path) -> dict[str, float | str]:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - memory
+
+    from repro.display.console import Console  # noqa: PLC0415 - memory
+    from repro.packing.signing import signer_of  # noqa: PLC0415 - memory
+    from repro.packing.writer import Item, write_bundle  # noqa: PLC0415 - memory
 
     signer = signer_of(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(_SEED).digest()))
     items = [Item.of_file(f"tree/files/{path.name}", path) for path in sorted(source.iterdir())]
@@ -179,7 +183,7 @@ def _pack(source: Path, target: Path) -> dict[str, float | str]:
 
 
 def _verify(target: Path) -> dict[str, float | str]:
-    from repro.packing.verify import verify_bundle
+    from repro.packing.verify import verify_bundle  # noqa: PLC0415 - memory
 
     key = _fingerprint(target)
     began_s = time.perf_counter()
@@ -188,7 +192,7 @@ def _verify(target: Path) -> dict[str, float | str]:
 
 
 def _fingerprint(target: Path) -> str:
-    from repro.packing.installer.archive import Archive
+    from repro.packing.installer.archive import Archive  # noqa: PLC0415 - memory
 
     archive = Archive(target)
     archive.close()
@@ -206,7 +210,7 @@ def _sha256(target: Path) -> dict[str, float | str]:
 
 def _install(target: Path, site: Path) -> dict[str, float | str]:
     """install.py itself, as a process: its memory is counted as a child's."""
-    from repro.packing.script import install_script
+    from repro.packing.script import install_script  # noqa: PLC0415 - memory
 
     script = site.with_name("install.py")
     script.write_bytes(install_script())

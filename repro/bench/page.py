@@ -14,6 +14,7 @@ import repro.report
 from repro.base.templates import html_templates, text_templates
 from repro.bench import history
 from repro.bench.figure import AT_LEAST, Figure, shown
+from repro.bench.goals import GOALS
 from repro.report import markdown as markdown_text
 from repro.report.canvas import WIDTH, Canvas
 
@@ -21,6 +22,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _STYLE = Path(repro.report.__file__).parent / "templates" / "report.css"
 _WORDS = {True: "met", False: "NOT MET", None: ""}
 _TONES = {True: "good", False: "bad", None: ""}
+_DECISIONS = {each.title: each.decision for each in GOALS}
 _ROW, _NAMES, _VALUES = 22, 330, 110
 _REACH = 8.0  # a bar ends at eight times its bound, or an eighth of it
 
@@ -84,7 +86,7 @@ def _values(document: Mapping[str, Any]) -> dict[str, Any]:
             }
             for figure in figures
         ]
-        groups.append({"goal": goal, "rows": rows})
+        groups.append({"goal": goal, "decision": _DECISIONS.get(goal, ""), "rows": rows})
     return {"document": document, "groups": groups, "summary": summary(document).splitlines()}
 
 
@@ -104,7 +106,7 @@ def _bounds_plot(figures: Sequence[Mapping[str, Any]]) -> Markup:
         words = f"{figure['goal'].split(' ')[0]} {figure['name']}"
         canvas.text(_NAMES - 8, y + 15, words if len(words) <= 52 else words[:51] + "…", "tick", "end")
         canvas.bar(min(middle, middle + reach), y + 3, abs(reach), _ROW - 7, _TONES[figure["met"]] + " bar", label)
-        canvas.text(WIDTH - _VALUES + 6, y + 15, f"{shown(ratio)} x", "tick")
+        canvas.text(WIDTH - _VALUES + 6, y + 15, f"{shown(ratio)} times", "tick")
     canvas.line(middle, 16, middle, 24 + _ROW * len(judged), "grid")
     canvas.text(middle, 12, "bound", "axis", "middle")
     return canvas.done()
@@ -117,7 +119,7 @@ def _changes(document: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) 
         values = history.values_of(figure, earlier, document["host"])
         if values:
             before = sorted(values)[len(values) // 2]
-            change = f"{figure['value'] / before:.3f} x" if before else ""
+            change = f"{figure['value'] / before:.3f} times" if before else ""
             rows.append(
                 {
                     "name": history.key(figure),

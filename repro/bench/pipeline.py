@@ -1,4 +1,4 @@
-"""Goal 3: the stage infer beside nothing but its computations, and its memory with ten times the utterances."""
+"""Pipeline: the stage infer beside nothing but its computations, and its memory with ten times the utterances."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 from repro.base.errors import VerificationFailed
 from repro.base.files import pretty_json, sha256_file
 from repro.bench.figure import AT_MOST, Figure
+from repro.bench.goals import goal
 from repro.bench.inputs import BATCH_SIZE, Inputs, demo_inputs
 from repro.bench.workbench import StageRun, Workbench
 
-GOAL = "3 pipeline"
+GOAL = goal("pipeline").title
 MANY, QUICK_MANY = 10_000, 160
 
 
@@ -90,7 +91,7 @@ def ratios(stage_s: float, start_s: float, batches: int, started: int, pure_s_a_
 
 
 def measure(bench: Workbench) -> Iterator[Figure]:
-    """The figures of goal 3."""
+    """The figures of this area."""
     inputs = demo_inputs(bench)
     cores = len(os.sched_getaffinity(0))
     utterances = QUICK_MANY if bench.quick else MANY
@@ -124,7 +125,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     ):
         values = [pair[at] for pair in spread]
         yield Figure(
-            GOAL, title, value, "x",
+            GOAL, title, value, "times",
             formula if at == 0 else formula + "; less the seconds of a run over one batch a core",
             AT_MOST if bound else "", bound, (min(values), max(values)), len(values), checked,
         )  # fmt: skip
@@ -135,7 +136,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     )  # fmt: skip
     yield Figure(
         GOAL, f"infer, memory of {links.count * BATCH_SIZE:,} utterances, times that of {tenth.count * BATCH_SIZE:,}",
-        run.peak_bytes / small.peak_bytes, "x", "largest resident set of the stage's process, many / few",
+        run.peak_bytes / small.peak_bytes, "times", "largest resident set of the stage's process, many / few",
         AT_MOST, 1.1, checked=checked, note=f"{run.peak_bytes / 2**20:.0f} and {small.peak_bytes / 2**20:.0f} MiB",
     )  # fmt: skip
     bench.remove(run.out.parent)

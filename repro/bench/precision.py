@@ -1,4 +1,4 @@
-"""Goal 2: the model in bfloat16 beside float32: how much faster, with which error rate, and how deterministic."""
+"""Reduced precision: the model in bfloat16 beside float32: how much faster, which error rate, how deterministic."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from repro.base.errors import VerificationFailed
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure, shown
+from repro.bench.goals import goal
 from repro.bench.inputs import BATCH_SIZE, demo_inputs
 from repro.bench.workbench import Workbench
 from repro.display.console import Console
@@ -18,14 +19,14 @@ from repro.run.inputs import DEMO
 from repro.run.one_stage import run_stages
 from repro.run.options import Options
 
-GOAL = "2 reduced precision"
+GOAL = goal("precision").title
 SIZES, QUICK_SIZES = (1, 4, 8, 16, 32, 64), (8,)
 WHOLE, HALF = PRECISIONS
 LEAST = 2.5
 
 
 def measure(bench: Workbench) -> Iterator[Figure]:
-    """The figures of goal 2."""
+    """The figures of this area."""
     inputs = demo_inputs(bench)
     scores = {precision: _score(bench, precision) for precision in PRECISIONS}
     sizes = QUICK_SIZES if bench.quick else SIZES
@@ -44,7 +45,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
         whole, half = entry["seconds"][WHOLE], entry["seconds"][HALF]
         ratios = [one / other for one, other in zip(whole, half)]
         yield Figure(
-            GOAL, f"batches of {size}, times fp32", statistics.median(whole) / statistics.median(half), "x",
+            GOAL, f"batches of {size}, times fp32", statistics.median(whole) / statistics.median(half), "times",
             "utterances/s side by side on all cores, bf16 / fp32, taking turns", AT_LEAST, LEAST,
             (min(ratios), max(ratios)), len(ratios), checked,
             f"{shown(entry['utterances'] / statistics.median(half))} utterances/s; {times['arithmetic']}",

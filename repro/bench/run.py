@@ -15,11 +15,12 @@ from repro.base.files import pretty_json, remove_tree, write_atomic
 from repro.base.paths import Paths, given_path
 from repro.bench import history, page
 from repro.bench.figure import Figure
+from repro.bench.goals import GOALS
 from repro.bench.workbench import Workbench
 from repro.machine import facts
 
-AREAS = ("inference", "precision", "pipeline", "features", "scoring", "orchestration", "packing", "scale", "nothing")
-FULL_ONLY = ("scale", "nothing")
+AREAS = tuple(each.area for each in GOALS)
+FULL_ONLY = tuple(each.area for each in GOALS if each.full_only)
 SCHEMA = "lstm-ctc-bundle/bench/1"
 Say = Callable[[str], None]
 
@@ -33,7 +34,8 @@ def chosen_areas(only: str, *, quick: bool) -> tuple[str, ...]:
     names = [name.strip() for name in only.split(",") if name.strip()]
     unknown = sorted(set(names) - set(AREAS))
     if unknown:
-        raise UsageError(f"the bench has no area {unknown[0]!r}", hint="areas: " + ", ".join(AREAS))
+        areas = "\n".join(f"{each.area}: {each.decision}" for each in GOALS)
+        raise UsageError(f"the bench has no area {unknown[0]!r}", hint=areas)
     if names:
         return tuple(area for area in AREAS if area in names)
     return tuple(area for area in AREAS if not (quick and area in FULL_ONLY))

@@ -1,4 +1,4 @@
-"""Goal 8: time and memory of each stage at once, ten times and a hundred times the demo corpus.
+"""Scale: time and memory of each stage at once, ten times and a hundred times the demo corpus.
 
 A larger corpus is the demo corpus under further speakers' names, wave by wave a hard link, in TIMIT's layout. Linear:
 an utterance takes at most 1.1 times the processor time at the larger size. Flat: the largest process grows by at most a
@@ -21,10 +21,11 @@ from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.base.files import remove_tree, write_atomic
 from repro.base.paths import Paths
 from repro.bench.figure import AT_MOST, Figure
+from repro.bench.goals import goal
 from repro.bench.workbench import StageRun, Workbench
 from repro.report.canvas import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Canvas
 
-GOAL = "8 scale"
+GOAL = goal("scale").title
 _BATCH_SIZE = "8"
 _LINEAR, _FLAT = 1.1, 1.1
 # Size -> the last stage that is run at it.
@@ -54,7 +55,7 @@ class Point:
 
 
 def measure(bench: Workbench) -> Iterator[Figure]:
-    """The figures of goal 8: each stage at its largest size here beside once the demo corpus."""
+    """The figures of this area: each stage at its largest size here beside once the demo corpus."""
     points = list(_points(bench, _QUICK if bench.quick else _full(bench)))
     yield from _figures(points)
     write_atomic(bench.paths.results / "bench" / "scale.svg", plot(points).encode())
@@ -100,31 +101,31 @@ def _stages(bench: Workbench, demo: Path, times: int) -> Iterator[Point]:
     everything = sum(counts.values())
     yield Point("corpus", times, everything, corpus)
     lm = bench.stage("base", "lm", [], {"corpus": corpus.out})
-    _check((lm.out / "lm_phone_bg.arpa").read_text(encoding="utf-8").rstrip().endswith("\\end\\"), "lm", times)
+    _check("lm", times, holds=(lm.out / "lm_phone_bg.arpa").read_text(encoding="utf-8").rstrip().endswith("\\end\\"))
     yield Point("lm", times, counts["train"], lm)
     features = bench.stage("features", "features", [], {"data": data, "corpus": corpus.out, "conf": conf / "features"})
     for split in _SPLITS:
         found = (features.out / split / "fbank.scp").read_text(encoding="utf-8").count("\n")
-        _check(found == counts[split], "features", times)
+        _check("features", times, holds=found == counts[split])
     yield Point("features", times, everything, features)
     batches = bench.stage(
         "base", "batches", ["--bs", _BATCH_SIZE, "--split", "dev"], {"features": features.out, "corpus": corpus.out}
     )
     listed = json.loads((batches.out / "manifest.json").read_bytes())["utterances"]
-    _check(len(listed) == counts["dev"], "batches", times)
+    _check("batches", times, holds=len(listed) == counts["dev"])
     yield Point("batches", times, counts["dev"], batches)
     bench.remove(features.out.parent)
     model = _model(bench)
     infer = bench.stage("runtime", "infer", ["--bs", _BATCH_SIZE], {"model": model, "batches": batches.out})
     outputs = sum(1 for path in infer.out.glob("*/inputs_*_0.npy"))
-    _check(outputs == -(-counts["dev"] // int(_BATCH_SIZE)), "infer", times)
+    _check("infer", times, holds=outputs == -(-counts["dev"] // int(_BATCH_SIZE)))
     yield Point("infer", times, counts["dev"], infer)
     score = bench.stage(
         "base", "score", ["--bs", _BATCH_SIZE], {"outputs": infer.out, "batches": batches.out, "corpus": corpus.out}
     )
     pooled = json.loads((score.out / "score.json").read_bytes())["protocols"]["complete"]
     # The demo checkpoint makes 3.5 % errors on the demo's dev set; dither moves a few of them.
-    _check(pooled["utterances"] == counts["dev"] and pooled["wer_percent"] < 6, "score", times)
+    _check("score", times, holds=pooled["utterances"] == counts["dev"] and pooled["wer_percent"] < 6)
     yield Point("score", times, counts["dev"], score)
     bench.remove(batches.out.parent)
 
@@ -177,12 +178,12 @@ def _check_corpus(out: Path, times: int) -> dict[str, int]:
         for line in lines:
             original = re.sub(r"-\d+_", "_", line, count=1)
             seen[original] = seen.get(original, 0) + 1
-        _check(bool(seen) and set(seen.values()) == {times}, "corpus", times)
+        _check("corpus", times, holds=bool(seen) and set(seen.values()) == {times})
         counts[split] = len(lines)
     return counts
 
 
-def _check(holds: bool, stage: str, times: int) -> None:
+def _check(stage: str, times: int, *, holds: bool) -> None:
     if not holds:
         raise VerificationFailed(f"the stage {stage} did not make {times} times what it makes of the demo corpus")
 
@@ -214,7 +215,7 @@ def _figures(points: Sequence[Point]) -> Iterator[Figure]:
             GOAL,
             f"{stage}: time an utterance at {large} x the demo corpus, of that at once",
             many.ms_an_utterance / one.ms_an_utterance,
-            "x",
+            "times",
             f"(processor seconds / {many.utterances:,} utterances) / (the same with {one.utterances:,})",
             relation=AT_MOST,
             bound=_LINEAR,
@@ -225,7 +226,7 @@ def _figures(points: Sequence[Point]) -> Iterator[Figure]:
             GOAL,
             f"{stage}: memory at {large} x the demo corpus, of that at once",
             many.run.peak_bytes / one.run.peak_bytes,
-            "x",
+            "times",
             "largest resident set of a process / the same at once the demo corpus",
             relation=AT_MOST,
             bound=_FLAT,

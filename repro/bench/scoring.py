@@ -1,4 +1,4 @@
-"""Goal 5: edit distances and beam search beside the reference's methods, and 100,000 utterances on one core.
+"""Scoring: edit distances and beam search beside the reference's methods, and 100,000 utterances on one core.
 
 The reference's methods are told again in `stages/bench/scoring.py`, from a description of what they do. They are timed
 in the stage's own image, in turn with the stage's, on utterances whose strings the reference decoded itself.
@@ -13,16 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from repro.audit import arithmetic
 from repro.base.errors import VerificationFailed
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure
+from repro.bench.goals import goal
 from repro.bench.many_outputs import ManyOutputs, check_lines, make_outputs
 from repro.bench.workbench import StageRun, Workbench
 
-GOAL = "5 scoring"
+GOAL = goal("scoring").title
 _BATCH_SIZE = 8
 _FEW, _MANY = 10_000, 100_000
 
 
 def measure(bench: Workbench) -> Iterator[Figure]:
-    """The figures of goal 5."""
+    """The figures of this area."""
     yield from _beside_the_reference(bench)
     yield from _greedy(bench, _FEW if bench.quick else _MANY)
 
@@ -61,7 +62,7 @@ def _ratio(name: str, times: Mapping[str, Sequence[float]], method: str, bound: 
         GOAL,
         name,
         statistics.median(reference) / statistics.median(ours),
-        "x",
+        "times",
         "median seconds an utterance of the reference's method / of the stage's, taking turns on one core",
         relation=AT_LEAST if bound else "",
         bound=bound,

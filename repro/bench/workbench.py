@@ -19,11 +19,15 @@ from repro.base.paths import Paths
 from repro.container.image import Image
 from repro.container.job import Engine, Limits
 from repro.engines.sandbox import SandboxEngine
+from repro.fetching import fetch_files
 from repro.graph.cache import StatCache
 from repro.graph.code import read_code, snapshot
 from repro.graph.leavings import read_document
 from repro.graph.stage_job import PIDS, StageJob, run_job
+from repro.images.build import build_images, files_needed
 from repro.images.rootfs import SANDBOX_IMAGE, Roots
+from repro.machine import facts
+from repro.run.engine_choice import compiling_engine
 
 _ACCOUNT = "account.json"
 
@@ -102,11 +106,6 @@ class Workbench:
         """Images by name, fetched and built as far as they are missing."""
         missing = [name for name in names if name not in self._images]
         if missing:
-            from repro.fetching import fetch_files
-            from repro.images.build import build_images, files_needed
-            from repro.machine import facts
-            from repro.run.engine_choice import compiling_engine
-
             needed = files_needed(self.paths, missing, [facts.architecture()])
             if needed:
                 fetch_files(self.paths.root, needed.values())

@@ -95,7 +95,7 @@ class Console:
         """A step has done so much; `what` is the stage's own word for it."""
         self._tell(key, f"{shown(what, _WHAT_LIMIT)} {done}/{total}", done, total)
 
-    def finished(self, key: str, seconds: float, cached: bool) -> None:
+    def finished(self, key: str, seconds: float, *, cached: bool) -> None:
         """A step ended well; `cached`: its result was stored."""
         with self._lock:
             self._close(key)

@@ -1,6 +1,8 @@
 """The bench's frame: figures and their bounds, interleaving, the history, the pages, areas that fail."""
 
+import importlib
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,7 @@ from repro.base.errors import BundleError, CouldNotRun, UsageError
 from repro.base.paths import Paths
 from repro.bench import history, page, run
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure, shown
+from repro.bench.goals import GOALS
 from repro.bench.workbench import Sample, Workbench
 
 
@@ -130,3 +133,13 @@ def test_a_damaged_line_of_the_history_loses_no_other(tmp_path, areas):
 
 def test_history_that_is_not_there_is_empty(tmp_path):
     assert history.read(tmp_path / "none") == []
+
+
+def test_every_area_says_which_decision_it_serves_and_nothing_is_measured_beside_them():
+    folder = Path(run.__file__).parent
+    measuring = {path.stem for path in folder.glob("*.py") if "\ndef measure(" in path.read_text(encoding="utf-8")}
+    assert {each.area for each in GOALS} == measuring
+    assert len({each.title for each in GOALS}) == len(GOALS)
+    for each in GOALS:
+        assert each.title == importlib.import_module(f"repro.bench.{each.area}").GOAL
+        assert each.decision.startswith(("whether ", "how ", "what "))

@@ -10,7 +10,7 @@ from _record_cases import demo_record, record_of
 
 from repro.base.errors import CouldNotVerify
 from repro.bench import nothing
-from repro.bench.workflow_peers import Peer, Step, make, steps_of
+from repro.bench.floor import Peer, Step, make, steps_of
 from repro.graph.cache import StatCache
 from repro.graph.store import Store
 from repro.report.timeline import PHASE, STAGE, Span, covered_s

@@ -67,8 +67,8 @@ def a_run(console: Console) -> None:
             transfer.begin(2, 5_000_000)
             transfer.advance(2_500_000)
             transfer.file_done()
-        console.finished("features", 12.3, False)
-        console.finished("reference@64", 0.0, True)
+        console.finished("features", 12.3, cached=False)
+        console.finished("reference@64", 0.0, cached=True)
         console.failed("a-step-with-quite-a-long-name")
 
 
@@ -136,7 +136,7 @@ def test_what_a_stage_says_cannot_command_the_terminal(kind: str):
         console.progress("corpus", 1, 10, SPOOF)
         time.sleep(0.6 if kind == "terminal" else 0)  # a redraw
         console.say(SPOOF)
-        console.finished("corpus", 1.0, False)
+        console.finished("corpus", 1.0, cached=False)
     written = terminal.written() if kind == "terminal" else plain.getvalue()
     assert not any(part in written for part in ("\x1b]", "\x07", "\x1b[2J", "\u202e"))
     assert "\\x1b]0;PWNED\\x07" in written
@@ -148,5 +148,5 @@ def test_markup_of_the_display_is_not_read_from_what_is_shown():
     with Console(terminal.stream) as console:
         console.started("[red]step[/red]")
         console.say("[bold]words[/bold] [link=x]y[/link]")
-        console.finished("[red]step[/red]", 1.0, False)
+        console.finished("[red]step[/red]", 1.0, cached=False)
     assert "[bold]words[/bold] [link=x]y[/link]" in terminal.written()

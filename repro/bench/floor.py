@@ -1,16 +1,13 @@
-"""make, DVC and Snakemake with the graph and the files of a finished run, for what they take with nothing to do.
+"""make with the graph and the files of a finished run, for what it takes with nothing to do: the floor.
 
 Each step copies the files that the run's stage made, from the store, as its command; its inputs are those of the stage.
-So each peer looks after the same number of steps and the same files.
+So it looks after the same number of steps and the same files.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +16,6 @@ from repro.base.errors import CouldNotVerify
 from repro.graph.store import Store
 from repro.record import Record
 
-VERSIONS = {"dvc": "3.67.1", "snakemake": "9.27.1"}
 _WORK, _SOURCE = "work", "source"
 
 
@@ -53,7 +49,7 @@ class Peer:
             CouldNotVerify: it failed.
         """
         done = subprocess.run(
-            self.argv, cwd=self.folder, env=_environment(self.folder), stdin=subprocess.DEVNULL, text=True,
+            self.argv, cwd=self.folder, stdin=subprocess.DEVNULL, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         if done.returncode != 0:
@@ -92,17 +88,6 @@ def steps_of(record: Record, store: Store) -> list[Step]:
 
 def _word(key: str) -> str:
     return key.replace("@", "_").replace(":", "_")
-
-
-def _read_by(step: Step, steps: list[Step]) -> list[str]:
-    """What a step reads: the folders of the steps before it, and the last one the source that `Peer.check` changes."""
-    return [*dict.fromkeys(f"{_WORK}/{name}" for name in step.inputs), *([_SOURCE] if step is steps[-1] else [])]
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    return {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home), "DVC_NO_ANALYTICS": "1"}
 
 
 def _new(folder: Path) -> Path:
@@ -150,56 +135,3 @@ def _make_is_idle(folder: Path) -> Callable[[str], bool]:
         return same
 
     return idle
-
-
-def tools(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """DVC and Snakemake, of the versions named above, in a virtual environment of their own; None where pip cannot."""
-    made = folder / "made.json"
-    if made.exists() and json.loads(made.read_bytes()) == VERSIONS:
-        return folder / "bin"
-    shutil.rmtree(folder, ignore_errors=True)
-    wanted = [f"{name}=={version}" for name, version in sorted(VERSIONS.items())]
-    for argv in (
-        [sys.executable, "-m", "venv", str(folder)],
-        [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *wanted],
-    ):
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            say(f"DVC and Snakemake are not here and cannot be installed: {said[-1] if said else argv[0]}")
-            shutil.rmtree(folder, ignore_errors=True)
-            return None
-    made.write_text(json.dumps(VERSIONS))
-    return folder / "bin"
-
-
-def dvc(folder: Path, steps: list[Step], programs: Path) -> Peer:
-    """DVC: a stage a step, whose dependencies and outputs are folders, by content."""
-    _new(folder)
-    stages = {}
-    for step in steps:
-        stages[step.name] = {
-            "cmd": f"rm -rf {_WORK}/{step.name} && mkdir -p {_WORK} && cp -r {step.stored} {_WORK}/{step.name}",
-            "deps": _read_by(step, steps),
-            "outs": [f"{_WORK}/{step.name}"],
-        }
-    (folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))  # JSON is YAML
-    program = str(programs / "dvc")
-    peer = Peer(f"DVC {VERSIONS['dvc']}", folder, (program, "repro"), lambda text: "up to date" in text)
-    subprocess.run([program, "init", "--no-scm", "--quiet"], cwd=folder, env=_environment(folder), check=True)
-    return peer
-
-
-def snakemake(folder: Path, steps: list[Step], programs: Path) -> Peer:
-    """Snakemake: a rule a step, whose inputs and outputs are folders, by time and by the rule's text."""
-    _new(folder)
-    rules = ["rule all:\n    input: " + ", ".join(repr(f"{_WORK}/{step.name}") for step in steps)]
-    for step in steps:
-        before = ", ".join(repr(path) for path in _read_by(step, steps))
-        rules.append(
-            f"rule {step.name}:\n    input: {before}\n    output: directory({f'{_WORK}/{step.name}'!r})\n"
-            f"    shell: 'cp -r {step.stored} {{output}} && touch {{output}}'"
-        )
-    (folder / "Snakefile").write_text("\n\n".join(rules) + "\n")
-    argv = (str(programs / "snakemake"), "--cores", "1")
-    return Peer(f"Snakemake {VERSIONS['snakemake']}", folder, argv, lambda text: "Nothing to be done" in text)
