@@ -5,15 +5,17 @@ The same user database, environment, command and file checks serve Docker, Podma
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
 import resource
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from repro.base.errors import CouldNotRun
+from repro.base.foreign import shown
 from repro.container.job import Job, Mount
 
 HOME = "/tmp/home"  # noqa: S108 - inside the container, on its private tmpfs
@@ -22,6 +24,8 @@ USER = "stage"
 ASCEND_USER, ASCEND_ID = "HwHiAiUser", 1000  # CANN's installer and libraries look the vendor's user up by name
 MAX_LINE_BYTES = 64 * 1024  # a stage that prints without end of line must not fill our memory
 MAX_OPEN_FILES = 65536
+_NAMED = 10  # files in one note
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _DEFAULT_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -125,34 +129,85 @@ def command(job: Job, *, watched: bool) -> list[str]:
     return ["/bin/sh", "-c", "\n".join(lines), "stage", *assignments, *job.argv]
 
 
-def disarm(mounts: Sequence[Mount]) -> list[Path]:
+def disarm(mounts: Sequence[Mount]) -> list[str]:
     """Take set-user-ID and set-group-ID bits, which no engine forbids on one's own file, off what a job wrote.
 
+    Nothing is followed, and no path is as long as a stage may make one: the walk goes from folder to folder.
+
     Returns:
-        The files that had such a bit, sorted.
+        The names of the files that had such a bit, sorted.
     """
-    found = []
+    found: list[str] = []
     for mount in mounts:
-        if not mount.writable:
-            continue
-        for path in _regular_files(mount.source):
-            mode = stat.S_IMODE(path.lstat().st_mode)
-            if mode & (stat.S_ISUID | stat.S_ISGID):
-                path.chmod(mode & ~(stat.S_ISUID | stat.S_ISGID))
-                found.append(path)
+        if mount.writable:
+            found += _disarm_below(mount.source)
     return sorted(found)
 
 
-def _regular_files(root: Path) -> Iterator[Path]:
-    if not root.is_dir():
-        if stat.S_ISREG(root.lstat().st_mode):
-            yield root
-        return
-    for folder, _, names in os.walk(root, followlinks=False):
-        for name in names:
-            path = Path(folder, name)
-            if stat.S_ISREG(path.lstat().st_mode):
-                yield path
+def _disarm_below(root: Path) -> list[str]:
+    found: list[str] = []
+    if not stat.S_ISDIR(os.lstat(root).st_mode):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(root.parent, _FOLDER)
+            try:
+                found += [root.name] * _disarm_file(descriptor, root.name)
+            finally:
+                os.close(descriptor)
+        return found
+    folder = os.open(root, _FOLDER)
+    pending = [_listed(folder, found)]
+    try:
+        while pending:
+            if not pending[-1]:
+                pending.pop()
+                if pending:
+                    folder = _moved(folder, "..")
+                continue
+            try:
+                folder = _moved(folder, pending[-1].pop())
+            except OSError:
+                continue
+            pending.append(_listed(folder, found))
+    finally:
+        os.close(folder)
+    return found
+
+
+def _moved(folder: int, name: str) -> int:
+    """Open a folder from another one, which is closed; nothing else moves folders now that the job has ended.
+
+    A folder that its owner, who we are, could not enter is opened to the owner first: others may be able to.
+    """
+    handle = os.open(name, _FOLDER | os.O_PATH, dir_fd=folder)
+    try:
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            os.chmod(f"/proc/self/fd/{handle}", mode | stat.S_IRWXU)
+        there = os.open(name, _FOLDER, dir_fd=folder)
+    finally:
+        os.close(handle)
+    os.close(folder)
+    return there
+
+
+def _listed(folder: int, found: list[str]) -> list[str]:
+    """Disarm an open folder's files, and give its folders."""
+    inner = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                inner.append(entry.name)
+            elif entry.is_file(follow_symlinks=False) and _disarm_file(folder, entry.name):
+                found.append(entry.name)
+    return inner
+
+
+def _disarm_file(folder: int, name: str) -> bool:
+    mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    if not stat.S_ISREG(mode) or not mode & (stat.S_ISUID | stat.S_ISGID):
+        return False
+    os.chmod(name, stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID), dir_fd=folder)
+    return True
 
 
 class LineSplitter:
@@ -182,10 +237,12 @@ class LineSplitter:
         self._on_line(self._stream, line.decode("utf-8", "backslashreplace").rstrip("\r"))
 
 
-def tell_disarmed(paths: Sequence[Path], on_line: Callable[[str, str], None]) -> None:
-    """Say on the job's stderr what `disarm` found."""
-    for path in paths:
-        on_line("stderr", f"note: took the set-user-ID or set-group-ID bit off {path.name}")
+def tell_disarmed(names: Sequence[str], on_line: Callable[[str, str], None]) -> None:
+    """Say on the job's stderr what `disarm` found: a few by name."""
+    for name in names[:_NAMED]:
+        on_line("stderr", f"note: took the set-user-ID or set-group-ID bit off {shown(name)}")
+    if len(names) > _NAMED:
+        on_line("stderr", f"note: and off {len(names) - _NAMED} more files")
 
 
 CLOSED: Mapping[str, str] = {"network": "enforced", "read_only_root": "enforced", "capabilities": "enforced"}

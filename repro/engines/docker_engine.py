@@ -11,65 +11,35 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError, DockerException, ImageNotFound
-from docker.types import LogConfig, Ulimit
-from docker.types import Mount as BindMount
 from docker.utils.socket import frames_iter
 from requests.exceptions import RequestException
 
 import docker
-from repro.base.architecture import here
-from repro.base.errors import CouldNotRun, EngineUnavailable, VerificationFailed
-from repro.base.files import write_atomic
+from repro.base.confined import read_below
+from repro.base.errors import CouldNotRun, EngineUnavailable
+from repro.base.temporary import clear_dead, temporary_folder
 from repro.container.image import Image
 from repro.container.job import Availability, Job, Mount, OnLine, Outcome
-from repro.engines import seccomp
 from repro.engines.closed import (
-    CLOSED,
     HOSTNAME,
     LineSplitter,
     check_job,
     command,
-    device_paths,
     disarm,
     environment,
-    group,
-    in_mount_order,
-    open_files_limit,
-    passwd,
     tell_disarmed,
 )
+from repro.engines.container_config import DOCKER, ContainerConfig, Habits
 from repro.engines.endpoint import Endpoint, sees_our_files, why_not
 from repro.engines.following import JOB_LABEL, Killer, Watch
+from repro.engines.held_images import ArchiveStream, HeldImages
 from repro.machine.owner import OWNER_LABEL, Owner
 
-ArchiveStream = Callable[[Sequence[Image]], Iterator[bytes]]
-
 _REQUEST_TIMEOUT_S = 60
-
-
-@dataclass(frozen=True)
-class Habits:
-    """In what an engine behind Docker's API differs from Docker.
-
-    Attributes:
-        extra_host_config: in the API's own spelling; the SDK refuses values that only Podman knows.
-        takes_our_profile: its own seccomp profile is wider than ours, and it takes ours as a file.
-    """
-
-    name: str
-    title: str
-    extra_host_config: Mapping[str, Any]
-    extra_ulimits: tuple[Ulimit, ...] = ()
-    takes_our_profile: bool = False
-
-
-DOCKER = Habits("docker", "Docker", {"UsernsMode": "host"})
 
 
 class DockerEngine:
@@ -84,10 +54,9 @@ class DockerEngine:
     def __init__(self, endpoint: Endpoint, archive: ArchiveStream, scratch: Path, habits: Habits = DOCKER) -> None:
         self.name = habits.name
         self._endpoint = endpoint
-        self._archive = archive
         self._scratch = scratch
         self._habits = habits
-        self._ids: dict[str, str] = {}
+        self._images = HeldImages(habits.title, archive)
         self._tried = False
         self._lock = threading.RLock()  # trying the image out runs a job, which asks for its Id
         self._info: dict[str, Any] | None = None
@@ -162,75 +131,41 @@ class DockerEngine:
         return contextlib.closing(self._endpoint.connect(_REQUEST_TIMEOUT_S))
 
     def _id_of(self, image: Image) -> str:
-        with self._lock:
-            known = self._ids.get(image.config_digest)
-            if known is not None:
-                return known
-            with self._client() as api:
-                found = _find(api, image)
-                if found is None:
-                    self._load(api, image)
-                    found = _find(api, image)
-            if found is None:
-                raise VerificationFailed(
-                    f"{self._habits.title} loaded image {image.name} and knows it neither as {image.config_digest} "
-                    f"nor as {image.manifest_digest}",
-                    hint="this engine rewrites images on loading; use `--engine sandbox`",
-                )
-            self._ids[image.config_digest] = found
-            return found
-
-    def _load(self, api: docker.APIClient, image: Image) -> None:
-        api.timeout = None  # type: ignore[assignment]  # storing a layer of 1.5 GB answers nothing for minutes
-        said = []
-        try:
-            for line in api.load_image(self._archive([image])):  # type: ignore[no-untyped-call]
-                said.append(str(line.get("error") or line.get("stream") or "").strip())
-        except (DockerException, RequestException) as error:
-            raise CouldNotRun(
-                f"{self._habits.title} could not load image {image.name}: {error}",
-                hint="is its disk full? `docker system df` says what it holds",
-            ) from error
-        finally:
-            api.timeout = _REQUEST_TIMEOUT_S
-        if _find(api, image) is None and any(said):
-            raise CouldNotRun(f"{self._habits.title} did not load image {image.name}", detail="\n".join(said))
+        with self._client() as api:
+            return self._images.id_of(api, image)
 
     def _try_out(self, image: Image) -> None:
         """One small job: what it reads must be our bytes, and what it writes must be owned by us."""
-        folder = self._scratch / f"try-{uuid.uuid4().hex}"
-        given, made = folder / "in", folder / "out"
-        for path in (given, made):
-            path.mkdir(parents=True)
-        try:
+        clear_dead(self._scratch)
+        with temporary_folder(self._scratch, "try") as folder:
+            given, made = folder / "in", folder / "out"
+            given.mkdir()
+            made.mkdir()
             token = uuid.uuid4().hex
             (given / "token").write_text(token)
             job = Job(
                 image=image,
                 argv=("/bin/sh", "-c", "cat /run/try/in/token > /run/try/out/token"),
-                mounts=(mounted(given, "/run/try/in"), mounted(made, "/run/try/out", writable=True)),
+                mounts=(Mount(given, "/run/try/in"), Mount(made, "/run/try/out", writable=True)),
                 name="trying the engine",
             )
             said: list[str] = []
             outcome = self._run(job, lambda _stream, line: said.append(line))
             written = made / "token"
-            if outcome.exit_code != 0 or not written.exists() or written.read_text() != token:
+            if outcome.exit_code != 0 or not written.exists() or read_below(made, "token", 64) != token.encode():
                 raise EngineUnavailable(
                     f"{self._habits.title} started a container that could not copy one small file "
                     f"(exit code {outcome.exit_code})",
                     hint="use `--engine sandbox`",
                     detail="\n".join(said),
                 )
-            if written.stat().st_uid != os.getuid():
+            owner = written.lstat().st_uid
+            if owner != os.getuid():
                 raise EngineUnavailable(
-                    f"files that a container of {self._habits.title} writes belong to user {written.stat().st_uid}, "
+                    f"files that a container of {self._habits.title} writes belong to user {owner}, "
                     f"not to {os.getuid()}",
                     hint="this engine maps users in a way that is not known here; use `--engine sandbox`",
                 )
-        finally:
-            for path in (made / "token", given / "token", made, given, folder):
-                with contextlib.suppress(OSError):
-                    path.rmdir() if path.is_dir() else path.unlink()
 
     def _run(self, job: Job, on_line: OnLine) -> Outcome:
         marker = uuid.uuid4().hex
@@ -251,16 +186,17 @@ class DockerEngine:
 
     def _create(self, api: docker.APIClient, job: Job, marker: str) -> str:
         try:
-            return self._create_from(api, job, marker, self._id_of(job.image))
+            return self._create_from(api, job, marker)
         except ImageNotFound:  # somebody removed it since it was loaded
-            with self._lock:
-                self._ids.pop(job.image.config_digest, None)
-            return self._create_from(api, job, marker, self._id_of(job.image))
+            self._images.forget(job.image)
+            return self._create_from(api, job, marker)
 
-    def _create_from(self, api: docker.APIClient, job: Job, marker: str, image_id: str) -> str:
-        uid, gid = (0, 0) if self._rootless() else (os.getuid(), os.getgid())
+    def _create_from(self, api: docker.APIClient, job: Job, marker: str) -> str:
+        config = self._config()
+        uid, gid = config.user()
+        host_config = {**api.create_host_config(**config.host_options(job)), **config.extra_host_config()}
         created = api.create_container(
-            image_id,
+            self._images.id_of(api, job.image),
             entrypoint=command(job, watched=True)[:1],
             command=command(job, watched=True)[1:],
             user=f"{uid}:{gid}",
@@ -269,93 +205,15 @@ class DockerEngine:
             working_dir=job.workdir,
             stdin_open=True,
             labels={JOB_LABEL: marker, **Owner.this_process().labels()},
-            host_config=self._host_config(api, job, uid, gid),
+            host_config=host_config,
         )
         return str(created["Id"])
 
-    def _host_config(self, api: docker.APIClient, job: Job, uid: int, gid: int) -> dict[str, Any]:
-        memory = job.limits.memory_bytes
-        tmpfs = f"rw,exec,nosuid,nodev,size={memory}"
-        mounts = [
-            mounted(self._identity_file("passwd", passwd(uid, gid)), "/etc/passwd"),
-            mounted(self._identity_file("group", group(gid)), "/etc/group"),
-            *in_mount_order(job.mounts),
-        ]
-        config: dict[str, Any] = api.create_host_config(
-            network_mode="none",
-            read_only=True,
-            cap_drop=["ALL"],
-            security_opt=self._security_options(),
-            init=True,
-            auto_remove=True,
-            mem_limit=memory,
-            memswap_limit=memory,
-            pids_limit=job.limits.pids,
-            shm_size=memory,
-            tmpfs={"/tmp": f"{tmpfs},mode=1777", "/run": f"{tmpfs},mode=0755"},  # noqa: S108 - in the container
-            mounts=[
-                BindMount(m.target, str(m.source.resolve()), type="bind", read_only=not m.writable) for m in mounts
-            ],
-            devices=[":".join([*device_paths(device), "rw"]) for device in sorted(job.devices)],
-            group_add=list(job.groups) or None,
-            ipc_mode="host" if job.shares_ipc else None,
-            runtime=job.runtime or None,
-            ulimits=[
-                Ulimit(name="core", soft=0, hard=0),
-                Ulimit(name="nofile", soft=open_files_limit(), hard=open_files_limit()),
-                *self._habits.extra_ulimits,
-            ],
-            log_config=LogConfig(type="none"),  # a stage that prints without end must not fill the engine's disk
-        )
-        return {**config, **self._habits.extra_host_config}
-
-    def _engine_info(self) -> dict[str, Any]:
+    def _config(self) -> ContainerConfig:
         if self._info is None:
             with self._client() as api:
                 self._info = api.info()
-        return self._info
-
-    def _has_option(self, name: str) -> bool:
-        options = self._engine_info().get("SecurityOptions") or []
-        return any(f"name={name}" in str(option).split(",") for option in options)
-
-    def _rootless(self) -> bool:
-        """Docker's rootless mode maps the caller to user 0 inside; Podman's keep-id mode to itself."""
-        return self.name == "docker" and self._has_option("rootless")
-
-    def _security_options(self) -> list[str]:
-        selinux = ["label=disable"] if self._has_option("selinux") else []  # never relabel the user's data
-        ours = [f"seccomp={self._profile()}"] if self._habits.takes_our_profile and self._has_option("seccomp") else []
-        return ["no-new-privileges", *selinux, *ours]
-
-    def _profile(self) -> Path:
-        return self._small_file("seccomp.json", seccomp.oci_profile(here()))
-
-    def _identity_file(self, name: str, content: bytes) -> Path:
-        return self._small_file(f"{name}-{os.getuid()}-{os.getgid()}", content)
-
-    def _small_file(self, name: str, content: bytes) -> Path:
-        path = self._scratch / name
-        if not path.exists() or path.read_bytes() != content:
-            write_atomic(path, content)
-        return path.resolve()
-
-    def _limits(self) -> dict[str, str]:
-        info, said = self._engine_info(), {**CLOSED, "timeout": "enforced"}
-        for limit, key in (("memory", "MemoryLimit"), ("pids", "PidsLimit")):
-            lacking = f"not enforced: {self._habits.title} says that it has no {limit} control group here"
-            said[limit] = lacking if info.get(key) is False else "enforced"
-        # A job that makes a user namespace could do in it what a kernel's fault allows; so it shall not make one.
-        for limit in ("system_calls", "kernel_keys", "user_namespaces"):
-            said[limit] = (
-                "enforced" if self._filters_calls() else f"not enforced: {self._habits.title} has no seccomp here"
-            )
-        return said
-
-    def _filters_calls(self) -> bool:
-        options = self._engine_info().get("SecurityOptions") or []
-        unconfined = any("profile=unconfined" in str(option) for option in options)
-        return self._has_option("seccomp") and (self._habits.takes_our_profile or not unconfined)
+        return ContainerConfig(self._habits, self._info, self._scratch)
 
     def _start_and_follow(
         self, api: docker.APIClient, container: str, job: Job, watch: Watch, on_line: OnLine
@@ -380,40 +238,7 @@ class DockerEngine:
         for splitter in splitters.values():
             splitter.close()
         wall_s = time.monotonic() - started_s
-        return Outcome(exit_code, killer.fired, wall_s, self._limits(), watch.out_of_memory)
-
-
-def mounted(source: Path, target: str, *, writable: bool = False) -> Mount:
-    """A `Mount`, spelled short."""
-    return Mount(source, target, writable)
-
-
-def _find(api: docker.APIClient, image: Image) -> str | None:
-    """The Id under which the engine holds exactly this image, or None.
-
-    Raises:
-        VerificationFailed: something else answers to one of the image's digests.
-    """
-    for digest in (image.config_digest, image.manifest_digest):
-        try:
-            found = api.inspect_image(digest)  # type: ignore[no-untyped-call]
-        except ImageNotFound:
-            continue
-        reported = str(found["Id"])
-        layers = list(found["RootFS"].get("Layers") or [])
-        if _with_prefix(reported) not in (image.config_digest, image.manifest_digest) or layers != [
-            layer.diff_id for layer in image.layers
-        ]:
-            raise VerificationFailed(
-                f"the engine holds something else as {digest}: Id {reported}, layers {', '.join(layers)}",
-                hint=f"remove it with `docker image rm {digest}` (or podman) and run again",
-            )
-        return reported
-    return None
-
-
-def _with_prefix(image_id: str) -> str:
-    return image_id if image_id.startswith("sha256:") else "sha256:" + image_id
+        return Outcome(exit_code, killer.fired, wall_s, self._config().limits(), watch.out_of_memory)
 
 
 def remove_container(api: docker.APIClient, container: str) -> None:

@@ -23,7 +23,8 @@ from requests.exceptions import RequestException
 import docker
 from repro.base.architecture import here, of_machine
 from repro.base.errors import EngineUnavailable
-from repro.base.files import canonical_json, remove_tree, sha256_bytes
+from repro.base.files import canonical_json, sha256_bytes
+from repro.base.temporary import clear_dead, temporary_folder
 
 _USE_SANDBOX = "use `--engine sandbox`"
 _FIRST_WITH_CLONE3 = (20, 10, 10)
@@ -102,7 +103,11 @@ def docker_endpoint(environ: Mapping[str, str], home: Path) -> Endpoint:
 
 
 def _context_url(environ: Mapping[str, str], home: Path) -> str:
-    """The address in the docker command line's current context, '' for the default one."""
+    """The address in the docker command line's current context, '' for the default one.
+
+    docker-py's own ContextAPI does not serve: it passes over DOCKER_CONTEXT, reads this process's HOME whatever it is
+    told, and raises a bare Exception for a file that it cannot read.
+    """
     folder = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
     try:
         name = environ.get("DOCKER_CONTEXT") or json.loads((folder / "config.json").read_text()).get("currentContext")
@@ -160,11 +165,26 @@ def on_hybrid_host(cgroup: Path = Path("/sys/fs/cgroup")) -> bool:
 def sees_our_files(api: docker.APIClient, scratch: Path, title: str) -> Refusal | None:
     """Mount a folder with a random token into a container that is never started, and read the token back."""
     token = uuid.uuid4().hex
-    folder = scratch / f"probe-{token}"
-    folder.mkdir(parents=True)
+    clear_dead(scratch)
+    with temporary_folder(scratch, "probe") as folder:
+        (folder / "token").write_text(token)
+        try:
+            seen = _seen_through(api, folder, token)
+        except APIError as error:
+            said = str(error.explanation or error)
+            if "catatonit" in said or "init binary" in said:
+                return Refusal(f"{title} finds no init program: {said}", "install catatonit")
+            return Refusal(
+                f"{title} cannot see this machine's files: a folder made for a test could not be mounted ({said})",
+                f"is it another machine, or are we in a container that was given its socket? {_USE_SANDBOX}",
+            )
+    return None if seen == token else Refusal(f"{title} sees other files than we do at {folder}", _USE_SANDBOX)
+
+
+def _seen_through(api: docker.APIClient, folder: Path, token: str) -> str:
+    """What the file `token` of a folder holds for a container that mounts it."""
     image_id, container = "", ""
     try:
-        (folder / "token").write_text(token)
         archive, image_id = _empty_image(token)
         for _ in api.load_image(archive):  # type: ignore[no-untyped-call]
             pass
@@ -178,15 +198,7 @@ def sees_our_files(api: docker.APIClient, scratch: Path, title: str) -> Refusal 
         stream, _ = api.get_archive(container, "/probe/token")
         with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
             member = tar.extractfile(tar.getmembers()[0])
-            seen = member.read().decode() if member is not None else ""
-    except APIError as error:
-        said = str(error.explanation or error)
-        if "catatonit" in said or "init binary" in said:
-            return Refusal(f"{title} finds no init program: {said}", "install catatonit")
-        return Refusal(
-            f"{title} cannot see this machine's files: a folder made for a test could not be mounted ({said})",
-            f"is it another machine, or are we in a container that was given its socket? {_USE_SANDBOX}",
-        )
+            return member.read().decode() if member is not None else ""
     finally:
         with contextlib.suppress(APIError):
             if container:
@@ -194,10 +206,6 @@ def sees_our_files(api: docker.APIClient, scratch: Path, title: str) -> Refusal 
         with contextlib.suppress(APIError):
             if image_id:
                 api.remove_image(image_id, force=True)
-        remove_tree(folder)
-    if seen != token:
-        return Refusal(f"{title} sees other files than we do at {folder}", _USE_SANDBOX)
-    return None
 
 
 def _known_as(api: docker.APIClient, token: str) -> str:

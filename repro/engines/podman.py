@@ -22,8 +22,10 @@ from pathlib import Path
 from docker.types import Ulimit
 
 from repro.base.errors import EngineUnavailable
-from repro.engines.docker_engine import ArchiveStream, DockerEngine, Habits
+from repro.engines.container_config import Habits
+from repro.engines.docker_engine import DockerEngine
 from repro.engines.endpoint import Endpoint, on_hybrid_host
+from repro.engines.held_images import ArchiveStream
 from repro.engines.spawner import on_a_lifeline, spawn
 from repro.machine.owner import Owner
 

@@ -212,7 +212,11 @@ def test_an_image_whose_content_is_not_what_its_id_says_is_refused(name):
     image = _trial.image()
     engine.prepare(image)
     other = dataclasses.replace(image.layers[0], diff_id="sha256:" + "0" * 64)
-    liar = type(engine)(engine._endpoint, engine._archive, engine._scratch) if name == "docker" else _trial.podman()
+    liar = (
+        type(engine)(engine._endpoint, engine._images._archive, engine._scratch)
+        if name == "docker"
+        else _trial.podman()
+    )
     with pytest.raises(VerificationFailed, match="something else"):
         liar.prepare(dataclasses.replace(image, layers=(other,)))
 

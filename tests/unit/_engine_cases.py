@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 
 from docker.errors import APIError, ImageNotFound
+from docker.types import HostConfig
 
 from repro.container.image import Image, Layer
 
@@ -106,7 +107,8 @@ class FakeApi:
         return iter([{"stream": "Loaded"}])
 
     def create_host_config(self, **options):
-        return options
+        """The SDK's own: it refuses options that it does not know, and gives the document that the engine gets."""
+        return dict(HostConfig(version="1.41", **options))
 
     def create_container(self, image, **config):
         if image not in self._daemon.images:

@@ -12,9 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.base.errors import CouldNotRun, EngineUnavailable, UsageError
+from repro.base.files import remove_tree
 from repro.container.job import Availability, Job, Limits, Mount
 from repro.engines.bubblewrap import explain_refusal
-from repro.engines.closed import MAX_LINE_BYTES, LineSplitter, check_job, command, disarm, environment, group, passwd
+from repro.engines.closed import (
+    MAX_LINE_BYTES,
+    LineSplitter,
+    check_job,
+    command,
+    disarm,
+    environment,
+    group,
+    passwd,
+    tell_disarmed,
+)
 from repro.machine import cgroups
 from repro.machine.owner import Owner
 from repro.run.engine_choice import Candidate, check_name, choose_from
@@ -88,9 +99,52 @@ def test_set_user_id_bits_are_taken_off_outputs_and_links_are_not_followed(tmp_p
         path.touch()
         path.chmod(0o6755)
     (out / "link").symlink_to(host)
-    assert disarm([Mount(out, "/run/out", writable=True), Mount(host, "/run/in")]) == [out / "suid"]
+    assert disarm([Mount(out, "/run/out", writable=True), Mount(host, "/run/in")]) == ["suid"]
     assert stat.S_IMODE((out / "suid").stat().st_mode) == 0o755
     assert stat.S_IMODE(host.stat().st_mode) == 0o6755
+
+
+def test_bits_are_taken_off_however_deep_they_lie_and_however_odd_the_names_are(tmp_path):
+    """A path of the deepest one is longer than the kernel takes, and a recursion would end this process."""
+    out = tmp_path / "out"
+    out.mkdir()
+    descriptor = os.open(out, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d" * 9, dir_fd=descriptor)
+        inner = os.open("d" * 9, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    try:
+        os.close(os.open(b"\xff\x1b[2J", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=descriptor))
+        os.chmod(b"\xff\x1b[2J", 0o4755, dir_fd=descriptor)
+        (out / "closed").mkdir()
+        (out / "closed" / "inside").touch()
+        (out / "closed" / "inside").chmod(0o6755)
+        (out / "closed").chmod(0o011)
+        os.mkfifo(out / "fifo")
+        assert disarm([Mount(out, "/run/out", writable=True)]) == ["inside", "\udcff\x1b[2J"]
+        assert stat.S_IMODE(os.stat(b"\xff\x1b[2J", dir_fd=descriptor).st_mode) == 0o755
+    finally:
+        os.close(descriptor)
+        remove_tree(out)
+
+
+def test_a_writable_file_is_disarmed_and_a_link_in_its_place_is_not_followed(tmp_path):
+    host, link = tmp_path / "host", tmp_path / "link"
+    host.touch()
+    host.chmod(0o4755)
+    link.symlink_to(host)
+    assert disarm([Mount(link, "/run/out", writable=True)]) == []
+    assert stat.S_IMODE(host.stat().st_mode) == 0o4755
+    assert disarm([Mount(host, "/run/out", writable=True)]) == ["host"]
+
+
+def test_notes_about_bits_are_few_and_show_no_control_characters():
+    lines = []
+    tell_disarmed(["a\x1b[2J", *(str(number) for number in range(100))], lambda stream, line: lines.append(line))
+    assert len(lines) == 11
+    assert "\x1b" not in lines[0]
+    assert lines[-1] == "note: and off 91 more files"
 
 
 def fake_proc(folder, *, cgroup, mountinfo):

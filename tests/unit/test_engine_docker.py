@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 from _engine_cases import CONFIG, DIFF, IMAGE, INFO, MANIFEST, VERSION, FakeDaemon, FakeEndpoint, api_error
 
+from repro.base.architecture import here
 from repro.base.errors import CouldNotRun, EngineUnavailable, VerificationFailed
 from repro.base.files import canonical_json, sha256_bytes
 from repro.container.job import Job, Limits, Mount
+from repro.engines import seccomp
+from repro.engines.closed import open_files_limit
 from repro.engines.docker_engine import DockerEngine
 from repro.engines.endpoint import Endpoint, docker_endpoint, why_not
+from repro.engines.podman import podman_habits
 from repro.machine.owner import Owner
 
 
@@ -82,32 +87,105 @@ def test_an_image_removed_behind_our_back_is_loaded_again(daemon, engine):
     assert daemon.loads == 2
 
 
+def given(daemon):
+    """What the engine was told of the container that was made last."""
+    return daemon.created[-1].config["host_config"]
+
+
 def test_every_container_is_closed(daemon, engine, tmp_path):
+    """The whole document: what is added to it or lost from it is seen here."""
     (tmp_path / "in").mkdir()
     mounts = (Mount(tmp_path / "in", "/run/in"), Mount(tmp_path, "/run/out", writable=True))
     run(engine, mounts=mounts, limits=Limits(memory_bytes=1 << 30, pids=7))
-    config = daemon.created[0].config
-    host = config["host_config"]
-    assert host["network_mode"] == "none"
-    assert host["read_only"] is True
-    assert host["cap_drop"] == ["ALL"]
-    assert host["security_opt"] == ["no-new-privileges"]
-    assert host["init"] is True
-    assert host["auto_remove"] is True
-    assert (host["mem_limit"], host["memswap_limit"], host["pids_limit"]) == (1 << 30, 1 << 30, 7)
-    assert sorted(host["tmpfs"]) == ["/run", "/tmp"]
-    modes = {mount["Target"]: mount["ReadOnly"] for mount in host["mounts"]}
-    assert modes == {"/etc/passwd": True, "/etc/group": True, "/run/in": True, "/run/out": False}
-    assert host["devices"] == []
-    assert config["stdin_open"] is True
-    assert Owner.from_labels(config["labels"]) == Owner.this_process()
-    assert config["environment"]["IMAGE"] == "yes"
+    config = dict(given(daemon))
+    places = {mount["Target"]: (mount["Source"], mount["Type"], mount["ReadOnly"]) for mount in config.pop("Mounts")}
+    user = f"{os.getuid()}-{os.getgid()}"
+    assert places == {
+        "/etc/passwd": (str(tmp_path / f"passwd-{user}"), "bind", True),
+        "/etc/group": (str(tmp_path / f"group-{user}"), "bind", True),
+        "/run/in": (str(tmp_path / "in"), "bind", True),
+        "/run/out": (str(tmp_path), "bind", False),
+    }
+    ulimits = {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in config.pop("Ulimits")}
+    assert ulimits == {"core": (0, 0), "nofile": (open_files_limit(), open_files_limit())}
+    tmpfs = "rw,exec,nosuid,nodev,size=1073741824"
+    assert config == {
+        "NetworkMode": "none",
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "Init": True,
+        "AutoRemove": True,
+        "Memory": 1 << 30,
+        "MemorySwap": 1 << 30,
+        "PidsLimit": 7,
+        "ShmSize": 1 << 30,
+        "Tmpfs": {"/tmp": f"{tmpfs},mode=1777", "/run": f"{tmpfs},mode=0755"},
+        "IpcMode": "private",
+        "LogConfig": {"Type": "none", "Config": {}},
+        "UsernsMode": "host",
+    }
+    made = daemon.created[0].config
+    assert made["stdin_open"] is True
+    assert made["user"] == f"{os.getuid()}:{os.getgid()}"
+    assert Owner.from_labels(made["labels"]) == Owner.this_process()
+    assert made["environment"]["IMAGE"] == "yes"
+    assert (made["working_dir"], made["hostname"]) == ("/tmp", "stage")
+
+
+def test_only_a_job_with_devices_gets_the_hosts_ipc_and_just_its_devices(daemon, engine):
+    run(engine)
+    assert given(daemon)["IpcMode"] == "private"
+    with pytest.raises(CouldNotRun, match="only a job with devices"):
+        run(engine, shares_ipc=True)
+    run(engine, devices=("/dev/null:/dev/davinci0", "/dev/zero"), groups=(44,), shares_ipc=True, runtime="ascend")
+    config = given(daemon)
+    assert config["IpcMode"] == "host"
+    assert config["Devices"] == [
+        {"PathOnHost": "/dev/null", "PathInContainer": "/dev/davinci0", "CgroupPermissions": "rw"},
+        {"PathOnHost": "/dev/zero", "PathInContainer": "/dev/zero", "CgroupPermissions": "rw"},
+    ]
+    assert (config["GroupAdd"], config["Runtime"]) == (["44"], "ascend")
+
+
+def test_podman_gets_our_system_call_list_and_maps_the_caller_to_itself(daemon, tmp_path):
+    daemon.info["SecurityOptions"] = ["name=seccomp,profile=/usr/share/containers/seccomp.json"]
+    made = DockerEngine(FakeEndpoint(daemon), lambda images: iter([b"archive"]), tmp_path, podman_habits())
+    made._tried = True
+    outcome, _ = run(made)
+    config = given(daemon)
+    path = tmp_path / "seccomp.json"
+    assert config["SecurityOpt"] == ["no-new-privileges", f"seccomp={path}"]
+    assert path.read_bytes() == seccomp.oci_profile(here())
+    assert {limit["Name"] for limit in config["Ulimits"]} == {"core", "nofile", "nproc"}
+    assert outcome.limits["system_calls"] == "enforced"
+
+
+@pytest.mark.parametrize("options", [[], ["name=seccomp,profile=unconfined"]])
+def test_system_calls_are_not_called_enforced_without_a_profile(daemon, engine, options):
+    daemon.info["SecurityOptions"] = options
+    outcome, _ = run(engine)
+    for limit in ("system_calls", "kernel_keys", "user_namespaces"):
+        assert outcome.limits[limit] == "not enforced: Docker has no seccomp profile here"
+
+
+@pytest.mark.parametrize(("key", "limit"), [("MemoryLimit", "memory"), ("PidsLimit", "pids")])
+def test_each_limit_is_called_enforced_only_where_the_engine_has_it(daemon, engine, key, limit):
+    daemon.info[key] = True
+    assert run(engine)[0].limits[limit] == "enforced"
+    engine._info = None
+    daemon.info[key] = False
+    said = dict(run(engine)[0].limits)
+    assert said.pop(limit).startswith("not enforced: ")
+    assert set(said.values()) == {"enforced"}
+    expected = {"network", "read_only_root", "capabilities", "timeout", "system_calls", "kernel_keys", "memory", "pids"}
+    assert set(said) == expected - {limit} | {"user_namespaces"}
 
 
 def test_under_selinux_labels_are_switched_off_and_nothing_is_relabelled(daemon, engine):
     daemon.info["SecurityOptions"] = ["name=seccomp,profile=default", "name=selinux"]
     run(engine)
-    assert daemon.created[0].config["host_config"]["security_opt"] == ["no-new-privileges", "label=disable"]
+    assert given(daemon)["SecurityOpt"] == ["no-new-privileges", "label=disable"]
 
 
 def test_in_rootless_docker_user_0_inside_is_the_caller_outside(daemon, engine):

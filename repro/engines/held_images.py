@@ -1,0 +1,104 @@
+"""The images that an engine behind Docker's API holds: loaded from our own archive, never pulled, known by digest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from docker.errors import DockerException, ImageNotFound
+from requests.exceptions import RequestException
+
+import docker
+from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.container.image import Image
+
+ArchiveStream = Callable[[Sequence[Image]], Iterator[bytes]]
+
+
+class HeldImages:
+    """What one engine holds of our images.
+
+    Args:
+        title: the engine's name for people.
+        archive: gives the bytes of an archive of some images.
+    """
+
+    def __init__(self, title: str, archive: ArchiveStream) -> None:
+        self._title = title
+        self._archive = archive
+        self._ids: dict[str, str] = {}
+        self._lock = threading.RLock()
+
+    def forget(self, image: Image) -> None:
+        """Ask the engine again, when this image is next wanted."""
+        with self._lock:
+            self._ids.pop(image.config_digest, None)
+
+    def id_of(self, api: docker.APIClient, image: Image) -> str:
+        """The Id under which the engine holds exactly this image, which is loaded if it was not there.
+
+        Raises:
+            VerificationFailed: the engine holds something else, or another image after loading.
+            CouldNotRun: it cannot be loaded.
+        """
+        with self._lock:
+            known = self._ids.get(image.config_digest)
+            if known is not None:
+                return known
+            found = _find(api, image)
+            if found is None:
+                self._load(api, image)
+                found = _find(api, image)
+            if found is None:
+                raise VerificationFailed(
+                    f"{self._title} loaded image {image.name} and knows it neither as {image.config_digest} "
+                    f"nor as {image.manifest_digest}",
+                    hint="this engine rewrites images on loading; use `--engine sandbox`",
+                )
+            self._ids[image.config_digest] = found
+            return found
+
+    def _load(self, api: docker.APIClient, image: Image) -> None:
+        timeout = api.timeout
+        api.timeout = None  # type: ignore[assignment]  # storing a layer of 1.5 GB answers nothing for minutes
+        said = []
+        try:
+            for line in api.load_image(self._archive([image])):  # type: ignore[no-untyped-call]
+                said.append(str(line.get("error") or line.get("stream") or "").strip())
+        except (DockerException, RequestException) as error:
+            raise CouldNotRun(
+                f"{self._title} could not load image {image.name}: {error}",
+                hint="is its disk full? `docker system df` says what it holds",
+            ) from error
+        finally:
+            api.timeout = timeout
+        if _find(api, image) is None and any(said):
+            raise CouldNotRun(f"{self._title} did not load image {image.name}", detail="\n".join(said))
+
+
+def _find(api: docker.APIClient, image: Image) -> str | None:
+    """The Id under which the engine holds exactly this image, or None.
+
+    Raises:
+        VerificationFailed: something else answers to one of the image's digests.
+    """
+    for digest in (image.config_digest, image.manifest_digest):
+        try:
+            found = api.inspect_image(digest)  # type: ignore[no-untyped-call]
+        except ImageNotFound:
+            continue
+        reported = str(found["Id"])
+        layers = list(found["RootFS"].get("Layers") or [])
+        if _with_prefix(reported) not in (image.config_digest, image.manifest_digest) or layers != [
+            layer.diff_id for layer in image.layers
+        ]:
+            raise VerificationFailed(
+                f"the engine holds something else as {digest}: Id {reported}, layers {', '.join(layers)}",
+                hint=f"remove it with `docker image rm {digest}` (or podman) and run again",
+            )
+        return reported
+    return None
+
+
+def _with_prefix(image_id: str) -> str:
+    return image_id if image_id.startswith("sha256:") else "sha256:" + image_id
