@@ -15,10 +15,7 @@ LONG_FUNCTIONS = {
     "stages/model/kernels/recogniser.py: _recurrence": "a kernel: the two directions' loops share what is in cache",
     "stages/model/kernels/recogniser.py: _convolutions": "a kernel: both convolutions over one tile in cache",
 }
-NOT_SPLIT_YET = {
-    "repro/images/build.py: build_images", "repro/packing/pack.py: pack",
-    "repro/packing/writer.py: write_bundle",
-}  # fmt: skip
+NOT_SPLIT_YET = {"repro/packing/pack.py: pack", "repro/packing/writer.py: write_bundle"}
 
 
 def modules() -> Iterator[tuple[str, str]]:
