@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from repro.base.errors import CouldNotRun
-from repro.base.files import remove_tree
+from repro.base.files import make_shared_folder, remove_tree
 from repro.base.locking import acquire, locked
 from repro.base.paths import Paths
 from repro.base.temporary_file import PREFIX
@@ -22,7 +22,7 @@ class TemporaryFolder:
     """A folder of this process's own; `close` removes it. Used as a context manager, or closed by hand."""
 
     def __init__(self, parent: Path, kind: str) -> None:
-        parent.mkdir(parents=True, exist_ok=True)
+        make_shared_folder(parent)
         with locked(parent):
             self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}.", dir=parent))
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

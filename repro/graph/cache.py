@@ -15,6 +15,7 @@ from pathlib import Path
 
 from repro.base.confined import PlainFile
 from repro.base.errors import CouldNotRun
+from repro.base.files import make_shared_folder
 from repro.base.locking import Taken, locked
 
 _TRIES = 50
@@ -108,7 +109,7 @@ def _remove(database: Path) -> None:
 
 def _opened(database: Path) -> sqlite3.Connection:
     """Open or make the database; one process at a time, so that no two make it, or clear it away, at once."""
-    database.parent.mkdir(parents=True, exist_ok=True)
+    make_shared_folder(database.parent)
     with _soon_locked(database.parent):
         try:
             return _connected(database)
