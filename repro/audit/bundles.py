@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from repro.audit.claims import REFUTED, Examination, Outcome
 from repro.audit.evidence import RECORD, Evidence, open_run
 from repro.audit.verify import verify_run
 from repro.base.errors import CouldNotVerify
-from repro.base.files import remove_tree
 from repro.base.paths import Paths
+from repro.base.temporary import temporary_folder
 from repro.packing.runs import RECEIVED
 from repro.packing.verify import BundleReport, is_installed, verify_bundle, verify_installed, write_files
 
@@ -56,13 +55,9 @@ def verify_a_bundle(
     if is_installed(path):
         _examine_runs(outcome, path, data, checkpoint)
         return outcome
-    scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="audit.", dir=scratch))
-    try:
+    with temporary_folder(scratch, "audit") as folder:
         write_files(path, folder / "tree")
         _examine_runs(outcome, folder / "tree", data, checkpoint)
-    finally:
-        remove_tree(folder)
     return outcome
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any, Optional
 from repro.audit.claims import Outcome
 from repro.audit.evidence import Evidence
 from repro.base.errors import CouldNotVerify
-from repro.base.files import remove_tree
 from repro.base.paths import Paths
+from repro.base.temporary import temporary_folder
 from repro.container.image import Image
 from repro.fetching import Cache
 from repro.images.build import Say, build_images, files_needed
@@ -60,15 +59,11 @@ def challenge(
     outcome.facts += [(f"images ({architecture})", ", ".join(found)) for architecture, found in wanted.items()]
     for architecture in architectures:
         _examine_debian(outcome, paths, wanted[architecture], architecture, fetch)
-    paths.temporary.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="challenge.", dir=paths.temporary))
-    scratch = ScratchPaths(paths.root, folder, scratch=folder)
-    try:
+    with temporary_folder(paths.temporary, "challenge") as folder:
+        scratch = ScratchPaths(paths.root, folder, scratch=folder)
         for architecture in architectures:
             for name in wanted[architecture]:
                 _challenge_image(outcome, scratch, architecture, name, evidence, fetch, say)
-    finally:
-        remove_tree(folder)
     return outcome
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +13,8 @@ from repro.audit.compare import compare_runs
 from repro.audit.evidence import Evidence, open_run
 from repro.audit.results import validity
 from repro.audit.stages import request_of
-from repro.base.files import remove_tree
 from repro.base.paths import Paths, given_path
+from repro.base.temporary import temporary_folder
 from repro.display.console import Console
 from repro.graph.cache import StatCache
 from repro.graph.making import Done
@@ -58,16 +57,14 @@ def rerun(evidence: Evidence, how: Rerun, console: Console) -> Outcome:
         found = _inputs(it, evidence, how)
     if outcome.error() is not None:
         return outcome
-    evidence.paths.temporary.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="rerun.", dir=evidence.paths.temporary))
-    fresh = Paths(evidence.paths.root, folder)
+    temporary = temporary_folder(evidence.paths.temporary, "rerun")
     try:
-        _run(outcome, evidence, fresh, found, how, console)
+        _run(outcome, evidence, Paths(evidence.paths.root, temporary.path), found, how, console)
+        if outcome.of_status("refuted"):
+            kept = temporary.keep("rerun").name
+            outcome.facts.append(("outputs of this machine", f"kept in {kept} of the results' tmp folder"))
     finally:
-        if not outcome.of_status("refuted"):
-            remove_tree(folder)
-    if folder.exists():
-        outcome.facts.append(("outputs of this machine", f"kept in {folder.name} of the results' tmp folder"))
+        temporary.close()
     outcome.facts.append(("verdict claimed", record["verdict"]["outcome"]))
     return outcome
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from repro.audit.results import examine_results
 from repro.audit.stages import examine_code, examine_graph, examine_stages
 from repro.base.errors import CouldNotVerify, VerificationFailed
 from repro.base.files import sha256_bytes, sha256_file
+from repro.base.temporary import temporary_folder
 from repro.base.toml import read_toml
 from repro.graph.cache import StatCache
 from repro.graph.sources import digest_source
@@ -224,8 +224,7 @@ def _toolchain_name(record: Mapping[str, Any], rows: tuple[ToolchainRow, ...], t
 
 
 def _examine_reports(it: Examination, evidence: Evidence) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with temporary_folder(evidence.paths.temporary, "report") as folder:
         write_report(_typed(evidence.record), folder)
         for path in sorted(folder.iterdir()):
             there = evidence.run / path.name

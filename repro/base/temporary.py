@@ -43,6 +43,14 @@ class TemporaryFolder:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def keep(self, name: str) -> Path:
+        """Give it a name beside its own that no clearing up removes; it is nobody's from now on."""
+        kept = self.path.with_name(f"{name}{self.path.name[self.path.name.rindex('.') :]}")
+        os.rename(self.path, kept)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        return kept
+
     def __enter__(self) -> Path:
         return self.path
 

@@ -17,12 +17,12 @@ PREFIX = ".tmp."
 
 
 @contextlib.contextmanager
-def temporary_file(parent: Path) -> Iterator[tuple[Path, BinaryIO]]:
+def temporary_file(parent: Path, suffix: str = "") -> Iterator[tuple[Path, BinaryIO]]:
     """A new empty file in `parent`, open for writing, to be renamed to its name; removed at the end if it was not.
 
     It has mode 0600. On a file system without locks it is made all the same: nobody removes it there either.
     """
-    path, descriptor = _made(parent)
+    path, descriptor = _made(parent, suffix)
     try:
         with os.fdopen(descriptor, "w+b") as stream:
             yield path, stream
@@ -31,10 +31,10 @@ def temporary_file(parent: Path) -> Iterator[tuple[Path, BinaryIO]]:
         path.unlink(missing_ok=True)
 
 
-def _made(parent: Path) -> tuple[Path, int]:
+def _made(parent: Path, suffix: str) -> tuple[Path, int]:
     """Make the file and lock it; again, if somebody who clears up took it before it was locked."""
     while True:
-        descriptor, name = tempfile.mkstemp(prefix=f"{PREFIX}file.", dir=parent)
+        descriptor, name = tempfile.mkstemp(prefix=f"{PREFIX}file.", suffix=suffix, dir=parent)
         path = Path(name)
         with contextlib.suppress(CouldNotRun):
             acquire(descriptor, path)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Callable
 from typing import Any
 
 from repro.base.errors import CouldNotRun, UsageError
 from repro.base.files import pretty_json, write_atomic
+from repro.base.locking import locked
 from repro.base.paths import Paths
 
 LICENCES = {
@@ -34,14 +33,10 @@ def read(paths: Paths) -> dict[str, Any]:
 def update(paths: Paths, change: Callable[[dict[str, Any]], None]) -> None:
     """Change the lock, one process at a time."""
     paths.data.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(paths.data, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with locked(paths.data):
         known = read(paths)
         change(known)
         write_atomic(paths.data / "user.lock.json", pretty_json(known))
-    finally:
-        os.close(descriptor)
 
 
 def first_seen(paths: Paths, kind: str, name: str, sha256: str) -> str:

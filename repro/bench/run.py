@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from repro.base.errors import BundleError, UsageError
-from repro.base.files import pretty_json, remove_tree, write_atomic
+from repro.base.files import pretty_json, write_atomic
 from repro.base.paths import Paths, given_path
+from repro.base.temporary import temporary_folder
 from repro.bench import history, page
 from repro.bench.figure import Figure
 from repro.bench.goals import GOALS
@@ -52,8 +52,8 @@ def run_bench(paths: Paths, say: Say, *, full: bool, only: str = "", to: str = "
     """
     areas = chosen_areas(only, quick=not full)
     folder = given_path("--to", to) if to else paths.results / "bench" / "latest"
-    paths.temporary.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="bench.", dir=paths.temporary))
+    temporary = temporary_folder(paths.temporary, "bench")
+    scratch = temporary.path
     figures: list[Figure] = []
     failures: dict[str, str] = {}
     notes: list[str] = []
@@ -79,7 +79,7 @@ def run_bench(paths: Paths, say: Say, *, full: bool, only: str = "", to: str = "
                 say(f"  could not be measured: {error.message}")
             seconds[area] = round(time.monotonic() - began_s, 1)
     finally:
-        remove_tree(scratch)
+        temporary.close()
     document = _document(figures, failures, notes, seconds, load_before, full=full)
     write_atomic(folder / "bench.json", pretty_json(document))
     write_atomic(folder / "bench.md", page.markdown(document).encode())

@@ -12,14 +12,14 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from repro.base.errors import CouldNotRun, VerificationFailed
-from repro.base.files import remove_tree, write_atomic
+from repro.base.files import write_atomic
 from repro.base.paths import Paths
+from repro.base.temporary import temporary_folder
 from repro.bench.figure import AT_MOST, Figure
 from repro.bench.goals import goal
 from repro.bench.workbench import StageRun, Workbench
@@ -296,13 +296,13 @@ def main(words: Sequence[str]) -> None:
     """`SIZE` or `SIZE:LAST_STAGE` each: the table on stdout, and artifacts/bench/scale.svg."""
     sizes = {int(size): stage or "score" for size, _, stage in (word.partition(":") for word in words)}
     paths = Paths.of_checkout()
-    paths.temporary.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="bench.", dir=paths.temporary))
+    temporary = temporary_folder(paths.temporary, "bench")
+    scratch = temporary.path
     try:
         bench = Workbench(paths, quick=False, scratch=scratch, say=_say)
         points = list(_points(bench, sizes))
     finally:
-        remove_tree(scratch)
+        temporary.close()
     sys.stdout.write(table(points))
     write_atomic(paths.results / "bench" / "scale.svg", plot(points).encode())
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,10 @@ import requests
 
 from repro.base import user_lock
 from repro.base.errors import FetchError
+from repro.base.files import publish_file
+from repro.base.locking import locked
 from repro.base.paths import Paths
+from repro.base.temporary_file import temporary_file
 from repro.fetching.session import http_session
 from repro.fetching.site import whereabouts
 from repro.locks.archives import SourceArchive, find_source, how_to_get, known_source, load_sources, settled
@@ -61,6 +62,8 @@ def fetch_archives(paths: Paths, names: Sequence[str], say: Callable[[str], None
 def fetch_source(paths: Paths, source: SourceArchive, open_url: Callable[[str], Iterator[bytes]]) -> Path:
     """Download an archive into data/sources, where a wrong or broken one never appears.
 
+    Of two processes that fetch the same archive one waits, and then finds it there.
+
     Args:
         paths: of the checkout.
         source: what is wanted.
@@ -70,37 +73,38 @@ def fetch_source(paths: Paths, source: SourceArchive, open_url: Callable[[str], 
         FetchError: no URL gave the right bytes; says for each why.
     """
     target = paths.data / "sources" / (source.zip_file or source.file)
-    wanted = replace(source, first_use=False, sha256=source.zip_sha256) if source.zip_sha256 else source
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = target.with_name(f".lock.{target.name}")
+    with locked(lock, create=True):
+        try:
+            there = find_source(paths, source)
+            return there if there is not None else _fetched(paths, source, target, open_url)
+        finally:
+            lock.unlink(missing_ok=True)  # while it is held: whoever waits sees that the name is gone
+
+
+def _fetched(paths: Paths, source: SourceArchive, target: Path, open_url: Callable[[str], Iterator[bytes]]) -> Path:
+    # Where no digest is published, the first file seen is recorded and held to, as one put there by hand.
+    held_to = settled(paths, source)
+    wanted = replace(held_to, first_use=False, sha256=source.zip_sha256) if source.zip_sha256 else held_to
     complaints = []
     for url in source.urls:
-        with _partial(target) as part:
+        with temporary_file(target.parent, target.suffix) as (part, stream):
             try:
-                with open(part, "wb") as stream:
-                    for chunk in open_url(url):
-                        stream.write(chunk)
-                    stream.flush()
-                    os.fsync(stream.fileno())
+                for chunk in open_url(url):
+                    stream.write(chunk)
+                stream.flush()
             except OSError as error:
                 complaints.append(f"{url}: {error}")
                 continue
-            # Where no digest is published, the first file seen is recorded and held to, as one put there by hand.
-            if part.stat().st_size == 0 or not (wanted.first_use or wanted.accepts(part)):
+            first = wanted.first_use and not wanted.sha256
+            if stream.tell() == 0 or not (first or wanted.accepts(part)):
                 complaints.append(f"{url}: it gave a file with another sha256")
                 continue
-            os.replace(part, target)
+            publish_file(part, stream, target)
             settled(paths, source)
             return target
     raise FetchError(f"cannot fetch {source.title}", detail="\n".join(complaints), hint=how_to_get(source))
-
-
-@contextmanager
-def _partial(target: Path) -> Iterator[Path]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".partial.{target.name}")
-    try:
-        yield part
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _opener(session: requests.Session, headers: Mapping[str, str]) -> Callable[[str], Iterator[bytes]]:

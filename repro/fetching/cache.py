@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from repro.base.errors import CouldNotRun
 from repro.base.files import fsync_folder, sha256_file
+from repro.base.locking import locked
 
 
 class Cache:
@@ -60,35 +60,19 @@ class Cache:
     def exclusive(self, sha256: str) -> Iterator[None]:
         """One process or thread at a time for this digest; others wait, and then find the file in the cache."""
         path = self._folder / "parts" / f"{sha256}.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = _locked(path)
-        except OSError as error:
-            raise cache_error(error, self._folder) from error
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
+        with contextlib.ExitStack() as stack:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(path, create=True))
+            except OSError as error:
+                raise cache_error(error, self._folder) from error
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)  # while it is held: whoever waits sees that the name is gone
 
     def _place(self, sha256: str) -> Path:
         return self._folder / "sha256" / sha256[:2] / sha256
-
-
-def _locked(path: Path) -> int:
-    """An exclusively locked descriptor of `path`; opened again where its last owner has removed it meanwhile."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
 
 
 def cache_error(error: OSError, folder: Path) -> CouldNotRun:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from repro.base.files import remove_tree
 from repro.base.paths import Paths
+from repro.base.temporary import temporary_folder
 from repro.base.user_lock import LICENCES, accepted
 from repro.container.image import Image
 from repro.container.job import Engine
@@ -63,9 +61,7 @@ def compile_layer(
         CouldNotRun: an archive, an engine or the architecture is missing, or the recipe failed.
         VerificationFailed: an archive is not the one that conf/sources.toml names.
     """
-    paths.temporary.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="compile.", dir=paths.temporary))
-    try:
+    with temporary_folder(paths.temporary, "compile") as work:
         archives = {}
         for source in lock.sources:
             archives[source.name] = work / source.name
@@ -80,5 +76,3 @@ def compile_layer(
         run_recipe(engine, toolchain, lock, archives, out, log)
         say(f"compiled layer built:{lock.name} in {time.monotonic() - began_s:.0f} s")
         add_built(tree, out)
-    finally:
-        remove_tree(work)

@@ -6,10 +6,8 @@ latter, Docker's containerd store the former. Layers appear once, however many i
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 from repro.base.architecture import by_name
 from repro.base.files import canonical_json, sha256_bytes, write_atomic
+from repro.base.locking import locked
 from repro.base.paths import Paths
 from repro.container.image import Image, Layer
 from repro.images.layers.tree import SOURCE_DATE_EPOCH
@@ -105,7 +104,8 @@ def publish(paths: Paths, image: Image) -> None:
         blob = paths.blobs / digest[7:]
         if not blob.exists():
             write_atomic(blob, data)
-    with _locked(paths.oci / ".lock"):
+    paths.oci.mkdir(parents=True, exist_ok=True)
+    with locked(paths.oci / ".lock", create=True):
         index = paths.oci / "index.json"
         known = json.loads(index.read_bytes())["manifests"] if index.exists() else []
         mine = _descriptor(image)
@@ -115,19 +115,6 @@ def publish(paths: Paths, image: Image) -> None:
         if not index.exists() or index.read_bytes() != updated:
             write_atomic(paths.oci / "oci-layout", _LAYOUT)
             write_atomic(index, updated)
-
-
-class _locked:  # noqa: N801 - reads as a statement: with _locked(path)
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-
-    def __enter__(self) -> None:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
 
 
 def docker_archive_stream(images: Sequence[Image]) -> Iterator[bytes]:

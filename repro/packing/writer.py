@@ -6,9 +6,9 @@ follows from names and sizes. Files are therefore copied side by side into their
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +17,8 @@ from typing import Any, Union
 
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.files import fsync_folder
+from repro.base.temporary import clear_dead
+from repro.base.temporary_file import temporary_file
 from repro.display.console import Transfer
 from repro.packing.installer.archive import CHUNK_BYTES, processors
 from repro.packing.installer.listing import (
@@ -144,11 +146,14 @@ class _Output:
         self._folder = target.parent
         self._temporary: list[Path] = []
         self._descriptors: list[int] = []
+        self._files = contextlib.ExitStack()
+        clear_dead(target.parent)
         try:
             for number in range(count):
-                descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+                path, stream = self._files.enter_context(temporary_file(target.parent))
+                descriptor = stream.fileno()
                 self._descriptors.append(descriptor)
-                self._temporary.append(Path(name))
+                self._temporary.append(path)
                 length = min(self._size_bytes, total_bytes - number * self._size_bytes)
                 os.posix_fallocate(descriptor, 0, length)
         except BaseException:
@@ -173,10 +178,7 @@ class _Output:
         return self.names
 
     def discard(self) -> None:
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-        for temporary in self._temporary:
-            temporary.unlink(missing_ok=True)
+        self._files.close()
         self._descriptors, self._temporary = [], []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,8 @@ import requests
 
 from repro.base.errors import CouldNotRun, UsageError
 from repro.base.files import write_atomic
+from repro.base.paths import Paths
+from repro.base.temporary import temporary_folder
 from repro.fetching.origins import NotOfferedError, is_there, mirror_sources
 from repro.fetching.session import http_session
 from repro.fetching.site import Whereabouts, whereabouts
@@ -85,13 +86,13 @@ def _write_debs(
     log: Log,
 ) -> None:
     apts: dict[tuple[str, ...], PrivateApt] = {}
-    with tempfile.TemporaryDirectory(prefix="lock-apt-") as folder:
+    with temporary_folder(Paths(root).temporary, "apt") as folder:
         for intent in wanted:
             for architecture in intent.architectures:
                 key = (intent.suite, *intent.pockets, architecture)
                 if key not in apts:
                     log(f"reading {intent.suite} for {architecture}")
-                    place = Path(folder) / "-".join(key)
+                    place = folder / "-".join(key)
                     apts[key] = PrivateApt(place, root, where, intent.suite, intent.pockets, architecture)
                     apts[key].update()
                 debs = _own(root, apts[key], intent, known, architecture)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 
-from repro.base.files import remove_tree, write_atomic
+from repro.base.files import fsync_folder, write_atomic
 from repro.base.paths import Paths
+from repro.base.temporary import temporary_folder
 from repro.record import Record, record_bytes
 from repro.record.reading import FILE
 
@@ -22,9 +21,7 @@ def write_run(paths: Paths, record: Record) -> None:
     from repro.report import write_report
     from repro.report.crate import write_crate
 
-    paths.runs.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".new.", dir=paths.runs))
-    try:
+    with temporary_folder(paths.runs, "run") as work:
         folder = work / "run"
         folder.mkdir()
         write_atomic(folder / FILE, record_bytes(record))
@@ -42,13 +39,6 @@ def write_run(paths: Paths, record: Record) -> None:
                     raise
                 number += 1  # another run ended within the same second
                 target = paths.runs / f"{name}-{number}"
-    finally:
-        remove_tree(work)
-    _point_latest(paths, target)
-
-
-def _point_latest(paths: Paths, folder: Path) -> None:
-    temporary = paths.runs / f".latest.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(folder.name)
-    os.replace(temporary, paths.runs / "latest")
+        (work / "latest").symlink_to(target.name)
+        os.replace(work / "latest", paths.runs / "latest")
+    fsync_folder(paths.runs)

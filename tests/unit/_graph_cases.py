@@ -80,6 +80,7 @@ class Bench:
         self.images = {"base": image()}
         self.machine = MACHINE
         self.watcher = SilentWatcher()
+        self.machine_lock: Path | None = None
 
     def nodes(self, **definition: object) -> dict[str, Node]:
         first = Node("first", StageDefinition("first", "base", **definition), {"data": Source("data", self.data)})
@@ -90,9 +91,14 @@ class Bench:
         cache = StatCache(self.root / "artifacts" / "digests.sqlite")
         return Store(self.root / "artifacts" / "store", self.root / "artifacts" / "tmp", cache)
 
-    def runner(self) -> Runner:
+    def keys_of(self) -> Keys:
         cache = StatCache(self.root / "artifacts" / "digests.sqlite")
-        keys = Keys(Codes(self.root, cache), self.images, self.machine, cache)
+        return Keys(Codes(self.root, cache), self.images, self.machine, cache)
+
+    def runner(self) -> Runner:
+        keys = self.keys_of()
         artifacts, given = self.root / "artifacts", Given(cores=2, memory_bytes=16 * 1024**3)
-        around = Surroundings(artifacts / "code", artifacts / "logs", self.watcher, given)
+        around = Surroundings(
+            artifacts / "code", artifacts / "logs", self.watcher, given, machine_lock=self.machine_lock
+        )
         return Runner(self.engine, keys, self.store(), around)

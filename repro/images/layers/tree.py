@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from repro.base.errors import VerificationFailed
-from repro.base.files import fsync_folder
+from repro.base.files import publish_file
+from repro.base.temporary_file import temporary_file
 
 SOURCE_DATE_EPOCH = 1667260800  # 2022-11-01T00:00:00Z: one time for everything, of no meaning but its constancy
 _CHUNK_BYTES = 1 << 20
@@ -146,23 +147,13 @@ class Tree:
             The diff ID ('sha256:…') and the size in bytes.
         """
         blobs.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".layer.", suffix=".tmp", dir=blobs)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                tee = _HashingWriter(stream)
-                with tarfile.open(fileobj=cast(BinaryIO, tee), mode="w|", format=tarfile.PAX_FORMAT) as archive:
-                    for info, entry in self._members():
-                        source = self.spool.open(entry.content) if entry.content is not None else None
-                        archive.addfile(info, source)
-                stream.flush()
-                os.fchmod(stream.fileno(), 0o644)
-                os.fsync(stream.fileno())
-            os.replace(temporary, blobs / tee.hexdigest())
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        fsync_folder(blobs)
+        with temporary_file(blobs) as (temporary, stream):
+            tee = _HashingWriter(stream)
+            with tarfile.open(fileobj=cast(BinaryIO, tee), mode="w|", format=tarfile.PAX_FORMAT) as archive:
+                for info, entry in self._members():
+                    source = self.spool.open(entry.content) if entry.content is not None else None
+                    archive.addfile(info, source)
+            publish_file(temporary, stream, blobs / tee.hexdigest())
         return f"sha256:{tee.hexdigest()}", tee.size_bytes
 
 
