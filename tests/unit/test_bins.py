@@ -152,3 +152,44 @@ def test_summary_has_the_schema_and_throughput_of_ais_bench():
     assert summary["filesinfo"]["1"] == {"infiles": ["b.bin"], "outfiles": ["b_0.npy"]}
     assert summary["throughput"] == 1000 * 8 / 20.0
     assert summary["H2D_latency"]["count"] == 0
+
+
+def test_statistics_are_those_of_their_names():
+    """Ten times that no two of minimum, median, mean and 99th percentile share; the unit is left as it is."""
+    info = bins.times_info([1.0, 2.0, 2.0, 2.0, 2.0, 4.0, 4.0, 4.0, 4.0, 25.0])
+    assert (info["min"], info["median"], info["mean"], info["max"], info["count"]) == (1.0, 3.0, 5.0, 25.0, 10)
+    assert info["percentile(99%)"] == pytest.approx(25.0 - 0.09 * 21.0)
+
+
+def saved(folder, values):
+    (folder / "result").mkdir()
+    np.save(folder / "result" / "inputs_0_0.npy", values)
+    return bins.read_output(str(folder), bins.Batch("bins/inputs_0.bin", "result"), 2)
+
+
+def good():
+    return np.full((195, 2, 41), -1.0, np.float32)
+
+
+def test_output_is_read_as_it_was_saved(tmp_path):
+    assert np.array_equal(saved(tmp_path, good()), good())
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_output_that_is_not_finite_is_refused(tmp_path, odd):
+    values = good()
+    values[194, 1, 40] = odd
+    with pytest.raises(StageError, match="not finite"):
+        saved(tmp_path, values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        good().astype(np.int32), good().astype(np.float64), good().astype(np.float16), good().astype(">f4"),
+        good().transpose(1, 0, 2), good().transpose(0, 2, 1), good()[:194], good()[..., :40], good()[np.newaxis],
+    ],
+)  # fmt: skip
+def test_output_of_another_type_or_shape_is_refused(tmp_path, values):
+    with pytest.raises(StageError, match="is not a float32 array of shape"):
+        saved(tmp_path, values)

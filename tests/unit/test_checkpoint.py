@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from _model_cases import _text, checkpoint_members, golden_weights, write_checkpoint
+from _model_cases import _pickled_tensor, _text, checkpoint_members, golden_weights, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -249,3 +249,23 @@ def test_a_tensor_that_cannot_be_read_from_a_device_is_refused_with_what_to_do(t
     message = _refusal(write_checkpoint(tmp_path / "a.pth", state))
     assert name.decode().replace("\n", ".") in message
     assert "save it anew from the CPU, {'state_dict': model.cpu().state_dict()}" in message
+
+
+def test_a_transposed_tensor_is_refused_and_one_stored_transposed_is_read(tmp_path, state):
+    expected = state["fc.1.weight"].copy()
+    state["fc.1.weight"] = np.ascontiguousarray(expected.T)
+    assert "fc.1.weight has shape (768, 41), the model needs (41, 768)" in _refusal(
+        write_checkpoint(tmp_path / "a.pth", state)
+    )
+    members = checkpoint_members(state)
+    stored = _pickled_tensor(str(list(state).index("fc.1.weight")), state["fc.1.weight"])
+    read_so = _pickled_tensor(str(list(state).index("fc.1.weight")), np.asfortranarray(expected))
+    assert stored != read_so
+    assert members["archive/data.pkl"].count(stored) == 1
+    members["archive/data.pkl"] = members["archive/data.pkl"].replace(stored, read_so)
+    with zipfile.ZipFile(tmp_path / "b.pth", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    loaded = checkpoint.load_weights(str(tmp_path / "b.pth"))["fc.1.weight"]
+    assert np.array_equal(loaded, expected)
+    assert loaded.flags.c_contiguous

@@ -109,3 +109,36 @@ def test_a_damaged_export_is_refused(tmp_path, data):
 def test_an_absent_export_is_refused(tmp_path):
     with pytest.raises(StageError, match=r"lstm_ctc\.onnx"):
         _convert(tmp_path, tmp_path / "run", 1)
+
+
+@pytest.mark.parametrize("what", ["the converted graph", "the compiled kernels"])
+@pytest.mark.parametrize(
+    ("difference", "accepted"),
+    [(0.0, True), (4.9e-5, True), (-4.9e-5, True), (5.1e-5, False), (-5.1e-5, False), (np.nan, False), (np.inf, False)],
+)
+def test_both_ways_to_run_the_converted_graph_are_held_to_the_exported_one(monkeypatch, what, difference, accepted):
+    """In natural logarithms of probabilities, by 5e-5; a NaN is over every limit."""
+    plain = np.zeros((195, 2, 41))
+    other = plain.copy()
+    other[7, 1, 3] = difference
+    outputs = {"plain": plain, "converted": other if what == "the converted graph" else plain}
+
+    class Graph:
+        def __init__(self, path):
+            self.output = outputs[path]
+
+        def run(self, rows):
+            assert rows.shape == (2, 390, 243)
+            return self.output
+
+    class Network(Graph):
+        def run(self, _rows):
+            return other if what == "the compiled kernels" else plain
+
+    monkeypatch.setattr(convert.runtime, "Graph", Graph)
+    monkeypatch.setattr(convert.network, "Network", Network)
+    if accepted:
+        assert convert.verify("plain", "converted", 2) == abs(difference)
+    else:
+        with pytest.raises(StageError, match="differs from it by"):
+            convert.verify("plain", "converted", 2)

@@ -103,6 +103,13 @@ def test_timits_own_counts_match():
     assert corpus.deviations_from(timit, splits) == []
 
 
+@pytest.mark.parametrize("found", [399, 401])
+def test_counts_above_timits_deviate_as_those_below_do(found):
+    timit = {split: {"utterances": 400} for split in SPLITS}
+    splits = {"train": {"utterances": 400}, "dev": {"utterances": found}, "test": {"utterances": 400}}
+    assert corpus.deviations_from(timit, splits) == [f"dev: {found} utterances, TIMIT has 400"]
+
+
 def test_blank_line_in_a_speaker_list_matches_nobody(tmp_path):
     conf = shutil.copytree(CONF, tmp_path / "conf")
     (conf / "dev_spk.list").write_text("\nfaks0\n\n")

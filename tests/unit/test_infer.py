@@ -127,3 +127,21 @@ def test_measure_writes_times_as_observations_only(case):
 def test_measure_refuses_a_batch_size_that_is_not_the_models(case):
     with pytest.raises(StageError, match="batches of 2, not 64"):
         _run(measure, case[0], "--bs", "64", "--loop", "1")
+
+
+def test_compute_times_are_milliseconds_of_the_network_alone(case, monkeypatch):
+    folder, values = case
+    batch = infer.bins.Batch(str(folder / "batches" / "bins" / "inputs_0.bin"), "result")
+    (folder / "out" / "result").mkdir()
+    now_s = [100.0]
+
+    class Slow:
+        def run(self, rows):
+            assert np.array_equal(rows, values[0])
+            now_s[0] += 0.25
+            return np.zeros((195, 2, 41), np.float32)
+
+    monkeypatch.setattr(infer.time, "perf_counter", lambda: now_s[0])
+    done = infer._Streams([Slow()], str(folder / "out"), 2).run(batch)
+    assert done.time_ms == 250.0
+    assert done.path == str(folder / "out" / "result" / "inputs_0_0.npy")

@@ -262,3 +262,60 @@ def test_outputs_out_of_their_rows_are_refused(tmp_path):
     (tmp_path / "batches/manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(StageError, match="batch 0 does not hold its utterances in rows"):
         run_score(tmp_path, 4)
+
+
+def changed_outputs(folder, change):
+    """Make golden's inputs, and change the outputs of the first batch."""
+    make_inputs(folder, 4)
+    path = folder / "outputs/result/inputs_0_0.npy"
+    np.save(path, change(np.load(path)))
+
+
+def with_value(value):
+    def change(outputs):
+        outputs[0, 0, 5] = value
+        return outputs
+
+    return change
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinite_probability_are_refused(tmp_path, value):
+    changed_outputs(tmp_path, with_value(value))
+    with pytest.raises(StageError, match="hold NaN or infinity"):
+        run_score(tmp_path, 4)
+
+
+def test_probability_of_zero_is_no_fault(tmp_path):
+    changed_outputs(tmp_path, with_value(-np.inf))
+    assert run_score(tmp_path, 4)[0]["protocols"]["complete"]["utterances"] == 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda outputs: np.round(outputs).astype(np.int32),
+        lambda outputs: outputs.astype(np.complex64),
+        lambda outputs: outputs.transpose(1, 0, 2),
+        lambda outputs: outputs[:, :3],
+        lambda outputs: outputs[..., :40],
+    ],
+)
+def test_outputs_of_another_kind_are_refused(tmp_path, change):
+    changed_outputs(tmp_path, change)
+    with pytest.raises(StageError, match="not floating point"):
+        run_score(tmp_path, 4)
+
+
+@pytest.mark.parametrize("words", [["--beam-width", "0"], ["--beam-width", "-1"]])
+def test_a_beam_that_keeps_nothing_is_wrong_use(tmp_path, words, capsys):
+    make_inputs(tmp_path, 4)
+    with pytest.raises(SystemExit) as ended:
+        run_score(tmp_path, 4, *BEAM, *words)
+    assert ended.value.code == 2
+    assert "--beam-width are 1 or more" in capsys.readouterr().err
+
+
+def test_a_beam_of_one_labelling_is_a_beam(tmp_path):
+    make_inputs(tmp_path, 4)
+    assert run_score(tmp_path, 4, *BEAM, "--beam-width", "1")[0]["decode"]["beam_width"] == 1
