@@ -71,6 +71,7 @@ def all_checks() -> tuple[Check, ...]:
         Check("style (ruff check)", ("-m", "ruff", "check", ".")),
         Check("layout (ruff format)", ("-m", "ruff", "format", "--check", ".")),
         Check("types of repro (mypy, strict)", ("-W", "ignore", "-m", "mypy")),
+        Check("dead code (vulture)", ("-m", "repro.cli.dead_code")),
         *import_contracts(),
         *python37_checks(),
     )

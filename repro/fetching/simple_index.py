@@ -25,14 +25,12 @@ class Link:
         filename, url: its name, and where it is (http, https or file).
         sha256: as the index says; None where it says nothing.
         size_bytes: as the index says; None where it says nothing.
-        yanked: withdrawn by its author.
     """
 
     filename: str
     url: str
     sha256: Optional[str]
     size_bytes: Optional[int]
-    yanked: bool = False
 
 
 def project_links(session: requests.Session, index_url: str, project: str) -> list[Link]:
@@ -82,7 +80,6 @@ def _links(page: ProjectPage) -> list[Link]:
                 url=package.url.partition("#")[0],
                 sha256=sha256 if _HASH.fullmatch(sha256) else None,
                 size_bytes=package.size,
-                yanked=package.is_yanked,
             )
         )
     return links

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Union
@@ -277,8 +277,3 @@ def closure(nodes: Mapping[str, Node], targets: Iterable[str]) -> dict[str, Node
             needed.add(key)
             pending += [source.node for source in nodes[key].inputs.values() if isinstance(source, Output)]
     return {key: node for key, node in nodes.items() if key in needed}
-
-
-def steps_of_stage(nodes: Mapping[str, Node], stage: str) -> Sequence[str]:
-    """The keys of every node of one stage."""
-    return [key for key, node in nodes.items() if node.stage.name == stage]

@@ -154,11 +154,6 @@ class FreshRoots(Roots):
         self.close()
 
 
-def ensure_rootfs(paths: Paths, image: Image) -> Path:
-    """See `Roots.of`."""
-    return Roots(paths).of(image)
-
-
 def ensure_sandbox_tools(paths: Paths) -> Path:
     """See `Roots.tools`."""
     return Roots(paths).tools()

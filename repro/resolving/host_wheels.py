@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from repro.base.architecture import ARCHITECTURES, by_name
 from repro.base.errors import CouldNotRun, UsageError
-from repro.base.files import pretty_json, sha256_file, write_atomic
+from repro.base.files import pretty_json, write_atomic
 from repro.locks.model import LockedFile
 
 PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
@@ -154,8 +154,3 @@ def load_host_wheels(root: Path, architectures: Sequence[str]) -> list[LockedFil
     if missing or any(wheel.sha256 not in locked for wheel in wheels):
         raise UsageError(f"{_LOCK} does not fit requirements/host.txt", hint="write both with `invoke lock`")
     return wheels
-
-
-def digest_of_lock(root: Path) -> str:
-    """Hex sha256 of requirements/host.wheels.json."""
-    return sha256_file(root / _LOCK)

@@ -31,8 +31,6 @@ INPUT_NAME = "actual_input_1"
 OUTPUT_NAME = "output1"
 INPUT_VALUE_BYTES = 4  # float32
 
-NUM_PARAMETERS = 17840352
-
 
 def input_shape(batch_size: int) -> tuple[int, int, int]:
     """(batch_size, 390, 243), float32."""
@@ -76,8 +74,3 @@ def state_dict_shapes() -> collections.OrderedDict[str, tuple[int, ...]]:
 def is_counter(name: str) -> bool:
     """Whether the entry is BatchNorm's int64 count of training batches, not a weight."""
     return name.endswith(".num_batches_tracked")
-
-
-def is_statistic(name: str) -> bool:
-    """Whether the entry is a BatchNorm buffer: kept with the weights, but not a trained parameter."""
-    return is_counter(name) or name.endswith((".running_mean", ".running_var"))

@@ -17,7 +17,7 @@ from repro.display.console import Console
 from repro.graph.pipeline import Request, build_graph, closure
 from repro.images.build import build_images
 from repro.images.layer_index import known_images
-from repro.images.rootfs import ensure_rootfs
+from repro.images.rootfs import Roots
 from repro.machine import facts
 from repro.machine.emulation import emulation
 from repro.run.engine_choice import compiling_engine
@@ -52,7 +52,7 @@ def cann(paths: Paths) -> Image:
 
 def test_the_recipe_leaves_what_that_architecture_needs(paths: Paths, cann: Image):
     assert cann.architecture == OTHER
-    root = ensure_rootfs(paths, cann)
+    root = Roots(paths).of(cann)
     link = root / "usr" / "lib64" / "ld-linux-aarch64.so.1"
     assert link.is_symlink() is (OTHER == "arm64")
     if OTHER == "arm64":

@@ -21,7 +21,7 @@ from repro.images.compile import compile_layer, why_left_out
 from repro.images.definition import load_definition
 from repro.images.layers.tree import Spool, Tree
 from repro.images.recipes import recipes_of
-from repro.images.rootfs import ensure_rootfs
+from repro.images.rootfs import Roots
 from repro.machine import facts
 from repro.run.session import Session
 
@@ -88,7 +88,7 @@ def test_portable_features_equal_kaldi_s_on_a_corpus_that_is_not_golden(session:
 
 
 def test_the_image_holds_the_programs_and_their_licence_and_no_compiler(session: Session):
-    root = ensure_rootfs(session.paths, session.images(["kaldi"], fetch=True)["kaldi"])
+    root = Roots(session.paths).of(session.images(["kaldi"], fetch=True)["kaldi"])
     for name in ("compute-fbank-feats", "compute-cmvn-stats", "apply-cmvn", "copy-feats"):
         data = (root / "usr" / "local" / "bin" / name).read_bytes()
         assert data[:4] == b"\x7fELF" and len(data) < 1_000_000

@@ -24,7 +24,7 @@ from repro.images.layers.debs import add_debs
 from repro.images.layers.tree import SOURCE_DATE_EPOCH, Entry, Spool, Tree, clean_path
 from repro.images.layers.wheels import add_wheels
 from repro.images.oci import compute_image, docker_archive_stream, publish
-from repro.images.rootfs import chain_id, ensure_rootfs
+from repro.images.rootfs import Roots, chain_id
 
 CONTROL = "Package: {name}\nVersion: 1\nArchitecture: amd64\nDescription: x\n"
 
@@ -286,12 +286,12 @@ def test_publishing_replaces_an_image_of_the_same_name_and_keeps_the_others(tmp_
 
 def test_an_unpacked_root_shows_the_upper_layer_and_is_unpacked_once(tmp_path: Path):
     paths, image = Paths(tmp_path), two_layers(tmp_path)
-    root = ensure_rootfs(paths, image)
+    root = Roots(paths).of(image)
     assert (root / "etc" / "replaced").read_bytes() == b"above"
     assert (root / "etc" / "kept").stat().st_nlink == 1
     assert os.readlink(root / "lib") == "usr/lib"
     inode = root.stat().st_ino
-    assert ensure_rootfs(paths, image) == root
+    assert Roots(paths).of(image) == root
     assert root.stat().st_ino == inode
     assert [path.name for path in paths.rootfs.iterdir()] == [chain_id(image.layers)]
 
@@ -308,5 +308,5 @@ def test_a_layer_that_leaves_its_folder_is_not_unpacked(tmp_path: Path, hostile)
     broken = layer(tmp_path, "broken", hostile)
     image = compute_image("broken", "amd64", [broken], {}, "3.11", "x")
     with pytest.raises(VerificationFailed):
-        ensure_rootfs(Paths(tmp_path), image)
+        Roots(Paths(tmp_path)).of(image)
     assert list((tmp_path / "artifacts" / "rootfs").iterdir()) == []

@@ -15,13 +15,13 @@ from repro.base.errors import VerificationFailed
 from repro.base.paths import Paths
 from repro.container.image import Image
 from repro.images.oci import compute_image
-from repro.images.rootfs import FreshRoots, Roots, chain_id, ensure_rootfs
+from repro.images.rootfs import FreshRoots, Roots, chain_id
 
 
 @pytest.fixture
 def unpacked(tmp_path: Path) -> tuple[Paths, Image, Path]:
     paths, image = Paths(tmp_path), two_layers(tmp_path)
-    return paths, image, ensure_rootfs(paths, image)
+    return paths, image, Roots(paths).of(image)
 
 
 def change_content(root: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_changed_unpacked_image_is_refused_and_names_the_path(unpacked, change
     paths, image, root = unpacked
     CHANGES[change](root)
     with pytest.raises(VerificationFailed, match=re.escape(str(root))) as caught:
-        ensure_rootfs(paths, image)
+        Roots(paths).of(image)
     assert str(root.parent) in caught.value.hint
 
 
@@ -80,7 +80,7 @@ def test_after_the_advice_it_is_unpacked_anew(unpacked):
     paths, image, root = unpacked
     change_content(root)
     shutil.rmtree(root.parent)
-    assert ensure_rootfs(paths, image) == root
+    assert Roots(paths).of(image) == root
     assert (root / "etc" / "kept").read_bytes() == b"below"
 
 
@@ -88,9 +88,9 @@ def test_a_copied_checkout_is_hashed_once_and_then_known(unpacked, tmp_path: Pat
     paths, image, root = unpacked
     copy = Paths(tmp_path / "copy")
     shutil.copytree(paths.rootfs, copy.rootfs, symlinks=True)
-    assert ensure_rootfs(copy, image) == copy.rootfs / root.parent.name / "root"
+    assert Roots(copy).of(image) == copy.rootfs / root.parent.name / "root"
     monkeypatch.setattr("repro.images.unpacked.sha256_file", lambda path: pytest.fail(f"{path} was hashed again"))
-    ensure_rootfs(copy, image)
+    Roots(copy).of(image)
 
 
 def test_a_folder_of_an_earlier_version_says_nothing_of_what_it_holds_and_is_unpacked_anew(tmp_path: Path):
@@ -98,7 +98,7 @@ def test_a_folder_of_an_earlier_version_says_nothing_of_what_it_holds_and_is_unp
     old = paths.rootfs / chain_id(image.layers)
     (old / "etc").mkdir(parents=True)
     (old / "etc" / "kept").write_text("who knows")
-    root = ensure_rootfs(paths, image)
+    root = Roots(paths).of(image)
     assert (root / "etc" / "kept").read_bytes() == b"below"
     assert sorted(path.name for path in old.iterdir()) == ["manifest.json", "root"]
 
@@ -114,7 +114,7 @@ def test_a_layer_that_is_not_its_digest_is_never_unpacked_to_be_used(tmp_path: P
     if damage == "one bit":
         blob.write_bytes(bytes(data))
     with pytest.raises(VerificationFailed, match=image.layers[0].name):
-        ensure_rootfs(paths, image)
+        Roots(paths).of(image)
     assert list(paths.rootfs.iterdir()) == []
 
 
@@ -142,7 +142,7 @@ def test_an_audit_refuses_a_layer_that_is_not_its_digest(unpacked):
 def test_what_a_killed_process_was_unpacking_is_removed(tmp_path: Path):
     paths, image = Paths(tmp_path), two_layers(tmp_path)
     (paths.rootfs / ".tmp.unpack.dead" / "root").mkdir(parents=True)
-    ensure_rootfs(paths, image)
+    Roots(paths).of(image)
     assert [path.name for path in paths.rootfs.iterdir()] == [chain_id(image.layers)]
 
 
