@@ -1,8 +1,11 @@
-"""Two results of one stage held against each other: the same bytes, within a tolerance, or different, and where."""
+"""Two results of one stage held against each other: the same bytes, within a bound of their own kind, or different.
+
+Bytes of an exact stage must be equal on every machine. A stage that is declared within a tolerance between processors
+is held to the bound of each kind of file; a kind that has no bound is left open, and refutes nothing.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 import sys
@@ -10,17 +13,24 @@ from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import mul, sub
-from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Union
 
-from repro.audit import scoring
 from repro.audit.leaves import leaves
+from repro.audit.stage_files import read_npy
+from repro.base import strict_json
 from repro.base.errors import VerificationFailed
+from repro.base.foreign import shown
+
+IDENTICAL, WITHIN, DIFFERENT, OPEN = "identical", "within tolerance", "different", "not comparable"
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far values may lie apart where instruction sets differ, and why so far."""
+    """How far the values of one kind of file may lie apart where processors differ, and why so far.
+
+    Attributes:
+        largest, mean: of the differences; absolute, or relative to `Values.scale` where the kind has one.
+    """
 
     largest: float
     mean: float
@@ -28,19 +38,33 @@ class Tolerance:
 
 
 FEATURES = Tolerance(5e-3, 1e-5, "the C library's float32 logarithm differs between machines (docs/stages.md)")
+SUMS = Tolerance(
+    1e-5, 1e-5, "sums of features, printed with seven digits; relative, or per summed frame if that is more"
+)
 LOGPROBS = Tolerance(1e-2, 1e-4, "float32 sums in another order, behind inputs that differ by as much as features do")
 FIGURES = Tolerance(1e-2, 1e-2, "figures of agreement, themselves made of such values")
 
 
-def tolerance_of(stage: str) -> Tolerance | None:
-    """What a stage's values are held to where its bytes differ; None for a stage whose bytes must not differ."""
-    known = {"features": FEATURES, "batches": FEATURES, "infer": LOGPROBS, "reference": LOGPROBS, "compare": FIGURES}
-    return known.get(stage)
+@dataclass(frozen=True)
+class Values:
+    """A file's content.
+
+    Attributes:
+        fixed: everything but the values; must be equal.
+        values: what is compared.
+        classes: how many values make one frame of classes; 0 where there are no classes.
+        scale: per value what a difference is divided by; empty for absolute differences.
+    """
+
+    fixed: Any
+    values: array[float]
+    classes: int = 0
+    scale: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two files of float32 values lie apart; `symbols` counts the frames whose best class differs."""
+    """How far two files of values lie apart; `symbols` counts the frames whose best class differs."""
 
     values: int
     largest: float
@@ -52,27 +76,34 @@ class Difference:
         return f"{self.values} values, largest difference {self.largest:.3g}, mean {self.mean:.3g}{changed}"
 
 
-def differ(name: str, first: bytes, second: bytes) -> Difference:
-    """How far two outputs of one name lie apart.
+class NoValues(VerificationFailed):
+    """A kind of file that is compared by its bytes alone."""
+
+
+def differ(name: str, first: bytes, second: bytes) -> tuple[Difference, Tolerance]:
+    """How far two outputs of one name lie apart, and the bound of their kind.
 
     Raises:
+        NoValues: this kind of file holds no values to compare.
         VerificationFailed: they cannot be compared as numbers: other shapes, other text, another format.
     """
-    for suffix, read in _READERS.items():
+    for suffix, (read, tolerance) in _KINDS.items():
         if name.endswith(suffix):
-            return _apart(name, read(name, first), read(name, second))
-    raise VerificationFailed(f"{name} differs in its bytes, and holds no values to compare")
+            return _apart(name, read(name, first), read(name, second)), tolerance
+    raise NoValues(f"{name} differs in its bytes, and holds no values to compare")
 
 
 def closeness(name: str, first: bytes, second: bytes) -> dict[str, float]:
     """Cosine, relative Euclidean distance and largest difference of two arrays, as the stage compare defines them."""
     one, two = _npy(name, first), _npy(name, second)
-    if one[0] != two[0]:
-        raise VerificationFailed(f"{name}: shapes {one[0]} and {two[0]}")
+    if one.fixed != two.fixed:
+        raise VerificationFailed(f"{name}: shapes {one.fixed} and {two.fixed}")
+    _check_finite(name, one, two)
     product, square, other = (
-        math.fsum(map(mul, left, right)) for left, right in ((one[1], two[1]), (one[1], one[1]), (two[1], two[1]))
+        math.fsum(map(mul, left, right))
+        for left, right in ((one.values, two.values), (one.values, one.values), (two.values, two.values))
     )
-    apart = array("d", map(sub, one[1], two[1]))
+    apart = array("d", map(sub, one.values, two.values))
     length = math.sqrt(square * other)
     return {
         "cosine": product / length if length else 1.0,
@@ -81,18 +112,21 @@ def closeness(name: str, first: bytes, second: bytes) -> dict[str, float]:
     }
 
 
-Values = tuple[Any, "array[float]", int]
-"""Everything but the values (to be equal), the values, and how many make one frame of classes (0: none)."""
+def _check_finite(name: str, *files: Values) -> None:
+    if not all(math.isfinite(value) for one in files for value in one.values):
+        raise VerificationFailed(f"{name} holds values that are not finite")
 
 
 def _apart(name: str, first: Values, second: Values) -> Difference:
-    if first[0] != second[0] or len(first[1]) != len(second[1]):
+    if first.fixed != second.fixed or len(first.values) != len(second.values):
         raise VerificationFailed(f"{name}: shapes, names or text differ, not only values")
-    if not all(map(math.isfinite, first[1])) or not all(map(math.isfinite, second[1])):
-        raise VerificationFailed(f"{name} holds values that are not finite")
-    apart = array("d", map(abs, map(sub, first[1], second[1])))
+    _check_finite(name, first, second)
+    apart = array("d", map(abs, map(sub, first.values, second.values)))
+    if first.scale and second.scale:
+        scaled = zip(apart, first.scale, second.scale)
+        apart = array("d", (distance / max(one, two) for distance, one, two in scaled))
     count = len(apart)
-    symbols = _changed_symbols(first[1], second[1], first[2]) if first[2] else 0
+    symbols = _changed_symbols(first.values, second.values, first.classes) if first.classes else 0
     return Difference(count, max(apart, default=0.0), math.fsum(apart) / count if count else 0.0, symbols)
 
 
@@ -112,14 +146,14 @@ def _floats(data: bytes) -> array[float]:
 
 
 def _npy(name: str, data: bytes) -> Values:
-    shape, values = scoring.read_npy(data, name)
-    return shape, values, shape[-1] if len(shape) == 3 else 0
+    shape, values = read_npy(data, name)
+    return Values(shape, values, shape[-1] if len(shape) == 3 else 0)
 
 
 def _bins(name: str, data: bytes) -> Values:
     if len(data) % 4:
         raise VerificationFailed(f"{name} holds no whole number of float32 values")
-    return None, _floats(data), 0
+    return Values(None, _floats(data))
 
 
 def _ark(name: str, data: bytes) -> Values:
@@ -139,73 +173,72 @@ def _ark(name: str, data: bytes) -> Values:
             values.extend(_floats(data[start:place_after]))
             place = place_after
     except (ValueError, IndexError, struct.error) as error:
-        raise VerificationFailed(f"{name} is not an archive of Kaldi's: {error}") from error
-    return shapes, values, 0
+        raise VerificationFailed(f"{name} is not an archive of Kaldi's: {shown(error, 100)}") from error
+    return Values(shapes, values)
 
 
 def _json(name: str, data: bytes) -> Values:
-    try:
-        found = list(leaves(json.loads(data)))
-    except ValueError as error:
-        raise VerificationFailed(f"{name} is not JSON: {error}") from error
+    found = list(leaves(strict_json.parse(data, what=name)))
     text = [(path, None if isinstance(value, float) else value) for path, value in found]
-    return text, array("f", [value for _, value in found if isinstance(value, float)]), 0
+    return Values(text, array("d", [value for _, value in found if isinstance(value, float)]))
 
 
-def _text(_name: str, data: bytes) -> Values:
-    words = data.decode("utf-8", "replace").split()
-    values, shape = array("f"), []
-    for word in words:
-        try:
-            values.append(float(word))
-            shape.append("")
-        except ValueError:
-            shape.append(word)
-    return shape, values, 0
+def _cmvn(name: str, data: bytes) -> Values:
+    """Kaldi's text of statistics: `[ SUM... COUNT` and `SQUARES... 0 ]`, two rows of one length."""
+    try:
+        words = data.decode("ascii").replace("[", " ").replace("]", " ").split()
+        values = array("d", map(float, words))
+    except ValueError as error:
+        raise VerificationFailed(f"{name} holds no statistics: {shown(error, 100)}") from error
+    width = len(values) // 2
+    if len(values) % 2 or not width or not values[width - 1] >= 1:
+        raise VerificationFailed(f"{name} holds no two rows of sums and a count of frames")
+    frames = values[width - 1]
+    return Values(frames, values, 0, tuple(max(abs(value), frames) for value in values))
 
 
-_READERS: Mapping[str, Callable[[str, bytes], Values]] = {
-    ".npy": _npy,
-    ".bin": _bins,
-    ".ark": _ark,
-    ".json": _json,
-    "cmvn.txt": _text,
+Reader = Callable[[str, bytes], Values]
+_KINDS: Mapping[str, tuple[Reader, Tolerance]] = {
+    ".npy": (_npy, LOGPROBS),
+    ".bin": (_bins, FEATURES),
+    ".ark": (_ark, FEATURES),
+    "cmvn.txt": (_cmvn, SUMS),
+    "compare.json": (_json, FIGURES),
 }
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One output file of two runs. `verdict` is 'identical', 'within tolerance', 'different' or 'not here'."""
+    """One output file of two runs; `verdict` is IDENTICAL, WITHIN, DIFFERENT or OPEN."""
 
     name: str
     verdict: str
     detail: str
 
 
-def compare_file(
-    name: str, stage: str, first: Optional[Path], second: Optional[Path], same_bytes: bool, same_processor: bool
-) -> Compared:
-    """Compare one output.
+def compare_bytes(name: str, first: bytes, second: bytes, why_equal: str) -> Compared:
+    """Compare one output of two runs.
 
     Args:
         name: the file's path in the stage's out/.
-        stage: the stage's name: it says what is tolerated.
-        first, second: the files; None where one is not here.
-        same_bytes: whether the records give both the same digest.
-        same_processor: whether both were made with one instruction set: then bytes must be equal.
+        first, second: its bytes.
+        why_equal: why the bytes must be equal; '' where the stage's values may differ between the two machines.
     """
-    if same_bytes:
-        return Compared(name, "identical", "")
-    if first is None or second is None or not first.is_file() or not second.is_file():
-        return Compared(name, "not here", "the bytes differ, and one of them is not here to say by how much")
-    tolerance = tolerance_of(stage)
+    if first == second:
+        return Compared(name, IDENTICAL, "")
+    found: Union[Difference, str]
     try:
-        found = differ(name, first.read_bytes(), second.read_bytes())
+        found, tolerance = differ(name, first, second)
+    except NoValues as error:
+        return (
+            Compared(name, DIFFERENT, f"{error.message}; {why_equal}")
+            if why_equal
+            else Compared(name, OPEN, f"{error.message}; this stage's bytes may differ between processors")
+        )
     except VerificationFailed as error:
-        return Compared(name, "different", error.message)
-    if tolerance is None or same_processor:
-        why = "this stage's bytes must be equal" + (" on one instruction set" if tolerance else "")
-        return Compared(name, "different", f"{found}; {why}")
+        return Compared(name, DIFFERENT, error.message)
+    if why_equal:
+        return Compared(name, DIFFERENT, f"{found}; {why_equal}")
     within = found.largest <= tolerance.largest and found.mean <= tolerance.mean
     limit = f"tolerance {tolerance.largest:g}, mean {tolerance.mean:g}: {tolerance.reason}"
-    return Compared(name, "within tolerance" if within else "different", f"{found}; {limit}")
+    return Compared(name, WITHIN if within else DIFFERENT, f"{found}; {limit}")

@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from repro.base.errors import VerificationFailed
+from repro.base.foreign import shown
 
 LOG_ZERO = -99999999.0
 SEARCHED_FROM = 0.1  # of a frame's probability is not the blank's: less than this, and the frame is left out
 CLEARLY_BLANK = 0.9  # of the frame before: from here on a repeated symbol is a new one without a blank path
 ROUNDING = 1e-9  # relative: far over what 195 frames of float64 sums can differ by, far under two real scores
+_LARGEST_LOG = 1e6
+_MOST_LOGPROB = 1.0  # a logarithm of a probability is 0 at most; this leaves room for half precision
 _BLANK = 0
 _START, _END, _UNKNOWN = "<s>", "</s>", "<unk>"
 _NEVER_LOG10 = -99.0
@@ -67,11 +70,11 @@ def read_language(data: bytes, units: Sequence[str], weight: float, what: str) -
             if fields[0].startswith("\\"):
                 section = fields[0]
             elif section == "\\1-grams:":
-                unigrams[fields[1]] = (float(fields[0]), float(fields[2]) if len(fields) > 2 else 0.0)
+                unigrams[fields[1]] = (_log10(fields[0]), _log10(fields[2]) if len(fields) > 2 else 0.0)
             elif section == "\\2-grams:":
-                bigrams[fields[1], fields[2]] = float(fields[0])
+                bigrams[fields[1], fields[2]] = _log10(fields[0])
     except (UnicodeDecodeError, ValueError, IndexError) as error:
-        raise VerificationFailed(f"{what} is not an ARPA file: {error}") from error
+        raise VerificationFailed(f"{what} is not an ARPA file: {shown(error, 100)}") from error
     if section != "\\end\\" or not unigrams:
         raise VerificationFailed(f"{what} is not a whole ARPA file")
     rarest = min((logp for logp, _ in unigrams.values() if logp > _NEVER_LOG10), default=_NEVER_LOG10)
@@ -89,6 +92,13 @@ def read_language(data: bytes, units: Sequence[str], weight: float, what: str) -
         [natural(before, _END) for before in names],
         sorted({_START, _END, _UNKNOWN, *units} - set(unigrams)),
     )
+
+
+def _log10(text: str) -> float:
+    value = float(text)
+    if not -_LARGEST_LOG <= value <= _LARGEST_LOG:
+        raise ValueError(f"{text} is not the logarithm of a probability")
+    return value
 
 
 @dataclass(frozen=True)
@@ -135,8 +145,8 @@ def search(frames: Sequence[Sequence[float]], language: Language, width: int) ->
         probabilities = [array("f", map(math.exp, frame)) for frame in frames]
     except OverflowError as error:
         raise VerificationFailed("the outputs are no logarithms of probabilities") from error
-    if any(math.isnan(value) for frame in probabilities for value in frame):
-        raise VerificationFailed("the outputs hold NaN")
+    if not all(value <= _MOST_LOGPROB for frame in frames for value in frame):
+        raise VerificationFailed("the outputs are no logarithms of probabilities")
     kept = [_Kept((), 0.0, LOG_ZERO, 0.0)]
     underflowed = False
     for place, frame in enumerate(probabilities):

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from repro.audit.claims import REFUTED, Examination, Outcome
-from repro.audit.evidence import RECORD, Evidence, open_run
-from repro.audit.verify import verify_run
+from repro.audit.evidence import RECORD, examine_record
+from repro.audit.verify import examine_run
 from repro.base.errors import CouldNotVerify
 from repro.base.paths import Paths
 from repro.base.temporary import temporary_folder
+from repro.packing.installer.listing import INSTALLED
 from repro.packing.runs import RECEIVED
 from repro.packing.verify import BundleReport, is_installed, verify_bundle, verify_installed, write_files
 
@@ -49,15 +50,16 @@ def verify_a_bundle(
     with outcome.examine("bundle-signature", "the bundle's list is signed by a key that is trusted here") as it:
         _examine_signature(it, report)
     signer = f"key {report.signer} ({report.trust})" if report.signer else "nobody: the bundle is not signed"
-    outcome.facts.append(("attested by", signer))
+    outcome.fact("attested by", signer)
     if outcome.of_status(REFUTED):
         return outcome  # bytes that are not the listed ones are looked at no further
     if is_installed(path):
-        _examine_runs(outcome, path, data, checkpoint)
+        _examine_runs(outcome, report, path, data, checkpoint)
         return outcome
     with temporary_folder(scratch, "audit") as folder:
-        write_files(path, folder / "tree")
-        _examine_runs(outcome, folder / "tree", data, checkpoint)
+        tree = folder / "inside" / "tree"  # the folder itself is locked by this process
+        write_files(path, tree)
+        _examine_runs(outcome, report, tree, data, checkpoint)
     return outcome
 
 
@@ -72,19 +74,24 @@ def _examine_signature(it: Examination, report: BundleReport) -> None:
     it.evidence.append(f"signer {report.signer or 'none'}, trust: {report.trust}")
 
 
-def _examine_runs(outcome: Outcome, root: Path, data: Path | None, checkpoint: Path | None) -> None:
+def _examine_runs(
+    outcome: Outcome, report: BundleReport, root: Path, data: Path | None, checkpoint: Path | None
+) -> None:
     paths = Paths(root)
     runs = sorted(folder.parent for folder in (root / RECEIVED).glob(f"*/{RECORD}"))
     with outcome.examine("runs", "the bundle carries a run that can be audited") as it:
         if not runs:
             raise CouldNotVerify("it carries none: its maker packs one with --run")
+        for run in runs:
+            if f"{INSTALLED}{RECEIVED}/{run.name}/{RECORD}" not in report.entries:
+                it.wrong.append(f"run {run.name} lies beside the signed ones, and the list does not name it")
         it.evidence += [f"run {run.name}" for run in runs]
+    if outcome.of_status(REFUTED):
+        return
     for run in runs:
-        opened: list[Evidence] = []
-        with outcome.examine(f"{run.name}: record", "the run's record can be read") as it:
-            opened.append(open_run(run, paths))
-            it.evidence.append(f"record.json sha256 {opened[0].sha256}")
-        for evidence in opened:
-            examined = verify_run(evidence, data, checkpoint)
-            outcome.facts += [(f"{run.name}: {name}", value) for name, value in examined.facts]
-            outcome.claims += [replace(claim, key=f"{run.name}: {claim.key}") for claim in examined.claims]
+        examined = Outcome(outcome.kind, outcome.subject)
+        evidence = examine_record(examined, run, paths, f"run {run.name}")
+        if evidence is not None:
+            examine_run(examined, evidence, data, checkpoint)
+        outcome.facts += [(f"{run.name}: {name}", value) for name, value in examined.facts]
+        outcome.claims += [replace(claim, key=f"{run.name}: {claim.key}") for claim in examined.claims]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from repro.audit.claims import Outcome
 from repro.audit.evidence import Evidence
@@ -35,17 +35,11 @@ class ScratchPaths(Paths):
         return self.scratch
 
 
-def challenge(
-    paths: Paths,
-    architectures: Sequence[str],
-    names: Sequence[str],
-    evidence: Optional[Evidence],
-    fetch: bool,
-    say: Say,
-) -> Outcome:
-    """Build every layer of some images again in an empty folder, from locked files, and compare digests.
+@dataclass(frozen=True)
+class Challenge:
+    """What is built again.
 
-    Args:
+    Attributes:
         paths: the checkout.
         architectures: 'amd64', 'arm64'; a built layer of another architecture needs that to run here.
         names: images; none for those of the record, or else all that can be made here.
@@ -53,18 +47,30 @@ def challenge(
         fetch: bring locked files that are missing (network); each is verified by its hash.
         say: is told of each layer.
     """
-    subject = f"record.json sha256 {evidence.sha256}" if evidence else "the layers and images that conf/locks pins"
-    outcome = Outcome("challenge", subject)
-    wanted = {architecture: list(names) or _images(paths, architecture, evidence) for architecture in architectures}
-    outcome.facts += [(f"images ({architecture})", ", ".join(found)) for architecture, found in wanted.items()]
-    for architecture in architectures:
-        _examine_debian(outcome, paths, wanted[architecture], architecture, fetch)
+
+    paths: Paths
+    architectures: Sequence[str]
+    names: Sequence[str]
+    evidence: Optional[Evidence]
+    fetch: bool
+    say: Say
+
+
+def challenge(outcome: Outcome, asked: Challenge) -> None:
+    """Build every layer of some images again in an empty folder, from locked files, and compare digests."""
+    paths = asked.paths
+    wanted = {
+        architecture: list(asked.names) or _images(paths, architecture, asked.evidence)
+        for architecture in asked.architectures
+    }
+    for architecture, found in wanted.items():
+        outcome.fact(f"images ({architecture})", ", ".join(found))
+        _examine_debian(outcome, asked, found, architecture)
     with temporary_folder(paths.temporary, "challenge") as folder:
         scratch = ScratchPaths(paths.root, folder, scratch=folder)
-        for architecture in architectures:
+        for architecture in asked.architectures:
             for name in wanted[architecture]:
-                _challenge_image(outcome, scratch, architecture, name, evidence, fetch, say)
-    return outcome
+                _challenge_image(outcome, asked, scratch, architecture, name)
 
 
 def _deb_locks(paths: Paths, names: Sequence[str], architecture: str) -> dict[str, DebLock]:
@@ -79,8 +85,9 @@ def _deb_locks(paths: Paths, names: Sequence[str], architecture: str) -> dict[st
     return found
 
 
-def _examine_debian(outcome: Outcome, paths: Paths, names: Sequence[str], architecture: str, fetch: bool) -> None:
+def _examine_debian(outcome: Outcome, asked: Challenge, names: Sequence[str], architecture: str) -> None:
     """A claim for each lock: from Debian's key over its signed indexes down to every package's hash."""
+    paths = asked.paths
     cache = Cache(paths.root)
 
     def read_index(file: LockedFile) -> bytes:
@@ -96,7 +103,7 @@ def _examine_debian(outcome: Outcome, paths: Paths, names: Sequence[str], archit
         text = f"lock {lock.label}: Debian's own key vouches for the hash of every package"
         with outcome.examine(f"debian:{lock.name}:{architecture}", text) as it:
             missing = [file for file in lock.index_files if cache.path(file.sha256) is None]
-            if missing and fetch:
+            if missing and asked.fetch:
                 from repro.fetching import fetch_files
 
                 fetch_files(paths.root, missing)
@@ -107,7 +114,7 @@ def _examine_debian(outcome: Outcome, paths: Paths, names: Sequence[str], archit
 def _images(paths: Paths, architecture: str, evidence: Optional[Evidence]) -> list[str]:
     """The record's images; else what is always made, and what is pinned and can be compiled from the archives here."""
     if evidence is not None:
-        return sorted(evidence.record["images"])
+        return sorted(evidence.record.images)
     pinned = load_pins(paths)["images"].get(architecture, {})
     found = []
     for name in image_names(paths.docker):
@@ -118,31 +125,26 @@ def _images(paths: Paths, architecture: str, evidence: Optional[Evidence]) -> li
     return found
 
 
-def _challenge_image(
-    outcome: Outcome,
-    scratch: ScratchPaths,
-    architecture: str,
-    name: str,
-    evidence: Optional[Evidence],
-    fetch: bool,
-    say: Say,
-) -> None:
-    pins = load_pins(scratch)
-    claimed = _claimed(evidence, architecture)
+def _challenge_image(outcome: Outcome, asked: Challenge, scratch: ScratchPaths, architecture: str, name: str) -> None:
     images: dict[str, Image] = {}
     text = f"image {name} ({architecture}): every layer can be built from its locked sources"
     with outcome.examine(f"build:{name}:{architecture}", text) as it:
         needed = files_needed(scratch, [name], [architecture])
-        if needed and fetch:
+        if needed and asked.fetch:
             from repro.fetching import fetch_files
 
             fetch_files(scratch.root, needed.values())
         engine_for = compiling_engine(scratch)
-        images = build_images(scratch, [name], architecture, say, engine_for=engine_for, check_pins=False)
+        images = build_images(scratch, [name], architecture, asked.say, engine_for=engine_for, check_pins=False)
         it.evidence.append(f"{len(recipes_of(scratch, name, architecture))} layers, {len(needed)} locked files")
-    if name not in images:
-        return
-    image = images[name]
+    if name in images:
+        _hold_image(outcome, asked, architecture, images[name])
+
+
+def _hold_image(outcome: Outcome, asked: Challenge, architecture: str, image: Image) -> None:
+    pins = load_pins(asked.paths)
+    claimed = _claimed(asked.evidence, architecture)
+    name = image.name
     examined = {claim.key for claim in outcome.claims}
     for layer in image.layers:
         key = f"layer:{layer.name}:{architecture}"
@@ -151,24 +153,30 @@ def _challenge_image(
             with outcome.examine(key, text) as it:
                 known = {
                     "conf/locks/images.json": pins["layers"].get(architecture, {}).get(layer.name),
-                    "the record": claimed["layers"].get(layer.name),
+                    "the record": claimed.layers.get(layer.name),
                 }
                 _hold(it.wrong, it.evidence, layer.diff_id, known)
     with outcome.examine(f"image:{name}:{architecture}", f"image {name} ({architecture}): it has the same ID") as it:
         known = {
             "conf/locks/images.json": pins["images"].get(architecture, {}).get(name),
-            "the record": claimed["images"].get(name),
+            "the record": claimed.images.get(name),
         }
         _hold(it.wrong, it.evidence, image.config_digest, known)
 
 
-def _claimed(evidence: Optional[Evidence], architecture: str) -> dict[str, Mapping[str, Any]]:
+@dataclass(frozen=True)
+class _Claimed:
+    layers: Mapping[str, str]
+    images: Mapping[str, str]
+
+
+def _claimed(evidence: Optional[Evidence], architecture: str) -> _Claimed:
     """The record's digests, if it is of this architecture."""
-    if evidence is None or evidence.record["host"].get("architecture") != architecture:
-        return {"layers": {}, "images": {}}
+    if evidence is None or evidence.record.host.architecture != architecture:
+        return _Claimed({}, {})
     record = evidence.record
-    layers = {layer["name"]: layer["diff_id"] for listed in record["image_layers"].values() for layer in listed}
-    return {"layers": layers, "images": record["images"]}
+    layers = {layer.name: layer.diff_id for listed in record.image_layers.values() for layer in listed}
+    return _Claimed(layers, record.images)
 
 
 def _hold(wrong: list[str], evidence: list[str], found: str, known: Mapping[str, Optional[str]]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro.audit.claims import STATUSES, Outcome
-from repro.audit.evidence import Evidence, open_run
+from repro.audit.evidence import Evidence, examine_record, record_digest
 from repro.audit.page import sentence, write_page
 from repro.base.errors import UsageError
 from repro.base.paths import Paths, given_path
@@ -43,17 +44,30 @@ def verify(paths: Paths, subject: str, data: str, checkpoint: str, key: str, to:
         CouldNotVerify: none is, but for some something is missing.
     """
     from repro.audit.bundles import is_run, verify_a_bundle
-    from repro.audit.verify import verify_run
+    from repro.audit.verify import examine_run
     from repro.base.files import sha256_bytes
 
     place = _run_folder(paths, subject)
     if not is_run(place) and place.exists():
         keys = [key] if key else []
         outcome = verify_a_bundle(place, paths.temporary, keys, _given(data), _given(checkpoint))
-        _finish(outcome, paths, sha256_bytes(place.resolve().name.encode()), to, say)
+        _finish(outcome, paths, sha256_bytes(os.fsencode(place.resolve().name)), to, say)
         return
-    evidence = open_run(place, paths)
-    _finish(verify_run(evidence, _given(data), _given(checkpoint)), paths, evidence.sha256, to, say)
+    digest, outcome = _begun("verify", place)
+    evidence = examine_record(outcome, place, paths)
+    if evidence is not None:
+        examine_run(outcome, evidence, _given(data), _given(checkpoint))
+    _finish(outcome, paths, digest, to, say)
+
+
+def _begun(kind: str, place: Path) -> tuple[str, Outcome]:
+    """The digest of a record, and the outcome of an audit of it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    digest = record_digest(place)
+    return digest, Outcome(kind, f"record.json sha256 {digest}")
 
 
 def rerun(paths: Paths, console: Console, subject: str, how: Rerun, to: str, say: Say) -> None:
@@ -62,35 +76,46 @@ def rerun(paths: Paths, console: Console, subject: str, how: Rerun, to: str, say
 
     if how.rounds < 10:
         raise UsageError(f"--rounds {how.rounds} is too few", hint="10 at least: fewer give no interval of the median")
-    evidence = open_run(_run_folder(paths, subject), paths)
-    _finish(run_again(evidence, how, console), paths, evidence.sha256, to, say)
+    place = _run_folder(paths, subject)
+    digest, outcome = _begun("rerun", place)
+    evidence = examine_record(outcome, place, paths)
+    if evidence is not None:
+        run_again(outcome, evidence, how, console)
+    _finish(outcome, paths, digest, to, say)
 
 
 def challenge(paths: Paths, subject: str, arch: str, images: str, to: str, say: Say, *, offline: bool) -> None:
     """Build layers again and write the page. Errors as `verify`."""
+    from repro.audit.challenge import Challenge
     from repro.audit.challenge import challenge as build_again
     from repro.images.commands import architectures
 
-    evidence: Evidence | None = open_run(_run_folder(paths, subject), paths) if subject else None
-    names = [name.strip() for name in images.split(",") if name.strip()]
-    outcome = build_again(paths, architectures(arch), names, evidence, not offline, say)
-    _finish(outcome, paths, evidence.sha256 if evidence else "pins", to, say)
+    evidence: Evidence | None = None
+    digest, outcome = "pins", Outcome("challenge", "the layers and images that conf/locks pins")
+    if subject:
+        place = _run_folder(paths, subject)
+        digest, outcome = _begun("challenge", place)
+        evidence = examine_record(outcome, place, paths)
+    if evidence is not None or not subject:
+        names = [name.strip() for name in images.split(",") if name.strip()]
+        build_again(outcome, Challenge(paths, architectures(arch), names, evidence, not offline, say))
+    _finish(outcome, paths, digest, to, say)
 
 
 def compare(paths: Paths, first: str, second: str, to: str, say: Say) -> None:
     """Hold two runs against each other and write the page. Errors as `verify`."""
-    from repro.audit.compare import compare_runs
+    from repro.audit.compare import Sides, compare_runs, machine_of
 
-    one, two = (
-        open_run(given_path("the first run", first), paths),
-        open_run(given_path("the second run", second), paths),
-    )
-    outcome = Outcome("compare", f"A: record.json sha256 {one.sha256}; B: record.json sha256 {two.sha256}")
-    for word, evidence in (("A", one), ("B", two)):
-        host = evidence.record["host"]
-        outcome.facts.append((word, f"{host.get('cpu', 'unknown')}, {evidence.record['engine']['name']}"))
-    compare_runs(outcome, one, two)
-    _finish(outcome, paths, one.sha256, to, say)
+    places = {"A": given_path("the first run", first), "B": given_path("the second run", second)}
+    digests = {word: record_digest(place) for word, place in places.items()}
+    outcome = Outcome("compare", "; ".join(f"{word}: record.json sha256 {sha256}" for word, sha256 in digests.items()))
+    opened = [examine_record(outcome, place, paths, word) for word, place in places.items()]
+    one, two = opened
+    if one is not None and two is not None:
+        for word, evidence in (("A", one), ("B", two)):
+            outcome.fact(word, machine_of(evidence.record))
+        compare_runs(outcome, Sides(one, two))
+    _finish(outcome, paths, digests["A"], to, say)
 
 
 def _finish(outcome: Outcome, paths: Paths, name: str, to: str, say: Say) -> None:
@@ -98,7 +123,7 @@ def _finish(outcome: Outcome, paths: Paths, name: str, to: str, say: Say) -> Non
     write_page(outcome, folder)
     say(sentence(outcome))
     counts = outcome.counts()
-    say(", ".join(f"{status}: {counts[status]}" for status in STATUSES))
+    say(", ".join(f"{status}: {counts[status]}" for status in STATUSES if counts[status]))
     say(f"page: {folder / 'audit.html'} (also audit.md, audit.json)")
     error = outcome.error()
     if error is not None:

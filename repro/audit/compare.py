@@ -1,74 +1,123 @@
-"""Two runs held against each other, output by output: `invoke audit.compare`, and the end of `invoke audit.rerun`."""
+"""Two runs held against each other, output by output: `invoke audit.compare`, and the end of `invoke audit.rerun`.
+
+Of two records alone nothing is proven: equal digests are claimed by both until the bytes of both were read here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Optional
+from dataclasses import dataclass, field
 
-from repro.audit.agreement import Compared, closeness, compare_file
-from repro.audit.claims import ATTESTED, Examination, Outcome
+from msgspec import UNSET
+
+from repro.audit.agreement import DIFFERENT, IDENTICAL, OPEN, closeness, compare_bytes
+from repro.audit.claims import ATTESTED, CLAIMED, RECOMPUTED, RUN_AGAIN, Examination, Outcome
 from repro.audit.evidence import Evidence
 from repro.audit.leaves import differences
-from repro.base.errors import BundleError
+from repro.base.errors import CouldNotVerify
+from repro.graph.pipeline import EXACT, STAGES
+from repro.record.document import Record
+from repro.record.scores import Comparison
+from repro.record.stages import Stage
 
 _OF_THE_DEVICE = ("convert", "infer", "measure", "compare")
-_ASKED = ("batch_sizes", "decode", "split", "skip_bad")
+_ASKED = ("batch_sizes", "decode", "split", "skip_bad", "precision", "loop")
 
 
-def compare_runs(outcome: Outcome, first: Evidence, second: Evidence, words: tuple[str, str] = ("A", "B")) -> None:
-    """Add a claim for what both were asked, for each image and each stage, for the symbols and for the speeds.
+@dataclass
+class Sides:
+    """Two runs, and what they are called in the claims.
 
-    Args:
-        outcome: takes the claims.
+    Attributes:
         first: the run that is held to.
         second: the run that is held against it.
-        words: what the two are called in the claims.
+        here, there: what the two are called.
+        run_again: whether the second was made by this audit from the first's request.
+        unread: outputs whose bytes were not here to read, by stage.
     """
-    here, there = words
-    one, two = first.record, second.record
+
+    first: Evidence
+    second: Evidence
+    here: str = "A"
+    there: str = "B"
+    run_again: bool = False
+    unread: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def one(self) -> Record:
+        return self.first.record
+
+    @property
+    def two(self) -> Record:
+        return self.second.record
+
+    @property
+    def kind(self) -> str:
+        """How far a claim is known that follows from the two records."""
+        return RUN_AGAIN if self.run_again else CLAIMED
+
+    def key(self, stage: Stage) -> str:
+        """The key of the claim that both gave a stage's outputs."""
+        return f"{'made' if self.run_again else 'stage'}:{stage.key}"
+
+    @property
+    def other(self) -> str:
+        """Why outputs need not have equal bytes: another device or toolchain; '' where they must."""
+        devices = [record.request.device for record in (self.one, self.two)]
+        if devices[0] != devices[1]:
+            return f"made on the devices {devices[0]} and {devices[1]}"
+        pinned = [", ".join(sorted(record.request.pinned or ())) or "none" for record in (self.one, self.two)]
+        if pinned[0] != pinned[1]:
+            return f"made with other toolchains: in their pinned images ran {pinned[0]}, and {pinned[1]}"
+        return ""
+
+    @property
+    def one_architecture(self) -> bool:
+        return self.one.host.architecture == self.two.host.architecture
+
+    def why_equal(self, stage: Stage) -> str:
+        """Why a stage's bytes must be equal; '' where they may differ between these two machines."""
+        definition = STAGES.get(stage.name)
+        if definition is None or definition.exactness == EXACT:
+            return "this stage's bytes must be equal on every machine"
+        if self.one.host.instruction_set == self.two.host.instruction_set and not self.other:
+            return "this stage's bytes must be equal on one instruction set"
+        return ""
+
+
+def compare_runs(outcome: Outcome, sides: Sides) -> None:
+    """Add a claim for what both were asked, for each image and each stage, for the symbols and for the speeds."""
+    here, there, one, two = sides.here, sides.there, sides.one, sides.two
     text = f"{here} and {there} were asked the same, of the same data and weights"
-    with outcome.examine("same-question", text) as it:
-        for name in _ASKED:
-            it.wrong += differences(two["request"].get(name), one["request"].get(name), f"request.{name}")
-        it.wrong += differences(two["data"]["fingerprint"], one["data"]["fingerprint"], "data.fingerprint")
-        it.wrong += differences(two["checkpoint"]["sha256"], one["checkpoint"]["sha256"], "checkpoint.sha256")
-        it.evidence.append(f"data {one['data']['fingerprint']}, checkpoint {one['checkpoint']['sha256']}")
-    other = _made_otherwise(one, two)
-    with outcome.examine("same-environment", f"{here} and {there} ran in the same images") as it:
-        _examine_images(it, one, two, other)
-    stages = {stage["key"]: stage for stage in two["stages"]}
-    for stage in one["stages"]:
-        key = stage["key"]
-        text = f"{key}: {there} gave the outputs of {here}"
-        with outcome.examine(f"stage:{key}", text) as it:
-            if key not in stages:
-                it.missing.append(f"{there} has no stage {key}")
-            elif other and (_is_of_the_device(stage) or stage["image"] != stages[key]["image"]):
-                _examine_elsewhere(it, first, second, stage, stages, other)
-            elif stage["name"] == "probe" and _architecture(one) != _architecture(two):
-                it.if_it_holds = ATTESTED
-                it.evidence.append("a probe describes the image of its own architecture")
-            else:
-                _examine_stage(it, first, second, stage, stages[key], other)
+    with outcome.examine("same-question", text, sides.kind) as it:
+        asked = [{name: value for name in _ASKED if (value := getattr(record.request, name)) is not UNSET}
+                 for record in (one, two)]  # fmt: skip
+        it.wrong += differences(asked[1], asked[0], "request")
+        it.wrong += differences(two.data.fingerprint, one.data.fingerprint, "data.fingerprint")
+        it.wrong += differences(two.checkpoint.sha256, one.checkpoint.sha256, "checkpoint.sha256")
+        it.evidence.append(f"data {one.data.fingerprint}, checkpoint {one.checkpoint.sha256}")
+    with outcome.examine("same-environment", f"{here} and {there} ran in the same images", sides.kind) as it:
+        _examine_images(it, sides)
+    for stage in one.stages:
+        with outcome.examine(sides.key(stage), f"{stage.key}: {there} gave the outputs of {here}") as it:
+            _examine_stage(it, sides, stage)
+    for stage in two.stages:
+        if one.stage(stage.key) is None:
+            with outcome.examine(sides.key(stage), f"{stage.key}: {here} gave the outputs of {there}"):
+                raise CouldNotVerify(f"{here} has no stage {stage.key}")
     text = f"{here} and {there} decoded the same symbols, and have the same error rates"
-    with outcome.examine("figures", text) as it:
-        _examine_figures(it, one, two, stages)
-        _leave_open(it, other)
-    with outcome.examine("speeds", f"the speeds of {here} and {there}, side by side") as it:
-        it.if_it_holds = ATTESTED
-        it.evidence += _speeds(one, two, words)
+    with outcome.examine("figures", text, sides.kind) as it:
+        _examine_figures(it, sides)
+        _leave_open(it, sides.other)
+    if not sides.run_again:
+        with outcome.examine("bytes", f"the outputs of {here} and {there} were read by this audit") as it:
+            it.missing += [f"{key}: {_few(names)} of one of them is not here" for key, names in sides.unread.items()]
+            it.evidence.append(f"{len(one.stages) - len(sides.unread)} stages read whole")
+    with outcome.examine("speeds", f"the speeds of {here} and {there}, side by side", ATTESTED) as it:
+        it.evidence += _speeds(sides)
 
 
-def _made_otherwise(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
-    """Why outputs of two runs need not have equal bytes: another device or toolchain; '' where they must."""
-    devices = [record["request"]["device"] for record in (one, two)]
-    if devices[0] != devices[1]:
-        return f"made on the devices {devices[0]} and {devices[1]}"
-    pinned = [", ".join(sorted(record["request"].get("pinned", ()))) or "none" for record in (one, two)]
-    if pinned[0] != pinned[1]:
-        return f"made with other toolchains: in their pinned images ran {pinned[0]}, and {pinned[1]}"
-    return ""
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _leave_open(it: Examination, other: str) -> None:
@@ -78,138 +127,150 @@ def _leave_open(it: Examination, other: str) -> None:
         it.wrong.clear()
 
 
-def _architecture(record: Mapping[str, Any]) -> str:
-    return str(record["host"].get("architecture", ""))
-
-
-def _examine_images(it: Examination, one: Mapping[str, Any], two: Mapping[str, Any], other: str) -> None:
-    for name in sorted({*one["images"], *two["images"]}):
-        ours, theirs = one["images"].get(name), two["images"].get(name)
+def _examine_images(it: Examination, sides: Sides) -> None:
+    one, two = sides.one, sides.two
+    for name in sorted({*one.images, *two.images}):
+        ours, theirs = one.images.get(name), two.images.get(name)
         if ours == theirs:
             it.evidence.append(f"{name}: {ours}")
-        elif other and not (ours and theirs):
-            it.missing.append(f"{name}: {ours or 'absent'} and {theirs or 'absent'}; {other}")
-        elif _architecture(one) != _architecture(two):
-            layers = [[layer["name"] for layer in record["image_layers"].get(name, [])] for record in (one, two)]
+        elif sides.other and not (ours and theirs):
+            it.missing.append(f"{name}: {ours or 'absent'} and {theirs or 'absent'}; {sides.other}")
+        elif not sides.one_architecture:
+            layers = [[layer.name for layer in record.image_layers.get(name, ())] for record in (one, two)]
             if layers[0] == layers[1]:
-                it.evidence.append(f"{name}: siblings of the same locks for {_architecture(one)}, {_architecture(two)}")
-                it.if_it_holds = ATTESTED
+                it.evidence.append(
+                    f"{name}: siblings of the same locks for {one.host.architecture}, {two.host.architecture}"
+                )
+                it.kind = ATTESTED
             else:
                 it.wrong.append(f"{name}: made of {layers[0]} and of {layers[1]}")
         else:
             it.wrong.append(f"{name}: {ours or 'absent'} and {theirs or 'absent'}")
 
 
-def _examine_stage(
-    it: Examination, first: Evidence, second: Evidence, one: Mapping[str, Any], two: Mapping[str, Any], other: str = ""
-) -> None:
-    """Hold outputs to each other byte by byte; where `other` says why they may differ, what does is left open."""
-    if one["outputs"]["files"] == two["outputs"]["files"]:
-        it.evidence.append(f"{len(one['outputs']['files'])} files, identical bytes: {one['outputs']['digest']}")
-        return
-    processors = [evidence.record["host"].get("instruction_set") for evidence in (first, second)]
-    files_one, files_two = one["outputs"]["files"], two["outputs"]["files"]
-    for name in sorted({*files_one, *files_two}):
-        if name not in files_one or name not in files_two:
+def _examine_stage(it: Examination, sides: Sides, stage: Stage) -> None:
+    """Hold outputs to each other; what another device or toolchain made cannot be made again here."""
+    again = sides.two.stage(stage.key)
+    if again is None:
+        it.missing.append(f"{sides.there} has no stage {stage.key}")
+    elif sides.other and (_is_of_the_device(stage) or stage.image != again.image):
+        it.missing.append(sides.other)
+        if stage.key.startswith("infer@"):
+            _hold_to_thresholds(it, sides, stage, again)
+    elif stage.name == "probe" and not sides.one_architecture:
+        it.kind = ATTESTED
+        it.evidence.append("a probe describes the image of its own architecture")
+    else:
+        _examine_outputs(it, sides, stage, again)
+        _leave_open(it, sides.other)
+
+
+def _is_of_the_device(stage: Stage) -> bool:
+    """Whether a stage runs on the NPU where there is one."""
+    return stage.name.partition("_")[0] in _OF_THE_DEVICE
+
+
+def _examine_outputs(it: Examination, sides: Sides, one: Stage, two: Stage) -> None:
+    it.kind = RUN_AGAIN if sides.run_again else RECOMPUTED
+    unread, equal = [], 0
+    for name in sorted({*one.outputs.files, *two.outputs.files}):
+        ours, theirs = one.outputs.files.get(name), two.outputs.files.get(name)
+        if ours is None or theirs is None:
             it.wrong.append(f"{name} is an output of one of them only")
             continue
-        compared = compare_file(
-            name,
-            one["name"],
-            _file(first, one, name),
-            _file(second, two, name),
-            files_one[name]["sha256"] == files_two[name]["sha256"],
-            processors[0] == processors[1] and not other,
-        )
-        _note(it, compared)
-    _leave_open(it, other)
+        read = [_was_read(it, evidence, stage, name) for evidence, stage in ((sides.first, one), (sides.second, two))]
+        if ours == theirs:
+            equal += 1
+            if not (read[1] and (read[0] or sides.run_again)):
+                unread.append(name)
+        elif all(read):
+            _note(it, sides, one, two, name)
+        else:
+            it.missing.append(f"{name}: the bytes differ, and one of them is not here to say by how much")
+    if unread:
+        sides.unread[one.key] = unread
+        it.kind = CLAIMED
+        it.evidence.append(f"{len(unread)} files were not here to read: {_few(unread)}")
+    it.evidence.append(f"{equal} files of equal digests; outputs {one.outputs.digest}")
 
 
-def _is_of_the_device(stage: Mapping[str, Any]) -> bool:
-    """Whether a stage runs on the NPU where there is one."""
-    return stage["name"].partition("_")[0] in _OF_THE_DEVICE
+def _was_read(it: Examination, evidence: Evidence, stage: Stage, name: str) -> bool:
+    """Whether the bytes are here and the record's; bytes that are others refute."""
+    try:
+        found = evidence.stored(stage).outputs.get(name)
+    except CouldNotVerify:
+        return False
+    told = stage.outputs.files[name]
+    if found is None:
+        return False
+    if (found.sha256, found.size_bytes) != (told.sha256, told.size_bytes):
+        it.wrong.append(f"{name} has sha256 {found.sha256}; its own record says {told.sha256}")
+        return False
+    return True
 
 
-def _examine_elsewhere(
-    it: Examination,
-    first: Evidence,
-    second: Evidence,
-    one: Mapping[str, Any],
-    stages: Mapping[str, Mapping[str, Any]],
-    other: str,
-) -> None:
-    """What another device or toolchain made cannot be made again here; a network's outputs are held to the vendor's
-    thresholds."""
-    key = one["key"]
-    it.missing.append(other)
-    if not key.startswith("infer@"):
-        return
-    two, compared = stages[key], stages[key.replace("infer@", "compare@")]
-    thresholds = second.json(compared, "compare.json")["thresholds"]
-    for name in sorted(one["outputs"]["files"]):
-        found = closeness(name, first.file(one, name), second.file(two, name))
-        for figure, limit in thresholds["at_least"].items():
+def _note(it: Examination, sides: Sides, one: Stage, two: Stage, name: str) -> None:
+    compared = compare_bytes(name, sides.first.file(one, name), sides.second.file(two, name), sides.why_equal(one))
+    line = f"{name}: {compared.verdict}" + (f": {compared.detail}" if compared.detail else "")
+    kinds = {DIFFERENT: it.wrong, OPEN: it.missing, IDENTICAL: it.evidence}
+    kinds.get(compared.verdict, it.evidence).append(line)
+
+
+def _hold_to_thresholds(it: Examination, sides: Sides, one: Stage, two: Stage) -> None:
+    """Hold another device's outputs to the vendor's thresholds."""
+    compared = sides.second.stage(one.key.replace("infer@", "compare@"))
+    thresholds = sides.second.read(compared, "compare.json", Comparison).thresholds
+    for name in sorted(one.outputs.files):
+        found = closeness(name, sides.first.file(one, name), sides.second.file(two, name))
+        for figure, limit in thresholds.at_least.items():
             if figure in found and found[figure] < limit:
                 it.wrong.append(f"{name}: {figure} {found[figure]:.6f}, the vendor's threshold is at least {limit}")
-        for figure, limit in thresholds["at_most"].items():
+        for figure, limit in thresholds.at_most.items():
             if figure in found and found[figure] > limit:
                 it.wrong.append(f"{name}: {figure} {found[figure]:.6f}, the vendor's threshold is at most {limit}")
         figures = ", ".join(f"{figure} {value:.6f}" for figure, value in sorted(found.items()))
         it.evidence.append(f"{name}: {figures}, against the other run's processor")
 
 
-def _note(it: Examination, compared: Compared) -> None:
-    line = f"{compared.name}: {compared.verdict}" + (f": {compared.detail}" if compared.detail else "")
-    if compared.verdict == "different":
-        it.wrong.append(line)
-    elif compared.verdict == "not here":
-        it.missing.append(line)
-    else:
-        it.evidence.append(line)
-
-
-def _file(evidence: Evidence, stage: Mapping[str, Any], name: str) -> Optional[Path]:
-    """Where an output lies, if its bytes are here and are the record's."""
-    try:
-        evidence.file(stage, name)
-    except BundleError:
-        return None
-    return evidence.stored(stage["fingerprint"]).out / name
-
-
-def _examine_figures(
-    it: Examination, one: Mapping[str, Any], two: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]
-) -> None:
-    hypotheses = {stage["key"]: stage["outputs"]["files"].get("utterances.jsonl") for stage in one["stages"]}
-    results = {result["batch_size"]: result for result in two["results"]}
-    for result in one["results"]:
-        size = result["batch_size"]
-        if size not in results:
+def _examine_figures(it: Examination, sides: Sides) -> None:
+    one, two = sides.one, sides.two
+    for result in one.results:
+        size = result.batch_size
+        other = two.result(size)
+        if other is None:
             it.missing.append(f"one of them has no result of batch size {size}")
             continue
         for protocol in ("published", "complete"):
             it.wrong += differences(
-                results[size][protocol], result[protocol], f"{protocol} at batch size {size}"
-            )  # fmt: skip
+                getattr(other, protocol), getattr(result, protocol), f"{protocol} at batch size {size}"
+            )
         key = f"score@{size}"
-        other = stages.get(key, {}).get("outputs", {}).get("files", {}).get("utterances.jsonl")
-        if hypotheses.get(key) != other:
+        heard = [stage.outputs.files.get("utterances.jsonl") if stage is not None else None
+                 for stage in (one.stage(key), two.stage(key))]  # fmt: skip
+        if heard[0] != heard[1] or heard[0] is None:
             it.wrong.append(f"{key}: the hypotheses differ (utterances.jsonl)")
         it.evidence.append(
-            f"batch size {size}: CER {result['complete']['cer_printed']} %, WER {result['complete']['wer_printed']} % "
+            f"batch size {size}: CER {result.complete.cer_printed} %, WER {result.complete.wer_printed} % "
             "(complete protocol)"
         )
+    it.missing += [f"{sides.here} has no result of batch size {result.batch_size}"
+                   for result in two.results if one.result(result.batch_size) is None]  # fmt: skip
 
 
-def _speeds(one: Mapping[str, Any], two: Mapping[str, Any], words: tuple[str, str]) -> list[str]:
-    results = {result["batch_size"]: result for result in two["results"]}
+def _speeds(sides: Sides) -> list[str]:
     lines = []
-    for result in one["results"]:
-        other = results.get(result["batch_size"])
+    for result in sides.one.results:
+        other = sides.two.result(result.batch_size)
         if other is not None:
-            ours, theirs = (item["throughput_utterances_per_s"] for item in (result, other))
+            ours, theirs = (item.throughput_utterances_per_s for item in (result, other))
+            ratio = f" ({100 * (theirs / ours - 1):+.1f} %)" if ours else ""
             lines.append(
-                f"batch size {result['batch_size']}: {words[0]} {ours:.4f}, {words[1]} {theirs:.4f} utterances/s "
-                f"({100 * (theirs / ours - 1):+.1f} %)"
+                f"batch size {result.batch_size}: {sides.here} {ours:.4f}, {sides.there} {theirs:.4f} "
+                f"utterances/s{ratio}"
             )
     return lines
+
+
+def machine_of(record: Record) -> str:
+    """The processor and engine of a run, for the page's head."""
+    return f"{record.host.cpu}, {record.host.cores} cores, {record.engine.name}"

@@ -6,6 +6,8 @@ import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 OBSERVATIONS = (
     "checkpoint.trust",
     "engine.*",
@@ -18,7 +20,7 @@ OBSERVATIONS = (
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, value) of every leaf; an empty object or list is a leaf too."""
+    """(path, value) of every leaf of a document of plain values; an empty object or list is a leaf too."""
     if isinstance(value, Mapping) and value:
         for name in sorted(value):
             yield from leaves(value[name], f"{path}.{name}" if path else str(name))
@@ -26,7 +28,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         for position, item in enumerate(value):
             yield from leaves(item, f"{path}[{position}]")
     else:
-        yield path, value
+        yield path, [] if isinstance(value, tuple) else value
 
 
 def is_observation(path: str) -> bool:
@@ -40,8 +42,13 @@ def same(found: Any, expected: Any) -> bool:
 
 
 def differences(found: Any, expected: Any, path: str) -> list[str]:
-    """In words, each leaf that differs: what the record says and what was recomputed."""
-    ours, theirs = dict(leaves(expected, path)), dict(leaves(found, path))
+    """In words, each leaf that differs: what the record says and what was recomputed.
+
+    Args:
+        found, expected: parts of a record or of a stage's file, as types or as plain values.
+        path: what the leaves' paths start with.
+    """
+    ours, theirs = (dict(leaves(msgspec.to_builtins(value), path)) for value in (expected, found))
     lines = []
     for name in sorted({*ours, *theirs}):
         if name not in theirs:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 import repro.report
-from repro.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED, Outcome
+from repro.audit.claims import (
+    ATTESTED,
+    CLAIMED,
+    IF_RERUN,
+    PROVEN,
+    RECOMPUTED,
+    REFUTED,
+    RUN_AGAIN,
+    UNVERIFIED,
+    Claim,
+    Outcome,
+)
 from repro.base.files import pretty_json, sha256_bytes, write_atomic
 from repro.base.templates import html_templates, text_templates
 from repro.report import markdown
@@ -24,26 +36,37 @@ _TITLES = {
 _HEADINGS = {
     REFUTED: "Refuted",
     UNVERIFIED: "Could not verify",
+    RECOMPUTED: "Proven here: recomputed from these bytes",
+    RUN_AGAIN: "Proven here: run again on this machine, with the same outcome",
+    IF_RERUN: "True if rerun: not run by this audit",
     ATTESTED: "Attested, not proven",
-    PROVEN: "Proven here",
+    CLAIMED: "Claimed by both records, and read by nobody",
 }
-_TONES = {REFUTED: "bad", UNVERIFIED: "open", ATTESTED: "open", PROVEN: "good"}
-LEGEND = (
-    "Proven here: computed by this audit from bytes that it read. Attested: consistent, and believed on the word of "
-    "whoever signed it. Refuted: bytes are here and contradict the claim. Could not verify: bytes, a tool or a machine "
-    "are missing; nothing is known to be wrong."
-)
+_TONES = {
+    REFUTED: "bad", UNVERIFIED: "open", IF_RERUN: "open", ATTESTED: "open", CLAIMED: "open",
+    RECOMPUTED: "good", RUN_AGAIN: "good",
+}  # fmt: skip
+LEGEND = {
+    PROVEN: "computed by this audit from bytes that it read, or run again by this audit with the same outcome",
+    IF_RERUN: "the bytes are those that the record names, and whether the code makes them of its inputs was not tried: "
+    "`invoke audit.rerun` tries it",
+    ATTESTED: "consistent, and believed on the word of whoever signed it",
+    CLAIMED: "two records give the same digest, and the bytes were not here to read",
+    REFUTED: "bytes are here and contradict the claim",
+    UNVERIFIED: "bytes, a tool or a machine are missing; nothing is known to be wrong",
+}
 
 
 def sentence(outcome: Outcome) -> str:
-    """The whole outcome in one line."""
-    counts = outcome.counts()
+    """The whole outcome in one line, as the exit code has it."""
+    counts, known = outcome.counts(), outcome.explanation()
     if counts[REFUTED]:
         first = outcome.of_status(REFUTED)[0]
         return f"Refuted: {counts[REFUTED]} of {len(outcome.claims)} claims, the first of them: {first.text}."
     if counts[UNVERIFIED]:
-        return f"Nothing is refuted; {counts[UNVERIFIED]} of {len(outcome.claims)} claims could not be verified."
-    return f"Every claim holds: {counts[PROVEN]} proven here, {counts[ATTESTED]} attested."
+        open_claims = f"{counts[UNVERIFIED]} of {len(outcome.claims)} claims could not be verified"
+        return f"Nothing is refuted; {open_claims}. Of the others: {known}."
+    return f"Every claim holds: {known}."
 
 
 def write_page(outcome: Outcome, folder: Path) -> None:
@@ -54,14 +77,28 @@ def write_page(outcome: Outcome, folder: Path) -> None:
     write_atomic(folder / "audit.html", _html(outcome, document).encode())
 
 
+class _Section(NamedTuple):
+    """The claims below one heading of the page."""
+
+    heading: str
+    tone: str
+    claims: list[Claim]
+
+
+def _sections(outcome: Outcome) -> Iterator[tuple[str, str, list[Claim]]]:
+    for name, heading in _HEADINGS.items():
+        found = outcome.of_status(name) if name in (REFUTED, UNVERIFIED) else outcome.holding(name)
+        if found:
+            yield name, heading, found
+
+
 def _values(outcome: Outcome, document: bytes) -> dict[str, Any]:
     return {
         "outcome": outcome,
         "title": _TITLES[outcome.kind],
         "sentence": sentence(outcome),
         "legend": LEGEND,
-        "order": list(_HEADINGS),
-        "headings": _HEADINGS,
+        "sections": [_Section(heading, _TONES[name], found) for name, heading, found in _sections(outcome)],
         "json_sha256": sha256_bytes(document),
     }
 
@@ -77,7 +114,6 @@ def _html(outcome: Outcome, document: bytes) -> str:
     tone = "bad" if found[REFUTED] else "open" if found[UNVERIFIED] else "good"
     return html_templates(_TEMPLATES).get_template("audit.html.j2").render(
         **_values(outcome, document),
-        tones=_TONES,
         tone=tone,
         style=Markup(style),  # noqa: S704 - a file of this repository, nothing of the record
     )  # fmt: skip

@@ -1,35 +1,31 @@
-"""`invoke audit.rerun`: every stage again, in the same images on this machine, and each output held to the record's."""
+"""`invoke audit.rerun`: a run verified, every stage run again on this machine, and each output held to the record's.
+
+Nothing that was made before is taken: the images are unpacked from layers that this audit hashed, the code is copied
+from the checkout, and no stored result and no remembered digest is read.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from repro.audit.claims import Examination, Outcome
-from repro.audit.compare import compare_runs
+from repro.audit.claims import IF_RERUN, REFUTED, RUN_AGAIN, UNVERIFIED, Examination, Outcome
+from repro.audit.compare import Sides, compare_runs, machine_of
 from repro.audit.evidence import Evidence, open_run
-from repro.audit.results import validity
+from repro.audit.speed_checks import examine_speeds
 from repro.audit.stages import request_of
+from repro.audit.verify import examine_run
 from repro.base.paths import Paths, given_path
 from repro.base.temporary import temporary_folder
 from repro.display.console import Console
 from repro.graph.cache import StatCache
-from repro.graph.making import Done
-from repro.graph.pipeline import Node, Output, StageDefinition
 from repro.graph.sources import digest_source
 from repro.machine.facts import architecture
 from repro.run.inputs import DEMO, demo_checkpoint_path, find_data, users_checkpoint
 from repro.run.options import Options
 from repro.run.reproduce import reproduce
-from repro.run.request import graph_of
-from repro.run.session import Session
 from repro.run.target import PINNED, PORTABLE, lacking_for_pinned
 
-HONESTY = StageDefinition("honesty", "runtime", whole_machine=True, host_bound=True, timeout_s=2 * 3600.0)
-_NAMES = ("the record", "this machine")
 _CPU = "cpu"
 
 
@@ -44,42 +40,51 @@ class Rerun:
     rounds: int = 30
 
 
-def rerun(evidence: Evidence, how: Rerun, console: Console) -> Outcome:
-    """Run everything that a record asked for again, into a folder of its own, and compare output by output.
+@dataclass(frozen=True)
+class FreshPaths(Paths):
+    """A checkout's folders, with results and unpacked images of this audit's own."""
 
-    Nothing that is stored already is taken. The folder is removed, unless something differs: then it is kept, and
-    the outcome says where.
+    @property
+    def rootfs(self) -> Path:
+        return self.results / "rootfs"
+
+
+def rerun(outcome: Outcome, evidence: Evidence, how: Rerun, console: Console) -> None:
+    """Verify a run, then run everything that it asked for again, into a folder of its own, and compare the outputs.
+
+    The folder is removed, unless something differs: then the outputs are kept, and the outcome says where. What is
+    refuted by its bytes alone is not run again.
     """
-    record = evidence.record
-    outcome = Outcome("rerun", f"record.json sha256 {evidence.sha256}")
     found: dict[str, Path | None] = {}
     with outcome.examine("inputs", "the data set and the checkpoint here are those of the record") as it:
         found = _inputs(it, evidence, how)
-    if outcome.error() is not None:
-        return outcome
+    inputs_are_here = not outcome.of_status(UNVERIFIED)
+    examine_run(outcome, evidence, found.get("data"), found.get("checkpoint"))
+    if outcome.of_status(REFUTED) or not inputs_are_here:
+        why = "a claim is refuted by the bytes alone" if outcome.of_status(REFUTED) else "its inputs are not here"
+        outcome.fact("not run again", why)
+        return
     temporary = temporary_folder(evidence.paths.temporary, "rerun")
     try:
-        _run(outcome, evidence, Paths(evidence.paths.root, temporary.path), found, how, console)
-        if outcome.of_status("refuted"):
+        _run(outcome, evidence, FreshPaths(evidence.paths.root, temporary.path), found, how, console)
+        if outcome.of_status(REFUTED):
             kept = temporary.keep("rerun").name
-            outcome.facts.append(("outputs of this machine", f"kept in {kept} of the results' tmp folder"))
+            outcome.fact("outputs of this machine", f"kept in {kept} of the results' tmp folder")
     finally:
         temporary.close()
-    outcome.facts.append(("verdict claimed", record["verdict"]["outcome"]))
-    return outcome
 
 
 def _inputs(it: Examination, evidence: Evidence, how: Rerun) -> dict[str, Path | None]:
     record, paths = evidence.record, evidence.paths
     data = None
-    if record["data"]["kind"] != DEMO:
+    if record.data.kind != DEMO:
         data = find_data(paths, how.data)
-        _hold(it, data, "data set", record["data"]["fingerprint"])
-    if record["checkpoint"]["kind"] == DEMO:
+        _hold(it, data, "data set", record.data.fingerprint)
+    if record.checkpoint.kind == DEMO:
         checkpoint: Path | None = demo_checkpoint_path(paths)
     else:
         checkpoint = given_path("--checkpoint", how.checkpoint) if how.checkpoint else users_checkpoint(paths)
-    _hold(it, checkpoint, "checkpoint", record["checkpoint"]["sha256"])
+    _hold(it, checkpoint, "checkpoint", record.checkpoint.sha256)
     return {"data": data, "checkpoint": checkpoint}
 
 
@@ -97,12 +102,12 @@ def _run(
     outcome: Outcome,
     evidence: Evidence,
     fresh: Paths,
-    found: Mapping[str, Path | None],
+    found: dict[str, Path | None],
     how: Rerun,
     console: Console,
 ) -> None:
     record = evidence.record
-    request = request_of({**record, "request": {**record["request"], "device": _CPU}}, **found)
+    request = replace(request_of(record, **found), device=_CPU, soc_version="", precision_mode="", num_devices=1)
     asked = request.pinned
     lacking = lacking_for_pinned(evidence.paths, architecture()) if asked else []
     if lacking:
@@ -110,98 +115,39 @@ def _run(
     options = Options(
         request=request,
         data_option=str(found["data"] or DEMO),
-        checkpoint_option=DEMO if record["checkpoint"]["kind"] == DEMO else str(found["checkpoint"]),
+        checkpoint_option=DEMO if record.checkpoint.kind == DEMO else str(found["checkpoint"]),
         engine=how.engine,
         toolchain=PINNED if request.pinned else PORTABLE,
         fetch=how.fetch,
     )
     made: list[Evidence] = []
-    with outcome.examine("run", "every stage runs again on this machine") as it:
-        made_now = reproduce(options, fresh, console)
-        made.append(open_run(fresh.runs / "latest", evidence.paths))
-        it.evidence.append(f"engine {made_now.engine.name}, {len(made_now.stages)} stages, none stored")
+    with outcome.examine("run", "every stage runs again on this machine", RUN_AGAIN) as it:
+        reproduce(options, fresh, console)
+        again = open_run(fresh.runs / "latest", evidence.paths)
+        made.append(again)
+        it.evidence.append(f"engine {again.record.engine.name}, {len(again.record.stages)} stages, none stored")
+        if again.record.engine.name != "sandbox":
+            it.open_to.append(
+                f"what somebody changed in the image store of {again.record.engine.name}; with --engine sandbox "
+                "every image is unpacked from layers that were hashed"
+            )
     if not made:
         return
-    again = made[0]
-    outcome.facts += [
-        ("the record was made on", _machine(record)),
-        ("run again on", _machine(again.record)),
-    ]
-    if record["request"]["device"] != _CPU:
+    _hold_to(outcome, Sides(evidence, made[0], "the record", "this machine", run_again=True), lacking)
+    examine_speeds(outcome, options, fresh, how.rounds, console)
+
+
+def _hold_to(outcome: Outcome, sides: Sides, lacking: list[str]) -> None:
+    """The claims that only a rerun decides take the place of those that were true if it came out so."""
+    record, again = sides.one, sides.two
+    outcome.fact("the record was made on", machine_of(record))
+    outcome.fact("run again on", machine_of(again))
+    if record.request.device != _CPU:
         with outcome.examine("device", "the record's device computes the same again") as it:
-            it.missing.append(f"the record is of device {record['request']['device']}; this machine ran on its CPU")
-    if asked:
-        with outcome.examine("toolchain", "the record's pinned images run again") as it:
+            it.missing.append(f"the record is of device {record.request.device}; this machine ran on its CPU")
+    if record.request.pinned:
+        with outcome.examine("pinned", "the record's pinned images run again", RUN_AGAIN) as it:
             it.missing += lacking
-            it.evidence.append(f"pinned in the record: {', '.join(asked)}")
-    compare_runs(outcome, evidence, again, _NAMES)
-    _examine_honesty(outcome, options, fresh, how, console)
-
-
-def _machine(record: Mapping[str, Any]) -> str:
-    host = record["host"]
-    return f"{host.get('cpu', 'unknown')}, {host.get('cores', '?')} cores, {record['engine']['name']}"
-
-
-def _examine_honesty(outcome: Outcome, options: Options, fresh: Paths, how: Rerun, console: Console) -> None:
-    """Claims of the stage `honesty` for each batch size."""
-    done: dict[str, Done] = {}
-    with outcome.examine("honesty", "the speed checks ran on this machine") as it:
-        done = run_honesty(options, fresh, how, console)
-        it.evidence.append(f"{how.rounds} rounds a batch size")
-    for size in options.request.batch_sizes:
-        node = done.get(f"honesty@{size}")
-        if node is None:
-            continue
-        accuracy = json.loads((node.result.out / "accuracy.json").read_bytes())
-        timed = json.loads((node.result.obs / "honesty.json").read_bytes())
-        text = f"batch size {size}: what is timed is what is scored: outputs of timed executions equal the scored ones"
-        with outcome.examine(f"timed-is-scored@{size}", text) as it:
-            it.wrong += [f"{name} differs from what the stage infer gave" for name in accuracy["unequal"]]
-            if not accuracy["outputs_compared"] or accuracy["equal"] != (not accuracy["unequal"]):
-                it.missing.append("no output was compared")
-            it.evidence.append(f"{accuracy['outputs_compared']} outputs of {len(accuracy['batches'])} batches")
-        text = f"batch size {size}: repeated inputs are not faster than fresh ones"
-        with outcome.examine(f"no-caching@{size}", text) as it:
-            _judged(it, timed["caching"], "repeated / fresh")
-        text = f"batch size {size}: zeros, which are timed, take as long as speech"
-        with outcome.examine(f"no-shortcut@{size}", text) as it:
-            _judged(it, timed["content"], "zeros / speech")
-        measured = json.loads((done[f"measure@{size}"].result.obs / "measure.json").read_bytes())
-        text = f"batch size {size}: this machine's own throughput is averaged over enough executions and time"
-        with outcome.examine(f"speed-valid@{size}", text) as it:
-            lacks, facts = validity(measured["times_ms"])
-            it.missing += lacks
-            it.evidence += facts
-
-
-def run_honesty(options: Options, fresh: Paths, how: Rerun, console: Console) -> dict[str, Done]:
-    """Run the stage `honesty` upon results that are stored in `fresh`; returns every step, the earlier ones too."""
-    session = Session(fresh, console)
-    nodes = graph_of(options.request, fresh)
-    for size in options.request.batch_sizes:
-        precision = {name: value for name, value in nodes[f"infer@{size}"].parameters.items() if name == "precision"}
-        inputs = {
-            "model": Output(f"convert@{size}"),
-            "batches": Output(f"batches@{size}"),
-            "outputs": Output(f"infer@{size}"),
-        }
-        key = f"honesty@{size}"
-        nodes[key] = Node(key, HONESTY, inputs, {"bs": str(size), "rounds": str(how.rounds), **precision}, size)
-    choice = session.engine(options.engine, fetch=how.fetch)
-    images = session.images({node.stage.image for node in nodes.values()}, fetch=how.fetch)
-    return session.runner(choice.engine, session.keys(images)).run(nodes)
-
-
-def _judged(it: Examination, judged: Mapping[str, Any], what: str) -> None:
-    low, high = judged["interval_95"]
-    line = (
-        f"{what}: median {judged['median']:.3f}, 95 % interval {low:.3f} to {high:.3f}, limit {judged['limit']:.2f} "
-        "from 1"
-    )
-    if judged["verdict"] == "dishonest":
-        it.wrong.append(line)
-    elif judged["verdict"] != "honest":
-        it.missing.append(f"{line}: too uncertain to say; run again on a quiet machine, or with more --rounds")
-    else:
-        it.evidence.append(line)
+            it.evidence.append(f"pinned in the record: {', '.join(record.request.pinned)}")
+    outcome.claims = [claim for claim in outcome.claims if not (claim.key[:5] == "made:" and claim.status == IF_RERUN)]
+    compare_runs(outcome, sides)

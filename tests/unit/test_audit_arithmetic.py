@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from repro.audit import arithmetic, scoring
-from repro.audit.results import validity
+from repro.audit import arithmetic, stage_files
+from repro.audit.times import validity
 from repro.base.errors import VerificationFailed
 from stages import measure
 from stages.scoring import decode
@@ -63,15 +63,15 @@ def test_speeds_are_the_stage_s_but_for_rounding(times_ms, batch_size):
 def test_arrays_are_read_as_numpy_wrote_them_and_nothing_else_is(tmp_path):
     values = np.arange(24, dtype="<f4").reshape(2, 3, 4)
     np.save(tmp_path / "a.npy", values)
-    shape, found = scoring.read_npy((tmp_path / "a.npy").read_bytes(), "a.npy")
+    shape, found = stage_files.read_npy((tmp_path / "a.npy").read_bytes(), "a.npy")
     assert shape == (2, 3, 4)
     assert list(found) == values.ravel().tolist()
     for wrong in (values.astype("<f8"), np.asfortranarray(values)):
         np.save(tmp_path / "b.npy", wrong)
         with pytest.raises(VerificationFailed, match=r"b\.npy"):
-            scoring.read_npy((tmp_path / "b.npy").read_bytes(), "b.npy")
-    with pytest.raises(VerificationFailed, match="do not fill"):
-        scoring.read_npy((tmp_path / "a.npy").read_bytes()[:-4], "a.npy")
+            stage_files.read_npy((tmp_path / "b.npy").read_bytes(), "b.npy")
+    with pytest.raises(VerificationFailed, match="are not the values of shape"):
+        stage_files.read_npy((tmp_path / "a.npy").read_bytes()[:-4], "a.npy")
 
 
 @pytest.mark.parametrize(

@@ -114,20 +114,20 @@ def test_hypotheses_that_beam_does_not_find_and_failures_kept_quiet_are_refuted(
 
     def forged(self, stage, name):
         data = read(self, stage, name)
-        if (stage["key"], name) == (f"score@{SIZE}", "utterances.jsonl"):
+        if (stage.key, name) == (f"score@{SIZE}", "utterances.jsonl"):
             lines = [json.loads(line) for line in data.splitlines()]
             lines[3]["complete"]["hypothesis"] = lines[3]["reference"]
             data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
         if name == "score.json":
             document = json.loads(data)
             document["decode"]["beam_width"] = 100
-            document["decode"]["reference_would_fail"]["empty_labelling_survived"]["utterances"] = ["SPK1_SX1"]
+            document["decode"]["reference_would_fail"]["empty_labelling_survived"]["utterances"] = ["FAKS0_SX1"]
             data = json.dumps(document).encode()
         return data
 
     monkeypatch.setattr(Evidence, "file", forged)
     outcome = verify_run(reopen(folder), folder / "TIMIT", folder / "weights.pth")
     said = {claim.key: " ".join(claim.findings) for claim in outcome.of_status(REFUTED)}[f"symbols@{SIZE}"]
-    assert "SPK3_SX3: utterances.jsonl has" in said
+    assert "FAKS0_SX3: utterances.jsonl has" in said
     assert "decode.beam_width is 100; recomputed: 10" in said
-    assert "decode.empty_labelling_survived[0] is 'SPK1_SX1'" in said
+    assert "decode.empty_labelling_survived[0] is 'FAKS0_SX1'" in said

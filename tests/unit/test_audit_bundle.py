@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from _audit_cases import make_run
+from _audit_cases import make_run, stored
 from _bundle_cases import files, pack, signer
 
 from repro.audit.bundles import verify_a_bundle
@@ -28,9 +28,9 @@ def carried(folder: Path) -> list[Item]:
     evidence = make_run(folder)
     place = "tree/artifacts/received/20260101T000000Z"
     items = [Item.of_file(f"{place}/{path.name}", path) for path in sorted(evidence.run.iterdir())]
-    for stage in evidence.record["stages"]:
-        result = evidence.store / stage["fingerprint"][:2] / stage["fingerprint"]
-        name = stage["key"].replace(":", "-")
+    for stage in evidence.record.stages:
+        result = stored(folder, stage.key)
+        name = stage.key.replace(":", "-")
         items += [
             Item.of_file(f"{place}/results/{name}/{path.relative_to(result).as_posix()}", path)
             for path in sorted(result.rglob("*"))

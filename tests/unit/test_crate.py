@@ -7,10 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from _audit_cases import make_run
+from _audit_cases import document_of, make_run
 
 from repro.base.files import sha256_bytes
-from repro.record import read_record
 from repro.report.crate import METADATA, WORKFLOW, write_crate
 
 
@@ -22,7 +21,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def crate(run, tmp_path: Path) -> Path:
     folder = shutil.copytree(run.run, tmp_path / "crate")
-    write_crate(read_record(run.raw), folder)
+    write_crate(run.record, folder)
     return folder
 
 
@@ -60,7 +59,7 @@ def test_every_reference_leads_to_an_entity_of_the_crate(crate: Path):
 
 def test_the_run_is_tied_to_data_weights_and_images_by_digest(run, crate: Path):
     action = entities(crate)["#run"]
-    record = run.record
+    record = document_of(run)
     assert [item["@id"] for item in action["object"]] == [
         f"urn:sha256:{record['data']['fingerprint']}",
         f"urn:sha256:{record['checkpoint']['sha256']}",
@@ -71,12 +70,12 @@ def test_the_run_is_tied_to_data_weights_and_images_by_digest(run, crate: Path):
 
 def test_the_workflow_lists_every_stage_in_order(run, crate: Path):
     steps = json.loads((crate / WORKFLOW).read_bytes())["steps"]
-    assert [step["key"] for step in steps] == [stage["key"] for stage in run.record["stages"]]
+    assert [step["key"] for step in steps] == [stage["key"] for stage in document_of(run)["stages"]]
     assert steps[-1].keys() == {"key", "stage", "image", "code", "argv", "inputs"}
 
 
 def test_equal_runs_give_equal_bytes(run, crate: Path, tmp_path: Path):
     shutil.copytree(run.run, tmp_path / "again")
-    write_crate(read_record(run.raw), tmp_path / "again")
+    write_crate(run.record, tmp_path / "again")
     for path in crate.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
