@@ -90,11 +90,6 @@ def intervals_95(measures: Sequence[tuple[Sequence[int], Sequence[int]]]) -> lis
     ]
 
 
-def interval_95(edits: Sequence[int], lengths: Sequence[int]) -> list[float] | None:
-    """`intervals_95` of one measure."""
-    return intervals_95([(edits, lengths)])[0]
-
-
 def _columns(edits: np.ndarray, lengths: np.ndarray) -> tuple[list[np.ndarray], int]:
     """What to sum per resample: ([edits * scale + lengths], scale), or ([edits, lengths], 0) where int64 is too small.
 

@@ -41,7 +41,7 @@ def test_bootstrap_intervals_are_the_stage_s_to_the_last_bit(count: int):
     lengths = [chance.randrange(20, 60) for _ in range(count)]
     others = [chance.randrange(40) for _ in range(count)]
     found = arithmetic.intervals_95([edits, others], [lengths, lengths])
-    assert found == [edit_distance.interval_95(edits, lengths), edit_distance.interval_95(others, lengths)]
+    assert found == edit_distance.intervals_95([(edits, lengths), (others, lengths)])
     assert arithmetic.intervals_95([[]], [[]]) == [None]
 
 
