@@ -290,6 +290,8 @@ class Store:
             if folder.name not in roots:
                 (folder / "result.json").unlink(missing_ok=True)  # first: half of a result is no result
                 remove_tree(folder)
+                with contextlib.suppress(OSError):  # others lie there still
+                    folder.parent.rmdir()
                 removed.append(folder.name)
         for kind in ("damaged", "conflicts", "locks"):
             remove_tree(self.folder / kind)

@@ -170,6 +170,38 @@ def test_a_download_that_fails_everywhere_says_why_and_leaves_nothing(paths):
     assert not list((paths.data / "sources").iterdir())
 
 
+def test_two_fetches_of_one_archive_at_once_share_one_download(paths):
+    opened, started = [], threading.Event()
+
+    def open_url(url):
+        opened.append(url)
+        yield CONTENT[:10]
+        started.set()
+        other.join(1)  # the other fetch waits for the lock meanwhile
+        yield CONTENT[10:]
+
+    found = []
+
+    def second():
+        started.wait()
+        found.append(fetch_source(paths, vendors(), open_url))
+
+    other = threading.Thread(target=second)
+    other.start()
+    found.append(fetch_source(paths, vendors(), open_url))
+    other.join()
+    assert opened == ["u1"]
+    assert [path.read_bytes() for path in found] == [CONTENT, CONTENT]
+    assert user_lock.read(paths)["sources"] == {"thing-1.0.tar.gz": sha256(CONTENT)}
+    assert [path.name for path in (paths.data / "sources").iterdir()] == ["thing-1.0.tar.gz"]
+
+
+def test_a_download_is_held_to_what_was_recorded_on_first_use(paths):
+    user_lock.first_seen(paths, "sources", "thing-1.0.tar.gz", sha256(CONTENT))
+    served = {"u1": [b"another one"], "u2": [CONTENT]}
+    assert fetch_source(paths, vendors(), lambda url: iter(served[url])).read_bytes() == CONTENT
+
+
 def vendors(**more):
     return archive(first_use=True, **more)
 
