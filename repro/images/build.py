@@ -93,7 +93,8 @@ class _Builder:
     def _fill(self, tree: Tree, recipe: LayerRecipe, files: Sequence[tuple[LockedFile, Path]]) -> None:
         if isinstance(recipe.lock, BuiltLock):
             toolchain = self.toolchains[recipe.definition.toolchain]
-            compile_layer(self.paths, recipe.lock, toolchain, tree, self.say, self.engine_for)
+            fetched = {file.project: path for file, path in files}
+            compile_layer(self.paths, recipe.lock, fetched, toolchain, tree, self.say, self.engine_for)
         elif recipe.definition.kind == "debs":
             named = [(file.project, path) for file, path in files]
             add_debs(tree, named, recipe.alternatives(), recipe.status_file)

@@ -31,7 +31,7 @@ def architectures(option: str) -> list[str]:
 
 
 def obtainable(paths: Paths, architecture: str, say: Say) -> list[str]:
-    """The images that can be made here: all but the optional ones that are neither built nor have their sources.
+    """The images that can be made here: all but those that are neither built nor have what they are compiled from.
 
     Args:
         say: is told of each that is left out, and why.
@@ -41,7 +41,7 @@ def obtainable(paths: Paths, architecture: str, say: Say) -> list[str]:
         definition = load_definition(paths.docker, name)
         if definition.optional and not definition.stages:
             continue  # compilers and the like: made when a layer needs them
-        why = why_left_out(paths, definition, architecture) if definition.optional else ""
+        why = why_left_out(paths, definition, architecture)
         if not why or known_images(paths, [name], architecture):
             names.append(name)
         else:
@@ -78,7 +78,7 @@ def pin_all(paths: Paths, say: Say, engine_for: EngineFor) -> Path:
     built = {}
     for arch in ARCHITECTURES:
         names = obtainable(paths, arch, say)
-        layers = [layer for name in names for layer in load_definition(paths.docker, name).built_layers]
+        layers = [layer for name in names for layer in load_definition(paths.docker, name).of(arch).built_layers]
         compilers = {layer.toolchain for layer in layers}
         wanted = sorted({*names, *compilers})
         built[arch] = build_images(paths, wanted, arch, say, engine_for=engine_for, check_pins=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from repro.base.paths import Paths
 from repro.base.temporary import temporary_folder
@@ -21,13 +23,14 @@ EngineFor = Callable[[Image], Engine]
 
 
 def why_left_out(paths: Paths, definition: ImageDefinition, architecture: str) -> str:
-    """Why an optional image cannot be built here, for a person; '' when it can.
+    """Why an image cannot be built here, for a person; '' when it can.
 
     Args:
         paths: of the checkout, whose data/sources is looked into.
         definition: of the image.
         architecture: that it shall be built for.
     """
+    definition = definition.of(architecture)
     if not definition.built_layers:
         return definition.optional
     names = tuple(name for layer in definition.built_layers for name in layer.source_names(architecture))
@@ -45,13 +48,20 @@ def why_left_out(paths: Paths, definition: ImageDefinition, architecture: str) -
 
 
 def compile_layer(
-    paths: Paths, lock: BuiltLock, toolchain: Image, tree: Tree, say: Callable[[str], None], engine_for: EngineFor
+    paths: Paths,
+    lock: BuiltLock,
+    fetched: Mapping[str, Path],
+    toolchain: Image,
+    tree: Tree,
+    say: Callable[[str], None],
+    engine_for: EngineFor,
 ) -> None:
     """Fill `tree` with what the recipe makes.
 
     Args:
         paths: of the checkout.
         lock: recipe and archives.
+        fetched: by name, the archives of `lock.files`, whose digests the caller has verified.
         toolchain: the image to compile in.
         tree: the layer to be.
         say: told what is being done.
@@ -65,7 +75,10 @@ def compile_layer(
         archives = {}
         for source in lock.sources:
             archives[source.name] = work / source.name
-            copy_verified(paths, source, archives[source.name])
+            if source.locked is None:
+                copy_verified(paths, source, archives[source.name])
+            else:
+                shutil.copyfile(fetched[source.name], archives[source.name])
         out = work / "out"
         out.mkdir()
         log = paths.logs / f"build-{lock.name}.{lock.architecture}.log"

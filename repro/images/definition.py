@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from repro.base.toml import read_toml
 _KEYS = {"description", "python", "extends", "stages", "layers", "alternatives", "env", "optional", "site_packages"}
 _LOCKED_KINDS = ("debs", "wheels")
 _BUILT_KEYS = {"kind", "recipe", "sources", "toolchain"}
-_BUILT_MAY = {"cpu_seconds"}
+_BUILT_MAY = {"cpu_seconds", "architectures"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class LayerDefinition:
         toolchain: the image that it is compiled in.
         cpu_seconds: what its recipe took of a processor natively, measured once; 0 where it never was. Only told to
             people: nothing depends on it.
+        architectures: that have this layer; empty for all.
     """
 
     kind: str
@@ -32,10 +33,16 @@ class LayerDefinition:
     sources: tuple[str, ...] = ()
     toolchain: str = ""
     cpu_seconds: int = 0
+    architectures: tuple[str, ...] = ()
+
+    def is_for(self, architecture: str) -> bool:
+        """Whether images of that architecture have this layer."""
+        return not self.architectures or architecture in self.architectures
 
     def source_names(self, architecture: str) -> tuple[str, ...]:
         """`sources` for one architecture: '{architecture}' in a name stands for it."""
-        return tuple(name.replace("{architecture}", architecture) for name in self.sources)
+        sources = self.sources if self.is_for(architecture) else ()
+        return tuple(name.replace("{architecture}", architecture) for name in sources)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,10 @@ class ImageDefinition:
     env: Mapping[str, str] = field(default_factory=dict)
     optional: str = ""
     site_packages: str = ""
+
+    def of(self, architecture: str) -> ImageDefinition:
+        """The same with the layers that images of one architecture have."""
+        return replace(self, layers=tuple(layer for layer in self.layers if layer.is_for(architecture)))
 
     @property
     def built_layers(self) -> tuple[LayerDefinition, ...]:
@@ -108,7 +119,12 @@ def _layer(image: str, item: Mapping[str, Any]) -> LayerDefinition:
         return LayerDefinition(str(kind), item["lock"])
     if kind == "built" and set(item) - _BUILT_MAY == _BUILT_KEYS:
         return LayerDefinition(
-            "built", item["recipe"], tuple(item["sources"]), item["toolchain"], int(item.get("cpu_seconds", 0))
+            kind="built",
+            lock=item["recipe"],
+            sources=tuple(item["sources"]),
+            toolchain=item["toolchain"],
+            cpu_seconds=int(item.get("cpu_seconds", 0)),
+            architectures=tuple(item.get("architectures", ())),
         )
     raise UsageError(
         f"{image}/image.toml: a layer needs exactly kind ({', '.join(_LOCKED_KINDS)}) and lock, "

@@ -46,14 +46,15 @@ def check_pin(kind: str, architecture: str, name: str, found: str, pins: Mapping
 def write_pins(paths: Paths, built: dict[str, dict[str, Image]]) -> Path:
     """Write conf/locks/images.json from images just built, by architecture and name.
 
-    What is pinned of an optional image that was not built now stays, as long as its definition does.
+    What is pinned of an image that was not built now stays, as long as its definition does.
     """
     old = load_pins(paths)
     pins: dict[str, Any] = {"layers": {}, "images": {}}
     for architecture, images in built.items():
         absent = [load_definition(paths.docker, name) for name in image_names(paths.docker) if name not in images]
-        kept = {image.name for image in absent if image.optional}
-        kept_layers = {f"{layer.kind}:{layer.lock}" for image in absent if image.optional for layer in image.layers}
+        absent = [image.of(architecture) for image in absent if image.optional or image.of(architecture).built_layers]
+        kept = {image.name for image in absent}
+        kept_layers = {f"{layer.kind}:{layer.lock}" for image in absent for layer in image.layers}
         pins["images"][architecture] = {
             **{name: pin for name, pin in old["images"].get(architecture, {}).items() if name in kept},
             **{name: image.config_digest for name, image in images.items()},

@@ -104,7 +104,7 @@ class LayerRecipe:
 
 def recipes_of(paths: Paths, name: str, architecture: str) -> list[LayerRecipe]:
     """The layers of one image, lowest first, each with its lock and all else that its bytes depend on."""
-    image = load_definition(paths.docker, name)
+    image = load_definition(paths.docker, name).of(architecture)
     return [LayerRecipe(layer, image, architecture, _lock(paths, layer, architecture)) for layer in image.layers]
 
 

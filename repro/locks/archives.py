@@ -19,9 +19,10 @@ from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.files import sha256_file
 from repro.base.paths import Paths
 from repro.base.toml import read_toml
+from repro.locks.model import LockedFile
 
 _KEYS = {"title", "file", "sha256", "content_sha256", "first_use", "zip_sha256", "accept", "headers", "licence", "page",
-         "urls"}  # fmt: skip
+         "urls", "debian", "size_bytes", "snapshot"}  # fmt: skip
 _TRUSTED = "trusted on first use: recorded in data/user.lock.json"
 _CHUNK_BYTES = 1 << 20
 
@@ -39,6 +40,8 @@ class SourceArchive:
         zip_sha256: of the .zip that the file also comes in, whose digest is known.
         accept: the vendor's licence that the user must accept, as repro.base.user_lock names it.
         headers: what a download must send beside the usual.
+        debian: its path in Debian's archive; '' where it is not Debian's. Such an archive is fetched as .debs are.
+        size_bytes, snapshot: of such a one, its size and the date of the snapshot archive that holds it.
     """
 
     name: str
@@ -53,6 +56,27 @@ class SourceArchive:
     zip_sha256: str = ""
     accept: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    debian: str = ""
+    size_bytes: int = 0
+    snapshot: str = ""
+
+    @property
+    def locked(self) -> Optional[LockedFile]:
+        """An archive of Debian's as a file to fetch; None for any other."""
+        if not self.debian:
+            return None
+        return LockedFile(
+            name=self.file,
+            kind="source",
+            sha256=self.sha256,
+            size_bytes=self.size_bytes,
+            entry=f"sources: {self.title}",
+            project=self.name,
+            version="",
+            archive="debian",
+            path=self.debian,
+            snapshot=self.snapshot,
+        )
 
     @property
     def zip_file(self) -> str:
@@ -118,6 +142,9 @@ def load_sources(conf: Path) -> dict[str, SourceArchive]:
 def _parsed(name: str, table: Any) -> SourceArchive:
     if not isinstance(table, dict) or set(table) - _KEYS:
         raise UsageError(f"conf/sources.toml: [{name}] may hold {', '.join(sorted(_KEYS))} and nothing else")
+    of_debian = {"debian", "size_bytes", "snapshot"} & set(table)
+    if len(of_debian) not in (0, 3) or (of_debian and "sha256" not in table):
+        raise UsageError(f"conf/sources.toml: [{name}] of Debian's needs debian, size_bytes, snapshot and sha256")
     if sum(key in table for key in ("sha256", "content_sha256", "first_use")) != 1:
         raise UsageError(f"conf/sources.toml: [{name}] needs one of sha256, content_sha256 and first_use")
     try:
@@ -183,13 +210,14 @@ def _sha256_of(path: str, what: str, _size_bytes: int, _mtime_ns: int) -> str:
 
 
 def missing_sources(paths: Paths, names: tuple[str, ...]) -> list[SourceArchive]:
-    """Those of the named archives that are not in data/sources.
+    """Those of the named archives that a person must put into data/sources; Debian's are fetched as .debs are.
 
     Raises:
         UsageError: conf/sources.toml does not have one of the names.
     """
     known = load_sources(paths.conf)
-    return [source for source in (known_source(known, name) for name in names) if find_source(paths, source) is None]
+    sources = (known_source(known, name) for name in names)
+    return [source for source in sources if source.locked is None and find_source(paths, source) is None]
 
 
 def known_source(known: dict[str, SourceArchive], name: str) -> SourceArchive:

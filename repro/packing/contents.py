@@ -11,6 +11,7 @@ from repro.base.files import pretty_json
 from repro.base.paths import Paths
 from repro.container.image import Image
 from repro.fetching import Cache
+from repro.images.archives import sources_of
 from repro.images.definition import ImageDefinition, load_definition
 from repro.images.oci import layout_files
 from repro.images.rootfs import SANDBOX_IMAGE
@@ -105,7 +106,7 @@ def wheel_items(paths: Paths, wheels: Sequence[LockedFile]) -> list[Item]:
     ]
 
 
-def _with_compilers(paths: Paths, names: Iterable[str]) -> list[str]:
+def _with_compilers(paths: Paths, names: Iterable[str], architecture: str) -> list[str]:
     """The images, and those that layers of them are compiled in, and so on."""
     known: dict[str, None] = {}
     pending = list(names)
@@ -113,7 +114,8 @@ def _with_compilers(paths: Paths, names: Iterable[str]) -> list[str]:
         name = pending.pop(0)
         if name not in known:
             known[name] = None
-            pending += [layer.toolchain for layer in load_definition(paths.docker, name).built_layers]
+            definition = load_definition(paths.docker, name).of(architecture)
+            pending += [layer.toolchain for layer in definition.built_layers]
     return list(known)
 
 
@@ -122,7 +124,7 @@ def locked_sources(paths: Paths, images: Images) -> list[LockedFile]:
     each once."""
     found: dict[str, LockedFile] = {}
     for architecture, named in images.items():
-        for name in _with_compilers(paths, named):
+        for name in _with_compilers(paths, named, architecture):
             definition = load_definition(paths.docker, name)
             for layer in definition.layers:
                 if layer.kind == "debs":
@@ -131,6 +133,9 @@ def locked_sources(paths: Paths, images: Images) -> list[LockedFile]:
                 elif layer.kind == "wheels":
                     wheels = load_wheel_lock(paths.root, layer.lock, architecture)
                     found.update({file.sha256: file for file in wheels.files})
+        for source in sources_of(paths, named, architecture):
+            if source.locked is not None:
+                found[source.sha256] = source.locked
     return [found[sha256] for sha256 in sorted(found)]
 
 
@@ -144,12 +149,14 @@ def source_items(paths: Paths, images: Images, locked: Sequence[LockedFile]) -> 
     wanted = {
         source
         for architecture, named in images.items()
-        for name in _with_compilers(paths, named)
+        for name in _with_compilers(paths, named, architecture)
         for layer in load_definition(paths.docker, name).layers
         for source in layer.source_names(architecture)
     }
     for name in sorted(wanted):
         source = known_source(known, name)
+        if source.locked is not None:
+            continue  # among the locked files
         path = find_source(paths, source)
         if path is None:
             raise CouldNotRun(f"{source.title} is not in data/sources", hint=f"get {source.file} from {source.page}")

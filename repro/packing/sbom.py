@@ -63,7 +63,7 @@ def make_sbom(paths: Paths, images: Images, wheels: Sequence[LockedFile], commit
             components[reference] = _image(reference, image)
             contains[reference] = []
             below = _Below([], {})
-            for definition, layer in zip(load_definition(paths.docker, name).layers, image.layers):
+            for definition, layer in zip(load_definition(paths.docker, name).of(architecture).layers, image.layers):
                 found = _of_layer(paths, definition, layer.path, architecture, below)
                 components.update(found)
                 contains[reference] += list(found)
@@ -255,7 +255,7 @@ def _models_and_data(paths: Paths, include: Sequence[str]) -> dict[str, Componen
         "data:demo": _component(
             "data", "data:demo", "demo corpus", "1", licenses=own,
             description="synthetic speech in TIMIT's layout, made by the demo_corpus stage; pinned in conf/demo.toml",
-            properties=_properties(**{f"sha256.{arch}": value for arch, value in demo["corpus"]["sha256"].items()}),
+            properties=_properties(sha256=demo["corpus"]["sha256"]),
         ),
         "data:timit": _component(
             "data", "data:timit", "TIMIT Acoustic-Phonetic Continuous Speech Corpus", "LDC93S1",

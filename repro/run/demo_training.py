@@ -59,7 +59,7 @@ def train(paths: Paths, console: Console, engine_name: str, epochs: int) -> None
     with session.store.in_use():
         done = session.runner(choice.engine, session.keys(images)).run(needed)
         results = {key: item.result for key, item in done.items()}
-        check_demo_corpus(paths.conf, session.architecture, results["demo_corpus"])
+        check_demo_corpus(paths.conf, results["demo_corpus"])
         parameters = {"state": "/run/state", **({"epochs": str(epochs)} if epochs else {})}
         inputs = {"corpus": Output("corpus"), "features": Output("features"), "data": Output("demo_corpus")}
         node = Node(_KEY, STAGES[_KEY], inputs, parameters)
@@ -134,7 +134,7 @@ def _keep(paths: Paths, weights: bytes, rates: Mapping[str, _Rate], console: Con
 sha256 = "{digest}"
 bytes = {len(weights)}
 
-# Phone error rates of the stored weights on amd64's corpus: PyTorch 1.8.0, greedy, every utterance. They say nothing
+# Phone error rates of the stored weights: PyTorch 1.8.0, greedy, every utterance. They say nothing
 # about TIMIT.
 [checkpoint.per_percent]
 dev = {dev.per_percent}              # {dev.edits} edits of {dev.phones} phones

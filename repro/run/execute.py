@@ -56,5 +56,5 @@ def execute(
         runner = session.runner(engine, session.keys(images, target.accelerator), access)
         done = runner.run(nodes, force)
     if inputs.DEMO_CORPUS in done:
-        inputs.check_demo_corpus(session.paths.conf, session.architecture, done[inputs.DEMO_CORPUS].result)
+        inputs.check_demo_corpus(session.paths.conf, done[inputs.DEMO_CORPUS].result)
     return Executed(done, engine.choice, images, runner.preparations)

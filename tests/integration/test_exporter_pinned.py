@@ -109,7 +109,7 @@ def test_the_recipe_makes_a_python_that_runs_in_the_image_and_is_the_same_twice(
     spool = Spool(checkout.root / "spool")
     try:
         tree = Tree(spool)
-        compile_layer(checkout, lock, toolchain, tree, lambda _: None)
+        compile_layer(checkout, lock, {}, toolchain, tree, lambda _: None, engine_for)
         again = tree.write(checkout.root / "again")[0]
     finally:
         os.umask(old_mask)

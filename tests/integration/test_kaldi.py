@@ -23,6 +23,7 @@ from repro.images.layers.tree import Spool, Tree
 from repro.images.recipes import recipes_of
 from repro.images.rootfs import Roots
 from repro.machine import facts
+from repro.run.engine_choice import compiling_engine
 from repro.run.session import Session
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(4 * 3600)]
@@ -109,7 +110,15 @@ def test_compiled_again_elsewhere_the_layer_is_the_same(session: Session, tmp_pa
     spool = Spool(tmp_path)
     try:
         tree = Tree(spool)
-        compile_layer(Paths(ROOT, tmp_path / "elsewhere"), lock, toolchain, tree, lambda _: None)
+        compile_layer(
+            Paths(ROOT, tmp_path / "elsewhere"),
+            lock,
+            {},
+            toolchain,
+            tree,
+            lambda _: None,
+            compiling_engine(session.paths),
+        )
         diff_id, _ = tree.write(tmp_path / "blobs")
     finally:
         os.umask(old_mask)

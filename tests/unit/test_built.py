@@ -23,6 +23,7 @@ from repro.images.definition import load_definition
 from repro.images.layers.built import BuiltLock, add_built, available_memory_bytes, parallel_jobs, run_recipe
 from repro.images.layers.tree import Spool, Tree
 from repro.images.pins import load_pins, write_pins
+from repro.images.recipes import recipes_of
 from repro.locks.archives import SourceArchive, load_sources
 from repro.machine import facts
 from repro.machine.emulation import Emulation
@@ -216,6 +217,24 @@ def test_without_an_emulator_an_image_of_another_architecture_is_left_out_with_w
     monkeypatch.setattr("repro.images.compile.emulation", lambda _: Emulation(False, "no emulator", "install QEMU"))
     why = why_left_out(bare, load_definition(bare.docker, "kaldi"), "arm64")
     assert "its compilers are arm64 programs: no emulator; install QEMU" in why
+
+
+def test_a_layer_of_one_architecture_is_no_part_of_the_other_s_image_and_its_source_of_debian_s_is_fetched(bare):
+    layers = {name: [r.name for r in recipes_of(bare, "synth", name)] for name in ("amd64", "arm64")}
+    assert layers["arm64"] == [*layers["amd64"], "built:flite"]
+    needed = {name: files_needed(bare, ["synth"], [name]).values() for name in layers}
+    (source,) = [file for file in needed["arm64"] if file.kind == "source"]
+    assert source.path == "pool/main/f/flite/flite_2.2.orig.tar.gz" and source.archive == "debian"
+    assert {"gcc-12", "flite"} <= {file.project for file in needed["arm64"]}
+    assert not [file for file in needed["amd64"] if file.kind == "source" or file.project == "gcc-12"]
+    assert why_left_out(bare, load_definition(bare.docker, "synth"), "amd64") == ""
+
+
+def test_an_image_that_is_always_made_is_left_out_where_its_compilers_cannot_run(bare, monkeypatch):
+    monkeypatch.setattr("repro.images.compile.emulation", lambda _: Emulation(False, "no emulator", "install QEMU"))
+    said = []
+    assert "synth" not in obtainable(bare, "arm64", said.append)
+    assert any("synth" in line and "install QEMU" in line for line in said)
 
 
 def test_an_image_for_compilers_alone_is_never_made_for_its_own_sake(bare):

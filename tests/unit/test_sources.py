@@ -122,6 +122,28 @@ def test_a_missing_archive_says_where_to_get_it(paths, tmp_path):
     assert "data/sources" in caught.value.hint
 
 
+def test_a_source_of_debian_s_is_fetched_as_packages_are_and_is_missed_by_nobody(paths):
+    sources_toml(
+        paths,
+        f"""
+        [flite]
+        title = "flite"
+        file = "flite_2.2.orig.tar.gz"
+        sha256 = "{"1" * 64}"
+        size_bytes = 3
+        licence = "MIT-Festival"
+        page = "https://example.org"
+        debian = "pool/main/f/flite/flite_2.2.orig.tar.gz"
+        snapshot = "20261121T125302Z"
+        urls = []
+        """,
+    )
+    assert missing_sources(paths, ("flite",)) == []
+    locked = load_sources(paths.conf)["flite"].locked
+    assert (locked.archive, locked.path, locked.size_bytes) == ("debian", "pool/main/f/flite/flite_2.2.orig.tar.gz", 3)
+    assert archive().locked is None
+
+
 def test_only_what_is_not_there_is_missing(paths):
     table = '[{0}]\ntitle = "T"\nfile = "{0}"\nsha256 = "{1}"\nlicence = "MIT"\npage = "p"\nurls = []\n'
     sources_toml(paths, table.format("a", sha256(CONTENT)) + table.format("b", sha256(b"b")))
@@ -142,6 +164,7 @@ def test_a_name_that_the_list_lacks_is_a_mistake_of_the_definition(paths):
         '[a]\nsha256 = "1"\nsurplus = 1\n',
         '[a]\nsha256 = "1"\nurls = []\n',
         'a = "no table"\n',
+        '[a]\nsha256 = "1"\ntitle = "T"\nfile = "f"\nlicence = "MIT"\npage = "p"\nurls = []\ndebian = "pool/f"\n',
     ],
 )
 def test_a_wrong_list_is_refused(paths, text):

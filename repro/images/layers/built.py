@@ -14,6 +14,7 @@ from repro.container.image import Image
 from repro.container.job import Engine, Job, Limits, Mount
 from repro.images.layers.tree import Entry, Tree
 from repro.locks.archives import SourceArchive
+from repro.locks.model import LockedFile
 
 _PER_JOB_BYTES = 1_500_000_000  # the largest compiler process of Kaldi takes 1.1 GB
 _MEMORY_BYTES = 8 * 1024**3
@@ -39,9 +40,9 @@ class BuiltLock:
     toolchain: str
 
     @property
-    def files(self) -> tuple[()]:
-        """No file of a package archive goes into it directly."""
-        return ()
+    def files(self) -> tuple[LockedFile, ...]:
+        """Those of its archives that are fetched as packages are: Debian's."""
+        return tuple(source.locked for source in self.sources if source.locked is not None)
 
     @property
     def digest(self) -> str:
