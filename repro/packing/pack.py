@@ -102,9 +102,8 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
     target = given_path("--to", to) if to else _default_target(paths, commit, chosen, choices.since)
     if target.suffix != ".tar":
         raise UsageError(f"--to {to}: a bundle's name ends in .tar", hint=f"--to {to}.tar")
-    packed = (
-        [runs.pack_run(paths, choices.run, choices.run_detail, "checkpoint" in choices.include)] if choices.run else []
-    )
+    weights = "checkpoint" in choices.include
+    packed = [runs.pack_run(paths, choices.run, choices.run_detail, with_weights=weights)] if choices.run else []
     for line in [*runs.describe(packed), *(contents.LICENCE_NOTES[name] for name in choices.include)]:
         say(f"note: {line}")
     images = _images(paths, chosen, choices, say)

@@ -51,7 +51,7 @@ def find_run(paths: Paths, name: str) -> Path:
     return folder
 
 
-def pack_run(paths: Paths, name: str, detail: str, with_weights: bool) -> PackedRun:
+def pack_run(paths: Paths, name: str, detail: str, *, with_weights: bool) -> PackedRun:
     """Choose what of a run goes into a bundle.
 
     Args:
@@ -90,7 +90,7 @@ def pack_run(paths: Paths, name: str, detail: str, with_weights: bool) -> Packed
             )
         for path in sorted(path for path in result.rglob("*") if path.is_file()):
             inside = path.relative_to(result).as_posix()
-            why = _withheld(stage.name, inside, detail, users_weights and not with_weights)
+            why = _withheld(stage.name, inside, detail, weights_are_private=users_weights and not with_weights)
             if why:
                 left_out.append({"stage": stage.key, "file": inside, "reason": why})
             else:
@@ -100,7 +100,7 @@ def pack_run(paths: Paths, name: str, detail: str, with_weights: bool) -> Packed
     return PackedRun(folder.name, record, tuple(items), tuple(left_out))
 
 
-def _withheld(stage: str, inside: str, detail: str, weights_are_private: bool) -> str:
+def _withheld(stage: str, inside: str, detail: str, *, weights_are_private: bool) -> str:
     """Why a file of a result stays here; '' for one that goes."""
     if detail == "scores" and inside.rpartition("/")[2] not in _SCORES:
         return "could be turned back into speech, labels or weights"

@@ -6,6 +6,8 @@ from repro.base.paths import Paths
 from repro.display.console import Console
 from repro.graph.pipeline import PINNED_IMAGES
 from repro.guide import toolchain
+from repro.images.definition import image_names
+from repro.images.layer_index import known_images
 from repro.machine import npu
 from repro.record.stage_files import ProbeFile
 from repro.run.record import read_output
@@ -15,9 +17,6 @@ from repro.run.session import Session
 
 def compatibility_table(paths: Paths, console: Console, engine: str) -> str:
     """Required and found of every component, by a probe of each image that is built here and of this host."""
-    from repro.images.definition import image_names
-    from repro.images.layer_index import known_images
-
     session = Session(paths, console)
     components = toolchain.load_components(paths.conf)
     roles = {component.image for component in components} | set(PINNED_IMAGES.values())

@@ -9,6 +9,8 @@ from repro.base.paths import Paths
 from repro.base.temporary import temporary_folder
 from repro.record import Record, record_bytes
 from repro.record.reading import FILE
+from repro.report import write_report
+from repro.report.crate import write_crate
 
 
 def write_run(paths: Paths, record: Record) -> None:
@@ -18,9 +20,6 @@ def write_run(paths: Paths, record: Record) -> None:
         paths: of the checkout.
         record: the folder is named after the time at which its run started.
     """
-    from repro.report import write_report
-    from repro.report.crate import write_crate
-
     with temporary_folder(paths.runs, "run") as work:
         folder = work / "run"
         folder.mkdir()

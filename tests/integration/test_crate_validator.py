@@ -53,7 +53,7 @@ def crate(folder: Path) -> Path:
     (run / "record.json").write_text(json.dumps(demo_record()))
     for name in ("report.md", "report.html"):
         (run / name).write_text(name)
-    for item in pack_run(Paths(folder), "one", "none", False).items:
+    for item in pack_run(Paths(folder), "one", "none", with_weights=False).items:
         path = folder / "carried" / item.path.rpartition("/")[2]
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(item.content())

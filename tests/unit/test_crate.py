@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from _audit_cases import document_of, make_run
 
+from repro.base.errors import CouldNotVerify
 from repro.base.files import sha256_bytes
-from repro.report.crate import METADATA, WORKFLOW, write_crate
+from repro.report.crate import METADATA, WORKFLOW, described_files, write_crate
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,14 @@ def test_the_workflow_lists_every_stage_in_order(run, crate: Path):
     steps = json.loads((crate / WORKFLOW).read_bytes())["steps"]
     assert [step["key"] for step in steps] == [stage["key"] for stage in document_of(run)["stages"]]
     assert steps[-1].keys() == {"key", "stage", "image", "code", "argv", "inputs"}
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html", "record.json"])
+def test_a_run_that_lacks_a_file_is_no_crate_that_says_something_else(run, tmp_path: Path, name: str):
+    folder = shutil.copytree(run.run, tmp_path / "lacking")
+    (folder / name).unlink()
+    with pytest.raises(CouldNotVerify, match=f"{name} is not in the run's folder"):
+        described_files(folder)
 
 
 def test_equal_runs_give_equal_bytes(run, crate: Path, tmp_path: Path):

@@ -155,7 +155,7 @@ def make_run(folder: Path, data: str = "demo", checkpoint: str = "demo") -> Path
 
 
 def packed(paths: Paths, detail: str, with_weights: bool = False) -> set[str]:
-    run = runs.pack_run(paths, "latest", detail, with_weights)
+    run = runs.pack_run(paths, "latest", detail, with_weights=with_weights)
     prefix = "tree/artifacts/received/20260101T000000Z/"
     return {item.path[len(prefix) :] for item in run.items}
 
@@ -192,14 +192,14 @@ def test_none_gives_the_record_the_reports_and_the_crate_alone(tmp_path):
 def test_the_crate_describes_the_record_and_the_reports_that_go_with_it(tmp_path):
     paths = make_run(tmp_path)
     carried = {item.path.rpartition("/")[2]: item.content()
-               for item in runs.pack_run(paths, "latest", "none", False).items}  # fmt: skip
+               for item in runs.pack_run(paths, "latest", "none", with_weights=False).items}  # fmt: skip
     graph = {entity["@id"]: entity for entity in json.loads(carried[METADATA])["@graph"]}
     for name in ("record.json", "report.html", WORKFLOW):
         assert graph[name]["sha256"] == sha256_bytes(carried[name])
 
 
 def test_what_was_left_out_is_stated_in_the_bundle(tmp_path):
-    run = runs.pack_run(make_run(tmp_path, data="timit"), "latest", "scores", False)
+    run = runs.pack_run(make_run(tmp_path, data="timit"), "latest", "scores", with_weights=False)
     about = json.loads(next(item.source for item in run.items if item.path.endswith("contents.json")))
     left_out = {(item["stage"], item["file"]) for item in about["left_out"]}
     assert {("features", "out/dev/fbank.ark"), ("score@8", "out/utterances.jsonl")} <= left_out
@@ -215,7 +215,7 @@ def test_a_users_weights_go_only_with_the_checkpoint(tmp_path):
 @pytest.mark.parametrize("name", ["", "none", "../runs/latest/..", "/etc"])
 def test_no_such_run(tmp_path, name):
     with pytest.raises(UsageError, match="no run"):
-        runs.pack_run(make_run(tmp_path), name, "full", False)
+        runs.pack_run(make_run(tmp_path), name, "full", with_weights=False)
 
 
 def test_a_result_that_was_collected_is_said(tmp_path):

@@ -1,6 +1,7 @@
 """Reports: what they must say, that they say it of the record alone, and that nothing of a record becomes markup."""
 
 import copy
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,13 +9,16 @@ from pathlib import Path
 import msgspec
 import pytest
 from _record_cases import demo_record, document_of, published_record, record_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repro.base.errors import VerificationFailed
 from repro.guide.published import load_published
 from repro.guide.verdict import verdict
+from repro.packing.statements import run_statement
 from repro.record import read_record, record_bytes
 from repro.report import terminal_summary, write_report
+from repro.report.crate import crate_files
 from repro.report.markdown import escape
 from repro.report.plots import draw
 from repro.report.timeline import IMAGE, LAYER, PHASE, STAGE, accounted, spans_of
@@ -297,3 +301,49 @@ def test_a_run_that_took_everything_from_the_store_says_whose_engine_and_limits_
         assert said in text
         assert "Of 3 results, 0 were made now and 3 were stored; they were made with sandbox." in text
         assert "A limit is that of the runs that made the results" in text
+
+
+def allowed_values(old):
+    """Odd values of a leaf's own kind, most of which a record may hold."""
+    if isinstance(old, bool):
+        return [not old]
+    if isinstance(old, int):
+        return [0, 1, 7, 2**53 - 1]
+    if isinstance(old, float):
+        return [0.0, 5e-324, 1e9, 1e15, -1e15, 1]
+    return ["", "x" * 5000, "\u202e\x1b[1m|`<b>", "a b"] if isinstance(old, str) else [None, 1.0]
+
+
+def leaves(value, path=()):
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None or not value:
+        yield path
+    for key, item in items or ():
+        yield from leaves(item, (*path, key))
+
+
+JUDGED = [document_of(judged(make())) for make in (demo_record, published_record)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_whatever_record_can_be_read_can_be_reported_and_packed(data):
+    document = copy.deepcopy(data.draw(st.sampled_from(JUDGED)))
+    for path in data.draw(
+        st.lists(st.sampled_from([path for path in leaves(document) if path]), min_size=1, max_size=8)
+    ):
+        at = document
+        for step in path[:-1]:
+            at = at[step]
+        old = at[path[-1]]
+        at[path[-1]] = data.draw(st.sampled_from(allowed_values(old)))
+        try:
+            record = read_record(json.dumps(document).encode())
+        except VerificationFailed:
+            at[path[-1]] = old
+    record = read_record(json.dumps(document).encode())
+    for render in RENDERERS:
+        text = render(record.judged(verdict(record, PUBLISHED)))
+        assert text == render(record.judged(verdict(record, PUBLISHED)))
+    assert crate_files(record, {"record.json": b""})
+    assert run_statement(record, b"")["subject"]
