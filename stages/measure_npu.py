@@ -13,6 +13,7 @@ out/summary.json says what was measured and holds no time.
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import re
@@ -84,7 +85,7 @@ def longer_loop(loop: int, mean_ms: float) -> int:
     return loop * math.ceil(_MARGIN * LEAST_SECONDS / timed_s)
 
 
-def measure(commands: ascend.Commands, options: Any, loop: int, name: str) -> list[Figures]:
+def measure(commands: ascend.Commands, options: argparse.Namespace, loop: int, name: str) -> list[Figures]:
     """Run ais_bench on every chip at once; `name` is that of its logs."""
     several = options.num_devices > 1
     figures: dict[int, Figures] = {}
@@ -98,7 +99,7 @@ def measure(commands: ascend.Commands, options: Any, loop: int, name: str) -> li
     return [figures[device] for device in sorted(figures)]
 
 
-def result(options: Any, figures: Sequence[Figures], loop: int) -> dict[str, Any]:
+def result(options: argparse.Namespace, figures: Sequence[Figures], loop: int) -> dict[str, Any]:
     """What measure.json holds of a run with `loop` executions per chip."""
     return {
         "batch_size": options.bs,
@@ -113,7 +114,22 @@ def result(options: Any, figures: Sequence[Figures], loop: int) -> dict[str, Any
     }
 
 
-def linked_model(commands: ascend.Commands, options: Any) -> None:
+def sustained(options: argparse.Namespace, figures: Sequence[Figures], loop: int) -> dict[str, Any]:
+    """What sustained.json holds of the longest run, with `loop` executions per chip."""
+    return {
+        "batch_size": options.bs,
+        "figures": FIGURES,
+        "formula": FORMULA,
+        "latency_ms": figures[0].latency_ms,
+        "least_seconds": LEAST_SECONDS,
+        "loop": options.loop,
+        "loops": loop // options.loop,
+        "throughput_utterances_per_s": sum(each.throughput for each in figures),
+        "times_ms": [],
+    }
+
+
+def linked_model(commands: ascend.Commands, options: argparse.Namespace) -> None:
     """Make the converted model the guide's, and refuse it where it has another batch size."""
     model = "lstm_ctc_bs{}.om".format(options.bs)
     if not os.path.isfile(os.path.join(options.model, model)):
@@ -145,9 +161,7 @@ def main(arguments: Sequence[str]) -> None:
     longer = longer_loop(loop, min(each.mean_ms for each in figures))
     if longer > loop:
         loop, figures = longer, measure(commands, options, longer, "ais_bench_sustained")
-    document = dict(result(options, figures, loop), figures=FIGURES, least_seconds=LEAST_SECONDS,
-                    loop=options.loop, loops=loop // options.loop)  # fmt: skip
-    stage.write_json(os.path.join(options.obs, "sustained.json"), document)
+    stage.write_json(os.path.join(options.obs, "sustained.json"), sustained(options, figures, loop))
     stage.write_json(
         os.path.join(options.out, "summary.json"),
         {

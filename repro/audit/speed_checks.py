@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from repro.audit.claims import RUN_AGAIN, Examination, Outcome
-from repro.audit.stage_files import Accuracy, Honesty, Judged, RawTimes
+from repro.audit.stage_files import Accuracy, Honesty, Judged, Sustained
 from repro.audit.times import LEAST_DURATION_S, validity
 from repro.base import typed_json
 from repro.base.confined import read_below
@@ -123,8 +123,8 @@ def _examine_own_speed(it: Examination, session: Session, options: Options, size
     lacks: list[str] = []
     for attempt in range(1, MOST_TRIES + 1):
         done = _run(session, replace(options, request=replace(options.request, loop=loop)), {})
-        data = read_below(done[f"measure@{size}"].result.obs, "measure.json", _MOST_BYTES)
-        times_ms = typed_json.read(data, RawTimes, what=f"measure@{size}: measure.json").times_ms
+        data = read_below(done[f"measure@{size}"].result.obs, "sustained.json", _MOST_BYTES)
+        times_ms = typed_json.read(data, Sustained, what=f"measure@{size}: sustained.json").times_ms
         lacks, facts = validity(times_ms)
         it.evidence += facts
         if not lacks:

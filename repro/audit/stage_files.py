@@ -134,7 +134,7 @@ class RawTimes(Strict, frozen=True):
 
 
 class Sustained(Strict, frozen=True):
-    """The stage measure on a CPU: obs/sustained.json, the figures of all its loops together."""
+    """The stage measure: obs/sustained.json, the figures of all its loops together; on the NPU without a list."""
 
     batch_size: Positive
     formula: str

@@ -72,7 +72,8 @@ def examine_speed(it: Examination, evidence: Evidence, result: Result, path: str
         it.wrong += _not_near(found, expected, _MEASURE)
     else:
         _examine_statistics(it, measured)
-    timed_ms = _all_times(it, evidence, size, measured) or measured.times_ms
+    whole = _sustained(it, evidence, size, measured)
+    timed_ms = (whole or measured).times_ms
     _examine_walls(it, evidence, size, math.fsum(timed_ms) or measured.loop * measured.latency_ms.mean)
     it.evidence.append(
         f"{len(measured.times_ms) or 'no list of'} raw times; the arithmetic is recomputed, the times themselves only "
@@ -105,21 +106,31 @@ def _examine_statistics(it: Examination, measured: RawTimes) -> None:
         it.wrong.append(f"{_MEASURE}: minimum, median, mean, 99th percentile and maximum are not in order")
 
 
-def _all_times(it: Examination, evidence: Evidence, size: int, measured: RawTimes) -> tuple[float, ...]:
-    """The times of every loop, held to those of the first; none where only the first was timed."""
+def _sustained(it: Examination, evidence: Evidence, size: int, measured: RawTimes) -> Sustained | None:
+    """The figures of all loops, held to those of the first; None where only the first was timed.
+
+    On the NPU they are those of one longer run, and the vendor's tool keeps no list of times.
+    """
     stage = evidence.stage(f"measure@{size}")
     if _SUSTAINED not in stage.observations.files:
-        return ()
+        return None
     whole = typed_json.read(evidence.observed(stage, _SUSTAINED), Sustained, what=f"{stage.key}: {_SUSTAINED}")
+    if (whole.loop, whole.batch_size, whole.formula) != (measured.loop, size, measured.formula):
+        it.wrong.append(f"{_SUSTAINED}: its loop, batch size or formula is not that of {_MEASURE}")
+    if not measured.times_ms:
+        if whole.times_ms or whole.latency_ms.mean <= 0:
+            raise VerificationFailed(f"{stage.key}: {_SUSTAINED} holds no figures of the vendor's tool")
+        if whole.loops == 1:
+            it.wrong += differences(whole.latency_ms, measured.latency_ms, _SUSTAINED)
+        return whole
     expected = arithmetic.speeds(whole.times_ms, size) if whole.times_ms else {}
     found = {**msgspec.to_builtins(whole.latency_ms), _THROUGHPUT: whole.throughput_utterances_per_s}
     it.wrong += _not_near(found, expected, _SUSTAINED)
-    shape = (measured.loop * whole.loops, measured.loop, size, measured.formula)
-    if (len(whole.times_ms), whole.loop, whole.batch_size, whole.formula) != shape:
+    if len(whole.times_ms) != measured.loop * whole.loops:
         it.wrong.append(f"{_SUSTAINED}: {len(whole.times_ms)} times are not {whole.loops} loops of {measured.loop}")
     if whole.times_ms[: measured.loop] != measured.times_ms:
         it.wrong.append(f"{_SUSTAINED}: its first {measured.loop} times are not those of {_MEASURE}")
-    return whole.times_ms
+    return whole
 
 
 def _examine_walls(it: Examination, evidence: Evidence, size: int, timed_ms: float) -> None:
@@ -177,11 +188,13 @@ def _not_near(found: Mapping[str, float | None], expected: Mapping[str, float], 
 def examine_validity(it: Examination, evidence: Evidence, size: int) -> None:
     """Whether a speed is averaged over enough executions and time."""
     measured = read_times(evidence, size)
-    times_ms = _all_times(it, evidence, size, measured) or measured.times_ms
-    if times_ms:
-        lacks, facts = validity(times_ms)
+    whole = _sustained(it, evidence, size, measured)
+    figures = whole or measured
+    if figures.times_ms:
+        lacks, facts = validity(figures.times_ms)
     else:
-        lacks, facts = _enough(measured.loop, measured.loop * measured.latency_ms.mean / 1000.0)
+        count = measured.loop * (whole.loops if whole else 1)
+        lacks, facts = _enough(count, count * figures.latency_ms.mean / 1000.0)
     it.missing += lacks
     it.evidence += facts
 

@@ -57,7 +57,7 @@ def _speech(root: Path, what: str) -> Tree:
     """What the corpus stage looks at; all plain files where it finds no TRAIN and TEST: it then says so itself."""
     tops = _places(root, "", what)
     if not tops:
-        inner = [_places(root, name, what) for name in _folders(root, "")]
+        inner = [_places_if_open(root, name, what) for name in _folders(root, "")]
         found = [places for places in inner if places]
         tops = found[0] if len(found) == 1 else []
     files, folders = {}, []
@@ -67,6 +67,13 @@ def _speech(root: Path, what: str) -> Tree:
         else:
             files[path] = plain_file(path, found_stat)
     return Tree(files, tuple(folders))
+
+
+def _places_if_open(root: Path, below: str, what: str) -> list[str]:
+    try:
+        return _places(root, below, what)
+    except PermissionError:  # a lost+found, say, that only root may look into
+        return []
 
 
 def _is_clutter(name: str) -> bool:

@@ -8,7 +8,7 @@ machine (bombs) is refused as a whole.
 What is looked at in a folder, here and by the host, which digests it and refuses it beforehand: the folders TRAIN and
 TEST, in upper or lower case, at the root or in one folder below it, and everything below them. Left out everywhere is
 what `is_clutter` names. What lies beside them is no part of the corpus: a link, a lost+found or a pipe there is neither
-refused nor followed. A link is looked at where it is the only thing of its name, and then refused: it leads elsewhere.
+refused nor followed. A link called TRAIN or TEST, or one that alone leads to them, is refused: it leads elsewhere.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ MAX_RATIO = 100  # speech deflates to about a half; plain text to about a fifth
 MAX_DEPTH = 16  # folders in folders; TIMIT has three
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_SPLITS = ("train", "test")
 _VERSION = re.compile(";[0-9]{1,5}$")
 _DRIVE = re.compile("^[A-Za-z]:")
 # What zipfile may raise for a broken archive (NotImplementedError, for an unknown method, is a RuntimeError).
@@ -98,8 +99,9 @@ class FolderSource:
         self.path = path
 
     def folders(self, folder: str = "") -> list[str]:
-        """Names (sorted) of the folders right inside `folder` ('' is the root); no links."""
-        return [name for name in self.folders_and_links(folder) if not self._is_link(folder + "/" + name)]
+        """Names (sorted) of the folders right inside `folder`, "" for the root; of links those called TRAIN or TEST."""
+        names = self.folders_and_links(folder)
+        return [name for name in names if name.lower() in _SPLITS or not self._is_link(folder + "/" + name)]
 
     def folders_and_links(self, folder: str = "") -> list[str]:
         """As `folders`, with links that lead to folders."""
@@ -357,7 +359,7 @@ def _candidates(source: Source, folders: Callable[[str], list[str]]) -> tuple[li
 
 def _train_and_test(source: Source, prefix: str, names: Sequence[str]) -> Place | None:
     places = []
-    for wanted in ("train", "test"):
+    for wanted in _SPLITS:
         spelt = [name for name in names if name.lower() == wanted]
         if len(spelt) > 1:
             raise StageError("{}: both {} in {!r}".format(source.path, " and ".join(spelt), prefix), "Remove one.")

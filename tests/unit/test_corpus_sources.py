@@ -11,6 +11,9 @@ from _speech_cases import CONF, DEV, TRAIN, riff, run_stage, small_corpus, spher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repro.base.errors import UsageError
+from repro.graph.cache import StatCache
+from repro.graph.sources import digest_source
 from stages import corpus
 from stages.formats import audio
 from stages.formats import source as speech_source
@@ -242,7 +245,6 @@ def beside(folder):
     """Leave beside TRAIN and TEST what is no part of a corpus."""
     (folder / "alias").symlink_to(folder / "TRAIN")
     (folder / "dangling").symlink_to("/nonexistent")
-    (folder / "train").symlink_to("TRAIN")
     (folder / ".cache").mkdir()
     (folder / ".cache" / "x").symlink_to("/etc/hostname")
     (folder / "TRAIN" / ".hidden").symlink_to("/etc/hostname")
@@ -268,6 +270,12 @@ def test_what_lies_beside_train_and_test_is_not_looked_at(tmp_path, monkeypatch,
     monkeypatch.setattr(speech_source.FolderSource, "_entries", only_for_root)
     out = run_stage(corpus, tmp_path, "--data", top, "--conf", CONF)
     assert (out / "dev" / "utterances").read_text() == f"FAKS0_SX2 {DEV}.WAV\n"
+
+
+def test_link_called_train_beside_train_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "timit", small_corpus())
+    (folder / "train").symlink_to("TRAIN")
+    refused(tmp_path, folder, "both TRAIN and train")
 
 
 @pytest.mark.parametrize("link", ["TRAIN", "TEST"])
@@ -298,3 +306,57 @@ def test_folder_that_cannot_be_listed_is_named_where_no_corpus_is_found(tmp_path
     with pytest.raises(StageError, match="no folders TRAIN and TEST") as caught:
         speech_source.find_corpus(speech_source.open_source(str(tmp_path / "data")))
     assert "cannot list closed: Permission denied" in caught.value.hint
+
+
+def link_in_place_of(name):
+    def change(folder):
+        (folder / name).rename(folder.parent / "elsewhere")
+        (folder / name).symlink_to(folder.parent / "elsewhere")
+
+    return change
+
+
+ARRANGEMENTS = {
+    "as it should be": (lambda folder: None, True),
+    "links, pipes and closed folders beside": (beside, True),
+    "a link for TRAIN": (link_in_place_of("TRAIN"), False),
+    "a link called test beside TEST": (lambda folder: (folder / "test").symlink_to("TEST"), False),
+    "a link for a speaker": (link_in_place_of("TRAIN/DR1/FABC0"), False),
+    "a link for a wave": (link_in_place_of(TRAIN + ".WAV"), False),
+    "a dangling link in a speaker's folder": (lambda folder: (folder / "TEST/DR1/x").symlink_to("/nowhere"), False),
+    "a hidden link in a speaker's folder": (lambda folder: (folder / "TEST/DR1/.x").symlink_to("/nowhere"), True),
+    "a pipe in a speaker's folder": (lambda folder: os.mkfifo(folder / "TEST/DR1/x"), False),
+}
+
+
+@pytest.mark.parametrize("below", ["", "TIMIT/"])
+@pytest.mark.parametrize("arrangement", sorted(ARRANGEMENTS))
+def test_host_and_stage_refuse_the_same_folders(tmp_path, monkeypatch, arrangement, below):
+    change, accepted = ARRANGEMENTS[arrangement]
+    top = tmp_path / "data"
+    change(write_folder(top / below, small_corpus()))
+    scandir = os.scandir
+
+    def only_for_root(path="."):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", only_for_root)
+    if accepted:
+        digest_source(top, StatCache(None), "data")
+        run_stage(corpus, tmp_path, "--data", top, "--conf", CONF)
+    else:
+        with pytest.raises(UsageError):
+            digest_source(top, StatCache(None), "data")
+        with pytest.raises(StageError):
+            run_stage(corpus, tmp_path, "--data", top, "--conf", CONF)
+
+
+def test_digest_of_a_corpus_is_of_what_the_stage_looks_at(tmp_path):
+    plain, crowded = (write_folder(tmp_path / name, small_corpus()) for name in ("plain", "crowded"))
+    beside(crowded)
+    (crowded / "README.DOC").write_text("beside")
+    assert digest_source(plain, StatCache(None), "data") == digest_source(crowded, StatCache(None), "data")
+    (crowded / (DEV + ".TXT")).write_text("below")
+    assert digest_source(plain, StatCache(None), "data") != digest_source(crowded, StatCache(None), "data")
