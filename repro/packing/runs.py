@@ -66,7 +66,7 @@ def pack_run(paths: Paths, name: str, detail: str, *, with_weights: bool) -> Pac
     """
     folder = find_run(paths, name)
     described = described_files(folder)
-    record = read_record(described[FILE], f"{FILE} of run {folder.name}")
+    record = read_record(described[FILE], f"run {folder.name}: {FILE}")
     users_data, users_weights = record.data.kind != "demo", record.checkpoint.kind != "demo"
     if not detail:
         if users_data:
