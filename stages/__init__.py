@@ -1,4 +1,4 @@
-"""The container side: one module a stage, run as `python -m stages.NAME`, on Python 3.7 and up."""
+"""The container side: one module per stage, run as `python -m stages.NAME`, on Python 3.7 and up."""
 
 import os
 

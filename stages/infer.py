@@ -3,7 +3,7 @@
 out/result/inputs_{i}_0.npy for the whole batches, out/tail/ for the last, incomplete one: float32 (195, B, 41).
 obs/result_summary.json and obs/tail_summary.json: ais_bench's schema; compute times in ms. Several batches go through
 side by side, each on one core, or on two where that is faster, and while they are computed another is read or written:
-memory holds one batch a core and one more. The outputs are the same bytes for any number of cores.
+memory holds one batch per core and one more. The outputs are the same bytes for any number of cores.
 """
 
 from __future__ import annotations

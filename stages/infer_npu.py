@@ -48,7 +48,7 @@ class _Part:
 
 
 def parts_of(batches: Sequence[bins.Batch], batch_size: int, num_devices: int) -> list[_Part]:
-    """The processes to run: one a folder, and of the whole batches one a chip, in runs of consecutive batches."""
+    """The processes to run: one per folder, and for the whole batches one per chip, in runs of consecutive batches."""
     whole = [batch for batch in batches if batch.folder == "result"]
     tail = [batch for batch in batches if batch.folder == "tail"]
     parts: list[_Part] = []

@@ -1,6 +1,6 @@
 """Pure inference speed, as ais_bench measures it without --input: zeros in, one warm-up, then N timed executions.
 
-Copies are not counted (a CPU has none). obs/measure.json: throughput in utterances a second, by ais_bench's formula
+Copies are not counted (a CPU has none). obs/measure.json: throughput in utterances per second, by ais_bench's formula
 1000 * batch size / mean time in ms, and the latency of one execution in ms; percentiles by linear interpolation. These
 N executions are the published table's condition. Where they take less than 10 s, which is too short for a figure (one
 interruption of a second would be a tenth of it), more loops of N follow until all together took as long.
@@ -109,7 +109,7 @@ def time_loops(run: Run, rows: numpy.ndarray, loop: int) -> list[list[float]]:
 
 
 def statistics(times_ms: Sequence[float], batch_size: int) -> dict[str, Any]:
-    """Throughput (utterances a second) and latency (ms) of the executions."""
+    """Throughput (utterances per second) and latency (ms) of the executions."""
     times = numpy.asarray(times_ms, dtype=numpy.float64)
     p50, p90, p99 = (float(value) for value in numpy.percentile(times, [50, 90, 99]))
     return {

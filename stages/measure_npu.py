@@ -2,7 +2,7 @@
 
 ais_bench runs zeros: one warm-up, then `--loop` executions, copies not counted. Its two lines are read by pattern;
 they hold no list of times, so the 90th percentile is not known. ais_bench only scales its figure by --batchsize, so
-the model's own is read from the runtime first. obs/measure.json: throughput in utterances a second as ais_bench's
+the model's own is read from the runtime first. obs/measure.json: throughput in utterances per second as ais_bench's
 formula has it, latency of one execution in ms; with several chips the throughputs' sum, and the first one's latency.
 That is the guide's command, and the published table's condition. Where its executions take less than 10 s, which is too
 short for a figure, the command runs once more with as many times `--loop` as give it. obs/sustained.json: the figures
@@ -43,7 +43,7 @@ _THROUGHPUT = re.compile(
 
 
 class Figures(NamedTuple):
-    """What ais_bench printed for one chip: throughput in utterances a second, and latencies in ms by name."""
+    """What ais_bench printed for one chip: throughput in utterances per second, and latencies in ms by name."""
 
     throughput: float
     latency_ms: dict[str, float | None]

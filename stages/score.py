@@ -71,7 +71,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--lm", metavar="DIR", help="result folder of the stage lm, or an ARPA file (Beam only)")
     options.add_argument("--bs", type=int, required=True, metavar="B", help="batch size of the outputs")
     options.add_argument("--decode", choices=["Greedy", "Beam"], default="Greedy")
-    options.add_argument("--beam-width", type=int, default=10, help="labellings kept a frame (%(default)s)")
+    options.add_argument("--beam-width", type=int, default=10, help="labellings kept per frame (%(default)s)")
     options.add_argument("--lm-alpha", type=float, default=0.1, help="weight of the language model (%(default)s)")
     parsed = options.parse_args(arguments)
     if parsed.decode == "Beam" and not parsed.lm:

@@ -21,14 +21,14 @@ Runner = Callable[[Any], numpy.ndarray]
 """Runs one batch, or makes one product."""
 
 EDGE = 1536  # of the square product that the peak is taken with
-PRODUCTS = 8  # a core and a round
+PRODUCTS = 8  # per core and round
 SIDE_BY_SIDE, ONE_AT_A_TIME = "side by side", "one at a time"
 OURS, ONNX_RUNTIME, OPENVINO = "ours", "ONNX Runtime", "OpenVINO"
 _GRAPH, _MODEL = "lstm_ctc.onnx", "model.onnx"
 
 
 def _session(graph: str | bytes, threads: int) -> onnxruntime.InferenceSession:
-    """ONNX Runtime with its own defaults, but for the number of threads."""
+    """ONNX Runtime with its own defaults, except for the number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -57,7 +57,7 @@ class Candidates:
         }
 
     def at(self, size: int) -> dict[tuple[str, str], list[Runner]]:
-        """(candidate, way) -> the functions that run a batch of `size`, one a thread."""
+        """(candidate, way) -> the functions that run a batch of `size`, one per thread."""
         runners: dict[tuple[str, str], list[Runner]] = {}
         ours: dict[str, list[Runner]] = {
             SIDE_BY_SIDE: [stream.run for stream in self.network.streams(size)],
@@ -88,7 +88,7 @@ def _openvino(graph: str, size: int, cores: int) -> dict[str, list[Runner]]:
 
 
 class Peak:
-    """One large product a core, side by side, by each library of products that is here."""
+    """One large product per core, side by side, by each library of products that is here."""
 
     def __init__(self, network: model_network.Network, cores: int) -> None:
         random = numpy.random.RandomState(1)

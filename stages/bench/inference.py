@@ -1,8 +1,8 @@
 """Times the model beside its peers on the same batches, for the bench alone: in turn, and with every output checked.
 
-Ours and the peers run in two ways: 'side by side', one batch a core, each on one thread (ours as the stage infer runs
+Ours and the peers run in two ways: 'side by side', one batch per core, each on one thread (ours as the stage infer runs
 it, which may give a small batch two); and 'one at a time', all cores on one batch. The matrix peak is taken between
-them: one large product a core.
+them: one large product per core.
 out/checks.json: differences found. obs/times.json: seconds of every round, by batch size and candidate.
 """
 

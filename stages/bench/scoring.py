@@ -1,7 +1,7 @@
 """Times the reference's ways of scoring, told here in words of our own, beside the stage's: for the bench alone.
 
 Utterances and the strings that they must decode to are the reference's own outputs. out/checks.json: what was found
-equal. obs/times.json: seconds an utterance, a list a method, one element a round; methods take turns.
+equal. obs/times.json: seconds per utterance, one list per method with one element per round; methods take turns.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def read_speakers(path: str) -> frozenset[str]:
     """Speaker names of a list, upper case. Blank lines are nothing (in the reference, one matches every speaker)."""
     speakers = [line.upper() for line in read_lines(path)]
     if len(set(speakers)) != len(speakers) or any(len(line.split()) != 1 for line in speakers):
-        raise StageError("{}: one speaker a line, each once, is needed".format(path))
+        raise StageError("{}: it must hold one speaker per line, each once".format(path))
     return frozenset(speakers)
 
 

@@ -22,7 +22,7 @@ import numpy
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _DTYPES = {
-    "BFloat16Storage": "V2",  # NumPy has no such type: the two bytes are kept, and whoever needs a number refuses it
+    "BFloat16Storage": "V2",  # NumPy has no such type: two bytes, refused where a number is needed
     "BoolStorage": "?",
     "ByteStorage": "u1",
     "CharStorage": "i1",

@@ -5,7 +5,7 @@ a file holds. A tree is listed folder by folder: it may be larger than memory. N
 folder's or the archive's root. A source that could lead a reader elsewhere (links, '..', absolute names) or exhaust the
 machine (bombs) is refused as a whole.
 
-What is looked at in a folder, here and by the host, which digests it and refuses it beforehand: the folders TRAIN and
+What is looked at in a folder, here and by the host, which digests it before: the folders TRAIN and
 TEST, in upper or lower case, at the root or in one folder below it, and everything below them. Left out everywhere is
 what `is_clutter` names. What lies beside them is no part of the corpus: a link, a lost+found or a pipe there is neither
 refused nor followed. A link called TRAIN or TEST, or one that alone leads to them, is refused: it leads elsewhere.

@@ -23,7 +23,7 @@ def checked(features: numpy.ndarray | None, phones: Sequence[str] | None) -> num
     if not phones:
         raise StageError("it has features, but no labels")
     if features.shape[1] != FEATURES:
-        raise StageError("{} features a frame, not {}".format(features.shape[1], FEATURES))
+        raise StageError("{} features per frame, not {}".format(features.shape[1], FEATURES))
     if not len(features):
         raise StageError("it has no frame")
     if not numpy.isfinite(features).all():

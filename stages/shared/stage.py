@@ -55,7 +55,7 @@ def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None =
 
 
 class Progress:
-    """Prints a progress line when `advance` is called, at most five a second, and always the last one."""
+    """Prints a progress line when `advance` is called, at most five per second, and always the last one."""
 
     def __init__(self, what: str, total: int) -> None:
         self._what = what

@@ -141,7 +141,7 @@ BAD = {
     "labels missing": (frames(10), None, "it has features, but no labels"),
     "labels empty": (frames(10), "", "it has features, but no labels"),
     "no frame": (frames(0), "sil", "no frame"),
-    "other features": (frames(10, columns=80), "sil", "80 features a frame, not 81"),
+    "other features": (frames(10, columns=80), "sil", "80 features per frame, not 81"),
     "not finite": (NOT_FINITE, "sil", "not finite"),
 }
 

@@ -17,7 +17,7 @@ _LINE = 64  # bytes of a cache line
 
 
 class Shape:
-    """How the kernels are laid out for a processor: vector lanes and rows a block.
+    """How the kernels are laid out for a processor: vector lanes and rows per block.
 
     Args:
         lanes: float32 values in a vector: 16 (AVX-512), 8 (AVX2) or 4 (NEON, SSE).
@@ -62,7 +62,7 @@ def block_product(shape: Shape, name: str, block: Block) -> str:
 
     a: `chunks` arrays, each (rows, K) with `lda` between rows; b: the panels, K rows of each chunk after another;
     `start` has `ldi` between its rows (0: one row for all, a bias). K is a multiple of `unroll`. After every `unroll`
-    terms the cache lines at these bytes from %ahead are asked for, and %ahead moves on by %step bytes a term.
+    terms the cache lines at these bytes from %ahead are asked for, and %ahead moves on by %step bytes per term.
     """
     text = Text(shape.lanes)
     width = block.vectors * shape.lanes
