@@ -237,3 +237,98 @@ def test_it_needs_no_more_than_a_posix_shell(checkout: Path):
         pytest.skip("no dash on this machine")
     done = subprocess.run(["dash", "-n", str(checkout / "bootstrap")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# --- the user's own settings of pip
+
+
+def configure(checkout: Path, text: str) -> Path:
+    """pip.conf in the home of whoever starts it."""
+    path = checkout.parent / ".config" / "pip" / "pip.conf"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow  # makes an environment of its own
+@pytest.mark.parametrize(
+    "setting",
+    ["user = true", "target = {}/elsewhere", "prefix = {}/elsewhere", "root = {}/elsewhere", "dry-run = true"],
+)
+def test_settings_of_pip_that_put_packages_elsewhere_do_not_matter(checkout: Path, setting: str):
+    configure(checkout, f"[install]\n{setting.format(checkout.parent)}\n")
+    done = start(checkout, "doctor")
+    assert done.returncode == 0, done.stderr
+    assert "ran" in done.stdout and not (checkout.parent / "elsewhere").exists()
+
+
+@pytest.mark.slow  # makes an environment of its own
+@pytest.mark.parametrize(
+    "variable", ["PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_CONSTRAINT"]
+)
+def test_variables_of_pip_that_put_packages_elsewhere_do_not_matter(checkout: Path, variable: str):
+    value = "1" if variable in ("PIP_USER", "PIP_DRY_RUN") else str(checkout.parent / "elsewhere")
+    done = start(checkout, "doctor", **{variable: value})
+    assert done.returncode == 0, done.stderr
+    assert not (checkout.parent / "elsewhere").exists()
+
+
+@pytest.mark.slow  # makes an environment of its own
+@pytest.mark.parametrize("section", ["global", "install"])
+def test_settings_of_pip_that_say_where_files_come_from_are_kept(checkout: Path, section: str):
+    wheels = checkout.parent / "wheels"
+    configure(checkout, f"[{section}]\nno-index = true\nfind-links =\n    {checkout.parent}\n    {wheels}\n")
+    done = start(checkout, "doctor", PIP_NO_INDEX="", PIP_FIND_LINKS="")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow  # makes an environment of its own
+def test_an_index_of_the_users_file_reaches_pip(checkout: Path):
+    page = checkout.parent / "simple" / "locked" / "index.html"
+    page.parent.mkdir(parents=True)
+    wheel = checkout.parent / "wheels" / "locked-1.0-py3-none-any.whl"
+    page.write_text(f'<a href="{wheel.as_uri()}">{wheel.name}</a>', encoding="utf-8")
+    configure(checkout, f"[global]\nindex-url = {(checkout.parent / 'simple').as_uri()}\n")
+    done = start(checkout, "doctor", PIP_NO_INDEX="", PIP_FIND_LINKS="")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow  # makes an environment of its own
+def test_a_file_of_pip_that_cannot_be_read_is_named(checkout: Path):
+    configure(checkout, "no section\n")
+    done = start(checkout, "doctor")
+    assert done.returncode == 4 and "pip.conf" in done.stderr
+
+
+@pytest.mark.slow  # makes an environment of its own
+@pytest.mark.parametrize("fault", ["does not import", "is not there"])
+def test_an_environment_without_its_packages_is_never_marked_as_made(checkout: Path, fault: str):
+    wheel = checkout.parent / "wheels" / "locked-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    if fault == "does not import":
+        members["locked.py"] = b"import no_such_module\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    lock(checkout, wheel)
+    if fault == "is not there":
+        with (checkout / "requirements" / "host.txt").open("a") as stream:
+            stream.write("missing==1.0 ; python_version < '3'\n")
+        marker = (checkout / "requirements" / "host.txt").read_text().replace("< '3'", ">= '3'")
+        (checkout / "requirements" / "host.txt").write_text(marker)
+    for _ in range(2):
+        done = start(checkout, "doctor")
+        assert done.returncode == 4 and "ran" not in done.stdout, done.stderr
+    if fault == "does not import":
+        assert "no_such_module" in done.stderr and "cannot be used" in done.stderr
+
+
+@pytest.mark.slow  # makes an environment of its own
+def test_modules_in_the_callers_folder_are_not_run(checkout: Path, tmp_path: Path):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for name in ("ensurepip", "venv", "fcntl", "pip", "ast", "subprocess", "importlib"):
+        (folder / f"{name}.py").write_text("print('EVIL')\nraise SystemExit(9)\n")
+    done = start(checkout, "doctor", cwd=folder)
+    assert done.returncode == 0 and "EVIL" not in done.stdout + done.stderr, done.stderr

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
-from repro.packing.installer.archive import Archive
 from repro.packing.installer.ed25519 import ed25519_holds
 from repro.packing.installer.listing import fingerprint_of, public_key_of
 from repro.packing.signing import envelope, load_key, make_key
@@ -155,41 +154,3 @@ def test_an_attestation_is_believed_for_its_own_key_only():
     document["payload"] = document["payload"][:-4] + "AAAA"
     with pytest.raises(VerificationFailed):
         read_envelope(json.dumps(document).encode(), cases.signer(1).public_pem)
-
-
-RECIPE = r"""
-set -eu
-tar -xf small.tar
-jq -r .payload list.dsse.json | base64 -d > list.json
-jq -r .predicate.public_key list.json > key.pem
-test "$(openssl pkey -pubin -in key.pem -outform DER | sha256sum | cut -d' ' -f1)" = "$KEY"
-{ printf 'DSSEv1 28 application/vnd.in-toto+json %s ' "$(wc -c < list.json | tr -d ' ')"; cat list.json; } > signed
-jq -r '.signatures[0].sig' list.dsse.json | base64 -d > signature
-openssl pkeyutl -verify -pubin -inkey key.pem -rawin -in signed -sigfile signature
-jq -r '.subject[] | select(.annotations.in_base | not) | .digest.sha256 + "  " + .name' list.json > sums
-sha256sum --quiet -c sums
-jq -r '"list.dsse.json", .subject[].name' list.json | sort > listed
-tar -tf small.tar | sort | cmp - listed
-"""
-
-
-@pytest.mark.skipif(not all(map(shutil.which, ("openssl", "jq", "sha256sum", "tar"))), reason="a tool is missing")
-def test_the_guides_recipe_verifies_the_same_without_our_code(tmp_path):
-    path = cases.pack(tmp_path)
-
-    def recipe(key: str) -> int:
-        for other in tmp_path.iterdir():
-            if other != path:
-                shutil.rmtree(other) if other.is_dir() else other.unlink()
-        return subprocess.run(["sh", "-c", RECIPE], cwd=tmp_path, env={"KEY": key, "PATH": "/usr/bin:/bin"},
-                              capture_output=True, check=False).returncode  # fmt: skip
-
-    assert recipe(cases.signer().fingerprint) == 0
-    assert recipe(cases.signer(2).fingerprint) != 0
-    archive = Archive(path)
-    entry = next(entry for entry in archive.listing.entries if entry.path == "tree/data/demo/checkpoint.pth")
-    archive.close()
-    data = bytearray(path.read_bytes())
-    data[entry.content] ^= 1
-    path.write_bytes(data)
-    assert recipe(cases.signer().fingerprint) != 0
