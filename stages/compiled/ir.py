@@ -13,72 +13,72 @@ from typing import Iterator, Sequence
 class Text:
     """Lines of IR."""
 
-    def __init__(self, lanes):
+    def __init__(self, lanes: int) -> None:
         self.lanes = lanes
         self.vector = "<{} x float>".format(lanes)
-        self._lines = []
+        self._lines: list[str] = []
         self._number = 0
 
-    def add(self, text):
+    def add(self, text: str) -> None:
         self._lines.extend(text.strip("\n").split("\n"))
 
-    def name(self):
+    def name(self) -> str:
         self._number += 1
         return "%v{}".format(self._number)
 
-    def value(self, expression):
+    def value(self, expression: str) -> str:
         """Append `expression` with a fresh name, which is returned."""
         name = self.name()
         self._lines.append("  {} = {}".format(name, expression))
         return name
 
-    def at(self, pointer, index, kind="float"):
+    def at(self, pointer: str, index: str | int, kind: str = "float") -> str:
         """Address of element `index` of an array."""
         return self.value("getelementptr {}, ptr {}, i64 {}".format(kind, pointer, index))
 
-    def load(self, pointer, index=0):
+    def load(self, pointer: str, index: str | int = 0) -> str:
         return self.value("load {}, ptr {}, align 4".format(self.vector, self.at(pointer, index)))
 
-    def store(self, value, pointer, index=0):
+    def store(self, value: str, pointer: str, index: str | int = 0) -> None:
         self._lines.append("  store {} {}, ptr {}, align 4".format(self.vector, value, self.at(pointer, index)))
 
-    def prefetch(self, pointer, nearness):
+    def prefetch(self, pointer: str, nearness: int) -> None:
         """Ask for a line of the cache: nearness 3 for the first level, 2 for the second."""
         self._lines.append("  call void @llvm.prefetch.p0(ptr {}, i32 0, i32 {}, i32 1)".format(pointer, nearness))
 
-    def spread(self, scalar):
+    def spread(self, scalar: str) -> str:
         """A float in every lane."""
         first = self.value("insertelement {0} poison, float {1}, i32 0".format(self.vector, scalar))
         return self.value(
             "shufflevector {0} {1}, {0} poison, <{2} x i32> zeroinitializer".format(self.vector, first, self.lanes)
         )
 
-    def constant(self, number):
+    def constant(self, number: float) -> str:
         return self.spread(literal(number))
 
-    def plus(self, left, right):
+    def plus(self, left: str, right: str) -> str:
         return self._binary("fadd", left, right)
 
-    def minus(self, left, right):
+    def minus(self, left: str, right: str) -> str:
         return self._binary("fsub", left, right)
 
-    def times(self, left, right):
+    def times(self, left: str, right: str) -> str:
         return self._binary("fmul", left, right)
 
-    def over(self, left, right):
+    def over(self, left: str, right: str) -> str:
         return self._binary("fdiv", left, right)
 
-    def _binary(self, operation, left, right):
+    def _binary(self, operation: str, left: str, right: str) -> str:
         return self.value("{} {} {}, {}".format(operation, self.vector, left, right))
 
-    def fma(self, a, b, c, name=""):
+    def fma(self, a: str, b: str, c: str, name: str = "") -> str:
         """a * b + c, rounded once."""
         name = name or self.name()
         self._lines.append("  {5} = call {0} @llvm.fma.v{4}f32({0} {1}, {0} {2}, {0} {3})".format(
             self.vector, a, b, c, self.lanes, name))  # fmt: skip
         return name
 
-    def text(self):
+    def text(self) -> str:
         return "\n".join(self._lines)
 
 
@@ -207,7 +207,7 @@ class Vectors:
         return "\n".join(self._lines)
 
 
-def literal(number):
+def literal(number: float) -> str:
     """A float32 constant as IR spells it: the bits of the double of the same value."""
     rounded = struct.unpack("<f", struct.pack("<f", number))[0]
     return "0x{:016X}".format(struct.unpack("<Q", struct.pack("<d", rounded))[0])
@@ -219,7 +219,7 @@ _POWER_LIMIT = 40.0  # 2 to this, times itself twice, is still a float32: what i
 _POWER_TERMS = (1.3269407209e-3, 9.6712941304e-3, 5.5507112294e-2, 2.4022246897e-1, 6.9314700365e-1)
 
 
-def power_of_two(text, x, scale):
+def power_of_two(text: Text, x: str, scale: float) -> str:
     """2 to the x * scale, |x * scale| cut to 40: relative error 1.8e-7 at 1.4, 5.2e-7 at 40.
 
     x * scale is rounded once, as what is left of it beside the nearest whole number; the error that grows is that of
@@ -245,5 +245,5 @@ def power_of_two(text, x, scale):
     return text.value("bitcast {} {} to {}".format(integers, bits, text.vector))
 
 
-def _splat(text, number):
+def _splat(text: Text, number: float) -> str:
     return "<{}>".format(", ".join(["i32 {}".format(number)] * text.lanes))

@@ -1,7 +1,10 @@
 """LLVM IR compiled in memory for the processor at hand, as functions to call."""
 
+from __future__ import annotations
+
 import ctypes
 import types
+from typing import Mapping
 
 import llvmlite.binding as llvm
 
@@ -17,7 +20,7 @@ class Library:
         signatures: of each function its arguments: p a pointer, n a count, b a flag.
     """
 
-    def __init__(self, text, features, signatures):
+    def __init__(self, text: str, features: Mapping[str, bool], signatures: Mapping[str, str]) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         module = llvm.parse_assembly(text)
@@ -38,6 +41,6 @@ class Library:
         )
 
 
-def host_features():
+def host_features() -> dict[str, bool]:
     """LLVM's features of this processor: {name: bool}."""
     return dict(llvm.get_host_cpu_features())

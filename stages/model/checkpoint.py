@@ -1,7 +1,10 @@
 """Opens a checkpoint safely and holds every tensor to the architecture: name, shape, type, finiteness."""
 
+from __future__ import annotations
+
 import collections
 import os
+from typing import TYPE_CHECKING, Any, Mapping
 
 import numpy
 
@@ -9,11 +12,14 @@ from stages.formats import pickled_tensors
 from stages.shared import architecture
 from stages.shared.stage import StageError
 
+if TYPE_CHECKING:  # PyTorch is in some images alone
+    from stages.model.model import AcousticModel
+
 _MAX_BYTES = 1 << 30  # the weights are 71 MB in float32; with an optimizer's two moments, 214 MB
 _HINT = "use the published ctc_best_model.pth, or a checkpoint that was saved as {'state_dict': model.state_dict()}"
 
 
-def _read_state(path):
+def _read_state(path: str) -> dict[Any, Any]:
     try:
         size_bytes = os.path.getsize(path)
         if size_bytes > _MAX_BYTES:
@@ -34,7 +40,7 @@ def _read_state(path):
     return state
 
 
-def _strip_prefix(path, state):
+def _strip_prefix(path: str, state: Mapping[Any, Any]) -> dict[str, Any]:
     """Names without the 'module.' of nn.DataParallel."""
     result = {}
     for name, value in state.items():
@@ -47,11 +53,11 @@ def _strip_prefix(path, state):
     return result
 
 
-def _type_name(dtype):
+def _type_name(dtype: numpy.dtype) -> str:
     return "bfloat16" if dtype.kind == "V" else dtype.name
 
 
-def _check_tensor(path, name, value, shape):
+def _check_tensor(path: str, name: str, value: Any, shape: tuple[int, ...]) -> numpy.ndarray:
     """The tensor as float32 (counters: int64), contiguous and writable, or StageError."""
     if not isinstance(value, numpy.ndarray):
         raise StageError("{}: {} is not a tensor".format(path, name), _HINT)
@@ -73,7 +79,7 @@ def _check_tensor(path, name, value, shape):
     return value
 
 
-def load_weights(path):
+def load_weights(path: str) -> collections.OrderedDict[str, numpy.ndarray]:
     """The checkpoint's state dict, checked.
 
     Args:
@@ -100,7 +106,7 @@ def load_weights(path):
     )
 
 
-def model_of(weights):
+def model_of(weights: Mapping[str, numpy.ndarray]) -> AcousticModel:
     """The acoustic model with these weights, of `load_weights`, in evaluation mode.
 
     The one function here that needs PyTorch.
@@ -114,6 +120,6 @@ def model_of(weights):
     return model.eval()
 
 
-def load_model(path):
+def load_model(path: str) -> AcousticModel:
     """`model_of` the weights of a file; raises as `load_weights`."""
     return model_of(load_weights(path))

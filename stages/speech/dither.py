@@ -11,6 +11,8 @@ the processor's cache, and the cosine is a polynomial: rounded to float32 it is 
 draw can give.
 """
 
+from __future__ import annotations
+
 import numpy
 
 from stages.shared import elementary
@@ -55,7 +57,7 @@ class SeedStream:
     _RUN = 512
     _RUNS = 64
 
-    def __init__(self):
+    def __init__(self) -> None:
         state = [1]
         for _ in range(1, self._LONG_LAG):
             state.append(16807 * state[-1] % 2147483647)
@@ -67,7 +69,7 @@ class SeedStream:
             self._leap = self._leap @ self._leap
         self._ready = self._next_runs()[self._DISCARDED :]
 
-    def take(self, num_frames):
+    def take(self, num_frames: int) -> numpy.ndarray:
         """The next seeds: (num_frames,) uint32."""
         parts = [self._ready[:num_frames]]
         missing = num_frames - len(parts[0])
@@ -79,7 +81,7 @@ class SeedStream:
             missing -= len(parts[-1])
         return (numpy.concatenate(parts) >> numpy.uint32(1)) + numpy.uint32(_SEED_OFFSET)
 
-    def _next_runs(self):
+    def _next_runs(self) -> numpy.ndarray:
         """The next values before the last step of rand(), which drops the lowest bit: uint32."""
         # A column is a run, its first rows the state that it begins with: the values before it.
         values = numpy.empty((self._LONG_LAG + self._RUN, self._RUNS), numpy.uint32)
@@ -95,13 +97,13 @@ class Noise:
     """Draws the Gaussian noise of frames of one length.
 
     Args:
-        frame_samples: samples a frame.
+        frame_samples: samples per frame.
         draw_order: which of a Gaussian's two uniforms is drawn first. C++ leaves it to the compiler; U1_FIRST is what
             g++ 12 does on x86_64.
         compiled: draw by `dither_kernel` where there is a compiler: the same bytes, sooner.
     """
 
-    def __init__(self, frame_samples, draw_order=U1_FIRST, compiled=True):
+    def __init__(self, frame_samples: int, draw_order: str = U1_FIRST, *, compiled: bool = True) -> None:
         if draw_order not in DRAW_ORDERS:
             raise ValueError("draw_order is {!r}, not one of {}".format(draw_order, DRAW_ORDERS))
         self._first_is_u1 = draw_order == U1_FIRST
@@ -118,7 +120,7 @@ class Noise:
         if compiled and dither_kernel.Kernel.fits(frame_samples):
             self._kernel = self._compile()
 
-    def _compile(self):
+    def _compile(self) -> dither_kernel.Kernel:
         both = numpy.stack([self._multipliers[:, 0], self._increments[:, 0]], axis=1)
         return dither_kernel.Kernel(
             numpy.ascontiguousarray(both if self._first_is_u1 else both[::-1]),
@@ -128,7 +130,7 @@ class Noise:
             sine=_SINE,
         )
 
-    def draw(self, seeds):
+    def draw(self, seeds: numpy.ndarray) -> numpy.ndarray:
         """Noise of the frames with these seeds: (len(seeds), frame_samples) float32, of unit variance."""
         noise = numpy.empty((len(seeds), self._frame_samples), numpy.float32)
         work = self.work(min(len(seeds), _BLOCK_FRAMES))
@@ -137,11 +139,11 @@ class Noise:
             self.draw_into(noise[start:stop], seeds[start:stop], work)
         return noise
 
-    def work(self, num_frames):
+    def work(self, num_frames: int) -> _Work:
         """The arrays that `draw_into` needs for up to `num_frames` frames; for one thread at a time."""
         return _Work(num_frames, self._frame_samples)
 
-    def draw_into(self, noise, seeds, work):
+    def draw_into(self, noise: numpy.ndarray, seeds: numpy.ndarray, work: _Work) -> None:
         """As `draw`, into `noise`, in arrays made by `work` for at least as many frames."""
         if self._kernel is not None:
             self._kernel.draw_into(noise, numpy.ascontiguousarray(seeds))
@@ -162,7 +164,7 @@ class Noise:
         numpy.copyto(rounded, work.sine[:count], casting="same_kind")
         noise *= rounded
 
-    def _draw_bits(self, work, seeds):
+    def _draw_bits(self, work: _Work, seeds: numpy.ndarray) -> None:
         """Each Gaussian's first and second draw of 31 bits, plus 1, into `work.drawn`."""
         first, later, drawn = (array[:, : len(seeds)] for array in (work.first, work.later, work.drawn))
         # Bits 16 to 26 of its first state are a uniform's highest, then 16 to 25 of the second, and of the third.
@@ -182,7 +184,7 @@ class Noise:
         drawn += numpy.uint32(1)
 
 
-def _uniform(drawn, values, rounded):
+def _uniform(drawn: numpy.ndarray, values: numpy.ndarray, rounded: numpy.ndarray) -> None:
     """Kaldi's float32 of draws plus 1 (uint32), widened to float64: into `values`; `rounded` is overwritten."""
     # Kaldi divides by RAND_MAX + 2. No quotient is nearer than 2^-31 of itself to the middle between two float32, so
     # multiplying by the reciprocal, which is 2^-52 of it off at most, rounds to the same.
@@ -195,7 +197,7 @@ def _uniform(drawn, values, rounded):
 class _Work:
     """Temporary arrays for blocks of frames: few, since what matters is that they stay in the cache."""
 
-    def __init__(self, num_frames, frame_samples):
+    def __init__(self, num_frames: int, frame_samples: int) -> None:
         self.first = numpy.empty((2, num_frames, frame_samples), numpy.uint32)
         self.drawn = numpy.empty((2, num_frames, frame_samples), numpy.uint32)
         self.values = numpy.empty((num_frames, frame_samples))
@@ -205,7 +207,7 @@ class _Work:
         self.rounded = self.first[0].view(numpy.float32)
 
 
-def cosine_of_turn(angles, square, cosine):
+def cosine_of_turn(angles: numpy.ndarray, square: numpy.ndarray, cosine: numpy.ndarray) -> None:
     """cos of angles within [0, 2 pi], into `cosine`; `angles` and `square` are overwritten.
 
     All float64 and of one shape. cos(x) = sin(|x - pi| - pi/2), whose argument lies within a quarter turn, and whose
@@ -223,7 +225,7 @@ def cosine_of_turn(angles, square, cosine):
     cosine += angles
 
 
-def _steps(count):
+def _steps(count: int) -> tuple[list[int], list[int]]:
     """(multipliers, increments) of 1 to `count` steps of rand_r's generator."""
     multiplier, increment = 1, 0
     multipliers, increments = [], []
@@ -235,7 +237,7 @@ def _steps(count):
     return multipliers, increments
 
 
-def _of_first_steps(values, frame_samples):
+def _of_first_steps(values: numpy.ndarray, frame_samples: int) -> numpy.ndarray:
     """(2, 1, frame_samples) uint32, of the first step of each Gaussian's two uniforms."""
     ordered = numpy.array(values[::_STEPS_PER_UNIFORM], dtype=numpy.uint32).reshape(frame_samples, 2)
     return numpy.ascontiguousarray(ordered.T)[:, numpy.newaxis]

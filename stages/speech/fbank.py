@@ -135,7 +135,7 @@ class FilterBank:
     def __init__(self, options: Options, draw_order: str, *, compiled: bool = True) -> None:
         self._options = options
         self._length, self._shift = frame_samples(options)
-        self._noise = dither.Noise(self._length, draw_order, compiled)
+        self._noise = dither.Noise(self._length, draw_order, compiled=compiled)
         self._work = self._noise.work(BLOCK_FRAMES)
         self._recipe = recipe(options)
         self._kernel = None

@@ -11,11 +11,13 @@ import os
 import shutil
 import struct
 import subprocess
+from typing import IO, Any, Callable, Mapping, Sequence
 
 import numpy
 
 from stages.formats import kaldi_io
-from stages.shared.stage import StageError
+from stages.formats.audio_index import Row
+from stages.shared.stage import Progress, StageError
 from stages.speech import fbank
 
 PROGRAMS = ("compute-fbank-feats", "compute-cmvn-stats", "apply-cmvn", "copy-feats")
@@ -23,7 +25,7 @@ _LOG_LINES = 5
 _MISSING = "Run this stage in the kaldi image, or leave --implementation out."
 
 
-def check_programs():
+def check_programs() -> None:
     """StageError where one of the programs is not there."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
@@ -40,14 +42,14 @@ class KaldiFeatures:
         options: the same options, of `fbank.read_options`.
     """
 
-    def __init__(self, out, obs, config, options):
+    def __init__(self, out: str, obs: str, config: str, options: Mapping[str, Any]) -> None:
         check_programs()
         self._out = out
         self._obs = obs
         self._config = os.path.abspath(config)
         self._options = options
 
-    def raw(self, split, rows, waves, progress):
+    def raw(self, split: str, rows: Sequence[Row], waves: Callable[[Row], numpy.ndarray], progress: Progress) -> None:
         """Write SPLIT/raw.ark, the features before normalisation.
 
         Args:
@@ -58,6 +60,7 @@ class KaldiFeatures:
         with open(self._log(split), "ab") as log:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log, cwd=self._out)
             try:
+                assert process.stdin is not None
                 _feed(process.stdin, rows, waves, progress)
             except BaseException:  # a wave is refused: the program must not be left waiting for it
                 process.kill()
@@ -67,18 +70,18 @@ class KaldiFeatures:
         self._check(split, command, code)
         self._check_archive(split, "raw.ark", rows)
 
-    def empty(self, split):
+    def empty(self, split: str) -> int:
         """Write what a split without an utterance has; returns its frames, 0."""
         for name in ("fbank.ark", "fbank.scp"):
             open(os.path.join(self._out, split, name), "wb").close()
         return 0
 
-    def statistics(self, split, path):
+    def statistics(self, split: str, path: str) -> None:
         """Write the CMVN statistics of SPLIT/raw.ark, a text matrix, to `path` below the stage's folder."""
         self._run(split, ["compute-cmvn-stats", "--binary=false", "ark:{}/raw.ark".format(split), path])
         kaldi_io.read_text_matrix(os.path.join(self._out, path))
 
-    def normalised(self, split, rows, statistics):
+    def normalised(self, split: str, rows: Sequence[Row], statistics: str) -> int:
         """Write SPLIT/fbank.ark and SPLIT/fbank.scp from SPLIT/raw.ark, and remove that; returns the frames."""
         raw, archive = "ark:{}/raw.ark".format(split), "{}/fbank.ark".format(split)
         normalised = "{}/normalised.ark".format(split)
@@ -88,11 +91,11 @@ class KaldiFeatures:
             os.unlink(os.path.join(self._out, split, name))
         return self._check_archive(split, "fbank.ark", rows)
 
-    def _run(self, split, command):
+    def _run(self, split: str, command: Sequence[str]) -> None:
         with open(self._log(split), "ab") as log:
             self._check(split, command, subprocess.call(command, stderr=log, cwd=self._out))
 
-    def _check(self, split, command, code):
+    def _check(self, split: str, command: Sequence[str], code: int) -> None:
         if code != 0:
             with open(self._log(split), encoding="utf-8", errors="replace") as log:
                 tail = log.read().splitlines()[-_LOG_LINES:]
@@ -101,7 +104,7 @@ class KaldiFeatures:
                 "Its whole log is among the stage's observations: {}".format(os.path.basename(self._log(split))),
             )
 
-    def _check_archive(self, split, name, rows):
+    def _check_archive(self, split: str, name: str, rows: Sequence[Row]) -> int:
         path = os.path.join(self._out, split, name)
         columns = self._options["num-mel-bins"] + self._options["use-energy"]
         frames = 0
@@ -125,11 +128,11 @@ class KaldiFeatures:
             raise StageError("{}/{}: holds more utterances than the corpus".format(split, name))
         return frames
 
-    def _log(self, split):
+    def _log(self, split: str) -> str:
         return os.path.join(os.path.abspath(self._obs), "kaldi_{}.log".format(split))
 
 
-def _feed(stream, rows, waves, progress):
+def _feed(stream: IO[bytes], rows: Sequence[Row], waves: Callable[[Row], numpy.ndarray], progress: Progress) -> None:
     """Write an archive of waves to a program; where it ends early, its exit code and log say why."""
     try:
         for row in rows:
@@ -141,7 +144,7 @@ def _feed(stream, rows, waves, progress):
         pass
 
 
-def riff(samples, rate_hz):
+def riff(samples: numpy.ndarray, rate_hz: int) -> bytes:
     """A RIFF wave of int16 samples, one channel."""
     data = samples.astype("<i2").tobytes()
     form = struct.pack("<IHHIIHH", 16, 1, 1, rate_hz, 2 * rate_hz, 2, 16)

@@ -1,6 +1,13 @@
 """The samples of a corpus's utterances, read in place and held to the audio index."""
 
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+import numpy
+
 from stages.formats import audio
+from stages.formats.audio_index import Row
 from stages.formats.source import open_source
 from stages.shared.stage import StageError
 from stages.speech import fbank
@@ -9,11 +16,11 @@ from stages.speech import fbank
 class Waves:
     """The samples of a corpus's rows."""
 
-    def __init__(self, data, options):
+    def __init__(self, data: str, options: Mapping[str, Any]) -> None:
         self._options = options
         self._source = open_source(data)
 
-    def read(self, row):
+    def read(self, row: Row) -> numpy.ndarray:
         """int16 samples (num_samples,); StageError where the wave is not the one of the audio index."""
         name = "{}: {}".format(row.utterance, row.path)
         if row.rate_hz != self._options["sample-frequency"]:
