@@ -69,6 +69,8 @@ def build_root(root: Path) -> None:
     (root / "usr/local/bin").mkdir(parents=True, exist_ok=True)
     (root / PYTHON.lstrip("/")).write_text(f'#!/bin/sh\nexec {python} "$@"\n')
     (root / PYTHON.lstrip("/")).chmod(0o755)
+    if not (root / "usr/bin/python3").exists():  # what the graph starts stages by
+        _copy(root / PYTHON.lstrip("/"), root, "/usr/bin/python3")
 
 
 def build_tools(tools: Path) -> None:
