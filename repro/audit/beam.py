@@ -155,7 +155,7 @@ def search(frames: Sequence[Sequence[float]], language: Language, width: int) ->
         underflowed |= min(frame) == 0.0
         logs = [max(math.log(value), LOG_ZERO) if value > 0.0 else LOG_ZERO for value in frame]
         needs_blank = probabilities[place - 1][_BLANK] < CLEARLY_BLANK
-        kept = _advance(kept, logs, language.following, needs_blank, width)
+        kept = _advance(kept, logs, language.following, width, needs_blank=needs_blank)
     scores = [(one.total + language.ending[one.last]) / max(len(one.labels), 1) for one in kept]
     highest = max(scores)
     best = scores.index(highest)
@@ -170,7 +170,7 @@ def search(frames: Sequence[Sequence[float]], language: Language, width: int) ->
 
 
 def _advance(
-    kept: Sequence[_Kept], logs: Sequence[float], following: Sequence[Sequence[float]], needs_blank: bool, width: int
+    kept: Sequence[_Kept], logs: Sequence[float], following: Sequence[Sequence[float]], width: int, *, needs_blank: bool
 ) -> list[_Kept]:
     """One frame: each labelling stays or takes one more symbol; the `width` likeliest go on, ties by who was first."""
     classes = len(logs)

@@ -13,7 +13,7 @@ from repro.base.errors import CouldNotVerify
 from repro.base.paths import Paths
 from repro.base.temporary import temporary_folder
 from repro.container.image import Image
-from repro.fetching import Cache
+from repro.fetching import Cache, fetch_files
 from repro.images.build import Say, build_images, files_needed
 from repro.images.compile import why_left_out
 from repro.images.definition import image_names, load_definition
@@ -104,8 +104,6 @@ def _examine_debian(outcome: Outcome, asked: Challenge, names: Sequence[str], ar
         with outcome.examine(f"debian:{lock.name}:{architecture}", text) as it:
             missing = [file for file in lock.index_files if cache.path(file.sha256) is None]
             if missing and asked.fetch:
-                from repro.fetching import fetch_files
-
                 fetch_files(paths.root, missing)
             for link in verify_debian_chain(paths.root, lock, read_index):
                 it.evidence.append(f"{link.suite}: {link.debs} packages, signed by {', '.join(link.signers)}")
@@ -131,8 +129,6 @@ def _challenge_image(outcome: Outcome, asked: Challenge, scratch: ScratchPaths, 
     with outcome.examine(f"build:{name}:{architecture}", text) as it:
         needed = files_needed(scratch, [name], [architecture])
         if needed and asked.fetch:
-            from repro.fetching import fetch_files
-
             fetch_files(scratch.root, needed.values())
         engine_for = compiling_engine(scratch)
         images = build_images(scratch, [name], architecture, asked.say, engine_for=engine_for, check_pins=False)

@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repro.audit.bundles import is_run, verify_a_bundle
 from repro.audit.claims import STATUSES, Outcome
+from repro.audit.compare import Sides, compare_runs, machine_of
 from repro.audit.evidence import Evidence, examine_record, record_digest
 from repro.audit.page import sentence, write_page
+from repro.audit.verify import examine_run
 from repro.base.errors import UsageError
+from repro.base.files import sha256_bytes
 from repro.base.paths import Paths, given_path
 from repro.display.console import Console
+from repro.images.commands import architectures
 from repro.run.inputs import DEMO
 
 if TYPE_CHECKING:
@@ -43,10 +48,6 @@ def verify(paths: Paths, subject: str, data: str, checkpoint: str, key: str, to:
         VerificationFailed: a claim is refuted.
         CouldNotVerify: none is, but for some something is missing.
     """
-    from repro.audit.bundles import is_run, verify_a_bundle
-    from repro.audit.verify import examine_run
-    from repro.base.files import sha256_bytes
-
     place = _run_folder(paths, subject)
     if not is_run(place) and place.exists():
         keys = [key] if key else []
@@ -72,7 +73,7 @@ def _begun(kind: str, place: Path) -> tuple[str, Outcome]:
 
 def rerun(paths: Paths, console: Console, subject: str, how: Rerun, to: str, say: Say) -> None:
     """Run a run's stages again and write the page. Errors as `verify`."""
-    from repro.audit.rerun import rerun as run_again
+    from repro.audit.rerun import rerun as run_again  # noqa: PLC0415 - Docker's client: 0.2 s
 
     if how.rounds < 10:
         raise UsageError(f"--rounds {how.rounds} is too few", hint="10 at least: fewer give no interval of the median")
@@ -86,9 +87,8 @@ def rerun(paths: Paths, console: Console, subject: str, how: Rerun, to: str, say
 
 def challenge(paths: Paths, subject: str, arch: str, images: str, to: str, say: Say, *, offline: bool) -> None:
     """Build layers again and write the page. Errors as `verify`."""
-    from repro.audit.challenge import Challenge
-    from repro.audit.challenge import challenge as build_again
-    from repro.images.commands import architectures
+    from repro.audit.challenge import Challenge  # noqa: PLC0415 - Docker's client: 0.2 s
+    from repro.audit.challenge import challenge as build_again  # noqa: PLC0415 - Docker's client: 0.2 s
 
     evidence: Evidence | None = None
     digest, outcome = "pins", Outcome("challenge", "the layers and images that conf/locks pins")
@@ -104,8 +104,6 @@ def challenge(paths: Paths, subject: str, arch: str, images: str, to: str, say: 
 
 def compare(paths: Paths, first: str, second: str, to: str, say: Say) -> None:
     """Hold two runs against each other and write the page. Errors as `verify`."""
-    from repro.audit.compare import Sides, compare_runs, machine_of
-
     places = {"A": given_path("the first run", first), "B": given_path("the second run", second)}
     digests = {word: record_digest(place) for word, place in places.items()}
     outcome = Outcome("compare", "; ".join(f"{word}: record.json sha256 {sha256}" for word, sha256 in digests.items()))

@@ -265,7 +265,7 @@ def _copy(root: Path, folder: Path, area: Area) -> None:
 
 def _statuses(folder: Path) -> dict[str, str]:
     """What mutmut found, by the mutant's name."""
-    from mutmut.stats import status_by_exit_code
+    from mutmut.stats import status_by_exit_code  # noqa: PLC0415 - of the tests' tools, which other commands do without
 
     found = {}
     for meta in sorted((folder / "mutants").rglob("*.meta")):

@@ -85,6 +85,11 @@ class Availability:
     hint: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def refused(cls, name: str, reason: str, hint: str) -> Availability:
+        """It cannot be used."""
+        return cls(name, usable=False, reason=reason, hint=hint)
+
 
 class Engine(Protocol):
     """Runs jobs. Obtain one from `repro.run.engine_choice.choose`."""

@@ -68,18 +68,18 @@ class DockerEngine:
                 version, info = api.version(), api.info()
                 refusal = why_not(self._habits.name, version, info)
                 if refusal is not None:
-                    return Availability(self.name, False, refusal.reason, refusal.hint)
+                    return Availability.refused(self.name, refusal.reason, refusal.hint)
                 self._info = info
                 refusal = sees_our_files(api, self._scratch, self._habits.title)
                 if refusal is not None:
-                    return Availability(self.name, False, refusal.reason, refusal.hint)
+                    return Availability.refused(self.name, refusal.reason, refusal.hint)
         except EngineUnavailable as error:
-            return Availability(self.name, False, error.message, error.hint)
+            return Availability.refused(self.name, error.message, error.hint)
         except (DockerException, RequestException) as error:
-            return Availability(
-                self.name, False, f"{self._habits.title} answers with an error: {error}", "see its daemon's log"
+            return Availability.refused(
+                self.name, f"{self._habits.title} answers with an error: {error}", "see its daemon's log"
             )
-        return Availability(self.name, True, facts=self.facts())
+        return Availability(self.name, usable=True, facts=self.facts())
 
     def facts(self) -> dict[str, str]:
         """Version, storage driver, cgroup version, security options."""

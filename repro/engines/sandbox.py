@@ -60,23 +60,23 @@ class SandboxEngine:
     def probe(self) -> Availability:
         """Build a real sandbox and run a program in it."""
         if of_machine(platform.machine()) is None:
-            return Availability(self.name, False, f"there is no sandbox for {platform.machine()}", USE_AN_ENGINE[3:])
+            return Availability.refused(self.name, f"there is no sandbox for {platform.machine()}", USE_AN_ENGINE[3:])
         try:
             program = through_loader(self._tools())
         except BundleError as error:
-            return Availability(self.name, False, f"its own layer is not there: {error.message}", error.hint)
+            return Availability.refused(self.name, f"its own layer is not there: {error.message}", error.hint)
         try:
             with contextlib.ExitStack() as stack:
                 done = _build_one(program, stack)
         except PermissionError as error:
             reason = f"programs in the artifacts folder may not be run: {error}"
-            return Availability(self.name, False, reason, f"is it on a file system mounted noexec? {USE_AN_ENGINE}")
+            return Availability.refused(self.name, reason, f"is it on a file system mounted noexec? {USE_AN_ENGINE}")
         except (OSError, subprocess.TimeoutExpired) as error:
-            return Availability(self.name, False, f"bubblewrap could not be started: {error}", USE_AN_ENGINE[3:])
+            return Availability.refused(self.name, f"bubblewrap could not be started: {error}", USE_AN_ENGINE[3:])
         text = done.stdout.decode("utf-8", "replace")
         if done.returncode != 0:
-            return Availability(self.name, False, *explain_refusal(text, sysctl))
-        return Availability(self.name, True, facts={"version": text.strip(), **self._limit_facts()})
+            return Availability.refused(self.name, *explain_refusal(text, sysctl))
+        return Availability(self.name, usable=True, facts={"version": text.strip(), **self._limit_facts()})
 
     def _limit_facts(self) -> dict[str, str]:
         said = dict(_system_call_limits())

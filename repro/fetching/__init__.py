@@ -28,10 +28,10 @@ def fetch_files(root: Path, files: Iterable[LockedFile], progress: Transfer | No
         UsageError: conf/site.toml is wrong.
         VerificationFailed, FetchError, CouldNotRun: as `repro.fetching.download.fetch`.
     """
-    from repro.fetching.download import fetch
-    from repro.fetching.origins import sources_of
-    from repro.fetching.session import http_session
-    from repro.fetching.site import whereabouts
+    from repro.fetching.download import fetch  # noqa: PLC0415 - requests: 0.2 s
+    from repro.fetching.origins import sources_of  # noqa: PLC0415 - requests: 0.2 s
+    from repro.fetching.session import http_session  # noqa: PLC0415 - requests: 0.2 s
+    from repro.fetching.site import whereabouts  # noqa: PLC0415 - requests: 0.2 s
 
     where = whereabouts(root)
     with http_session(where) as session:

@@ -8,6 +8,7 @@ from repro.base.architecture import ARCHITECTURES
 from repro.base.errors import UsageError
 from repro.base.files import atomic_writer
 from repro.base.paths import Paths
+from repro.fetching import fetch_files
 from repro.images.build import Say, build_images, describe_missing, files_needed
 from repro.images.compile import EngineFor, why_left_out
 from repro.images.definition import image_names, load_definition
@@ -51,8 +52,6 @@ def obtainable(paths: Paths, architecture: str, say: Say) -> list[str]:
 
 def fetch_for_images(paths: Paths, arch: str, say: Say) -> None:
     """Bring every locked file that the images of these architectures are made from."""
-    from repro.fetching import fetch_files
-
     needed = {}
     for architecture in architectures(arch):
         needed.update(files_needed(paths, obtainable(paths, architecture, say), [architecture]))

@@ -31,7 +31,7 @@ def verify_cleartext(data: bytes, keyring: Path, name: str) -> Signed:
         CouldNotVerify: the OpenPGP library or the keyring is missing or unusable.
     """
     try:
-        import pysequoia
+        import pysequoia  # noqa: PLC0415 - its absence is told, not a defect
     except ImportError as error:
         raise CouldNotVerify(
             f"the signature of {name} was not checked: pysequoia cannot be loaded ({error})",

@@ -61,7 +61,7 @@ class Emulation:
 def emulation(architecture: str) -> Emulation:
     """How this machine runs programs of 'amd64' or 'arm64'; asked of the kernel once a process."""
     if architecture == facts.architecture():
-        return Emulation(True, "native", native=True)
+        return Emulation(works=True, how="native", native=True)
     return foreign(architecture)
 
 
@@ -76,22 +76,22 @@ def foreign(architecture: str, binfmt: Path = BINFMT, search: str | None = None)
     """
     name = by_name(architecture).qemu
     if registered(architecture, binfmt):
-        return Emulation(True, f"{name}, which the host's kernel starts by itself")
+        return Emulation(works=True, how=f"{name}, which the host's kernel starts by itself")
     found = [path for path in (shutil.which(each, path=search) for each in (f"{name}-static", name)) if path]
     static = next((path for path in found if is_static(Path(path))), None)
     if static is None:
         lacking = f"{found[0]} needs libraries that no image has" if found else f"there is no {name}-static"
-        return Emulation(False, f"no emulator for {architecture} programs: {lacking}", INSTALL)
+        return Emulation(works=False, how=f"no emulator for {architecture} programs: {lacking}", hint=INSTALL)
     enter = (sys.executable, "-I", "-S", str(_ENTER), rule(architecture, static))
     refused = _refused([*enter, static, "--version"])
     if refused:
         return Emulation(
-            False,
-            f"{static} is not registered with the kernel, and here only root can do that ({refused})",
-            f"as root: systemctl restart systemd-binfmt, or update-binfmts --enable {name}; from Linux 6.7 on, where "
-            "users may make namespaces, it is not needed",
+            works=False,
+            how=f"{static} is not registered with the kernel, and here only root can do that ({refused})",
+            hint=f"as root: systemctl restart systemd-binfmt, or update-binfmts --enable {name}; from Linux 6.7 on, "
+            "where users may make namespaces, it is not needed",
         )
-    return Emulation(True, f"{static}, registered for the sandbox's own processes", enter=enter)
+    return Emulation(works=True, how=f"{static}, registered for the sandbox's own processes", enter=enter)
 
 
 def registered(architecture: str, binfmt: Path) -> bool:

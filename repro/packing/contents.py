@@ -211,7 +211,7 @@ def unpacked_bytes(images: Images, wheels: Sequence[LockedFile]) -> int:
     return most + 3 * sum(wheel.size_bytes for wheel in wheels)
 
 
-def summary(images: Images, include: Sequence[str], with_sources: bool) -> dict[str, Any]:
+def summary(images: Images, include: Sequence[str], *, with_sources: bool) -> dict[str, Any]:
     """What the list says of the contents, for people and for whoever decides whether to pass the file on."""
     return {
         "images": {architecture: sorted(named) for architecture, named in images.items()},

@@ -109,7 +109,7 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
     images = _images(paths, chosen, choices, say)
     wheels = load_host_wheels(paths.root, chosen)
     sources = contents.locked_sources(paths, images) if choices.with_sources else []
-    _bring(paths, [*wheels, *sources], choices.fetch)
+    _bring(paths, [*wheels, *sources], fetch=choices.fetch)
     items = [
         *contents.repository_items(repository.files_at(paths.root, commit)),
         *contents.image_items(images),
@@ -132,7 +132,7 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
         "commit": commit,
         "architectures": chosen,
         "pythons": list(PYTHONS),
-        "contents": contents.summary(images, choices.include, choices.with_sources),
+        "contents": contents.summary(images, choices.include, with_sources=choices.with_sources),
         "runs": [{"name": run.name, "detail": choices.run_detail or "full"} for run in packed],
         "unpacked_bytes": contents.unpacked_bytes(images, wheels),
         "part_size_bytes": choices.part_size_bytes,
@@ -177,7 +177,7 @@ def _images(paths: Paths, chosen: Sequence[str], choices: Choices, say: Say) -> 
     return images
 
 
-def _bring(paths: Paths, files: Sequence[LockedFile], fetch: bool) -> None:
+def _bring(paths: Paths, files: Sequence[LockedFile], *, fetch: bool) -> None:
     cache = Cache(paths.root)
     missing = [file for file in files if cache.path(file.sha256) is None]
     if missing and not fetch:

@@ -95,7 +95,7 @@ def verify_bundle(path: Path, keys: Sequence[str] = (), *, first_use: bool = Fal
     """
     named = _fingerprints(keys)
     try:
-        report = verify_file(path, named, first_use)
+        report = verify_file(path, named, first_use=first_use)
     except Refused as error:
         raise translated(error) from error
     return _report(report.listing, report.trust, report.failures)

@@ -213,7 +213,10 @@ def write_bundle(
     offsets, headers, end = {}, {}, head_end
     for item in items:
         if not item.in_base:
-            offsets[item.path], headers[item.path] = end, tar_header(item.path, item.size_bytes, item.executable)
+            offsets[item.path], headers[item.path] = (
+                end,
+                tar_header(item.path, item.size_bytes, executable=item.executable),
+            )
             end += len(headers[item.path]) + item.size_bytes + padding_bytes(item.size_bytes)
     target.parent.mkdir(parents=True, exist_ok=True)
     output = _Output(target, end + 2 * BLOCK_BYTES, part_size_bytes)
@@ -242,7 +245,7 @@ def write_bundle(
         progress.begin(len(carried), sum(item.size_bytes for item in carried))
         done = _by_size(carried, copy)
         head = envelope(statement_of([done.get(item.path, item) for item in items], about), signer)
-        output.write(0, tar_header(LIST_NAME, len(head), False) + head + bytes(padding_bytes(len(head))))
+        output.write(0, tar_header(LIST_NAME, len(head), executable=False) + head + bytes(padding_bytes(len(head))))
         output.write(end, bytes(2 * BLOCK_BYTES))
         _remove_stale(target, output.names)
         return output.publish()

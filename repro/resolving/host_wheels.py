@@ -60,10 +60,10 @@ def write_host_wheels(root: Path, say: Callable[[str], None]) -> None:
     Raises:
         CouldNotRun: the index fails, or a release has no wheel for one of the Pythons.
     """
-    from repro.fetching.session import http_session
-    from repro.fetching.simple_index import Link, project_links
-    from repro.fetching.site import whereabouts
-    from repro.resolving.wheels import choose, index_urls, supported_tags
+    from repro.fetching.session import http_session  # noqa: PLC0415 - requests: 0.2 s
+    from repro.fetching.simple_index import Link, project_links  # noqa: PLC0415 - requests: 0.2 s
+    from repro.fetching.site import whereabouts  # noqa: PLC0415 - requests: 0.2 s
+    from repro.resolving.wheels import choose, index_urls, supported_tags  # noqa: PLC0415 - requests: 0.2 s
 
     where = whereabouts(root)
     links: dict[str, list[Link]] = {}

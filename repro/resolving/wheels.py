@@ -89,11 +89,10 @@ def resolve_wheels(
     """
     held = {wheel.project: wheel.version for wheel in base.wheels} if base else {}
     pins = _compile(intent, architecture, held, where)
-    tags = supported_tags(intent.python, intent.glibc, architecture)
     wheels = []
     for project, (version, hashes) in sorted(pins.items()):
         if held.get(project) != version:
-            wheels.append(_wheel(intent, architecture, project, version, hashes, tags, where, session))
+            wheels.append(_wheel(intent, architecture, project, version, hashes, where, session))
     return WheelLock(intent.name, architecture, intent.python, intent.glibc, intent.extends, tuple(wheels))
 
 
@@ -116,10 +115,10 @@ def _wheel(
     project: str,
     version: str,
     hashes: frozenset[str],
-    tags: Sequence[Tag],
     where: Whereabouts,
     session: requests.Session,
 ) -> Wheel:
+    tags = supported_tags(intent.python, intent.glibc, architecture)
     for index in index_urls(where):
         try:
             link = choose(project_links(session, index, project), version, hashes, tags)

@@ -55,7 +55,7 @@ def _podman(scratch: Path, environ: Mapping[str, str]) -> Candidate:
     try:
         engine = PodmanEngine(docker_archive_stream, scratch, environ)
     except EngineUnavailable as error:
-        return Candidate(Availability("podman", False, error.message, error.hint), None)
+        return Candidate(Availability.refused("podman", error.message, error.hint), None)
     candidate = _probed(engine)
     if not candidate.availability.usable:
         engine.close()

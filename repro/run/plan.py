@@ -9,6 +9,8 @@ from repro.display.console import Console
 from repro.graph.keys import Keys, difference
 from repro.graph.pipeline import Node, Output
 from repro.graph.store import Result, Store, fingerprint_of
+from repro.images.build import describe_missing
+from repro.images.layer_index import known_images
 from repro.run.engine_when_needed import check_name
 from repro.run.options import Options
 from repro.run.request import aim, graph_of, resolve
@@ -22,9 +24,6 @@ def plan(options: Options, paths: Paths, console: Console) -> list[str]:
     target = aim(options, session)
     request, _ = resolve(options, paths, session.cache, target)
     nodes = graph_of(request, paths)
-    from repro.images.build import describe_missing
-    from repro.images.layer_index import known_images
-
     names = sorted({node.stage.image for node in nodes.values()})
     images = known_images(paths, names, session.architecture)
     lines = describe_missing(paths, names, session.architecture)

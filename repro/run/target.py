@@ -12,6 +12,9 @@ from repro.base.paths import Paths
 from repro.graph.pipeline import CANN_IMAGE, PINNED_IMAGES
 from repro.guide import published, toolchain
 from repro.images.archives import sources_of
+from repro.images.compile import why_left_out
+from repro.images.definition import load_definition
+from repro.images.layer_index import known_images
 from repro.locks.archives import find_source
 from repro.machine import npu as ascend
 
@@ -130,10 +133,6 @@ def lacking_for_pinned(paths: Paths, architecture: str) -> list[str]:
 
 
 def _lacking(paths: Paths, architecture: str, names: Sequence[str]) -> list[str]:
-    from repro.images.compile import why_left_out
-    from repro.images.definition import load_definition
-    from repro.images.layer_index import known_images
-
     lines = []
     for name in names:
         why = why_left_out(paths, load_definition(paths.docker, name), architecture)
@@ -158,8 +157,6 @@ def _cost(paths: Paths, architecture: str) -> list[str]:
     Raises:
         CouldNotRun: the disk has not that much.
     """
-    from repro.images.layer_index import known_images
-
     if known_images(paths, [CANN_IMAGE], architecture):
         return []
     found = [find_source(paths, source) for source in sources_of(paths, [CANN_IMAGE], architecture)]

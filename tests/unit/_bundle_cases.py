@@ -111,7 +111,7 @@ def resigned(path: Path, change: Callable[[dict[str, Any]], None], key: Signer) 
 
 
 def replace_head(path: Path, head: bytes, rest: bytes) -> Path:
-    path.write_bytes(tar_header(LIST_NAME, len(head), False) + head + bytes(padding_bytes(len(head))) + rest)
+    path.write_bytes(tar_header(LIST_NAME, len(head), executable=False) + head + bytes(padding_bytes(len(head))) + rest)
     return path
 
 

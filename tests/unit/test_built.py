@@ -214,7 +214,9 @@ def test_without_an_emulator_an_image_of_another_architecture_is_left_out_with_w
     folder = bare.data / "sources"
     folder.mkdir(parents=True)
     (folder / load_sources(bare.conf)["kaldi"].file).write_bytes(b"")
-    monkeypatch.setattr("repro.images.compile.emulation", lambda _: Emulation(False, "no emulator", "install QEMU"))
+    monkeypatch.setattr(
+        "repro.images.compile.emulation", lambda _: Emulation(works=False, how="no emulator", hint="install QEMU")
+    )
     why = why_left_out(bare, load_definition(bare.docker, "kaldi"), "arm64")
     assert "its compilers are arm64 programs: no emulator; install QEMU" in why
 

@@ -20,8 +20,8 @@ from repro.machine.emulation import Emulation
 from repro.run.engine_choice import compiling_engine
 
 ROOT = Path(__file__).resolve().parents[2]
-NATIVE = Emulation(True, "native", native=True)
-QEMU = Emulation(True, "qemu-aarch64-static, for the sandbox", enter=("python3",))
+NATIVE = Emulation(works=True, how="native", native=True)
+QEMU = Emulation(works=True, how="qemu-aarch64-static, for the sandbox", enter=("python3",))
 
 
 @pytest.fixture

@@ -160,7 +160,9 @@ def test_a_kernel_is_asked_whether_it_has_filters(tmp_path: Path):
 
 def test_an_image_of_another_architecture_needs_an_emulator(engine: SandboxEngine, monkeypatch):
     other = dataclasses.replace(IMAGE, architecture=here().other.name)
-    monkeypatch.setattr(sandbox, "emulation", lambda _: Emulation(False, "no emulator for it", "install one"))
+    monkeypatch.setattr(
+        sandbox, "emulation", lambda _: Emulation(works=False, how="no emulator for it", hint="install one")
+    )
     with pytest.raises(EngineUnavailable, match="no emulator for it") as caught:
         engine.prepare(other)
     assert caught.value.hint == "install one"

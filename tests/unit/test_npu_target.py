@@ -82,13 +82,13 @@ def test_disk_is_asked_for_before_it_is_spent(tmp_path, monkeypatch):
     package = tmp_path / "data" / "sources" / "Ascend-cann-kernels-310p_6.3.RC1_linux.run"
     package.parent.mkdir(parents=True)
     package.write_bytes(bytes(1000))
-    monkeypatch.setattr("repro.images.layer_index.known_images", lambda *_: {})
+    monkeypatch.setattr("repro.run.target.known_images", lambda *_: {})
     (line,) = _cost(Paths(tmp_path), "amd64")
     assert "is built first" in line
     monkeypatch.setattr("repro.run.target._UNPACKED_FACTOR", 1e15)
     with pytest.raises(CouldNotRun, match="GB are free"):
         _cost(Paths(tmp_path), "amd64")
-    monkeypatch.setattr("repro.images.layer_index.known_images", lambda *_: {"cann": image("cann")})
+    monkeypatch.setattr("repro.run.target.known_images", lambda *_: {"cann": image("cann")})
     assert _cost(Paths(tmp_path), "amd64") == []
 
 

@@ -112,7 +112,7 @@ def test_a_list_larger_than_any_honest_one_is_not_read(tmp_path):
     path = tmp_path / "x.tar"
     cases.replace_head(path, b"x", b"")
     with open(path, "r+b") as stream:
-        stream.write(cases.tar_header(LIST_NAME, 64 << 20, False))
+        stream.write(cases.tar_header(LIST_NAME, 64 << 20, executable=False))
     assert "does not begin as a bundle does" in refusal_of(path, ())
 
 

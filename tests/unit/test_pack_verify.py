@@ -234,8 +234,8 @@ def test_paths_that_are_fit_to_be_installed():
 
 
 def test_a_header_of_a_long_path_is_three_blocks():
-    assert len(tar_header("short", 1, False)) == BLOCK_BYTES
-    assert len(tar_header(cases.LONG, 1, False)) == 3 * BLOCK_BYTES
+    assert len(tar_header("short", 1, executable=False)) == BLOCK_BYTES
+    assert len(tar_header(cases.LONG, 1, executable=False)) == 3 * BLOCK_BYTES
 
 
 # --- parts

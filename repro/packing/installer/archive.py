@@ -90,7 +90,7 @@ class Archive:
             size = int(header[124:135], 8)
         except ValueError:
             size = -1
-        if not 0 < size <= MOST_LIST_BYTES or header != tar_header(LIST_NAME, size, False):
+        if not 0 < size <= MOST_LIST_BYTES or header != tar_header(LIST_NAME, size, executable=False):
             raise Refused(
                 3, f"{self.paths[0]} does not begin as a bundle does: another file, or its first header was changed"
             )
@@ -201,11 +201,11 @@ def _check_order(archive: Archive) -> list[str]:
     size = archive.listing.about["part_size_bytes"]
     if not size:
         return []
-    heads: dict[int, tuple[int, bytes]] = {0: (0, tar_header(LIST_NAME, len(archive.envelope), False))}
+    heads: dict[int, tuple[int, bytes]] = {0: (0, tar_header(LIST_NAME, len(archive.envelope), executable=False))}
     for entry in archive.listing.entries:
         number, inside = divmod(entry.offset, size)
         if entry.offset >= 0 and inside + entry.content - entry.offset <= size:
-            heads.setdefault(number, (inside, tar_header(entry.path, entry.size_bytes, entry.executable)))
+            heads.setdefault(number, (inside, tar_header(entry.path, entry.size_bytes, executable=entry.executable)))
     failures = []
     for number, path in enumerate(archive.paths):
         fits = [part for part, (inside, head) in heads.items() if archive.read_part(number, inside, len(head)) == head]
@@ -220,7 +220,7 @@ def _check_entry(archive: Archive, entry: Entry, meter: Meter) -> list[str]:
 
     failures, header_bytes = [], entry.content - entry.offset
     header = archive.read(entry.offset, header_bytes)
-    if header != tar_header(entry.path, entry.size_bytes, entry.executable):
+    if header != tar_header(entry.path, entry.size_bytes, executable=entry.executable):
         failures.append(f"{place(entry.offset, header_bytes)}: {_odd_header(header, entry)}")
     digest = hashlib.sha256()
     for chunk in archive.chunks(entry.content, entry.size_bytes):

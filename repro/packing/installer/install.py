@@ -73,7 +73,7 @@ def describe(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _insist(report: Report, allow_unsigned: bool) -> None:
+def _insist(report: Report, *, allow_unsigned: bool) -> None:
     if report.failures:
         raise Refused(3, "the bundle is not as it was signed", "nothing was installed; get it again", report.failures)
     if report.trust == "unsigned" and not allow_unsigned:
@@ -151,7 +151,7 @@ def _check_room(folder: Path, needed_bytes: int) -> None:
                       "free some space, or choose another disk: --to FOLDER")  # fmt: skip
 
 
-def _check_disk(folder: Path, for_running: bool) -> None:
+def _check_disk(folder: Path, *, for_running: bool) -> None:
     """Find out in a new folder of ours, before anything large is written, whether the disk can hold an installation."""
     probe = folder / "probe"
     hint = "install onto a disk of Linux's own kind (ext4, xfs, btrfs): --to FOLDER"
@@ -262,7 +262,7 @@ def _install(arguments: argparse.Namespace, archive: Archive, bases: Bases) -> P
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.installing.", dir=parent))
         made = mark_as_made(temporary, temporary, target, "unfinished")
         try:
-            _check_disk(temporary, not arguments.files_only)
+            _check_disk(temporary, for_running=not arguments.files_only)
             _extract(archive, bases, temporary)
             temporary.chmod(0o777 & ~_umask())
             os.rename(temporary, target)
@@ -292,9 +292,9 @@ def run(words: Sequence[str]) -> int:
         raise Refused(2, "--key wants a fingerprint: 64 hex digits", "its owner tells it: `invoke bundle.keys.show`")
     archive = Archive(arguments.bundle)  # stays open: what is installed is what was verified, whatever has its name
     try:
-        report = check(archive, keys, arguments.first_use)
+        report = check(archive, keys, first_use=arguments.first_use)
         print(describe(report))
-        _insist(report, arguments.allow_unsigned)
+        _insist(report, allow_unsigned=arguments.allow_unsigned)
         if arguments.verify_only and not report.verified:
             return 4
         needs_base = report.listing.about["base"] and (arguments.base or not arguments.verify_only)

@@ -88,7 +88,7 @@ def public_key_of(pem: str) -> bytes:
     return der[12:]
 
 
-def tar_header(path: str, size_bytes: int, executable: bool) -> bytes:
+def tar_header(path: str, size_bytes: int, *, executable: bool) -> bytes:
     """What stands before a file's content: nothing in it but path, size and the executable bit is free.
 
     512 bytes, or 1536 for a path of more than 100 characters (a pax header comes first).
@@ -205,7 +205,7 @@ def _entries(subjects: Any, offset: int) -> tuple[tuple[Entry, ...], int]:
             raise ValueError(f"{name} has no proper size or mode")
         if not _SHA256.fullmatch(digest):
             raise ValueError(f"{name} has no proper digest")
-        header_bytes = len(tar_header(name, size, flags[0]))
+        header_bytes = len(tar_header(name, size, executable=flags[0]))
         if flags[1]:
             entries.append(Entry(name, digest, size, flags[0], -1, -1))
             continue

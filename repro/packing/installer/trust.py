@@ -84,7 +84,7 @@ def trust_in(fingerprint: str, named: Sequence[str], known: dict[str, str]) -> s
     return known.get(fingerprint, "unknown") if fingerprint else "unsigned"
 
 
-def verify(path: Union[str, Path], named: Sequence[str] = (), first_use: bool = False) -> Report:
+def verify(path: Union[str, Path], named: Sequence[str] = (), *, first_use: bool = False) -> Report:
     """Verify a bundle and write nothing, except the key where `first_use` accepts it.
 
     Args:
@@ -97,12 +97,12 @@ def verify(path: Union[str, Path], named: Sequence[str] = (), first_use: bool = 
     """
     archive = Archive(Path(path))
     try:
-        return check(archive, named, first_use)
+        return check(archive, named, first_use=first_use)
     finally:
         archive.close()
 
 
-def check(archive: Archive, named: Sequence[str], first_use: bool) -> Report:
+def check(archive: Archive, named: Sequence[str], *, first_use: bool) -> Report:
     """The same for an archive that is open, and stays so."""
     trust = trust_in(archive.listing.fingerprint, named, trusted_keys())
     failures = check_bytes(archive)
