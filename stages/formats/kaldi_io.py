@@ -68,14 +68,14 @@ def read_archive(path: str) -> Iterator[Tuple[str, numpy.ndarray]]:
 def _check_entry(stream: BinaryIO, size_bytes: int, path: str) -> None:
     """Refuse what follows in the archive unless it is a key and a float matrix; the position stays."""
     start = stream.tell()
-    found = stream.read(_MAX_KEY_BYTES + 1 + _HEADER.size)
+    found = stream.read(_MAX_KEY_BYTES + 1 + _HEADER.size)  # a longer key leaves no room for a header
     stream.seek(start)
     key, space, rest = found.partition(b" ")
     try:
         name = key.decode("utf-8")
     except ValueError:
         name = ""
-    if not space or not name or not name.isprintable() or len(key) > _MAX_KEY_BYTES:
+    if not space or not name or not name.isprintable():
         raise StageError("{}: no Kaldi archive, or cut short".format(path), _HINT)
     if len(rest) >= _HEADER.size:
         mark, kind, row_width, rows, column_width, columns = _HEADER.unpack(rest[: _HEADER.size])

@@ -86,6 +86,7 @@ def test_long_form_of_the_format_is_read_where_it_holds_plain_samples():
         read(extensible(SAMPLES, 3))
 
 
+TWO = b"\nchannel_count -i 2"
 REFUSED = {
     "two channels in SPHERE": (sphere(SAMPLES).replace(b"channel_count -i 1", b"channel_count -i 2"), "2 channels"),
     "8 bits in SPHERE": (sphere(SAMPLES).replace(b"n_bytes -i 2", b"n_bytes -i 1"), "1 bytes per sample"),
@@ -103,6 +104,9 @@ REFUSED = {
     # libsndfile takes the first text that looks like a field, wherever it stands
     "a field's name within another": (
         sphere(SAMPLES, fields=["session_channel_count -i 2"]), "Signed 16 bit PCM, 2 channels",
+    ),
+    "two channels, and one in another field": (
+        sphere(SAMPLES, fields=["session_channel_count -i 1"]).replace(b"\nchannel_count -i 1", TWO), "2 channels",
     ),
 }  # fmt: skip
 
