@@ -91,7 +91,7 @@ def _read_archive(path):
         rows, columns = struct.unpack("<ixi", header[6:15])
         start = position + len(key) + 16
         position = start + 4 * rows * columns
-        if position > len(data):
+        if position > len(data) or rows < 0 or columns < 0:
             raise StageError("{}: cut short".format(path), "Run the features stage again.")
         yield key.decode("ascii"), data[start:position].view("<f4").reshape(rows, columns)
 
