@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from repro.base.files import canonical_json, sha256_bytes
@@ -27,14 +29,11 @@ def make_identity(
     request: Request, data: Data, checkpoint: CheckpointUsed, images: dict[str, str], stages: tuple[Stage, ...]
 ) -> Identity:
     """The identity of a run, from the parts of its record that enter."""
-    identity = Identity(
-        sha256="",
-        request=request,
-        data=IdentityData(kind=data.kind, fingerprint=data.fingerprint),
-        checkpoint=IdentityCheckpoint(kind=checkpoint.kind, sha256=checkpoint.sha256),
-        images=images,
-        stages={s.key: IdentityStage(fingerprint=s.fingerprint, outputs=s.outputs.digest) for s in stages},
-    )
-    content = msgspec.to_builtins(identity)
-    del content["sha256"]
-    return msgspec.structs.replace(identity, sha256=sha256_bytes(canonical_json(content)))
+    content: dict[str, Any] = {
+        "request": request,
+        "data": IdentityData(kind=data.kind, fingerprint=data.fingerprint),
+        "checkpoint": IdentityCheckpoint(kind=checkpoint.kind, sha256=checkpoint.sha256),
+        "images": images,
+        "stages": {s.key: IdentityStage(fingerprint=s.fingerprint, outputs=s.outputs.digest) for s in stages},
+    }
+    return Identity(sha256=sha256_bytes(canonical_json(msgspec.to_builtins(content))), **content)

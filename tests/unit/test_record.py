@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from repro.base.errors import CouldNotVerify, NotPlain, VerificationFailed
 from repro.base.files import pretty_json
 from repro.record import Record, identity_of, load_record, read_record, record_bytes
-from repro.record.schema import PATH, schema_bytes
+from repro.record.schema import PATH, _plain, schema_bytes
 
 HOSTILE = [
     None, True, 0, -1, 2**53, 2**70, 10**300, 1.5, -0.0, math.nan, math.inf, 1e300, "", "a", "\x1b[31mred", "\u202e",
@@ -52,6 +52,11 @@ def test_what_a_run_writes_comes_back_to_the_byte(document):
 
 def test_the_published_schema_is_made_of_the_types():
     assert PATH.read_bytes() == schema_bytes(), "run: python -m repro.record.schema"
+
+
+def test_descriptions_alone_are_put_on_one_line_wherever_they_stand():
+    made = {"anyOf": [{"description": "one\n    two", "pattern": "a  b"}], "title": "c  d"}
+    assert _plain(made) == {"anyOf": [{"description": "one two", "pattern": "a  b"}], "title": "c  d"}
 
 
 @settings(max_examples=400, deadline=None)
@@ -145,5 +150,8 @@ def test_a_record_is_not_read_through_a_link_and_absence_is_told_apart(tmp_path:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(NotPlain):
         load_record(tmp_path / "fifo")
-    with pytest.raises(CouldNotVerify):
+    with pytest.raises(CouldNotVerify, match=f"{tmp_path}/absent cannot be read: No such file or directory"):
         load_record(tmp_path / "absent")
+    (tmp_path / "empty.json").write_bytes(b"{}")
+    with pytest.raises(VerificationFailed, match=f"^{tmp_path}/empty.json: "):
+        load_record(tmp_path / "empty.json")

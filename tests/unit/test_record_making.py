@@ -301,6 +301,35 @@ def test_what_a_stage_wrote_is_read_strictly(made, key, name, change, place):
     assert caught.value.message.startswith(place)
 
 
+def test_a_stages_file_that_is_no_json_is_named(made):
+    found = made()
+    (found.done["corpus"].result.out / "summary.json").write_text("{")
+    with pytest.raises(VerificationFailed, match=r"^corpus: summary\.json: it is not JSON"):
+        found.record()
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda p: replace(p, request=replace(p.request, lm_alpha=1e300)), "the request: $.decode.lm_alpha: "),
+        (lambda p: replace(p, request=replace(p.request, lm_alpha=float("nan"))), "the request: $.decode.lm_alpha: "),
+        (lambda p: replace(p, checkpoint=replace(p.checkpoint, sha256="x")), "the checkpoint: $.sha256: "),
+        (lambda p: replace(p, images={"base": replace(p.images["base"], layers=(odd_layer(),))}),
+         "image base: $.kind: "),
+    ],
+)  # fmt: skip
+def test_what_a_record_cannot_hold_is_refused_before_it_is_written(made, change, place):
+    found = made()
+    found.parts = change(found.parts)
+    with pytest.raises(VerificationFailed) as caught:
+        found.record()
+    assert caught.value.message.startswith(place)
+
+
+def odd_layer():
+    return Layer("debs:base", "odd", f"sha256:{hexed(5)}", 1, Path("x"), f"sha256:{hexed(6)}")
+
+
 def test_observations_that_no_stage_makes_are_refused(made):
     found = made()
     found.result("export", observations={"engine": "sandbox", "wall_s": 1.0, "limits": {}, "files": {}, "odd": 1})
