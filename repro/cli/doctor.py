@@ -22,8 +22,10 @@ from repro.graph.cache import StatCache
 from repro.images import cost
 from repro.images.build import files_needed, work_for
 from repro.images.commands import obtainable
+from repro.images.definition import load_definition
 from repro.images.layer_index import known_images
 from repro.images.rootfs import SANDBOX_IMAGE
+from repro.images.runnable import HINT, why_image_cannot_run
 from repro.locks.archives import find_source, how_to_get, load_sources
 from repro.machine import facts, npu
 from repro.machine.emulation import foreign
@@ -152,7 +154,7 @@ def machine_lines(system: System) -> list[Line]:
             OK if page == 4096 else DEVIATES,
             "page size",
             f"{page} bytes",
-            "" if page == 4096 else "the images were only run with pages of 4096 bytes; please report what you see",
+            "" if page == 4096 else "an image that cannot run with pages of this size has a line of its own below",
         ),
         Line(OK, "Python", str(facts["python"])),
         Line(OK, "SELinux", str(facts.get("selinux", "unknown"))),
@@ -317,7 +319,10 @@ def image_lines(paths: Paths, system: System) -> list[Line]:
         return [Line(DEVIATES, "images", error.message, error.hint, blocks=True)]
     cache = Cache(paths.root)
     absent = [file for file in needed.values() if cache.path(file.sha256) is None]
-    lines = []
+    lines = [
+        Line(DEVIATES, f"image {name}", why, HINT, blocks=True)
+        for name, why in _cannot_run(paths, system, names, architecture)
+    ]
     if absent:
         size = sum(file.size_bytes for file in absent)
         lines.append(Line(MISSING, "locked files", f"{len(absent)} to fetch, {size / 1e6:.0f} MB",
@@ -334,6 +339,13 @@ def image_lines(paths: Paths, system: System) -> list[Line]:
     to_fetch = sum(file.size_bytes for file in absent)
     to_build = sum(file.size_bytes for file in needed.values()) * _UNPACKED_FACTOR
     return [*lines, _disk_line(paths, system, int(to_fetch + 2 * to_build) + _RESULTS_BYTES)]
+
+
+def _cannot_run(paths: Paths, system: System, names: list[str], architecture: str) -> list[tuple[str, str]]:
+    """Images that no engine can run on this machine, and why."""
+    facts = {**system.facts(), "architecture": architecture}
+    found = [(name, why_image_cannot_run(load_definition(paths.docker, name), facts)) for name in names]
+    return [(name, why) for name, why in found if why]
 
 
 def _disk_line(paths: Paths, system: System, needed_bytes: int) -> Line:

@@ -10,7 +10,8 @@ from typing import Any
 from repro.base.errors import UsageError
 from repro.base.toml import read_toml
 
-_KEYS = {"description", "python", "extends", "stages", "layers", "alternatives", "env", "optional", "site_packages"}
+_KEYS = {"description", "python", "extends", "stages", "layers", "alternatives", "env", "optional", "site_packages",
+         "largest_page_bytes"}  # fmt: skip
 _LOCKED_KINDS = ("debs", "wheels")
 _BUILT_KEYS = {"kind", "recipe", "sources", "toolchain"}
 _BUILT_MAY = {"cpu_seconds", "architectures"}
@@ -52,6 +53,8 @@ class ImageDefinition:
     Attributes:
         optional: why the image is left out where its sources are not given; '' for one that is always made.
         site_packages: where wheels go: by default where Debian's Python looks before its own packages.
+        largest_page_bytes: by architecture, the largest memory pages that its libraries can be loaded with; nothing
+            for any. No layer depends on it.
     """
 
     name: str
@@ -63,6 +66,7 @@ class ImageDefinition:
     env: Mapping[str, str] = field(default_factory=dict)
     optional: str = ""
     site_packages: str = ""
+    largest_page_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, architecture: str) -> ImageDefinition:
         """The same with the layers that images of one architecture have."""
@@ -109,6 +113,10 @@ def load_definition(docker: Path, name: str) -> ImageDefinition:
         alternatives={**(parent.alternatives if parent else {}), **document.get("alternatives", {})},
         env={**(parent.env if parent else {}), **document.get("env", {})},
         optional=document.get("optional", ""),
+        largest_page_bytes={
+            **(parent.largest_page_bytes if parent else {}),
+            **document.get("largest_page_bytes", {}),
+        },
         site_packages=document.get("site_packages") or inherited or f"usr/local/lib/python{python}/dist-packages",
     )
 

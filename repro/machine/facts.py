@@ -10,6 +10,7 @@ from pathlib import Path
 
 from repro.base.architecture import here
 from repro.machine import cgroups
+from repro.machine.processors import processor_name
 
 # What NumPy, OpenBLAS and ONNX Runtime choose their kernels by.
 _X86_FLAGS = ("sse4_2", "avx", "fma", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
@@ -71,7 +72,14 @@ def instruction_set() -> str:
 
 
 def cpu_model() -> str:
-    """The processor's name, as the kernel gives it."""
+    """The processor's name: the kernel's, or for arm64, whose kernels give numbers, ours with the numbers beside it."""
+    facts = _cpuinfo()
+    named = processor_name(facts.get("CPU implementer", "unknown"), facts.get("CPU part", "unknown"))
+    return facts.get("model name") or named
+
+
+def _cpu_code() -> str:
+    """What of the processor enters a machine's identity: no name of ours, which may be found later."""
     facts = _cpuinfo()
     part = "{} part {}".format(facts.get("CPU implementer", "unknown"), facts.get("CPU part", "unknown"))
     return facts.get("model name") or part
@@ -138,6 +146,6 @@ def machine(accelerator: str = "") -> Machine:
     except OSError:
         host_id = platform.node()
     # Hashed: it tells this machine from another and says nothing else about it.
-    identity = hashlib.sha256(f"lstm-ctc-bundle {host_id} {cpu_model()} {cores} cores".encode()).hexdigest()[:32]
+    identity = hashlib.sha256(f"lstm-ctc-bundle {host_id} {_cpu_code()} {cores} cores".encode()).hexdigest()[:32]
     device = accelerator or "cpu"
     return Machine(instruction_set=instruction_set(), identity=f"{identity} {device}", accelerator=accelerator)

@@ -6,11 +6,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from repro.base.errors import CouldNotRun
 from repro.container.image import Image
 from repro.engines.npu_access import Access, access_for
 from repro.graph.making import Done, Preparation
 from repro.graph.pipeline import Node
+from repro.images.definition import load_definition
 from repro.images.rootfs import SANDBOX_IMAGE
+from repro.images.runnable import HINT, why_image_cannot_run
+from repro.machine import facts
 from repro.run import inputs
 from repro.run.engine_when_needed import AUTO
 from repro.run.options import Options
@@ -31,6 +35,30 @@ class Executed:
     preparations: list[Preparation]
 
 
+def cannot_run(session: Session, nodes: Mapping[str, Node], force: Collection[str]) -> dict[str, str]:
+    """Why images of steps that have to run cannot run on this machine, by image.
+
+    A step that this store has a result of may be taken from it, whatever this machine can run.
+    """
+    found = {}
+    for node in nodes.values():
+        if node.key in force or session.store.last_of(node.key) is None:
+            why = why_image_cannot_run(load_definition(session.paths.docker, node.stage.image), facts.facts())
+            if why:
+                found[node.stage.image] = why
+    return found
+
+
+def check_machine(session: Session, nodes: Mapping[str, Node], force: Collection[str]) -> None:
+    """Refuse what this machine cannot run, before anything is fetched.
+
+    Raises:
+        CouldNotRun: names the image and why.
+    """
+    for why in cannot_run(session, nodes, force).values():
+        raise CouldNotRun(why, hint=HINT)
+
+
 def execute(
     session: Session, options: Options, target: Target, nodes: Mapping[str, Node], force: Collection[str]
 ) -> Executed:
@@ -44,13 +72,14 @@ def execute(
         force: keys of nodes that run though a result is stored.
     """
     session.codes.read({node.stage.name for node in nodes.values()})  # before minutes of fetching: as it is now
+    check_machine(session, nodes, force)
     engine = session.engine_when_needed(options.engine, fetch=options.fetch)
     of_engine = {SANDBOX_IMAGE} if options.engine in (AUTO, SANDBOX_IMAGE) else set()  # all in one download
     images = session.images({node.stage.image for node in nodes.values()} | of_engine, fetch=options.fetch)
 
     def access() -> Access:
-        facts = engine.chosen().availability.facts
-        return access_for(target.npu, target.chips, options.ascend_host, engine.name, facts)
+        told = engine.chosen().availability.facts
+        return access_for(target.npu, target.chips, options.ascend_host, engine.name, told)
 
     with session.phases.phase("stages"):
         runner = session.runner(engine, session.keys(images, target.accelerator), access)

@@ -11,7 +11,9 @@ from repro.graph.pipeline import Node, Output
 from repro.graph.store import Result, Store, fingerprint_of
 from repro.images.build import describe_missing
 from repro.images.layer_index import known_images
+from repro.images.runnable import HINT
 from repro.run.engine_when_needed import check_name
+from repro.run.execute import cannot_run
 from repro.run.options import Options
 from repro.run.request import aim, graph_of, resolve
 from repro.run.session import Session
@@ -26,7 +28,9 @@ def plan(options: Options, paths: Paths, console: Console) -> list[str]:
     nodes = graph_of(request, paths)
     names = sorted({node.stage.image for node in nodes.values()})
     images = known_images(paths, names, session.architecture)
-    lines = describe_missing(paths, names, session.architecture)
+    refused = cannot_run(session, nodes, nodes if options.force else ())
+    lines = [f"cannot run: {why}" for why in refused.values()] + ([f"-> {HINT}"] if refused else [])
+    lines += describe_missing(paths, names, session.architecture)
     keys = session.keys(images, target.accelerator)
     results: dict[str, Result] = {}
     for key, node in nodes.items():

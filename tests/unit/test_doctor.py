@@ -296,3 +296,14 @@ def test_each_candidate_is_hashed_once_for_all_archives(checkout: Paths, monkeyp
     doctor.source_lines(checkout, "amd64")
     doctor.source_lines(checkout, "amd64")
     assert sorted(opened) == ["content_digest", "sha256_file"]
+
+
+def test_an_image_that_large_memory_pages_forbid_has_a_line_that_blocks(monkeypatch):
+    from repro.base.paths import Paths
+    from repro.cli.doctor import _cannot_run
+
+    root = Path(__file__).resolve().parents[2]
+    large = System(facts=lambda: {"page_size_bytes": 65536})
+    found = _cannot_run(Paths(root), large, ["base", "exporter"], "arm64")
+    assert [name for name, _ in found] == ["exporter"]
+    assert _cannot_run(Paths(root), large, ["base", "exporter"], "amd64") == []
