@@ -160,11 +160,12 @@ def _missing_nodes(host: Host, nodes: Sequence[str]) -> tuple[str, str]:
 
 
 def product_of(host: Host, tool: str, chips: Sequence[Chip], card: int) -> str:
-    """A card's name: its board's, else what the number of chips on it tells."""
-    code, text = host.run([tool, "info", "-t", "board", "-i", str(card)])
-    said = parse_fields(text).get("Product Name", "") if code == 0 else ""
-    if said.startswith("Atlas"):
-        return said
+    """A card's name: its board's or its product's, else what the number of chips on it tells."""
+    for kind, field_name in (("board", "Product Name"), ("product", "Product Type")):
+        code, text = host.run([tool, "info", "-t", kind, "-i", str(card)])
+        said = parse_fields(text).get(field_name, "") if code == 0 else ""
+        if said.startswith("Atlas"):
+            return said
     on_card = [chip for chip in chips if chip.card == card]
     if len(on_card) == 2 and on_card[0].soc_version == "Ascend310P3":
         return DUO

@@ -93,9 +93,9 @@ def parse_smi(text: str) -> SmiTable:
         place = re.match(r"(\d+)\s+(\d+)$", cells[0]) if cells else None
         if place and (among_processes or len(cells) > 3):
             processes.setdefault((int(place[1]), int(place[2])), []).append(_holder(cells))
-        elif len(cells) == 3 and re.match(r"\d+\s+\S", cells[0]) and not _is_bus(cells[1]) and not (card and place):
+        elif len(cells) == 3 and re.match(r"\d+\s+\S", cells[0]) and not _is_chip(cells, card):
             card = cells
-        elif len(cells) == 3 and card is not None and re.match(r"\d+(\s+\d+)?$", cells[0]):
+        elif len(cells) == 3 and card is not None and re.match(r"\d+(\s+(\d+|NA))?$", cells[0]):
             chips.append(_chip(card, cells))
             card = None
     held = tuple(replace(chip, processes=tuple(processes.get((chip.card, chip.number), ()))) for chip in chips)
@@ -110,8 +110,9 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in stripped[1:-1].split("|")]
 
 
-def _is_bus(text: str) -> bool:
-    return ":" in text
+def _is_chip(cells: Sequence[str], card: Sequence[str] | None) -> bool:
+    """Whether a row is a chip's: it has a bus address, or NA in its place below a card's row."""
+    return ":" in cells[1] or (card is not None and cells[1] == "NA")
 
 
 def _holder(cells: Sequence[str]) -> str:
@@ -121,14 +122,14 @@ def _holder(cells: Sequence[str]) -> str:
 
 
 def _chip(card: Sequence[str], chip: Sequence[str]) -> Chip:
-    number, *device = (int(word) for word in chip[0].split())
+    number, *device = chip[0].split()
     card_number, name = card[0].split(None, 1)
     power, temperature, *_ = [*card[2].split(), "", ""]
     used, total = _memory(chip[2])
     return Chip(
         card=int(card_number),
-        number=number,
-        device=device[0] if device else UNKNOWN_DEVICE,
+        number=int(number),
+        device=int(device[0]) if device and device[0].isdigit() else UNKNOWN_DEVICE,
         name=name,
         health=card[1],
         bus_id=chip[1],

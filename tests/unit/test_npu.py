@@ -28,7 +28,7 @@ from repro.machine.npu import (
 from repro.machine.npu_smi import explain_smi
 from tests.simulators.ascend.host import AscendHost
 
-SMI = Path(__file__).parent.parent / "simulators" / "ascend" / "smi"
+SMI = Path(__file__).parent.parent / "data" / "ascend" / "info"
 TABLE = {"required": "22.0.4", "for_duo": ("23.0.RC1", "6.3.RC1")}
 
 

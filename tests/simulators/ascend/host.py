@@ -13,7 +13,7 @@ from pathlib import Path
 
 from repro.machine.npu import Host
 
-_SMI = Path(__file__).parent / "smi"
+_CORPUS = Path(__file__).resolve().parents[2] / "data" / "ascend"
 _TOOL = """#!/bin/sh
 # Answers as npu-smi does, from outputs that were printed by real ones.
 folder=$(dirname "$0")
@@ -53,7 +53,7 @@ class AscendHost:
     """What the card and its driver say.
 
     Attributes:
-        smi: the recorded output of `npu-smi info`, a file of smi/ without .txt.
+        smi: the recorded output of `npu-smi info`, a file of tests/data/ascend/info without .txt.
         devices: N of each /dev/davinciN.
         tool_folder: where npu-smi lies, below the root.
         fault: what opening a device fails with: 'dcmi', 'busy' or 'open'.
@@ -80,7 +80,7 @@ class AscendHost:
         tool = tools / "npu-smi"
         tool.write_text(_TOOL)
         tool.chmod(0o755)
-        shutil.copyfile(_SMI / f"{self.smi}.txt", tools / "npu-smi.info")
+        shutil.copyfile(_CORPUS / "info" / f"{self.smi}.txt", tools / "npu-smi.info")
         (tools / "npu-smi.code").write_text("1" if self.smi.startswith("dcmi") else "0")
         (tools / "npu-smi.board").write_text(_BOARD.format(product=self.product, driver=self.driver))
         (root / "usr/local/Ascend/driver/version.info").write_text(
