@@ -1,6 +1,8 @@
 """The inventory: CycloneDX 1.5 JSON with every .deb, wheel, archive, model and data set, licence, hash and source.
 
-Licences are read from the shipped bytes: Debian's copyright files and the wheels' own metadata, in the layers.
+The CycloneDX project's own library writes it: no clock and no random number enters, so that the same contents give the
+same bytes (a test holds that to the locale, the hash seed and the order of everything). Licences are read from the
+shipped bytes: Debian's copyright files and the wheels' own metadata, in the layers.
 """
 
 from __future__ import annotations
@@ -14,13 +16,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Union
 
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentScope, ComponentType
+from cyclonedx.model.dependency import Dependency
+from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
+from cyclonedx.output.json import JsonV1Dot5
+from packageurl import PackageURL
 from packaging.utils import canonicalize_name
 
 from repro.base.errors import CouldNotRun
-from repro.base.files import canonical_json, pretty_json, sha256_bytes, sha256_file
+from repro.base.files import sha256_bytes, sha256_file
 from repro.base.paths import Paths
 from repro.base.toml import read_toml
 from repro.container.image import Image
@@ -30,7 +38,6 @@ from repro.locks.archives import known_source, load_sources, settled
 from repro.locks.model import Deb, LockedFile, load_deb_lock, load_wheel_lock
 from repro.run.inputs import demo_checkpoint_path
 
-SPEC_VERSION = "1.5"
 _NAMESPACE = uuid.UUID("5ff4bb2d-4a53-5b4a-9d2d-3b6f0f6bd7a1")
 _COPYRIGHT = re.compile(r"usr/share/doc/([^/]+)/copyright")
 _METADATA = re.compile(r"(?:.*/)?[^/]+\.dist-info/METADATA")
@@ -39,7 +46,7 @@ _COMMON = re.compile(r"/usr/share/common-licenses/([A-Za-z0-9.+-]+[A-Za-z0-9+])"
 _MOST_CHARACTERS = 120
 
 Images = Mapping[str, Mapping[str, Image]]
-Component = dict[str, Any]
+Licence = Union[DisjunctiveLicense, LicenseExpression]
 
 
 def make_sbom(paths: Paths, images: Images, wheels: Sequence[LockedFile], commit: str, include: Sequence[str]) -> bytes:
@@ -63,48 +70,49 @@ def make_sbom(paths: Paths, images: Images, wheels: Sequence[LockedFile], commit
             components[reference] = _image(reference, image)
             contains[reference] = []
             below = _Below([], {})
-            for definition, layer in zip(load_definition(paths.docker, name).of(architecture).layers, image.layers):
+            for definition, layer in zip(load_definition(paths.docker, name).layers, image.layers):
                 found = _of_layer(paths, definition, layer.path, architecture, below)
                 components.update(found)
                 contains[reference] += list(found)
-    host = _host_wheels(paths, wheels)
-    components.update(host)
-    components.update(_models_and_data(paths, include))
-    root = {
-        "type": "application", "bom-ref": "repository", "name": "lstm-ctc-bundle", "version": commit,
-        "licenses": _licences([_first_line(paths.root / "LICENSE")]),
-    }  # fmt: skip
-    dependencies = [
-        {"ref": "repository", "dependsOn": sorted({*host, *contains, *_models_and_data(paths, include)})},
-        *({"ref": reference, "dependsOn": sorted(set(parts))} for reference, parts in sorted(contains.items())),
-    ]
-    content = {
-        "bomFormat": "CycloneDX",
-        "specVersion": SPEC_VERSION,
-        "version": 1,
-        "metadata": {"component": root},
-        "components": [components[reference] for reference in sorted(components)],
-        "dependencies": dependencies,
-    }
-    serial = uuid.uuid5(_NAMESPACE, sha256_bytes(canonical_json(content)))
-    return pretty_json({**content, "serialNumber": f"urn:uuid:{serial}"})
+    besides = {**_host_wheels(paths, wheels), **_models_and_data(paths, include)}
+    root = Component(
+        type=ComponentType.APPLICATION, bom_ref="repository", name="lstm-ctc-bundle", version=commit,
+        licenses=_licences([_first_line(paths.root / "LICENSE")]),
+    )  # fmt: skip
+    contains["repository"] = [*contains, *besides]
+    components.update(besides)
+    return _written(root, components, contains)
 
 
-def _component(kind: str, reference: str, name: str, version: str, **rest: Any) -> Component:
-    return {"type": kind, "bom-ref": reference, "name": name, "version": version, **rest}
+def _written(root: Component, components: Mapping[str, Component], contains: Mapping[str, Sequence[str]]) -> bytes:
+    """The document, its serial number made of all the rest of it."""
+    references = {name: component.bom_ref for name, component in [*components.items(), ("repository", root)]}
+    bom = Bom(
+        serial_number=_NAMESPACE,
+        metadata=BomMetaData(component=root),
+        components=components.values(),
+        dependencies=[
+            Dependency(references[name], [Dependency(references[part]) for part in parts])
+            for name, parts in contains.items()
+        ],
+    )
+    bom.metadata.timestamp = None  # type: ignore[assignment]  # a time of writing would make each writing another one
+    without = JsonV1Dot5(bom).output_as_string(indent=2)
+    bom.serial_number = uuid.uuid5(_NAMESPACE, sha256_bytes(without.encode()))
+    return (JsonV1Dot5(bom).output_as_string(indent=2) + "\n").encode()
 
 
-def _hash(sha256: str) -> list[dict[str, str]]:
-    return [{"alg": "SHA-256", "content": sha256}]
+def _hash(sha256: str) -> list[HashType]:
+    return [HashType(alg=HashAlgorithm.SHA_256, content=sha256)]
 
 
-def _properties(**values: str) -> list[dict[str, str]]:
-    return [{"name": f"lstm-ctc-bundle:{name}", "value": value} for name, value in sorted(values.items())]
+def _properties(**values: str) -> list[Property]:
+    return [Property(name=f"lstm-ctc-bundle:{name}", value=value) for name, value in sorted(values.items())]
 
 
-def _licences(names: Iterable[str]) -> list[dict[str, Any]]:
+def _licences(names: Iterable[str]) -> list[Licence]:
     unique = sorted({" ".join(name.split())[:_MOST_CHARACTERS] for name in names if name.strip()})
-    return [{"license": {"name": name}} for name in unique or ["not stated"]]
+    return [DisjunctiveLicense(name=name) for name in unique or ["not stated"]]
 
 
 def _first_line(path: Path) -> str:
@@ -115,9 +123,9 @@ def _first_line(path: Path) -> str:
 
 
 def _image(reference: str, image: Image) -> Component:
-    return _component(
-        "container", reference, f"lstm-ctc-bundle/{image.name}", image.config_digest,
-        hashes=_hash(image.config_digest[7:]),
+    return Component(
+        type=ComponentType.CONTAINER, bom_ref=reference, name=f"lstm-ctc-bundle/{image.name}",
+        version=image.config_digest, hashes=_hash(image.config_digest[7:]),
         properties=_properties(architecture=image.architecture, manifest_digest=image.manifest_digest),
     )  # fmt: skip
 
@@ -149,8 +157,9 @@ def _of_layer(
     for name in layer.source_names(architecture):
         source = settled(paths, known_source(known, name))
         reference = f"source:{name}"
-        found[reference] = _component(
-            "library", reference, source.title, source.digest.rpartition(":")[2], licenses=_licences([source.licence]),
+        found[reference] = Component(
+            type=ComponentType.LIBRARY, bom_ref=reference, name=source.title,
+            version=source.digest.rpartition(":")[2], licenses=_licences([source.licence]),
             hashes=_hash(source.digest.rpartition(":")[2]),
             properties=_properties(hash_of=source.digest.partition(":")[0], source=source.page),
         )  # fmt: skip
@@ -172,20 +181,22 @@ def _deb(deb: Deb, archive: str, snapshot: str, below: _Below) -> tuple[str, Com
     names = _LICENCE_LINE.findall(text) or [
         f"as in Debian's /usr/share/common-licenses/{n}" for n in _COMMON.findall(text)
     ]
-    purl = f"pkg:deb/debian/{quote(deb.package)}@{quote(deb.version)}?arch={deb.architecture}&distro={deb.suite}"
+    purl = PackageURL("deb", "debian", deb.package, deb.version, {"arch": deb.architecture, "distro": deb.suite})
     evidence = {"licence_text": f"{where} (sha256 {sha256_bytes(text.encode())})"} if text else {}
-    return reference, _component(
-        "library", reference, deb.package, deb.version, purl=purl, hashes=_hash(deb.sha256),
+    return reference, Component(
+        type=ComponentType.LIBRARY, bom_ref=reference, name=deb.package, version=deb.version, purl=purl,
+        hashes=_hash(deb.sha256),
         licenses=_licences(names or ([f"see {where}"] if text else [])),
         properties=_properties(source=f"{archive} archive, {deb.path}", snapshot=snapshot, **evidence),
     )  # fmt: skip
 
 
-def _wheel(file: LockedFile, licences: list[dict[str, Any]]) -> tuple[str, Component]:
+def _wheel(file: LockedFile, licences: list[Licence]) -> tuple[str, Component]:
     reference = f"wheel:{file.sha256}"
-    return reference, _component(
-        "library", reference, file.project, file.version, purl=f"pkg:pypi/{quote(file.project)}@{quote(file.version)}",
-        hashes=_hash(file.sha256), licenses=licences or _licences([]),
+    return reference, Component(
+        type=ComponentType.LIBRARY, bom_ref=reference, name=file.project, version=file.version,
+        purl=PackageURL("pypi", None, file.project, file.version), hashes=_hash(file.sha256),
+        licenses=licences or _licences([]),
         properties=_properties(source=f"Python package index, {file.name}"),
     )  # fmt: skip
 
@@ -194,11 +205,11 @@ def _project(metadata: str) -> str:
     return str(canonicalize_name(HeaderParser().parsestr(metadata)["Name"] or ""))
 
 
-def _wheel_licences(metadata: str) -> list[dict[str, Any]]:
+def _wheel_licences(metadata: str) -> list[Licence]:
     """As the wheel's metadata says: the expression, else classifiers, a short free text, or a file's name."""
     headers = HeaderParser().parsestr(metadata)
     if headers["License-Expression"]:
-        return [{"expression": str(headers["License-Expression"])}]
+        return [LicenseExpression(str(headers["License-Expression"]))]
     classifiers = [
         str(line).rpartition("::")[2].strip()
         for line in headers.get_all("Classifier") or []
@@ -250,27 +261,29 @@ def _models_and_data(paths: Paths, include: Sequence[str]) -> dict[str, Componen
     demo = read_toml(paths.conf / "demo.toml")
     weights = demo_checkpoint_path(paths)
     own = _licences([_first_line(paths.root / "LICENSE")])
-    carried = "required" if "checkpoint" in include else "excluded"
+    carried = ComponentScope.REQUIRED if "checkpoint" in include else ComponentScope.EXCLUDED
     found = {
-        "data:demo": _component(
-            "data", "data:demo", "demo corpus", "1", licenses=own,
+        "data:demo": Component(
+            type=ComponentType.DATA, bom_ref="data:demo", name="demo corpus", version="1", licenses=own,
             description="synthetic speech in TIMIT's layout, made by the demo_corpus stage; pinned in conf/demo.toml",
             properties=_properties(sha256=demo["corpus"]["sha256"]),
         ),
-        "data:timit": _component(
-            "data", "data:timit", "TIMIT Acoustic-Phonetic Continuous Speech Corpus", "LDC93S1",
-            licenses=_licences(["LDC User Agreement"]), scope="excluded",
+        "data:timit": Component(
+            type=ComponentType.DATA, bom_ref="data:timit", name="TIMIT Acoustic-Phonetic Continuous Speech Corpus",
+            version="LDC93S1", licenses=_licences(["LDC User Agreement"]), scope=ComponentScope.EXCLUDED,
             description="the user's own; never part of a bundle",
         ),
-        "model:published": _component(
-            "machine-learning-model", "model:published", "ctc_best_model.pth", "published",
+        "model:published": Component(
+            type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="model:published", name="ctc_best_model.pth",
+            version="published",
             licenses=_licences(["not stated by its publisher"]), scope=carried,
             description="the published weights; part of a bundle only when asked for by name",
         ),
     }  # fmt: skip
     if weights.is_file():
-        found["model:demo"] = _component(
-            "machine-learning-model", "model:demo", "demo checkpoint", "1", licenses=own,
+        found["model:demo"] = Component(
+            type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="model:demo", name="demo checkpoint", version="1",
+            licenses=own,
             hashes=_hash(sha256_file(weights)), description="the true architecture, trained on the demo corpus",
         )  # fmt: skip
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -150,3 +152,48 @@ def test_the_same_contents_give_the_same_inventory_and_others_another_serial_num
     assert one == sbom.make_sbom(Paths(ROOT), images, [], "c" * 40, ())
     other = json.loads(sbom.make_sbom(Paths(ROOT), images, [], "d" * 40, ()))
     assert json.loads(one)["serialNumber"] != other["serialNumber"]
+
+
+_ELSEWHERE = """
+import sys, time
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from repro.base.paths import Paths
+from repro.container.image import Layer
+from repro.images.oci import compute_image
+from repro.packing import sbom
+images = {{}}
+for architecture in reversed(("amd64", "arm64")):
+    layers = [Layer(name, name.partition(":")[0], "sha256:" + digit * 64, Path(path).stat().st_size, Path(path),
+              "sha256:" + digit * 64) for name, digit, path in {layers!r}[architecture]]
+    images[architecture] = {{"base": compute_image("base", architecture, layers, {{}}, "3.11", "a test")}}
+sys.stdout.buffer.write(sbom.make_sbom(Paths(Path({root!r})), images, [], "c" * 40, ()))
+"""
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "4711"])
+def test_no_clock_seed_locale_or_order_enters(images, seed):
+    here = sbom.make_sbom(Paths(ROOT), images, [], "c" * 40, ())
+    layers = {
+        architecture: [(layer.name, layer.diff_id[7], str(layer.path)) for layer in named["base"].layers]
+        for architecture, named in images.items()
+    }
+    there = subprocess.run(
+        [sys.executable, "-c", _ELSEWHERE.format(root=str(ROOT), layers=layers)], capture_output=True, check=True,
+        env={"PYTHONHASHSEED": seed, "LC_ALL": "C", "TZ": "Asia/Tokyo", "PATH": "/usr/bin"},
+    ).stdout  # fmt: skip
+    assert there == here and b"timestamp" not in here
+
+
+def test_no_component_is_lost_because_another_is_like_it(images, document):
+    """The library keeps components in sets: two that differ in their reference alone are two."""
+    references = [component["bom-ref"] for component in document["components"]]
+    files = {
+        f"{kind}:{file.sha256}"
+        for architecture in images
+        for kind, lock in (
+            ("deb", load_deb_lock(ROOT, "base", architecture)), ("wheel", load_wheel_lock(ROOT, "base", architecture)),
+        )
+        for file in lock.files
+    }  # fmt: skip
+    assert files < set(references) and len(references) == len(set(references))
