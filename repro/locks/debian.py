@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from debian import deb822
+
 from repro.base.errors import CouldNotVerify, VerificationFailed
 from repro.base.files import sha256_bytes
 from repro.locks.model import Deb, DebLock, Index, LockedFile
@@ -34,24 +36,22 @@ def parse_release(text: str) -> Release:
     Raises:
         ValueError: a line of its SHA256 list is not 'HASH SIZE PATH', or a path is listed twice.
     """
-    fields: dict[str, str] = {}
+    release = deb822.Release(text)
     listed: dict[str, tuple[int, str]] = {}
-    key = ""
-    for line in text.splitlines():
-        if line[:1] not in (" ", "\t"):
-            key, separator, value = line.partition(":")
-            if separator:
-                fields[key] = value.strip()
-        elif key == "SHA256":
-            digest, size, path = line.split()
-            if not _HEX_SHA256.fullmatch(digest) or path in listed:
-                raise ValueError(f"bad entry in the SHA256 list: {line.strip()}")
-            listed[path] = (int(size), digest)
-    return Release(fields, listed)
+    for entry in release.get("SHA256", ()):
+        digest, size, path = (str(entry.get(key, "")) for key in ("sha256", "size", "name"))
+        if not _HEX_SHA256.fullmatch(digest) or not size.isascii() or not size.isdigit() or not path or path in listed:
+            raise ValueError(f"bad entry in the SHA256 list: {digest} {size} {path}".rstrip())
+        listed[path] = (int(size), digest)
+    return Release({key: value for key, value in release.items() if isinstance(value, str)}, listed)
 
 
 def stanzas(text: str) -> Iterator[tuple[str, ...]]:
-    """The stanzas of a Packages file, each as its verbatim lines."""
+    """The stanzas of a Packages file, each as its verbatim lines, which are a lock's evidence.
+
+    python-debian's reader takes 3.4 s of processor time for 63,000 stanzas, of which a lock needs a few hundred; this
+    takes 0.4 s.
+    """
     for block in text.split("\n\n"):
         lines = tuple(filter(None, block.split("\n")))
         if lines:
@@ -59,9 +59,8 @@ def stanzas(text: str) -> Iterator[tuple[str, ...]]:
 
 
 def fields_of(stanza: tuple[str, ...]) -> dict[str, str]:
-    """First-level fields of a stanza; continuation lines are left out, as no field we read has any."""
-    pairs = (line.partition(":") for line in stanza if line[:1] not in (" ", "\t"))
-    return {key: value.strip() for key, separator, value in pairs if separator}
+    """The fields of a stanza."""
+    return dict(deb822.Deb822("\n".join(stanza)))
 
 
 def kept_lines(stanza: tuple[str, ...]) -> tuple[str, ...]:
@@ -139,6 +138,11 @@ def _verify_index_listed(root: Path, lock: DebLock, index: Index) -> tuple[str, 
     if found != (index.size_bytes, index.sha256):
         raise VerificationFailed(
             f"{lock.label}: {path.name} lists {index.path} as {found}, the lock as {(index.size_bytes, index.sha256)}"
+        )
+    if not index.signed_by or not set(index.signed_by) <= set(signed.signers):
+        raise VerificationFailed(
+            f"{lock.label}: {path.name} is signed by {', '.join(signed.signers)}; the lock says "
+            f"{', '.join(index.signed_by) or 'nobody'}"
         )
     return signed.signers
 

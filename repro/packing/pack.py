@@ -110,21 +110,19 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
     wheels = load_host_wheels(paths.root, chosen)
     sources = contents.locked_sources(paths, images) if choices.with_sources else []
     _bring(paths, [*wheels, *sources], fetch=choices.fetch)
-    items = [
-        *contents.repository_items(repository.files_at(paths.root, commit)),
-        *contents.image_items(images),
-        *contents.wheel_items(paths, wheels),
-        *(contents.source_items(paths, images, sources) if choices.with_sources else ()),
-        *contents.included_items(paths, choices.include),
-        *(item for run in packed for item in run.items),
-        *_attestations(images, packed, commit, signer),
-        Item.of_bytes("sbom.cdx.json", make_sbom(paths, images, wheels, commit, choices.include)),
-        Item.of_bytes("install.py", install_script(), executable=True),
-        Item.of_bytes("README.txt", _read_me(target, choices).encode()),
-    ]
-    items = sorted(
-        {item.path: item for item in items}.values(),
-        key=lambda item: (item.path != "install.py", item.path.startswith("tree/"), item.path),
+    items = _in_order(
+        [
+            *contents.repository_items(repository.files_at(paths.root, commit)),
+            *contents.image_items(images),
+            *contents.wheel_items(paths, wheels),
+            *(contents.source_items(paths, images, sources) if choices.with_sources else ()),
+            *contents.included_items(paths, choices.include),
+            *(item for run in packed for item in run.items),
+            *_attestations(images, packed, commit, signer),
+            Item.of_bytes("sbom.cdx.json", make_sbom(paths, images, wheels, commit, choices.include)),
+            Item.of_bytes("install.py", install_script(), executable=True),
+            Item.of_bytes("README.txt", _read_me(target, choices).encode()),
+        ]
     )
     about: dict[str, Any] = {
         "format": FORMAT,
@@ -143,13 +141,28 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
         items, about["base"] = _difference(items, choices.since)
     with Console().transfer("pack") as progress:
         written = write_bundle(target, items, about, signer, progress)
-    carried = sum(item.size_bytes for item in items if not item.in_base)
-    say(
-        f"{len(items)} files, {carried / 1e6:.1f} MB carried"
-        + (f", {_left(items)} left to the base" if about["base"] else "")
-    )
+    say(_summary(items))
     say(f"signed by {signer.fingerprint}" if signer else "NOT SIGNED: nobody can verify it")
     return written
+
+
+def _in_order(items: Sequence[Item]) -> list[Item]:
+    """Each path once: install.py first, then what is said about the bundle, then what is installed."""
+    return sorted(
+        {item.path: item for item in items}.values(),
+        key=lambda item: (item.path != "install.py", item.path.startswith("tree/"), item.path),
+    )
+
+
+def _summary(items: Sequence[Item]) -> str:
+    carried = sum(item.size_bytes for item in items if not item.in_base)
+    left = [item for item in items if item.in_base]
+    line = f"{len(items)} files, {carried / 1e6:.1f} MB carried"
+    return (
+        f"{line}, {len(left)} files, {sum(item.size_bytes for item in left) / 1e6:.1f} MB left to the base"
+        if left
+        else line
+    )
 
 
 def _default_target(paths: Paths, commit: str, chosen: Sequence[str], since: Path | None) -> Path:
@@ -220,8 +233,3 @@ def _difference(items: Sequence[Item], since: Path) -> tuple[list[Item], str]:
         for item in found
     ]
     return marked, archive.listing.sha256
-
-
-def _left(items: Sequence[Item]) -> str:
-    left = [item for item in items if item.in_base]
-    return f"{len(left)} files, {sum(item.size_bytes for item in left) / 1e6:.1f} MB"

@@ -202,56 +202,61 @@ def write_bundle(
         VerificationFailed: a file is not what its digest says.
         CouldNotRun: a file changed while it was read.
     """
-    wrong = check_paths([LIST_NAME, *(item.path for item in items)])
-    if wrong:
-        raise UsageError(wrong.replace("the list names", "a bundle cannot hold"), hint="rename that file")
-    part_size_bytes = int(about["part_size_bytes"])
-    head_bytes = len(envelope(statement_of(items, about), signer))
-    head_end = BLOCK_BYTES + head_bytes + padding_bytes(head_bytes)
-    if part_size_bytes and part_size_bytes < head_end:
-        raise UsageError(f"--part-size must be {head_end} bytes or more: the list stands in the first part")
-    offsets, headers, end = {}, {}, head_end
-    for item in items:
-        if not item.in_base:
-            offsets[item.path], headers[item.path] = (
-                end,
-                tar_header(item.path, item.size_bytes, executable=item.executable),
-            )
-            end += len(headers[item.path]) + item.size_bytes + padding_bytes(item.size_bytes)
+    layout = _Layout(items, about, signer)
     target.parent.mkdir(parents=True, exist_ok=True)
-    output = _Output(target, end + 2 * BLOCK_BYTES, part_size_bytes)
-
-    def copy(item: Item) -> Item:
-        offset, header = offsets[item.path], headers[item.path]
-        digest = hashlib.sha256()
-        output.write(offset, header)
-        position = offset + len(header)
-        end_of_content = position + item.size_bytes
-        for chunk in item.chunks():
-            if position + len(chunk) > end_of_content:
-                raise CouldNotRun(f"{item.source!s} grew while it was packed", hint="pack again when nothing writes")
-            digest.update(chunk)
-            output.write(position, chunk)
-            position += len(chunk)
-            progress.advance(len(chunk))
-        if position != end_of_content:
-            raise CouldNotRun(f"{item.source!s} shrank while it was packed", hint="pack again when nothing writes")
-        output.write(position, bytes(padding_bytes(item.size_bytes)))
-        progress.file_done()
-        return _with_digest(item, digest.hexdigest())
-
+    output = _Output(target, layout.end + 2 * BLOCK_BYTES, int(about["part_size_bytes"]))
     try:
         carried = [item for item in items if not item.in_base]
         progress.begin(len(carried), sum(item.size_bytes for item in carried))
-        done = _by_size(carried, copy)
+        done = _by_size(carried, lambda item: _copy(item, layout.offsets[item.path], output, progress))
         head = envelope(statement_of([done.get(item.path, item) for item in items], about), signer)
         output.write(0, tar_header(LIST_NAME, len(head), executable=False) + head + bytes(padding_bytes(len(head))))
-        output.write(end, bytes(2 * BLOCK_BYTES))
+        output.write(layout.end, bytes(2 * BLOCK_BYTES))
         _remove_stale(target, output.names)
         return output.publish()
     except BaseException:
         output.discard()
         raise
+
+
+class _Layout:
+    """Where each file's header begins, known before any content is."""
+
+    def __init__(self, items: Sequence[Item], about: Mapping[str, Any], signer: Signer | None) -> None:
+        wrong = check_paths([LIST_NAME, *(item.path for item in items)])
+        if wrong:
+            raise UsageError(wrong.replace("the list names", "a bundle cannot hold"), hint="rename that file")
+        head_bytes = len(envelope(statement_of(items, about), signer))
+        self.offsets: dict[str, int] = {}
+        self.end = BLOCK_BYTES + head_bytes + padding_bytes(head_bytes)
+        if 0 < about["part_size_bytes"] < self.end:
+            raise UsageError(f"--part-size must be {self.end} bytes or more: the list stands in the first part")
+        for item in items:
+            if not item.in_base:
+                self.offsets[item.path] = self.end
+                header_bytes = len(tar_header(item.path, item.size_bytes, executable=item.executable))
+                self.end += header_bytes + item.size_bytes + padding_bytes(item.size_bytes)
+
+
+def _copy(item: Item, offset: int, output: _Output, progress: Transfer) -> Item:
+    """Write one file into its place, and hold it to the size and digest that it was listed with."""
+    header = tar_header(item.path, item.size_bytes, executable=item.executable)
+    digest = hashlib.sha256()
+    output.write(offset, header)
+    position = offset + len(header)
+    end_of_content = position + item.size_bytes
+    for chunk in item.chunks():
+        if position + len(chunk) > end_of_content:
+            raise CouldNotRun(f"{item.source!s} grew while it was packed", hint="pack again when nothing writes")
+        digest.update(chunk)
+        output.write(position, chunk)
+        position += len(chunk)
+        progress.advance(len(chunk))
+    if position != end_of_content:
+        raise CouldNotRun(f"{item.source!s} shrank while it was packed", hint="pack again when nothing writes")
+    output.write(position, bytes(padding_bytes(item.size_bytes)))
+    progress.file_done()
+    return _with_digest(item, digest.hexdigest())
 
 
 def _remove_stale(target: Path, names: Sequence[Path]) -> None:

@@ -14,7 +14,7 @@ from repro.base.errors import CouldNotRun, FetchError, VerificationFailed
 from repro.display.console import Console
 from repro.fetching.cache import Cache
 from repro.fetching.download import fetch
-from repro.fetching.origins import DebianSource, FolderSource, IndexSource
+from repro.fetching.origins import DebianSource, FolderSource, IndexSource, Location
 from repro.locks.model import LockedFile
 from tests.simulators.archive import Server, index_page, sha256, wheel_lock
 
@@ -237,3 +237,30 @@ def test_passwords_in_addresses_are_never_shown(bench: Bench) -> None:
         with pytest.raises(FetchError) as caught:
             bench.fetch([locked()], DebianSource("apt", {"debian": base}))
     assert "secret" not in caught.value.diagnostics()
+
+
+class PathSource:
+    """A source on this machine that names a file without looking into it."""
+
+    label = "a folder"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def locate(self, file: LockedFile) -> list[Location]:
+        return [Location(path=self._path)]
+
+
+@pytest.mark.parametrize("data", [BODY[:-1] + b"x", BODY + b"x", BODY[:-1], b""])
+def test_wrong_bytes_from_a_file_on_this_machine_never_reach_the_cache(bench: Bench, tmp_path: Path, data) -> None:
+    (tmp_path / "local").write_bytes(data)
+    with pytest.raises((VerificationFailed, FetchError)):
+        bench.fetch([locked()], PathSource(tmp_path / "local"))
+    assert bench.left() == [] and bench.cache.path(sha256(BODY)) is None
+
+
+def test_right_bytes_from_a_file_on_this_machine_are_copied_and_not_linked(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "local").write_bytes(BODY)
+    bench.fetch([locked()], PathSource(tmp_path / "local"))
+    (tmp_path / "local").write_bytes(b"changed afterwards")
+    assert bench.cache.path(sha256(BODY)).read_bytes() == BODY

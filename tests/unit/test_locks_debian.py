@@ -112,6 +112,30 @@ def test_a_deb_whose_hash_was_changed_in_the_lock_fails(repository: Repository) 
         repository.verify(repository.with_deb(sha256="f" * 64))
 
 
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"package": "other"}, "Package"),
+        ({"version": "9"}, "Version"),
+        ({"architecture": "arm64"}, "Architecture"),
+        ({"path": "pool/main/o/other.deb"}, "Filename"),
+        ({"size_bytes": 11}, "Size"),
+        ({"stanza": ()}, "Package"),
+    ],
+)
+def test_a_field_of_the_lock_that_its_signed_lines_do_not_say_fails(repository: Repository, change, field) -> None:
+    with pytest.raises(VerificationFailed, match=f"the lock says {field} "):
+        repository.verify(repository.with_deb(**change))
+
+
+@pytest.mark.parametrize("signers", [(), ("f" * 40,)])
+def test_a_lock_that_names_other_signers_than_those_who_signed_fails(repository: Repository, signers) -> None:
+    index = dataclasses.replace(repository.lock.indexes[0], signed_by=signers)
+    lock = dataclasses.replace(repository.lock, indexes=(index, *repository.lock.indexes[1:]))
+    with pytest.raises(VerificationFailed, match="the lock says"):
+        repository.verify(lock)
+
+
 def test_a_deb_whose_lines_were_changed_with_it_fails(repository: Repository) -> None:
     lines = tuple(line.replace(repository.lock.debs[0].sha256, "f" * 64) for line in repository.lock.debs[0].stanza)
     with pytest.raises(VerificationFailed, match="does not hold the lines of alpha"):
@@ -212,6 +236,6 @@ def test_a_packages_file_is_read_stanza_by_stanza(packages: list[dict[str, str]]
     fold = "\n folded: line" if folded else ""
     text = "\n\n".join("\n".join(f"{key}: {value}{fold}" for key, value in p.items()) for p in packages) + "\n"
     found = list(stanzas(text))
-    assert [fields_of(stanza) for stanza in found] == packages
+    assert [fields_of(stanza) for stanza in found] == [{k: f"{v}{fold}" for k, v in p.items()} for p in packages]
     for stanza, package in zip(found, packages):
         assert kept_lines(stanza) == tuple(f"{k}: {v}" for k, v in package.items() if k in KEPT_FIELDS)
