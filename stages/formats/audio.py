@@ -23,7 +23,8 @@ SPHERE, RIFF = "sphere", "riff"
 _FORMATS = {"NIST": SPHERE, "WAV": RIFF, "WAVEX": RIFF}
 _SUBTYPE = "PCM_16"
 _SAMPLE_BYTES = 2
-_BYTE_ORDERS = ("01", "10")
+_BYTE_ORDERS = {"01": "LITTLE", "10": "BIG"}  # SPHERE's names: libsndfile's
+_AS_IN_ITS_FORMAT = "FILE"
 _HINT_FORMAT = "Uncompressed 16-bit mono is needed: convert it (sph2pipe -p for SPHERE), keeping its samples."
 _HINT_COPY = "Copy it again."
 # sox writes 0x7FFFF000 into a pipe, arecord 0x80000000, ffmpeg 0xFFFFFFFF; no file that is read here is as large.
@@ -60,14 +61,23 @@ def read(data: bytes, name: str) -> Tuple[Wave, numpy.ndarray]:
         return wave, stream.read(wave.num_samples, dtype="int16")
 
 
+class _Announced(NamedTuple):
+    """What a header says; rate_hz is 0 where it is left to libsndfile, byte_order is libsndfile's name."""
+
+    rate_hz: int
+    num_samples: int
+    byte_order: str
+
+
 @contextlib.contextmanager
 def _opened(data: bytes, name: str) -> Iterator[Tuple[soundfile.SoundFile, Wave]]:
     if data[:7] == b"NIST_1A":
         container = SPHERE
-        rate_hz, announced = _sphere_lengths(data, _sphere_fields(data, name), name)
+        announced = _sphere_header(data, _sphere_fields(data, name), name)
     elif data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         container = RIFF
-        rate_hz, (data, announced) = 0, _with_length(data, name)
+        data, num_samples = _with_length(data, name)
+        announced = _Announced(0, num_samples, _AS_IN_ITS_FORMAT)
     else:
         raise StageError("{}: neither NIST SPHERE nor RIFF WAVE".format(name), _HINT_FORMAT)
     try:
@@ -76,12 +86,14 @@ def _opened(data: bytes, name: str) -> Iterator[Tuple[soundfile.SoundFile, Wave]
         reason = str(error).rpartition(">: ")[2]
         raise StageError("{}: libsndfile cannot read it: {}".format(name, reason), _HINT_FORMAT) from error
     with stream:
-        if _FORMATS.get(stream.format) != container or stream.subtype != _SUBTYPE or stream.channels != 1:
-            kind = "{}, {} channels".format(stream.subtype_info, stream.channels)
+        found = _FORMATS.get(stream.format), stream.subtype, stream.channels, stream.endian
+        if found != (container, _SUBTYPE, 1, announced.byte_order):
+            kind = "{}, {} channels, byte order {}".format(stream.subtype_info, stream.channels, stream.endian)
             raise StageError("{}: {} samples of another kind: {}".format(name, container.upper(), kind), _HINT_FORMAT)
-        if stream.frames < announced:
-            raise StageError("{}: {} samples where {} belong".format(name, stream.frames, announced), _HINT_COPY)
-        yield stream, Wave(container, rate_hz or stream.samplerate, announced)
+        if stream.frames < announced.num_samples:
+            told = "{} samples where {} belong".format(stream.frames, announced.num_samples)
+            raise StageError("{}: {}".format(name, told), _HINT_COPY)
+        yield stream, Wave(container, announced.rate_hz or stream.samplerate, announced.num_samples)
 
 
 def _sphere_fields(data: bytes, name: str) -> Dict[str, str]:
@@ -95,8 +107,8 @@ def _sphere_fields(data: bytes, name: str) -> Dict[str, str]:
         raise StageError("{}: broken SPHERE header: {}".format(name, error), _HINT_COPY) from error
 
 
-def _sphere_lengths(data: bytes, fields: Dict[str, str], name: str) -> Tuple[int, int]:
-    """(rate in Hz, samples) that a SPHERE header announces, once what libsndfile would guess or pass over is checked.
+def _sphere_header(data: bytes, fields: Dict[str, str], name: str) -> _Announced:
+    """What a SPHERE header announces, once what libsndfile would guess or pass over is checked.
 
     libsndfile looks for its fields anywhere in the text, and does not look at the number of samples.
     """
@@ -112,10 +124,10 @@ def _sphere_lengths(data: bytes, fields: Dict[str, str], name: str) -> Tuple[int
     if coding != "pcm" or width_bytes != _SAMPLE_BYTES or channels != 1 or order not in _BYTE_ORDERS:
         found = "{}, {} bytes per sample, {} channels, byte order {}".format(coding, width_bytes, channels, order)
         raise StageError("{}: SPHERE samples of another kind: {}".format(name, found), _HINT_FORMAT)
-    if num_samples < 0 or rate_hz < 1:
+    if num_samples < 0 or rate_hz < 1 or header_bytes < 16:
         raise StageError("{}: broken SPHERE header: negative sizes".format(name), _HINT_COPY)
     _require(len(data) - header_bytes, num_samples, name)
-    return rate_hz, num_samples
+    return _Announced(rate_hz, num_samples, _BYTE_ORDERS[order])
 
 
 def _with_length(data: bytes, name: str) -> Tuple[bytes, int]:

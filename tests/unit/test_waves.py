@@ -100,6 +100,10 @@ REFUSED = {
     "A-law in RIFF": (riff(SAMPLES, bits=8, code=6), "A-Law"),
     "a sample missing in SPHERE": (sphere(SAMPLES)[:-1], "cut short, 7999 bytes for 4000 samples"),
     "a sample missing in RIFF": (riff(SAMPLES)[:-1], "cut short, 7999 bytes for 4000 samples"),
+    "a byte order that libsndfile does not find": (
+        sphere(SAMPLES, order="10").replace(b"sample_byte_format -s2", b"sample_byte_format -s1"), "byte order LITTLE",
+    ),
+    "a header of less than no bytes": (sphere(SAMPLES).replace(b"   1024", b"  -1024"), "broken SPHERE header"),
     "big-endian RIFX": (b"RIFX" + riff(SAMPLES)[4:], "neither NIST SPHERE nor RIFF"),
     # libsndfile takes the first text that looks like a field, wherever it stands
     "a field's name within another": (
