@@ -13,7 +13,9 @@ from repro.audit.agreement import DIFFERENT, IDENTICAL, OPEN, closeness, compare
 from repro.audit.claims import ATTESTED, CLAIMED, RECOMPUTED, RUN_AGAIN, Examination, Outcome
 from repro.audit.evidence import Evidence
 from repro.audit.leaves import differences
-from repro.base.errors import CouldNotVerify
+from repro.audit.places import Utterances, first_place
+from repro.audit.results import read_manifest
+from repro.base.errors import BundleError, CouldNotVerify
 from repro.graph.pipeline import EXACT, STAGES
 from repro.record.document import Record
 from repro.record.scores import Comparison
@@ -33,6 +35,7 @@ class Sides:
         here, there: what the two are called.
         run_again: whether the second was made by this audit from the first's request.
         unread: outputs whose bytes were not here to read, by stage.
+        first_difference: the first stage, file and place that differ though they must not; '' where there is none.
     """
 
     first: Evidence
@@ -41,6 +44,7 @@ class Sides:
     there: str = "B"
     run_again: bool = False
     unread: dict[str, list[str]] = field(default_factory=dict)
+    first_difference: str = ""
 
     @property
     def one(self) -> Record:
@@ -104,6 +108,8 @@ def compare_runs(outcome: Outcome, sides: Sides) -> None:
         if one.stage(stage.key) is None:
             with outcome.examine(sides.key(stage), f"{stage.key}: {here} gave the outputs of {there}"):
                 raise CouldNotVerify(f"{here} has no stage {stage.key}")
+    if sides.first_difference:
+        outcome.fact("first difference", sides.first_difference)
     text = f"{here} and {there} decoded the same symbols, and have the same error rates"
     with outcome.examine("figures", text, sides.kind) as it:
         _examine_figures(it, sides)
@@ -212,8 +218,26 @@ def _was_read(it: Examination, evidence: Evidence, stage: Stage, name: str) -> b
 def _note(it: Examination, sides: Sides, one: Stage, two: Stage, name: str) -> None:
     compared = compare_bytes(name, sides.first.file(one, name), sides.second.file(two, name), sides.why_equal(one))
     line = f"{name}: {compared.verdict}" + (f": {compared.detail}" if compared.detail else "")
+    if compared.verdict == DIFFERENT:
+        place = first_place(
+            name, sides.first.file(one, name), sides.second.file(two, name), _utterances(sides.first, one)
+        )
+        line += f"; first at {place}"
+        sides.first_difference = sides.first_difference or f"{one.key}, {name}, {place}"
     kinds = {DIFFERENT: it.wrong, OPEN: it.missing, IDENTICAL: it.evidence}
     kinds.get(compared.verdict, it.evidence).append(line)
+
+
+def _utterances(evidence: Evidence, stage: Stage) -> Utterances:
+    """The names in the batches that a stage made or took; none where they are not known here."""
+    size = stage.key.partition("@")[2]
+    if not size:
+        return {}
+    try:
+        manifest = read_manifest(evidence, int(size))
+    except (BundleError, ValueError):
+        return {}
+    return {(entry.batch, entry.row): entry.id for entry in manifest.utterances}
 
 
 def _hold_to_thresholds(it: Examination, sides: Sides, one: Stage, two: Stage) -> None:

@@ -17,6 +17,8 @@ from repro.audit.agreement import DIFFERENT, IDENTICAL, WITHIN, NoValues, closen
 from repro.audit.claims import ATTESTED, CLAIMED, DEFECT, PROVEN, REFUTED, UNVERIFIED, Outcome
 from repro.audit.compare import Sides, compare_runs
 from repro.audit.page import sentence, write_page
+from repro.audit.places import first_place
+from repro.audit.results import read_manifest
 from repro.base.errors import CouldNotVerify, StageFailed, VerificationFailed
 from repro.base.files import sha256_bytes
 from repro.graph.digests import FileDigest, digest_of_files
@@ -102,6 +104,38 @@ def test_on_another_processor_the_same_is_within_tolerance_and_twice_the_toleran
     assert compared(sound, other).error() is None
     replaced(other, reference, "result/inputs_0_0.npy", moved_output(sound, 2e-2))
     assert [claim.key for claim in compared(sound, other).of_status(REFUTED)] == [f"stage:{reference}"]
+
+
+def test_the_first_stage_file_utterance_and_frame_that_differ_are_named(sound: Path, other: Path):
+    on_another_processor(other)
+    replaced(other, f"score@{SIZE}", "utterances.jsonl", b"{}\n")
+    replaced(other, f"infer@{SIZE}", "result/inputs_0_0.npy", moved_output(sound, 1e-4))
+    outcome = compared(sound, other)
+    assert {claim.key for claim in outcome.of_status(REFUTED)} >= {f"stage:infer@{SIZE}", f"stage:score@{SIZE}"}
+    evidence = reopen(sound)
+    first = read_manifest(evidence, SIZE).utterances[0].id
+    ((_, text),) = [fact for fact in outcome.facts if fact[0] == "first difference"]
+    assert text.startswith(f"infer@{SIZE}, result/inputs_0_0.npy, utterance {first}, frame 0, class 0: ")
+    (claim,) = [claim for claim in outcome.of_status(REFUTED) if claim.key == f"stage:score@{SIZE}"]
+    assert "first at line 1: " in claim.findings[0]
+    assert not [fact for fact in compared(sound, sound).facts if fact[0] == "first difference"]
+
+
+def test_a_place_is_told_by_what_a_file_holds(tmp_path: Path):
+    spoken = {(3, 1): "FAKS0_SX1"}
+    values = np.zeros((4, 3), "<f4")
+    moved = values.copy()
+    moved[2, 1] = 1
+    assert first_place("dev/fbank.ark", _ark(values), _ark(moved), {}) == "utterance ID, frame 2, value 1: 0 and 1"
+    batch = np.zeros((2, 390, 243), "<f4")
+    other = batch.copy()
+    other[1, 5, 7] = 2
+    told = first_place("bins/inputs_3.bin", batch.tobytes(), other.tobytes(), spoken)
+    assert told == "utterance FAKS0_SX1, frame 5, value 7: 0 and 2"
+    assert "row 1, which is padding, frame 5" in first_place("bins/inputs_3.bin", batch.tobytes(), other.tobytes(), {})
+    assert first_place("a.onnx", b"\xff\x00", b"\xff\x01", {}) == "byte 1"
+    assert first_place("x.txt", b"a\nb c\n", b"a\nb d\n", {}) == "line 2: 'b c' and 'b d'"
+    assert first_place("x.ark", b"short", b"shorter", {}).startswith("line 1: ")
 
 
 def test_an_exact_stage_must_give_the_same_bytes_on_another_processor_too(sound: Path, other: Path):
