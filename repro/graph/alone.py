@@ -1,28 +1,36 @@
 """A stage that measures speed runs alone on the machine, beside no stage of another process.
 
-Every stage holds one lock of the machine, shared; one that measures holds it alone. The lock lies where every user of
-the machine can open it; where there is no such place, or it has no locks, each process is alone only by itself.
+Every stage holds one lock of the machine, shared; one that measures holds it alone. Before it, each passes a gate,
+which whoever measures keeps closed: so it waits for the stages that run, and not for those that come after it. The
+locks lie where every user of the machine can open them; where there is no such place, or it has no locks, each process
+is alone only by itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from repro.base.errors import CouldNotRun
 from repro.base.locking import Taken, locked
 
+VARIABLE = "BUNDLE_MACHINE_LOCK"
+"""Names another file for the lock: for a machine whose parts are used as several (and for tests)."""
+
 _PLACES = (Path("/run/lock"), Path("/tmp"))  # noqa: S108 - a lock that all users of the machine share
 _NAME = "lstm-ctc-bundle.machine.lock"
 _POLL_S = 0.5
-WAIT_S = 3 * 3600.0
+WAIT_S = 3600.0
 
 
-def machine_lock(places: Iterable[Path] = _PLACES) -> Path | None:
+def machine_lock(places: Iterable[Path] = _PLACES, environ: Mapping[str, str] = os.environ) -> Path | None:
     """The lock's file, in the first folder that every user may write to; None where there is none."""
+    if environ.get(VARIABLE):
+        return Path(environ[VARIABLE]).absolute()
     for place in places:
         with contextlib.suppress(OSError):
             found = place.stat()
@@ -38,35 +46,39 @@ def machine(lock: Path | None, *, alone: bool, waiting: Callable[[], None], wait
     Args:
         lock: as `machine_lock`; None holds nothing.
         alone: to measure speed.
-        waiting: is called once when another process is waited for.
+        waiting: is called again and again while another process is waited for.
         wait_s: how long; after that whoever measures gives up, and any other stage goes on.
 
     Raises:
         CouldNotRun: the machine was not to be had alone.
     """
-    with contextlib.ExitStack() as stack:
+    until_s = time.monotonic() + wait_s
+    with contextlib.ExitStack() as held:
         if lock is not None:
-            _take(stack, lock, alone=alone, waiting=waiting, until_s=time.monotonic() + wait_s)
+            with contextlib.ExitStack() as gate:
+                door = lock.with_name(f"{lock.name}.gate")
+                if _took(gate, door, alone=alone, waiting=waiting, until_s=until_s):
+                    _took(held, lock, alone=alone, waiting=waiting, until_s=until_s)
+                if alone:
+                    held.push(gate.pop_all())  # kept closed
         yield
 
 
-def _take(stack: contextlib.ExitStack, lock: Path, *, alone: bool, waiting: Callable[[], None], until_s: float) -> None:
-    told = False
+def _took(stack: contextlib.ExitStack, lock: Path, *, alone: bool, waiting: Callable[[], None], until_s: float) -> bool:
+    """Whether the lock is held now; if not, the caller goes on without."""
     while True:
         try:
             stack.enter_context(locked(lock, shared=not alone, wait=False, create=True))
-            return
+            return True
         except Taken as error:
-            if not told:
-                waiting()
-                told = True
+            waiting()
             if time.monotonic() > until_s:
                 if not alone:
-                    return
+                    return False
                 raise CouldNotRun(
                     "other runs kept this machine busy: a speed is measured only when nothing else runs",
                     hint=f"wait for the other runs on this machine, then run the same command again (lock: {lock})",
                 ) from error
             time.sleep(_POLL_S)
         except (OSError, CouldNotRun):
-            return  # no such lock on this machine
+            return False  # no such lock on this machine

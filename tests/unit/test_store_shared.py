@@ -310,8 +310,8 @@ def test_the_lock_lies_where_every_user_may_write(tmp_path: Path):
     (tmp_path / "own").mkdir(mode=0o755)
     (tmp_path / "all").mkdir()
     (tmp_path / "all").chmod(0o1777)
-    assert machine_lock((tmp_path / "none", tmp_path / "own", tmp_path / "all")).parent == tmp_path / "all"
-    assert machine_lock((tmp_path / "own",)) is None
+    assert machine_lock((tmp_path / "none", tmp_path / "own", tmp_path / "all"), {}).parent == tmp_path / "all"
+    assert machine_lock((tmp_path / "own",), {}) is None
     with machine(None, alone=True, waiting=lambda: pytest.fail("nothing to wait for")):
         pass
 
