@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,23 @@ class DockerEngine:
         endpoint: where the API is.
         archive: gives the bytes of an archive of some images.
         scratch: a folder of ours that the engine can see, for small files that are mounted.
+        habits: in what it differs from Docker.
+        say: is told before an image is loaded.
     """
 
-    def __init__(self, endpoint: Endpoint, archive: ArchiveStream, scratch: Path, habits: Habits = DOCKER) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        archive: ArchiveStream,
+        scratch: Path,
+        habits: Habits = DOCKER,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.name = habits.name
         self._endpoint = endpoint
         self._scratch = scratch
         self._habits = habits
-        self._images = HeldImages(habits.title, archive)
+        self._images = HeldImages(habits.title, archive, say)
         self._tried = False
         self._lock = threading.RLock()  # trying the image out runs a job, which asks for its Id
         self._info: dict[str, Any] | None = None

@@ -21,10 +21,12 @@ class HeldImages:
     Args:
         title: the engine's name for people.
         archive: gives the bytes of an archive of some images.
+        say: is told before an image is loaded, which can take minutes.
     """
 
-    def __init__(self, title: str, archive: ArchiveStream) -> None:
+    def __init__(self, title: str, archive: ArchiveStream, say: Callable[[str], None] = lambda _: None) -> None:
         self._title = title
+        self._say = say
         self._archive = archive
         self._ids: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -62,6 +64,8 @@ class HeldImages:
         timeout = api.timeout
         api.timeout = None  # type: ignore[assignment]  # storing a layer of 1.5 GB answers nothing for minutes
         said = []
+        size_bytes = sum(layer.size_bytes for layer in image.layers)
+        self._say(f"loading image {image.name} into {self._title}: {size_bytes / 1e6:.0f} MB")
         try:
             for line in api.load_image(self._archive([image])):  # type: ignore[no-untyped-call]
                 said.append(str(line.get("error") or line.get("stream") or "").strip())

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docker.types import Ulimit
@@ -156,9 +156,15 @@ def _user_name() -> str:
 class PodmanEngine(DockerEngine):
     """See `DockerEngine`; starts a service when none answers."""
 
-    def __init__(self, archive: ArchiveStream, scratch: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        archive: ArchiveStream,
+        scratch: Path,
+        environ: Mapping[str, str],
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._service: Service | None = None
-        super().__init__(self._find_endpoint(environ), archive, scratch, podman_habits())
+        super().__init__(self._find_endpoint(environ), archive, scratch, podman_habits(), say)
 
     def _find_endpoint(self, environ: Mapping[str, str]) -> Endpoint:
         given = environ.get("CONTAINER_HOST")

@@ -34,26 +34,29 @@ class Candidate:
 
 
 Maker = Callable[[], Candidate]
+Say = Callable[[str], None]
 
 
-def makers(paths: Paths, environ: Mapping[str, str], roots: Roots | None = None) -> dict[str, Maker]:
-    """How to make and probe each engine, in the order of preference; `roots` gives the sandbox its unpacked images."""
+def makers(
+    paths: Paths, environ: Mapping[str, str], roots: Roots | None = None, say: Say = lambda _: None
+) -> dict[str, Maker]:
+    """How to make and probe each engine, in the order of preference; see `choose`."""
     scratch = paths.temporary / "engines"
     return {
-        "docker": functools.partial(_docker, scratch, environ),
-        "podman": functools.partial(_podman, scratch, environ),
-        "sandbox": functools.partial(_sandbox, roots or Roots(paths)),
+        "docker": functools.partial(_docker, scratch, environ, say),
+        "podman": functools.partial(_podman, scratch, environ, say),
+        "sandbox": functools.partial(_sandbox, roots or Roots(paths, say)),
     }
 
 
-def _docker(scratch: Path, environ: Mapping[str, str]) -> Candidate:
-    engine = DockerEngine(docker_endpoint(environ, Path.home()), docker_archive_stream, scratch)
+def _docker(scratch: Path, environ: Mapping[str, str], say: Say) -> Candidate:
+    engine = DockerEngine(docker_endpoint(environ, Path.home()), docker_archive_stream, scratch, say=say)
     return _probed(engine)
 
 
-def _podman(scratch: Path, environ: Mapping[str, str]) -> Candidate:
+def _podman(scratch: Path, environ: Mapping[str, str], say: Say) -> Candidate:
     try:
-        engine = PodmanEngine(docker_archive_stream, scratch, environ)
+        engine = PodmanEngine(docker_archive_stream, scratch, environ, say)
     except EngineUnavailable as error:
         return Candidate(Availability.refused("podman", error.message, error.hint), None)
     candidate = _probed(engine)
@@ -97,7 +100,14 @@ def choose_from(name: str, candidates: Mapping[str, Maker]) -> Choice:
     )
 
 
-def choose(name: str, paths: Paths, environ: Mapping[str, str] | None = None, *, roots: Roots | None = None) -> Choice:
+def choose(
+    name: str,
+    paths: Paths,
+    environ: Mapping[str, str] | None = None,
+    *,
+    roots: Roots | None = None,
+    say: Say = lambda _: None,
+) -> Choice:
     """The engine called `name`, or by 'auto' the first that works. See `check_name` and `choose_from`.
 
     Args:
@@ -105,9 +115,10 @@ def choose(name: str, paths: Paths, environ: Mapping[str, str] | None = None, *,
         paths: of the checkout.
         environ: this process's by default.
         roots: gives the sandbox its unpacked images; an audit gives `FreshRoots`.
+        say: is told before an image is unpacked or loaded, which can take minutes.
     """
     check_name(name)
-    return choose_from(name, makers(paths, os.environ if environ is None else environ, roots))
+    return choose_from(name, makers(paths, os.environ if environ is None else environ, roots, say))
 
 
 def compiling_engine(paths: Paths) -> Callable[[Image], Engine]:

@@ -22,7 +22,7 @@ from repro.graph.making import Surroundings
 from repro.graph.runner import Runner
 from repro.graph.store import Store
 from repro.images.build import build_images, files_needed
-from repro.images.rootfs import SANDBOX_IMAGE, Roots
+from repro.images.rootfs import SANDBOX_IMAGE
 from repro.machine import facts
 from repro.record.stages import Phase
 from repro.run.engine_when_needed import AUTO, EngineWhenNeeded, check_name
@@ -103,7 +103,7 @@ class Session:
         from repro.run.engine_choice import choose  # noqa: PLC0415 - Docker's client: 0.2 s
 
         with self.phases.phase("choose engine"):
-            choice = choose(name, self.paths, roots=Roots(self.paths, self.console.say))
+            choice = choose(name, self.paths, say=self.console.say)
         self.console.say(choice.sentence())
         return choice
 

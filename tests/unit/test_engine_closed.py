@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from repro.base.errors import CouldNotRun, EngineUnavailable, UsageError
 from repro.base.files import remove_tree
 from repro.container.job import Availability, Job, Limits, Mount
+from repro.engines import sandbox
 from repro.engines.bubblewrap import explain_refusal
 from repro.engines.closed import (
     MAX_LINE_BYTES,
@@ -204,6 +205,48 @@ def test_a_group_that_cannot_be_limited_leaves_no_folder(tmp_path):
     with pytest.raises(OSError):
         cgroups.Group.create(absent, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        (2, {"memory.max": "4096", "memory.swap.max": "0", "pids.max": "7"}),
+        (1, {"memory.limit_in_bytes": "4096", "memory.memsw.limit_in_bytes": "4096", "pids.max": "7"}),
+    ],
+)
+def test_a_group_gets_the_jobs_limits_swap_included(tmp_path, monkeypatch, version, expected):
+    made = Path.mkdir
+
+    def with_kernel_files(folder, *arguments, **more):
+        made(folder, *arguments, **more)
+        for name in expected:
+            (folder / name).touch()
+
+    monkeypatch.setattr(Path, "mkdir", with_kernel_files)
+    parents = cgroups.Parents(version, {"memory": tmp_path, "pids": tmp_path})
+    cgroups.Group.create(parents, Limits(memory_bytes=4096, pids=7))
+    (folder,) = tmp_path.iterdir()
+    assert {path.name: path.read_text() for path in folder.iterdir()} == expected
+
+
+def test_a_process_that_cannot_be_moved_into_its_group_is_not_called_limited():
+    class Closed:
+        def add(self, pid):
+            raise PermissionError(1, "Operation not permitted")
+
+    class Open:
+        def __init__(self):
+            self.pids = []
+
+        def add(self, pid):
+            self.pids.append(pid)
+
+    said = sandbox._limited(Closed(), (1, 2))
+    assert set(said) == {"memory", "pids"}
+    assert all(reason.startswith("not enforced: a process could not be moved") for reason in said.values())
+    group = Open()
+    assert sandbox._limited(group, (1, 2)) == {}
+    assert group.pids == [1, 2]
 
 
 def test_the_owners_name_survives_labels_and_file_names():

@@ -47,6 +47,20 @@ def test_an_image_is_loaded_once_and_started_by_the_id_that_the_engine_reported(
     assert [container.config["Image"] for container in daemon.created] == [reported, reported]
 
 
+def test_loading_is_announced_before_it_starts(daemon, tmp_path):
+    said = []
+
+    def archive(images):
+        assert said == ["loading image base into Docker: 0 MB"]
+        return iter([b"archive"])
+
+    made = DockerEngine(FakeEndpoint(daemon), archive, tmp_path, say=said.append)
+    made._tried = True
+    run(made)
+    run(made)
+    assert len(said) == 1
+
+
 def test_an_image_that_is_there_is_not_loaded(daemon, engine):
     daemon.images[CONFIG] = daemon.loaded_as
     run(engine)
