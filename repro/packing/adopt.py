@@ -7,13 +7,17 @@ image's ID is computed again from its layers and must be the listed one.
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from repro.base.confined import read_below
 from repro.base.errors import BundleError, CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
+from repro.base.foreign import shown
 from repro.base.paths import Paths
+from repro.base.strict_json import parse
 from repro.container.image import Image
 from repro.container.job import Engine
 from repro.images.definition import ImageDefinition, load_definition
@@ -25,6 +29,8 @@ from repro.packing.installer.folder import KEPT
 from repro.run.engine_choice import AUTO, choose
 
 IMAGES_FILE = "images.json"
+_MOST_BYTES = 16 * 1024 * 1024
+_ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def adopt_layers(paths: Paths, architecture: str) -> dict[str, Image]:
@@ -34,12 +40,7 @@ def adopt_layers(paths: Paths, architecture: str) -> dict[str, Image]:
         UsageError: the checkout was not installed from a bundle, or not with this architecture.
         VerificationFailed: an image does not come out as listed.
     """
-    try:
-        listed = json.loads((paths.root / KEPT / IMAGES_FILE).read_bytes())[architecture]
-    except (FileNotFoundError, KeyError):
-        raise UsageError(
-            f"no images for {architecture} were installed here", hint="ask for a bundle of this architecture"
-        ) from None
+    listed = _listed(paths, architecture)
     for name, image in listed.items():
         recipes = recipes_of(paths, name, architecture)
         if [recipe.name for recipe in recipes] != [layer["name"] for layer in image["layers"]]:
@@ -52,6 +53,39 @@ def adopt_layers(paths: Paths, architecture: str) -> dict[str, Image]:
         if found != image["image_id"]:
             raise VerificationFailed(f"image {name} comes out as {found}; the bundle lists {image['image_id']}")
     return images
+
+
+def _listed(paths: Paths, architecture: str) -> dict[str, Any]:
+    """The bundle's list of images for one architecture, with what is read of it checked."""
+    try:
+        document = parse(read_below(paths.root, f"{KEPT}/{IMAGES_FILE}", _MOST_BYTES), what=IMAGES_FILE)
+    except FileNotFoundError:
+        document = {}
+    try:
+        listed: dict[str, Any] = document.get(architecture, {})
+        for name, image in listed.items():
+            sound = (
+                (paths.docker / name / "image.toml").is_file() and "/" not in name and _ID.fullmatch(image["image_id"])
+            )
+            for layer in image["layers"]:
+                sound = sound and _ID.fullmatch(layer["diff_id"]) and type(layer["size_bytes"]) is int
+                sound = sound and isinstance(layer["name"], str)
+            if not sound:
+                raise VerificationFailed(
+                    f"{IMAGES_FILE}: image {shown(name, 60)} is not described as an image of docker/"
+                )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise VerificationFailed(f"{IMAGES_FILE} is not a list of images: {error}") from None
+    if not listed:
+        raise UsageError(
+            f"no images for {architecture} were installed here", hint="ask for a bundle of this architecture"
+        )
+    return listed
+
+
+def _is_layer(layer: Any) -> bool:
+    sized = type(layer["size_bytes"]) is int and isinstance(layer["name"], str)
+    return sized and bool(_ID.fullmatch(layer["diff_id"]))
 
 
 def make_ready(paths: Paths) -> list[str]:

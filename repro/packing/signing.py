@@ -97,13 +97,15 @@ def load_key(path: Path, environ: Mapping[str, str] = os.environ) -> Signer:
         raise UsageError(f"{path} can be read by others than its owner", hint=f"chmod 600 {path}")
     try:
         key = serialization.load_pem_private_key(data, _passphrase(environ))
-    except TypeError as error:
+    except TypeError:
         raise CouldNotRun(
-            f"{path}: {error}", hint=f"the passphrase is taken from the variable {PASSPHRASE_VARIABLE}"
+            f"{path}: it is encrypted and no passphrase was given, or the other way round",
+            hint=f"the passphrase is taken from the variable {PASSPHRASE_VARIABLE}",
         ) from None
-    except ValueError as error:
+    except ValueError:
         raise CouldNotRun(
-            f"{path} cannot be opened: {error}", hint=f"a wrong passphrase in {PASSPHRASE_VARIABLE}, or a damaged file"
+            f"{path} cannot be opened as a private key in PEM",
+            hint=f"a wrong passphrase in {PASSPHRASE_VARIABLE}, or a damaged file",
         ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError(f"{path} is not an Ed25519 key", hint="`invoke bundle.keys.make` makes one")

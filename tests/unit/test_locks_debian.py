@@ -155,6 +155,18 @@ def test_an_index_with_other_bytes_fails(repository: Repository) -> None:
         verify_debian_chain(repository.root, repository.lock, lambda _file: lzma.compress(b"other"))
 
 
+def test_what_the_openpgp_library_says_is_one_line_without_its_stack(repository: Repository, monkeypatch) -> None:
+    pysequoia = pytest.importorskip("pysequoia")
+
+    def fail(**_arguments):
+        raise Exception("Malformed\x1b[31m message\n\nStack backtrace:\n   0: anyhow::error\n   1: core::ops")
+
+    monkeypatch.setattr(pysequoia, "verify", fail)
+    with pytest.raises(VerificationFailed) as caught:
+        repository.verify()
+    assert caught.value.message.endswith("Malformed\\x1b[31m message") and caught.value.message.isprintable()
+
+
 def test_without_indexes_all_but_their_links_is_proven(repository: Repository) -> None:
     assert len(verify_debian_chain(repository.root, repository.lock, None)) == 2
 
