@@ -64,16 +64,9 @@ def _listed(paths: Paths, architecture: str) -> dict[str, Any]:
     try:
         listed: dict[str, Any] = document.get(architecture, {})
         for name, image in listed.items():
-            sound = (
-                (paths.docker / name / "image.toml").is_file() and "/" not in name and _ID.fullmatch(image["image_id"])
-            )
-            for layer in image["layers"]:
-                sound = sound and _ID.fullmatch(layer["diff_id"]) and type(layer["size_bytes"]) is int
-                sound = sound and isinstance(layer["name"], str)
-            if not sound:
-                raise VerificationFailed(
-                    f"{IMAGES_FILE}: image {shown(name, 60)} is not described as an image of docker/"
-                )
+            known = "/" not in name and (paths.docker / name / "image.toml").is_file()
+            if not known or not _ID.fullmatch(image["image_id"]) or not all(map(_is_layer, image["layers"])):
+                raise VerificationFailed(f"{IMAGES_FILE}: {shown(name, 60)} is not described as an image of docker/")
     except (KeyError, TypeError, AttributeError) as error:
         raise VerificationFailed(f"{IMAGES_FILE} is not a list of images: {error}") from None
     if not listed:
