@@ -1,0 +1,128 @@
+"""Building images from recipes: shared layers once, held to their pins, nothing done twice, without network."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.paths import Paths
+from repro.images import build
+from repro.images.build import build_images, describe_missing, files_needed, work_for
+from repro.images.layer_index import known_images
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("base", "features", "runtime")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    """A checkout with this one's locks and definitions, in which nothing is fetched or built."""
+    for name in ("conf", "docker", "requirements"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return Paths(tmp_path)
+
+
+@pytest.fixture
+def filled(monkeypatch) -> list[str]:
+    """Layers hold one small file in place of their packages; gives the names of those that were built."""
+    built: list[str] = []
+    lock = threading.Lock()
+
+    def fill(_self, tree, recipe, _files):
+        with lock:
+            built.append(recipe.name)
+        tree.file("name", f"{recipe.name} {recipe.architecture}".encode())
+
+    monkeypatch.setattr(build._Builder, "_files", lambda *_: [])
+    monkeypatch.setattr(build._Builder, "_fill", fill)
+    return built
+
+
+def made(paths: Paths, names=NAMES, **more):
+    said: list[str] = []
+    more.setdefault("check_pins", False)
+    images = build_images(paths, names, "amd64", said.append, engine_for=lambda _: pytest.fail("compiles"), **more)
+    return images, said
+
+
+def test_images_share_their_layers_and_each_is_built_once(paths: Paths, filled: list[str]):
+    images, said = made(paths)
+    wanted = {layer.name for image in images.values() for layer in image.layers}
+    assert sorted(filled) == sorted(wanted)
+    assert images["features"].layers[:2] == images["base"].layers == images["runtime"].layers[:2]
+    assert len([line for line in said if line.startswith("built layer ")]) == len(wanted)
+    published = json.loads((paths.oci / "index.json").read_bytes())["manifests"]
+    assert {item["digest"] for item in published} == {image.manifest_digest for image in images.values()}
+
+
+def test_what_is_built_is_not_built_again_and_comes_out_the_same(paths: Paths, filled: list[str]):
+    first, _ = made(paths)
+    filled.clear()
+    second, said = made(paths)
+    assert filled == said == []
+    assert {name: image.config_digest for name, image in first.items()} == {
+        name: image.config_digest for name, image in second.items()
+    }
+    assert known_images(paths, NAMES, "amd64") == second
+
+
+def test_a_layer_whose_file_was_changed_is_built_again(paths: Paths, filled: list[str]):
+    images, _ = made(paths)
+    layer = images["base"].layers[0]
+    layer.path.chmod(0o644)
+    layer.path.write_bytes(layer.path.read_bytes().replace(b"amd64", b"AMD64"))
+    filled.clear()
+    assert set(known_images(paths, NAMES, "amd64")) == set()
+    again, _ = made(paths)
+    assert filled == [layer.name]
+    assert again["base"].config_digest == images["base"].config_digest
+    assert b"AMD64" not in layer.path.read_bytes()
+
+
+def test_what_comes_out_is_held_to_the_pins(paths: Paths, filled: list[str]):
+    with pytest.raises(VerificationFailed, match=r"conf/locks/images\.json pins"):
+        made(paths, check_pins=True)
+
+
+def test_an_image_that_is_not_the_pinned_one_is_refused_though_its_layers_are_known(paths: Paths, filled: list[str]):
+    made(paths, ("base",))
+    with pytest.raises(VerificationFailed, match=r"image base .* came out as"):
+        made(paths, ("base",), check_pins=True)
+
+
+def test_another_architecture_is_another_image(paths: Paths, filled: list[str]):
+    here, _ = made(paths, ("base",))
+    said: list[str] = []
+    there = build_images(paths, ("base",), "arm64", said.append, engine_for=lambda _: None, check_pins=False)
+    assert there["base"].config_digest != here["base"].config_digest
+    assert {layer.diff_id for layer in there["base"].layers}.isdisjoint(layer.diff_id for layer in here["base"].layers)
+
+
+def test_how_long_each_layer_took_is_told(paths: Paths, filled: list[str]):
+    told: list[tuple[str, float, float]] = []
+    made(paths, ("base",), timed=lambda *item: told.append(item))
+    assert sorted(name for name, _, _ in told) == sorted(filled)
+    assert all(seconds >= 0 for _, _, seconds in told)
+
+
+def test_without_its_files_nothing_is_built_and_the_first_is_named(paths: Paths):
+    with pytest.raises(CouldNotRun, match="which is not fetched") as caught:
+        made(paths, ("base",))
+    assert "invoke fetch" in caught.value.hint
+    assert not paths.layer_index.exists()
+
+
+def test_what_is_needed_is_what_no_layer_stands_for(paths: Paths, filled: list[str]):
+    needed = files_needed(paths, ("base",), ("amd64",))
+    assert needed
+    assert all(sha256 == file.sha256 for sha256, file in needed.items())
+    assert work_for(paths, ("base",), "amd64").package_bytes == sum(file.size_bytes for file in needed.values())
+    assert len(describe_missing(paths, ("base",), "amd64")) == 2
+    made(paths, ("base",))
+    assert files_needed(paths, ("base",), ("amd64",)) == {}
+    assert describe_missing(paths, ("base",), "amd64") == []
+    assert work_for(paths, ("base",), "amd64").package_bytes == 0
