@@ -92,6 +92,13 @@ def _taken(stack: contextlib.ExitStack, path: Path) -> bool:
     return True
 
 
+def clear_locks(parent: Path, pattern: str) -> None:
+    """Remove the lock files in `parent` that nobody holds; whoever opened one looks again and makes another."""
+    for path in parent.glob(pattern):
+        with contextlib.suppress(OSError, CouldNotRun), locked(path, wait=False):
+            path.unlink()
+
+
 def clear_checkout(paths: Paths) -> None:
     """Remove what killed commands left in a checkout; each command does this first."""
     results, artifacts = paths.results, paths.artifacts
@@ -107,3 +114,6 @@ def clear_checkout(paths: Paths) -> None:
         places |= {path for path in (results / parent).glob("*") if path.is_dir() and not path.is_symlink()}
     for place in sorted(places):
         clear_dead(place)
+    clear_locks(paths.store / "locks", "*.lock")
+    clear_locks(paths.artifacts / "cache" / "parts", "*.lock")
+    clear_locks(paths.data / "sources", ".lock.*")

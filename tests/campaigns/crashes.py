@@ -1,6 +1,6 @@
 """Crashes, full disks and commands at once, over the commands that write: nothing lost, half trusted or left behind.
 
-    .venv/bin/python -m tests.campaigns.crashes            200 kills, 24 disks, 24 shims, 21 pairs
+    .venv/bin/python -m tests.campaigns.crashes            200 kills, 12 disks, 12 shims, 21 pairs: an hour or two
     .venv/bin/python -m tests.campaigns.crashes --short    what CI runs: tests/integration/test_crashes.py
 
 It works in a copy of the checkout, whose images must be built; it prints each failure, and its counts at the end.
@@ -79,26 +79,33 @@ class Command:
         words: as typed after `invoke`.
         usual_s: about how long it takes from nothing; kills fall within that.
         from_nothing: folders of artifacts/ that are removed before it, so that it has its work to do.
+        needs_run: it is about a finished run.
+        paired: it is tried beside each other one; those that take minutes are not.
     """
 
     name: str
     words: tuple[str, ...]
     usual_s: float
-    from_nothing: tuple[str, ...] = ("store", "code", "runs")
+    from_nothing: tuple[str, ...] = ("store", "code")
+    needs_run: bool = False
+    paired: bool = True
 
 
 _RUN = ("--data", GOLDEN, "--engine", "sandbox", "--offline")
 COMMANDS = (
     Command("stage.batches", ("stage.batches", "--bs", "8", *_RUN), 8.0),
     Command("stage.batches --force", ("stage.batches", "--bs", "8", "--force", *_RUN), 8.0, ()),
-    Command("images.build", ("images.build",), 25.0, ("layers", "oci", "rootfs")),
-    Command("stage.corpus, image unpacked", ("stage.corpus", *_RUN), 12.0, ("store", "rootfs")),
-    Command("reproduce", ("reproduce", "--loop", "2", *_RUN), 60.0, ()),
+    Command("images.build", ("images.build",), 25.0, ("layers", "oci", "rootfs"), paired=False),
+    Command("stage.corpus, image unpacked", ("stage.corpus", *_RUN), 12.0, ("store", "rootfs"), paired=False),
     Command("store.gc", ("store.gc",), 2.0, ()),
-    Command("audit.verify", ("audit.verify", "latest", "--data", GOLDEN), 8.0, ()),
-    Command("audit.compare", ("audit.compare", "latest", "latest"), 3.0, ()),
-    Command("bundle.pack", ("bundle.pack", "--unsigned", "--offline"), 20.0, ()),
+    Command(
+        "reproduce --force", ("reproduce", "--loop", "2", "--force", *_RUN), 60.0, (), needs_run=True, paired=False
+    ),
+    Command("audit.verify", ("audit.verify", "latest", "--data", GOLDEN), 8.0, (), needs_run=True),
+    Command("audit.compare", ("audit.compare", "latest", "latest"), 3.0, (), needs_run=True),
+    Command("bundle.pack", ("bundle.pack", "--unsigned", "--offline"), 20.0, (), needs_run=True, paired=False),
 )
+PARTS = ("kills", "runs", "disks", "shims", "pairs")
 _SHORT = ("stage.batches", "store.gc")
 
 
@@ -311,41 +318,54 @@ def named(names: Sequence[str]) -> list[Command]:
     return [command for command in COMMANDS if command.name in names]
 
 
-def campaign(folder: Path, *, short: bool, seed: int = 1, number: int = 200) -> Tally:
-    """Run it in a new folder; `short` takes less than a minute."""
+def short(folder: Path, seed: int = 1) -> Tally:
+    """A few of each kind, on results of its own in `folder`."""
     tally, chance = Tally(), random.Random(seed)
-    checkout = Checkout(folder, own=not short)
-    if short:
-        kills(checkout, tally, named(_SHORT), 4, chance)
-        disks(checkout, tally, 2, chance)
-        shims(checkout, tally, 3, chance, folder)
-        return tally
-    code, said = checkout.run(next(c for c in COMMANDS if c.name == "reproduce").words)
-    check_ended(checkout, tally, "the undisturbed run", code, said, {0})
-    before = identity(checkout)
-    kills(checkout, tally, [c for c in COMMANDS if c.name != "reproduce"], number - number // 5, chance)
-    checkout.reset(("store", "code"))
-    kills(checkout, tally, named(("reproduce",)), number // 5, chance)
-    if identity(checkout) != before:
-        tally.fail("the run after all kills has another identity than the undisturbed one")
-    disks(checkout, tally, 24, chance)
-    shims(checkout, tally, 24, chance, folder)
-    quick = ("stage.batches", "stage.batches --force", "store.gc", "audit.verify", "audit.compare", "reproduce")
-    pairs(checkout, tally, named(quick))
-    if identity(checkout) != before:
-        tally.fail("the run after all pairs has another identity than the undisturbed one")
+    checkout = Checkout(folder, own=False)
+    kills(checkout, tally, named(_SHORT), 4, chance)
+    disks(checkout, tally, 2, chance)
+    shims(checkout, tally, 3, chance, folder)
+    return tally
+
+
+def full(folder: Path, parts: Sequence[str], number: int, seed: int) -> Tally:
+    """The parts asked for, in a copy of the checkout in `folder`; commands that need a run make one first."""
+    tally, chance = Tally(), random.Random(seed)
+    checkout = Checkout(folder, own=True)
+    before = ""
+    if {"runs", "pairs"} & set(parts):
+        code, said = checkout.run(("reproduce", "--loop", "2", *_RUN))
+        check_ended(checkout, tally, "the undisturbed run", code, said, {0})
+        before = identity(checkout)
+    if "runs" in parts:
+        kills(checkout, tally, [command for command in COMMANDS if command.needs_run], number, chance)
+    if "kills" in parts:
+        kills(checkout, tally, [command for command in COMMANDS if not command.needs_run], number, chance)
+    if "disks" in parts:
+        disks(checkout, tally, max(1, number // 8), chance)
+    if "shims" in parts:
+        shims(checkout, tally, max(3, number // 8), chance, folder)
+    if "pairs" in parts:
+        pairs(checkout, tally, [command for command in COMMANDS if command.paired])
+    if before and identity(checkout) != before:
+        tally.fail("a run after all that has another identity than the undisturbed one")
     return tally
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="less than a minute")
+    parser.add_argument("--short", action="store_true", help="what CI runs")
+    parser.add_argument("--parts", default=",".join(PARTS), help="of the full form: %(default)s")
+    parser.add_argument("--number", type=int, default=100, help="of kills per part; an eighth of it of disks and shims")
     parser.add_argument("--seed", type=int, default=1, help="of the moments and sizes")
-    parser.add_argument("--kills", type=int, default=200, help="how many in the full form")
     options = parser.parse_args()
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="crashes-", dir=ROOT / "artifacts") as name:
-        tally = campaign(Path(name), short=options.short, seed=options.seed, number=options.kills)
+        tally = (
+            short(Path(name), options.seed)
+            if options.short
+            else full(Path(name), options.parts.split(","), options.number, options.seed)
+        )
     for what, count in sorted(tally.counts.items()):
         print(f"{count:5d}  {what}")
     print(f"{len(tally.failures):5d}  failures, in {time.monotonic() - began_s:.0f} s, seed {options.seed}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns.crashes import ROOT, campaign
+from tests.campaigns.crashes import ROOT, short
 
 pytestmark = pytest.mark.integration
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 def test_nothing_is_lost_or_left_behind_by_kills_full_disks_and_missing_locks(trial_image):
     # below artifacts/, where hard links to the images can be made
     with tempfile.TemporaryDirectory(prefix="crashes-", dir=ROOT / "artifacts") as name:
-        tally = campaign(Path(name), short=True)
+        tally = short(Path(name))
     print(dict(tally.counts))
     assert tally.failures == []
     assert sum(tally.counts.values()) >= 7

@@ -14,7 +14,8 @@ from _graph_cases import Bench
 
 from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.base.paths import Paths
-from repro.base.temporary import clear_dead
+from repro.base.temporary import clear_checkout, clear_dead
+from repro.base.temporary_file import temporary_file
 from repro.graph.alone import machine, machine_lock
 from repro.graph.cache import StatCache
 from repro.graph.code import drop_snapshots, read_code, snapshot
@@ -254,6 +255,24 @@ def test_workspaces_are_made_while_others_clear_up(tmp_path: Path):
         thread.join()
     assert errors == []
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_the_next_command_removes_every_lock_and_temporary_thing_of_the_dead_and_none_of_the_living(bench: Bench):
+    paths = paths_of(bench)
+    store = bench.store()
+    for folder in (paths.store / "locks", paths.artifacts / "cache" / "parts", paths.data / "sources", paths.code):
+        folder.mkdir(parents=True, exist_ok=True)
+    dead = [paths.store / "locks" / "a.lock", paths.artifacts / "cache" / "parts" / "b.lock",
+            paths.data / "sources" / ".lock.c", paths.code / ".tmp.file.d"]  # fmt: skip
+    for path in dead:
+        path.touch()
+    (paths.code / ".tmp.code.e" / "root").mkdir(parents=True)
+    work = store.workspace()
+    with store.making("f" * 64), temporary_file(paths.code) as (living, _):
+        clear_checkout(paths)
+        assert (paths.store / "locks" / f"{'f' * 64}.lock").exists() and living.exists() and work.result.exists()
+    work.close()
+    assert not any(path.exists() for path in (*dead, paths.code / ".tmp.code.e"))
 
 
 # a machine of its own
