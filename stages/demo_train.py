@@ -11,13 +11,14 @@ between CPUs and PyTorch releases, so two machines train two different, equally 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import json
 import math
 import os
 import time
-from typing import Any
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class TimeLimitError(StageError):
     """--minutes have passed; the state is saved."""
 
 
-def phone_errors(model, examples):
+def phone_errors(model: torch.nn.Module, examples: Sequence[data.Example]) -> tuple[int, int]:
     """(edits, phones) of a greedy decode with rows padded to 390, as in the pipeline; the model is left evaluating."""
     model.eval()
     edits = phones = 0
@@ -53,7 +54,7 @@ def phone_errors(model, examples):
     return edits, phones
 
 
-def loss_of(logprobs, group, weight):
+def loss_of(logprobs: torch.Tensor, group: Sequence[data.Example], weight: float) -> torch.Tensor:
     """CTC loss a label, plus `weight` times the cross-entropy a frame.
 
     Args:
@@ -77,7 +78,7 @@ def loss_of(logprobs, group, weight):
     return loss
 
 
-def _autocast(precision):
+def _autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
     if precision == "float32":
         return contextlib.nullcontext()
     if not hasattr(torch, "autocast"):
@@ -88,7 +89,9 @@ def _autocast(precision):
 class Training:
     """The model, its optimiser and how far it has come: everything that a resumed training needs."""
 
-    def __init__(self, options, examples, dev):
+    def __init__(
+        self, options: argparse.Namespace, examples: Sequence[data.Example], dev: Sequence[data.Example]
+    ) -> None:
         torch.manual_seed(options.seed)
         self.options = options
         self.examples = examples
@@ -97,21 +100,21 @@ class Training:
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=0.0)
         self.epoch = 0
         self.place = 0  # batches done in this epoch
-        self.best: dict[str, Any] = {}  # {"epoch", "edits", "phones", "weights"}
-        self.course = []  # one dict an epoch
+        self.best: dict[str, Any] = {}  # epoch, edits, phones and weights
+        self.course: list[dict[str, Any]] = []  # one dict an epoch
         self.seconds = 0.0
-        self.environments = []  # PyTorch and precision of each part, where they changed
-        self.losses = []
+        self.environments: list[dict[str, str]] = []  # PyTorch and precision of each part, where they changed
+        self.losses: list[float] = []
 
     @property
-    def steps_an_epoch(self):
+    def steps_an_epoch(self) -> int:
         return math.ceil(len(self.examples) / self.options.batch)
 
     @property
-    def num_steps(self):
+    def num_steps(self) -> int:
         return self.options.epochs * self.steps_an_epoch
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         return {
             "best": self.best,
             "course": self.course,
@@ -125,20 +128,20 @@ class Training:
             "seconds": self.seconds,
         }
 
-    def restore(self, state):
+    def restore(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         for name in ("best", "course", "environments", "epoch", "losses", "place", "seconds"):
             setattr(self, name, state[name])
         torch.set_rng_state(state["random"])
 
-    def note_environment(self):
+    def note_environment(self) -> None:
         # As a plain string: a state must open in a release that lacks the class of torch.__version__.
         environment = {"torch": str(torch.__version__), "precision": self.options.precision}
         if self.epoch < self.options.epochs and environment not in self.environments:
             self.environments.append(environment)
 
-    def step(self, group, extra_rows):
+    def step(self, group: Sequence[data.Example], extra_rows: int) -> float:
         """One batch of `Example`s, padded by `extra_rows` beyond its longest; returns its loss."""
         self.model.train()
         number = self.epoch * self.steps_an_epoch + self.place
@@ -157,7 +160,7 @@ class Training:
             raise StageError("the loss is not finite in epoch {}".format(self.epoch + 1), "Lower --peak-rate.")
         return value
 
-    def finish_epoch(self):
+    def finish_epoch(self) -> None:
         """Score the dev set with the weights as they would be stored; keep them if no epoch was better."""
         weights = checkpoint.rounded(self.model.state_dict())
         edits, phones = phone_errors(model_with(weights), self.dev)
@@ -176,14 +179,14 @@ class Training:
             self.best = {"epoch": self.epoch, "edits": edits, "phones": phones, "weights": weights}
 
 
-def model_with(weights):
+def model_with(weights: Mapping[str, torch.Tensor]) -> torch.nn.Module:
     """A model with stored (float16) weights, widened to float32, evaluating."""
     model = build_model()
     model.load_state_dict(weights)
     return model.eval()
 
 
-def train(training, save):
+def train(training: Training, save: Callable[[], None]) -> None:
     """Run what is left of the training; `save()` is called about once a minute and after each epoch.
 
     Raises:
@@ -221,14 +224,14 @@ def train(training, save):
         print(json.dumps(training.course[-1], sort_keys=True), flush=True)
 
 
-def training_key(options, corpus_digest):
+def training_key(options: argparse.Namespace, corpus_digest: str) -> str:
     """What a state must agree on. Threads and precision may change on the way: a faster machine may take over."""
     names = ("batch", "dropout", "epochs", "peak_rate", "seed")
     values = {name: getattr(options, name) for name in names}
     return json.dumps(dict(values, examples=corpus_digest), sort_keys=True)
 
 
-def _digest_of(examples):
+def _digest_of(examples: Sequence[data.Example]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         digest.update(example.utterance.encode())
@@ -237,7 +240,7 @@ def _digest_of(examples):
     return digest.hexdigest()
 
 
-def _parse(arguments):
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = stage.parser(__doc__)
     parser.add_argument("--corpus", required=True, metavar="DIR", help="corpus stage's result")
     parser.add_argument("--features", required=True, metavar="DIR", help="features stage's result")
@@ -264,7 +267,7 @@ def _parse(arguments):
     return options
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
     torch.set_num_threads(options.threads)
     classes = data.read_units(options.corpus)
@@ -280,7 +283,7 @@ def main(arguments):
             training.restore(state)
     training.note_environment()
 
-    def save():
+    def save() -> None:
         if options.state is not None:
             training_state.save_state(options.state, key, training.state())
 

@@ -10,6 +10,7 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
+from typing import Any, BinaryIO, Callable, Mapping
 
 import torch
 
@@ -45,22 +46,22 @@ _STORAGES = {torch.float16: torch.HalfStorage, torch.int64: torch.LongStorage}
 class _Storage:
     """Stands for a tensor's values in the pickle; they are a member of the archive."""
 
-    def __init__(self, kind, key, count):
+    def __init__(self, kind: Any, key: str, count: int) -> None:
         self.reference = ("storage", kind, key, "cpu", count)
 
 
 class _Pickler(pickle.Pickler):
     """Writes tensors as references to members `data/0`, `data/1`, …, in the order in which it meets them."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: BinaryIO) -> None:
         super().__init__(stream, protocol=_PICKLE_PROTOCOL)
-        self.values = []  # one bytes object a member
+        self.values: list[bytes] = []  # one bytes object per member
         self.dispatch_table = {torch.Tensor: self._reduce}
 
-    def persistent_id(self, value):
+    def persistent_id(self, value: Any) -> Any:
         return value.reference if isinstance(value, _Storage) else None
 
-    def _reduce(self, tensor):
+    def _reduce(self, tensor: torch.Tensor) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         storage = _Storage(_STORAGES[tensor.dtype], str(len(self.values)), tensor.numel())
         self.values.append(tensor.contiguous().numpy().tobytes())
         strides: list[int] = []
@@ -72,7 +73,7 @@ class _Pickler(pickle.Pickler):
         return torch._utils._rebuild_tensor_v2, (storage, 0, tuple(tensor.shape), tuple(strides), False, hooks)
 
 
-def rounded(state_dict):
+def rounded(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A copy of a model's state dict with every weight in float16 (BatchNorm's counters stay int64).
 
     Raises:
@@ -89,7 +90,7 @@ def rounded(state_dict):
     return result
 
 
-def checkpoint_bytes(weights, dropout):
+def checkpoint_bytes(weights: Mapping[str, torch.Tensor], dropout: float) -> bytes:
     """A file of the reference's checkpoint format: a dict with 'state_dict' and the architecture's parameters.
 
     Args:
@@ -117,7 +118,7 @@ def checkpoint_bytes(weights, dropout):
     return result.getvalue()
 
 
-def write_checkpoint(path, weights, dropout):
+def write_checkpoint(path: str, weights: Mapping[str, torch.Tensor], dropout: float) -> None:
     """Write `checkpoint_bytes` to a file; StageError if it would be larger than 36,000,000 bytes."""
     content = checkpoint_bytes(weights, dropout)
     if len(content) > MAX_CHECKPOINT_BYTES:

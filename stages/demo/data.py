@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import List, NamedTuple
+from typing import Iterator, List, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from stages.formats import stacking
 from stages.formats.audio_index import read_audio_index
 from stages.formats.labels import read_lines, read_table
 from stages.formats.matching import matched
-from stages.formats.source import open_source
+from stages.formats.source import Source, open_source
 from stages.scoring.decode import FIRST_UNIT
 from stages.shared import architecture
 from stages.shared.stage import StageError
@@ -38,7 +38,7 @@ class Example(NamedTuple):
     frames: np.ndarray
 
 
-def read_units(corpus):
+def read_units(corpus: str) -> dict[str, int]:
     """{phone: class id} of the corpus stage's `units`."""
     units = read_lines(os.path.join(corpus, "units"))
     classes = {phone: FIRST_UNIT + index for index, phone in enumerate(units)}
@@ -50,7 +50,7 @@ def read_units(corpus):
     return classes
 
 
-def frame_classes(segment_ends, labels, num_outputs):
+def frame_classes(segment_ends: Sequence[int], labels: Sequence[int], num_outputs: int) -> np.ndarray:
     """The class at the middle of each output frame's first stacked row.
 
     Args:
@@ -68,7 +68,7 @@ def frame_classes(segment_ends, labels, num_outputs):
     return np.asarray(labels, dtype=np.int64)[places]
 
 
-def _segment_ends(source, wave_path, num_labels):
+def _segment_ends(source: Source, wave_path: str, num_labels: int) -> list[int]:
     path = wave_path.rpartition(".")[0] + ".PHN"
     try:
         ends = [int(line.split()[1]) for line in source.read(path).decode("ascii").splitlines()]
@@ -80,7 +80,7 @@ def _segment_ends(source, wave_path, num_labels):
     return ends
 
 
-def _read_archive(path):
+def _read_archive(path: str) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (utterance, (frames, columns) float32) of the features stage's archive (this image has no kaldiio)."""
     data = np.memmap(path, np.uint8, "r") if os.path.getsize(path) else np.zeros(0, np.uint8)
     position = 0
@@ -96,7 +96,9 @@ def _read_archive(path):
         yield key.decode("ascii"), data[start:position].view("<f4").reshape(rows, columns)
 
 
-def read_split(corpus, features, split, classes, data=None):
+def read_split(
+    corpus: str, features: str, split: str, classes: Mapping[str, int], data: str | None = None
+) -> list[Example]:
     """The `Example`s of one split in order; with `data` (the corpus's own tree), the phone of every frame too.
 
     Raises:
@@ -126,7 +128,7 @@ def read_split(corpus, features, split, classes, data=None):
     return examples
 
 
-def padded(examples, num_rows):
+def padded(examples: Sequence[Example], num_rows: int) -> np.ndarray:
     """(len(examples), num_rows, 243) float32, zero rows after each utterance's own."""
     batch = np.zeros((len(examples), num_rows, architecture.COLUMNS), np.float32)
     for place, example in enumerate(examples):
@@ -134,7 +136,7 @@ def padded(examples, num_rows):
     return batch
 
 
-def edit_distance(reference, hypothesis):
+def edit_distance(reference: Sequence[int], hypothesis: Sequence[int]) -> int:
     """Unit-cost edits between two lists (the exporter image has no library for it)."""
     row = list(range(len(hypothesis) + 1))
     for index, wanted in enumerate(reference):

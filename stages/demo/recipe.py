@@ -1,6 +1,9 @@
 """The demo training's recipe as pure functions: the learning rate, the help of the alignment, the batches."""
 
+from __future__ import annotations
+
 import math
+from typing import Sequence
 
 import numpy as np
 
@@ -12,7 +15,7 @@ _LENGTH_NOISE_ROWS = 8
 _MOST_EXTRA_ROWS = 60  # beyond the longest utterance of the set
 
 
-def learning_rate(step, num_steps, peak):
+def learning_rate(step: int, num_steps: int, peak: float) -> float:
     """Linear from 0 to `peak` over the first 60 steps (a tenth, in a short training), then a cosine to 0."""
     warm_up = min(_WARM_UP_STEPS, max(1, num_steps // 10))
     if step < warm_up:
@@ -20,12 +23,12 @@ def learning_rate(step, num_steps, peak):
     return peak * 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, num_steps - warm_up)))
 
 
-def alignment_weight(step, num_steps):
+def alignment_weight(step: int, num_steps: int) -> float:
     """Of the frame cross-entropy: 1 at the start, 0 after two fifths of all steps."""
     return max(0.0, 1.0 - step / (_ALIGNED_SHARE * num_steps))
 
 
-def epoch_batches(lengths, batch_size, seed, epoch):
+def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[tuple[np.ndarray, int]]:
     """Indices in batches of similar length, the batches shuffled: a pure function of its arguments.
 
     Args:

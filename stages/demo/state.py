@@ -1,6 +1,9 @@
 """The training's memory on disk: all that a training which was stopped needs to go on."""
 
+from __future__ import annotations
+
 import os
+from typing import Any, Mapping
 
 import torch
 
@@ -10,7 +13,7 @@ _STATE_FILE = "training.state"
 _FORMAT = 1
 
 
-def save_state(folder, key, state):
+def save_state(folder: str, key: str, state: Mapping[str, Any]) -> None:
     """Replace the state in `folder`; a kill at any moment leaves the old one or the new one.
 
     Args:
@@ -23,7 +26,7 @@ def save_state(folder, key, state):
         os.fsync(stream.fileno())
 
 
-def load_state(folder, key):
+def load_state(folder: str, key: str) -> dict[str, Any] | None:
     """The state that `save_state` left, or None where there is none.
 
     Raises:

@@ -3,7 +3,10 @@
 The words are chosen so that all 39 phones of the recogniser occur many times in every split.
 """
 
+from __future__ import annotations
+
 import hashlib
+from typing import Iterator, Sequence
 
 _DETERMINERS = "the a this that our your her their another every".split()
 _ADJECTIVES = (
@@ -67,24 +70,24 @@ SHARED_SENTENCES = (
 class _Draw:
     """A stream of choices made by hashing a counter: Python's `random` is not promised equal between versions."""
 
-    def __init__(self, seed):
+    def __init__(self, seed: str | int) -> None:
         self._seed = seed
         self._count = 0
 
-    def below(self, limit):
+    def below(self, limit: int) -> int:
         """An int in [0, limit); the bias of the modulo is below 2**-50."""
         self._count += 1
         digest = hashlib.sha256("{}:{}".format(self._seed, self._count).encode()).digest()
         return int.from_bytes(digest[:8], "big") % limit
 
-    def one(self, words):
+    def one(self, words: Sequence[str]) -> str:
         return words[self.below(len(words))]
 
-    def percent(self, chance):
+    def percent(self, chance: int) -> bool:
         return self.below(100) < chance
 
 
-def _noun_phrase(draw, adjective_percent):
+def _noun_phrase(draw: _Draw, adjective_percent: int) -> str:
     determiner = draw.one(_DETERMINERS)
     noun = draw.one(_NOUNS)
     if draw.percent(adjective_percent):
@@ -94,7 +97,7 @@ def _noun_phrase(draw, adjective_percent):
     return determiner + " " + noun
 
 
-def _sentence(draw):
+def _sentence(draw: _Draw) -> str:
     kind = draw.below(10)
     if kind == 0:
         words = [_noun_phrase(draw, 50), draw.one(_TRANSITIVE_PAST), _noun_phrase(draw, 40)]
@@ -131,7 +134,7 @@ def _sentence(draw):
     return text[0].upper() + text[1:] + "."
 
 
-def sentences(seed):
+def sentences(seed: str | int) -> Iterator[str]:
     """An endless iterator of sentences, no two equal: capital first, full stop last."""
     draw = _Draw(seed)
     said = set(SHARED_SENTENCES)
@@ -142,6 +145,6 @@ def sentences(seed):
             yield text
 
 
-def words_of(text):
+def words_of(text: str) -> list[str]:
     """The words as the .WRD file holds them: lower case, no punctuation."""
     return [word.strip(",.").lower() for word in text.split()]

@@ -132,7 +132,10 @@ def test_folder_of_too_many_files_is_refused_before_they_are_all_listed(tmp_path
 
 def test_tree_of_too_many_or_too_deep_folders_is_refused(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "timit", small_corpus())
-    (folder / "TRAIN/DR1/FABC0" / "/".join("abcdefghijklmnop")).mkdir(parents=True)
+    deepest = folder / "TRAIN/DR1/FABC0" / "/".join("abcdefghijklmn")
+    deepest.mkdir(parents=True)
+    run_stage(corpus, tmp_path, "--data", folder, "--conf", CONF)
+    (deepest / "o").mkdir()
     refused(tmp_path, folder, "nested more than 16 deep")
     shutil.rmtree(folder / "TRAIN/DR1/FABC0/a")
     for name in range(5):

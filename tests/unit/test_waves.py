@@ -59,7 +59,7 @@ def test_both_byte_orders_give_the_same_samples(order):
     ],
 )
 def test_riff_whose_lengths_were_never_written_goes_on_to_the_files_end(of_riff, of_samples):
-    wave, samples = read(with_sizes(riff(SAMPLES, before=b"LIST\x04\0\0\0abcd"), of_riff, of_samples))
+    wave, samples = read(with_sizes(riff(SAMPLES, before=b"LIST\x03\0\0\0abc\0"), of_riff, of_samples))
     assert wave == ("riff", 16000, 4000)
     assert (samples == SAMPLES).all()
 
