@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -164,7 +163,7 @@ def machine_lines(system: System) -> list[Line]:
 
 def _emulation_line(system: System, architecture: str) -> Line:
     other = by_name(architecture).other.name
-    found = foreign(other, system.root / "proc/sys/fs/binfmt_misc", os.pathsep.join(system.search))
+    found = foreign(other, system.root / "proc/sys/fs/binfmt_misc", system.search)
     if found.works:
         where = "in every engine" if found.everywhere else "in the sandbox"
         return Line(OK, "emulation", f"{other} programs run {where}, slowly: {found.how}")

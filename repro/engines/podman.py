@@ -22,6 +22,7 @@ from pathlib import Path
 from docker.types import Ulimit
 
 from repro.base.errors import EngineUnavailable
+from repro.base.programs import find, search_path
 from repro.engines.container_config import Habits
 from repro.engines.docker_engine import DockerEngine
 from repro.engines.endpoint import Endpoint, on_hybrid_host
@@ -59,7 +60,7 @@ class Service:
         self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # not in artifacts/: a socket's path has 107 bytes
         (self._folder / "owner").write_text(Owner.this_process().as_name())
         self.url = f"unix://{self._folder}/podman.sock"
-        runtime = ["--runtime", "runc"] if on_hybrid_host() and shutil.which("runc") else []
+        runtime = ["--runtime", "runc"] if on_hybrid_host() and find("runc") else []
         argv = [podman, *runtime, "system", "service", "--time=0", self.url]
         reading, self._lifeline = os.pipe()
         try:
@@ -170,7 +171,7 @@ class PodmanEngine(DockerEngine):
         given = environ.get("CONTAINER_HOST")
         if given:
             return Endpoint(given, "Podman")
-        podman = shutil.which("podman", path=environ.get("PATH"))
+        podman = find("podman", search_path(environ))
         for path in usual_sockets(environ):
             endpoint = Endpoint(f"unix://{path}", "Podman")
             with contextlib.suppress(EngineUnavailable), contextlib.closing(endpoint.connect(10)) as api:
@@ -186,7 +187,7 @@ class PodmanEngine(DockerEngine):
                 hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {_user_name()}; "
                 "or use `--engine sandbox`",
             )
-        self._service = Service(podman, environ)
+        self._service = Service(str(podman), environ)
         self._service.wait_until_listening()
         return Endpoint(self._service.url, "Podman")
 

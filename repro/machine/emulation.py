@@ -7,7 +7,6 @@ needs no root and leaves the host as it was, but Linux 6.7.
 from __future__ import annotations
 
 import functools
-import shutil
 import struct
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.base.architecture import by_name
+from repro.base.programs import find
 from repro.machine import facts
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
@@ -66,19 +66,19 @@ def emulation(architecture: str) -> Emulation:
 
 
 @functools.lru_cache(maxsize=8)
-def foreign(architecture: str, binfmt: Path = BINFMT, search: str | None = None) -> Emulation:
+def foreign(architecture: str, binfmt: Path = BINFMT, search: tuple[str, ...] | None = None) -> Emulation:
     """How this machine runs programs of an architecture that is not its own.
 
     Args:
         architecture: 'amd64' or 'arm64'.
         binfmt: where the kernel shows what is registered.
-        search: folders with colons between them, in place of PATH.
+        search: folders, in place of PATH's.
     """
     name = by_name(architecture).qemu
     if registered(architecture, binfmt):
         return Emulation(works=True, how=f"{name}, which the host's kernel starts by itself")
-    found = [path for path in (shutil.which(each, path=search) for each in (f"{name}-static", name)) if path]
-    static = next((path for path in found if is_static(Path(path))), None)
+    found = [path for path in (find(each, search) for each in (f"{name}-static", name)) if path]
+    static = next((str(path) for path in found if is_static(path)), None)
     if static is None:
         lacking = f"{found[0]} needs libraries that no image has" if found else f"there is no {name}-static"
         return Emulation(works=False, how=f"no emulator for {architecture} programs: {lacking}", hint=INSTALL)

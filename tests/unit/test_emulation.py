@@ -51,18 +51,18 @@ def test_this_machine_s_own_programs_need_no_emulator():
 def test_a_registration_counts_only_where_it_works_in_an_image_s_root(tmp_path, shown, works):
     (tmp_path / NAME).write_text(shown)
     assert registered(OTHER, tmp_path) is works
-    assert foreign(OTHER, tmp_path, str(tmp_path / "none")).works is works
+    assert foreign(OTHER, tmp_path, (str(tmp_path / "none"),)).works is works
 
 
 def test_without_an_emulator_the_reason_names_it_and_the_package(tmp_path):
-    found = foreign(OTHER, tmp_path, str(tmp_path))
+    found = foreign(OTHER, tmp_path, (str(tmp_path),))
     assert not found.works
     assert f"there is no {NAME}-static" in found.how and "qemu-user-static" in found.hint
 
 
 def test_an_emulator_that_needs_the_host_s_libraries_is_not_taken(tmp_path):
     elf(tmp_path / NAME, MACHINE[facts.architecture()], interpreter=True)
-    found = foreign(OTHER, tmp_path / "binfmt_misc", str(tmp_path))
+    found = foreign(OTHER, tmp_path / "binfmt_misc", (str(tmp_path),))
     assert not found.works and "needs libraries that no image has" in found.how
 
 
@@ -71,7 +71,7 @@ def test_where_the_kernel_lets_only_root_register_it_says_how(tmp_path, monkeypa
     said = "cannot have programs of another architecture emulated: [Errno 1] making a user namespace: not permitted"
     refused = subprocess.CompletedProcess([], 125, stdout=said.encode())
     monkeypatch.setattr(emulation.subprocess, "run", lambda *_, **__: refused)
-    found = foreign(OTHER, tmp_path, str(tmp_path))
+    found = foreign(OTHER, tmp_path, (str(tmp_path),))
     assert not found.works
     assert "only root can do that ([Errno 1] making a user namespace: not permitted)" in found.how
     assert "update-binfmts" in found.hint and "Linux 6.7" in found.hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 import pytest
 from _engine_cases import CONFIG, DIFF, IMAGE, INFO, MANIFEST, VERSION, FakeDaemon, FakeEndpoint, api_error
@@ -12,7 +13,7 @@ from repro.base.architecture import here
 from repro.base.errors import CouldNotRun, EngineUnavailable, VerificationFailed
 from repro.base.files import canonical_json, sha256_bytes
 from repro.container.job import Job, Limits, Mount
-from repro.engines import seccomp
+from repro.engines import docker_engine, seccomp
 from repro.engines.closed import open_files_limit
 from repro.engines.docker_engine import DockerEngine
 from repro.engines.endpoint import Endpoint, docker_endpoint, why_not
@@ -333,3 +334,46 @@ def test_the_docker_commands_context_and_host_are_honoured(tmp_path):
     (folder / "config.json").write_bytes(canonical_json({"currentContext": "desktop-linux"}))
     assert docker_endpoint({}, tmp_path).url == "unix:///vm.sock"
     assert docker_endpoint({"DOCKER_CONTEXT": "default"}, tmp_path).url.endswith("docker.sock")
+
+
+def copies(daemon, *, content=None, code=0):
+    """A container that copies the token from its input to its output, or writes `content` there."""
+
+    def job(container):
+        mounts = {mount["Target"]: Path(mount["Source"]) for mount in container.config["host_config"]["Mounts"]}
+        token = (mounts["/run/try/in"] / "token").read_text()
+        if content != "":
+            (mounts["/run/try/out"] / "token").write_text(token if content is None else content)
+        container.end(code)
+
+    daemon.job = job
+
+
+def untried(daemon, tmp_path):
+    return DockerEngine(FakeEndpoint(daemon), lambda images: iter([b"archive"]), tmp_path)
+
+
+def test_an_engine_is_tried_with_one_small_job_before_its_first(daemon, tmp_path):
+    copies(daemon)
+    engine = untried(daemon, tmp_path)
+    engine.prepare(IMAGE)
+    engine.prepare(IMAGE)
+    assert len(daemon.created) == 1
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize(("content", "code"), [("other", 0), ("", 0), (None, 1), ("x" * 100, 0)])
+def test_an_engine_that_cannot_copy_a_small_file_is_not_used(daemon, tmp_path, content, code):
+    copies(daemon, content=content, code=code)
+    with pytest.raises((EngineUnavailable, VerificationFailed)):
+        untried(daemon, tmp_path).prepare(IMAGE)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_an_engine_whose_files_belong_to_another_user_is_not_used(daemon, tmp_path, monkeypatch):
+    copies(daemon)
+    engine = untried(daemon, tmp_path)
+    caller = os.getuid()
+    monkeypatch.setattr(docker_engine.os, "getuid", lambda: caller + 1)
+    with pytest.raises(EngineUnavailable, match=f"belong to user {caller}, not to {caller + 1}"):
+        engine.prepare(IMAGE)
