@@ -9,12 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTION_LINES, MODULE_LINES, COMMANDS_LINES = 60, 450, 300
 
-# Kernels are one loop nest each, in the language that the compiler takes: their parts have to be inlined.
-LONG_FUNCTIONS = {
-    "stages/model/kernels/products.py: block_product": "a kernel: one loop nest, and its registers' names",
-    "stages/model/kernels/recogniser.py: _recurrence": "a kernel: the two directions' loops share what is in cache",
-    "stages/model/kernels/recogniser.py: _convolutions": "a kernel: both convolutions over one tile in cache",
-}
+# `PATH: FUNCTION` and why it cannot be split, such as a kernel whose parts have to be inlined. None at present.
+LONG_FUNCTIONS: dict[str, str] = {}
 
 
 def modules() -> Iterator[tuple[str, str]]:
