@@ -30,7 +30,7 @@ _ARGUED = {
         "samp_freq", "frame_length_ms", "frame_shift_ms", "preemph_coeff", "remove_dc_offset", "window_type",
         "snip_edges", "low_freq", "high_freq", "use_energy", "raw_energy", "energy_floor", "htk_compat",
         "use_log_fbank", "use_power"), _KALDI),
-    "signed_by": "written into a lock",
+    "timestamp": "an attribute of CycloneDX's document, which its library writes", "serial_number": "likewise",
     "read_envelope": "the other half of `envelope`: tests read with it what was signed",
     "verify_run": "an audit as one call that returns its outcome: what tests ask",
     "numeric": "the report's templates read it",

@@ -125,17 +125,11 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
         ]
     )
     about: dict[str, Any] = {
-        "format": FORMAT,
-        "name": target.stem,
-        "commit": commit,
+        **_described(choices, target.stem, commit, signer),
         "architectures": chosen,
-        "pythons": list(PYTHONS),
         "contents": contents.summary(images, choices.include, with_sources=choices.with_sources),
         "runs": [{"name": run.name, "detail": choices.run_detail or "full"} for run in packed],
         "unpacked_bytes": contents.unpacked_bytes(images, wheels),
-        "part_size_bytes": choices.part_size_bytes,
-        "public_key": signer.public_pem if signer else "",
-        "base": "",
     }
     if choices.since is not None:
         items, about["base"] = _difference(items, choices.since)
@@ -144,6 +138,19 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
     say(_summary(items))
     say(f"signed by {signer.fingerprint}" if signer else "NOT SIGNED: nobody can verify it")
     return written
+
+
+def _described(choices: Choices, name: str, commit: str, signer: Signer | None) -> dict[str, Any]:
+    """What the list says of the bundle that does not depend on what lies in it."""
+    return {
+        "format": FORMAT,
+        "name": name,
+        "commit": commit,
+        "pythons": list(PYTHONS),
+        "part_size_bytes": choices.part_size_bytes,
+        "public_key": signer.public_pem if signer else "",
+        "base": "",
+    }
 
 
 def _in_order(items: Sequence[Item]) -> list[Item]:
