@@ -1,7 +1,8 @@
 """Layers unpacked for the embedded sandbox: one folder per image, with a manifest of what was unpacked into it.
 
 What runs is held to its digest: a layer is hashed while it is unpacked, and a folder that exists is held to its
-manifest before it is used. The sandbox mounts these folders read-only. An audit unpacks afresh (`FreshRoots`).
+manifest before it is used. The sandbox mounts these folders read-only. An audit gives a folder of its
+own, so that everything is unpacked afresh.
 
 ROOTFS/CHAIN_ID/root holds the files, ROOTFS/CHAIN_ID/manifest.json what they are. A folder appears under its chain ID
 only when it is complete. Images do not share files by hard links: a link changes the state that its file is known by.
@@ -17,14 +18,13 @@ import tarfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, BinaryIO, cast
 
-from repro.base.errors import BundleError, CouldNotRun, VerificationFailed
+from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.base.files import remove_tree, sha256_bytes, write_atomic
 from repro.base.foreign import shown
 from repro.base.paths import Paths
-from repro.base.temporary import TemporaryFolder, clear_dead, temporary_folder
+from repro.base.temporary import clear_dead, temporary_folder
 from repro.container.image import Image, Layer
 from repro.container.job import Engine
 from repro.images.build import build_images
@@ -122,36 +122,6 @@ class Roots:
         if found is None:
             raise CouldNotRun(f"{folder} could not be put in place", hint="check the permissions of artifacts/rootfs")
         check_tree(folder / "root", found)
-
-
-class FreshRoots(Roots):
-    """Images unpacked for this object alone, from layers hashed on the way; `close` removes them. For audits."""
-
-    def __init__(self, paths: Paths, say: Say = lambda _: None) -> None:
-        super().__init__(paths, say)
-        clear_dead(paths.rootfs)
-        self._folder: TemporaryFolder = temporary_folder(paths.rootfs, "fresh")
-
-    def _checked(self, image: Image, chain: str) -> Path:
-        root = self._folder.path / chain
-        try:
-            unpack_layers(image, root, self._say)
-        except (OSError, BundleError):
-            remove_tree(root)
-            raise
-        return root
-
-    def close(self) -> None:
-        """Remove what was unpacked."""
-        self._folder.close()
-
-    def __enter__(self) -> FreshRoots:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def ensure_sandbox_tools(paths: Paths) -> Path:

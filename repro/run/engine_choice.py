@@ -37,15 +37,13 @@ Maker = Callable[[], Candidate]
 Say = Callable[[str], None]
 
 
-def makers(
-    paths: Paths, environ: Mapping[str, str], roots: Roots | None = None, say: Say = lambda _: None
-) -> dict[str, Maker]:
+def makers(paths: Paths, environ: Mapping[str, str], say: Say = lambda _: None) -> dict[str, Maker]:
     """How to make and probe each engine, in the order of preference; see `choose`."""
     scratch = paths.temporary / "engines"
     return {
         "docker": functools.partial(_docker, scratch, environ, say),
         "podman": functools.partial(_podman, scratch, environ, say),
-        "sandbox": functools.partial(_sandbox, roots or Roots(paths, say)),
+        "sandbox": functools.partial(_sandbox, Roots(paths, say)),
     }
 
 
@@ -105,7 +103,6 @@ def choose(
     paths: Paths,
     environ: Mapping[str, str] | None = None,
     *,
-    roots: Roots | None = None,
     say: Say = lambda _: None,
 ) -> Choice:
     """The engine called `name`, or by 'auto' the first that works. See `check_name` and `choose_from`.
@@ -114,11 +111,10 @@ def choose(
         name: 'docker', 'podman', 'sandbox' or 'auto'.
         paths: of the checkout.
         environ: this process's by default.
-        roots: gives the sandbox its unpacked images; an audit gives `FreshRoots`.
         say: is told before an image is unpacked or loaded, which can take minutes.
     """
     check_name(name)
-    return choose_from(name, makers(paths, os.environ if environ is None else environ, roots, say))
+    return choose_from(name, makers(paths, os.environ if environ is None else environ, say))
 
 
 def compiling_engine(paths: Paths) -> Callable[[Image], Engine]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from repro.base.errors import VerificationFailed
 from repro.base.paths import Paths
 from repro.container.image import Image
 from repro.images.oci import compute_image
-from repro.images.rootfs import FreshRoots, Roots, chain_id
+from repro.images.rootfs import Roots, chain_id
 
 
 @pytest.fixture
@@ -118,25 +117,27 @@ def test_a_layer_that_is_not_its_digest_is_never_unpacked_to_be_used(tmp_path: P
     assert list(paths.rootfs.iterdir()) == []
 
 
-def test_an_audit_unpacks_afresh_whatever_lies_there(unpacked):
+class Elsewhere(Paths):
+    """As an audit has it: another folder for unpacked images."""
+
+    @property
+    def rootfs(self) -> Path:
+        return self.artifacts / "audit"
+
+
+def test_an_audit_with_a_folder_of_its_own_unpacks_afresh_whatever_lies_there(unpacked):
     paths, image, root = unpacked
     change_content(root)
-    entry = json.loads((root.parent / "manifest.json").read_bytes())
-    assert entry["paths"]
-    with FreshRoots(paths) as roots:
-        fresh = roots.of(image)
-        assert fresh != root
-        assert (fresh / "etc" / "kept").read_bytes() == b"below"
-        assert roots.of(image) == fresh
-    assert not fresh.exists()
-    assert [path.name for path in paths.rootfs.iterdir()] == [root.parent.name]
+    fresh = Roots(Elsewhere(paths.root)).of(image)
+    assert fresh != root
+    assert (fresh / "etc" / "kept").read_bytes() == b"below"
 
 
 def test_an_audit_refuses_a_layer_that_is_not_its_digest(unpacked):
     paths, image, _ = unpacked
     image.layers[1].path.write_bytes(image.layers[1].path.read_bytes().replace(b"above", b"ABOVE"))
-    with FreshRoots(paths) as roots, pytest.raises(VerificationFailed, match=image.layers[1].name):
-        roots.of(image)
+    with pytest.raises(VerificationFailed, match=image.layers[1].name):
+        Roots(Elsewhere(paths.root)).of(image)
 
 
 def test_what_a_killed_process_was_unpacking_is_removed(tmp_path: Path):
