@@ -52,6 +52,7 @@ def make_shared_folder(folder: Path) -> None:
             with contextlib.suppress(FileExistsError):
                 each.mkdir()
                 each.chmod(0o755)
+                fsync_folder(each.parent)
 
 
 def fsync_folder(folder: Path) -> None:

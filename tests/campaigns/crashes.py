@@ -328,8 +328,8 @@ def short(folder: Path, seed: int = 1) -> Tally:
     return tally
 
 
-def full(folder: Path, parts: Sequence[str], number: int, seed: int) -> Tally:
-    """The parts asked for, in a copy of the checkout in `folder`; commands that need a run make one first."""
+def full(folder: Path, parts: Sequence[str], commands: Sequence[Command], number: int, seed: int) -> Tally:
+    """The parts and commands asked for, in a copy of the checkout in `folder`; what needs a run has one made first."""
     tally, chance = Tally(), random.Random(seed)
     checkout = Checkout(folder, own=True)
     before = ""
@@ -338,15 +338,15 @@ def full(folder: Path, parts: Sequence[str], number: int, seed: int) -> Tally:
         check_ended(checkout, tally, "the undisturbed run", code, said, {0})
         before = identity(checkout)
     if "runs" in parts:
-        kills(checkout, tally, [command for command in COMMANDS if command.needs_run], number, chance)
+        kills(checkout, tally, [command for command in commands if command.needs_run], number, chance)
     if "kills" in parts:
-        kills(checkout, tally, [command for command in COMMANDS if not command.needs_run], number, chance)
+        kills(checkout, tally, [command for command in commands if not command.needs_run], number, chance)
     if "disks" in parts:
         disks(checkout, tally, max(1, number // 8), chance)
     if "shims" in parts:
         shims(checkout, tally, max(3, number // 8), chance, folder)
     if "pairs" in parts:
-        pairs(checkout, tally, [command for command in COMMANDS if command.paired])
+        pairs(checkout, tally, [command for command in commands if command.paired])
     if before and identity(checkout) != before:
         tally.fail("a run after all that has another identity than the undisturbed one")
     return tally
@@ -357,14 +357,16 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="what CI runs")
     parser.add_argument("--parts", default=",".join(PARTS), help="of the full form: %(default)s")
     parser.add_argument("--number", type=int, default=100, help="of kills per part; an eighth of it of disks and shims")
+    parser.add_argument("--commands", default="", help="only these (images take gigabytes of disk)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments and sizes")
     options = parser.parse_args()
+    chosen = named(options.commands.split(",")) if options.commands else list(COMMANDS)
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="crashes-", dir=ROOT / "artifacts") as name:
         tally = (
             short(Path(name), options.seed)
             if options.short
-            else full(Path(name), options.parts.split(","), options.number, options.seed)
+            else full(Path(name), options.parts.split(","), chosen, options.number, options.seed)
         )
     for what, count in sorted(tally.counts.items()):
         print(f"{count:5d}  {what}")

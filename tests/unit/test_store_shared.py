@@ -148,6 +148,38 @@ def test_a_reader_that_meets_half_exchanged_observations_waits_for_the_other_hal
     assert found[0] is not None and found[0].output_digest == result.output_digest
 
 
+def test_every_name_is_made_durable_after_its_rename(bench: Bench, monkeypatch):
+    """After a power cut a name is there only if its folder was synced; the file behind it was synced before."""
+    pending: set[str] = set()
+    renamed: list[str] = []
+    real_rename, real_replace, real_fsync = os.rename, os.replace, os.fsync
+
+    def note(target) -> None:
+        if ".tmp." not in str(target):
+            pending.add(str(Path(target).parent))
+            renamed.append(Path(target).name)
+
+    def rename(source, target) -> None:
+        real_rename(source, target)
+        note(target)
+
+    def replace_(source, target) -> None:
+        real_replace(source, target)
+        note(target)
+
+    def fsync(descriptor: int) -> None:
+        real_fsync(descriptor)
+        pending.discard(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(os, "replace", replace_)
+    monkeypatch.setattr(os, "fsync", fsync)
+    bench.runner().run(bench.nodes())
+    bench.runner().run(bench.nodes(), force={"first"})
+    assert pending == set()
+    assert {"first.json", "obs", "result.json"} <= set(renamed) and sum(len(name) == 64 for name in renamed) == 4
+
+
 # snapshots of code
 
 
@@ -323,6 +355,21 @@ def test_the_runner_measures_alone_and_says_that_it_waits(bench: Bench, tmp_path
         bench.runner().run({"first": bench.nodes(host_bound=True)["first"]})
         released.join()
     assert any("waiting" in what for what in shown)
+
+
+def test_no_image_is_made_ready_while_another_process_measures(bench: Bench, tmp_path: Path):
+    bench.machine_lock, seen = tmp_path / "lock", []
+
+    def prepare(image) -> None:
+        with (
+            contextlib.suppress(CouldNotRun),
+            machine(bench.machine_lock, alone=True, waiting=lambda: seen.append("busy"), wait_s=0.0),
+        ):
+            seen.append("not held")
+
+    bench.engine.prepare = prepare
+    bench.runner().run(bench.nodes())
+    assert seen == ["busy"]
 
 
 def test_the_lock_lies_where_every_user_may_write(tmp_path: Path):
