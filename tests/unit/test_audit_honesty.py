@@ -102,3 +102,17 @@ def test_a_network_that_skips_work_for_zeros_is_caught(monkeypatch):
 def test_a_network_that_does_its_work_is_honest(monkeypatch):
     times = rounds_of(monkeypatch, lambda rows: 0.1)
     assert ratio(times, "zeros") == ratio(times, "repeated") == honesty.HONEST
+
+
+def test_times_are_milliseconds_of_the_network_alone(monkeypatch):
+    now_s = [5.0]
+    monkeypatch.setattr(honesty.time, "perf_counter", lambda: now_s[0])
+
+    def run(_rows):
+        now_s[0] += 0.5
+
+    def look(_number, _output):
+        now_s[0] += 7.0
+
+    times_ms = honesty.time_rounds(run, "zeros", ["one", "two"], 3, _Progress(), look)
+    assert times_ms == {kind: [500.0] * 3 for kind in ("zeros", "fresh", "repeated")}

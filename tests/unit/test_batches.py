@@ -143,6 +143,8 @@ BAD = {
     "no frame": (frames(0), "sil", "no frame"),
     "other features": (frames(10, columns=80), "sil", "80 features per frame, not 81"),
     "not finite": (NOT_FINITE, "sil", "not finite"),
+    "infinite": (np.where(np.isnan(NOT_FINITE), np.inf, NOT_FINITE), "sil", "not finite"),
+    "minus infinity": (np.where(np.isnan(NOT_FINITE), -np.inf, NOT_FINITE), "sil", "not finite"),
 }
 
 

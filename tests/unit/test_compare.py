@@ -135,3 +135,48 @@ def test_a_missing_output_is_refused_by_name(case, name):
     with pytest.raises(StageError, match=name + r".tail.inputs_1_0\.npy"):
         _compare(case)
     assert list((case / "out").iterdir()) == []
+
+
+def within(a, b):
+    """Whether two arrays (195, 41) of an utterance keep the thresholds, by their figures."""
+    agreement = compare.Agreement()
+    agreement.add(np.asarray(a, np.float32), np.asarray(b, np.float32), 195)
+    return agreement.result()["within_thresholds"]
+
+
+def test_thresholds_are_the_vendors():
+    assert compare.MINIMA == {"cosine": 0.99}
+    assert compare.MAXIMA == {"relative_euclidean": 0.05, "kl": 0.005, "rmse": 1.0, "mean_relative": 1.0}
+
+
+def of_relative_euclidean(value):
+    return np.full((195, 41), -10.0), np.full((195, 41), -10.0 * (1 + value))
+
+
+def of_rmse(value):
+    return np.full((195, 41), -100.0), np.full((195, 41), -100.0 - value)
+
+
+def of_mean_relative(value):
+    a = np.full((195, 41), -10.0)
+    a[:, :20] = -1e-3
+    b = a.copy()
+    b[:, :20] *= 1 + value * 41 / 20
+    return a, b
+
+
+def of_kl(value):
+    """One class whose logarithm is off by d, where its probability is 1: exp(-d) - 1 + d, about d^2 / 2."""
+    a = np.full((195, 41), -30.0)
+    a[:, 3] = -0.01  # not 0: a relative error of nothing is over every limit
+    b = a.copy()
+    b[:, 3] -= np.sqrt(2 * value)
+    return a, b
+
+
+@pytest.mark.parametrize(
+    ("make", "limit"), [(of_relative_euclidean, 0.05), (of_rmse, 1.0), (of_mean_relative, 1.0), (of_kl, 0.005)]
+)
+def test_each_threshold_binds_by_itself(make, limit):
+    assert within(*make(0.9 * limit))
+    assert not within(*make(1.15 * limit))
