@@ -173,7 +173,7 @@ def audit_verify(asked: options.AuditVerify, here: Here) -> None:
     """
     from repro.audit import commands
 
-    commands.verify(here.paths, asked.subject, asked.data, asked.checkpoint, asked.key, asked.to, show)
+    commands.verify(here.paths, asked.parsed(), asked.to, show)
 
 
 @command("audit.rerun", options.AuditRerun)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repro.audit.claims import REFUTED, Examination, Outcome
+from repro.audit.claims import PROVEN, REFUTED, Examination, Outcome
 from repro.audit.evidence import RECORD, examine_record
 from repro.audit.verify import examine_run
 from repro.base.errors import CouldNotVerify
@@ -14,7 +14,14 @@ from repro.base.paths import Paths
 from repro.base.temporary import temporary_folder
 from repro.packing.installer.listing import INSTALLED
 from repro.packing.runs import RECEIVED
-from repro.packing.verify import BundleReport, is_installed, verify_bundle, verify_installed, write_files
+from repro.packing.verify import (
+    BundleReport,
+    fingerprints,
+    is_installed,
+    verify_bundle,
+    verify_installed,
+    write_files,
+)
 
 _TRUSTED = ("pinned", "first use")
 
@@ -24,17 +31,34 @@ def is_run(path: Path) -> bool:
     return path.name == RECORD or (path / RECORD).is_file()
 
 
-def verify_a_bundle(
-    path: Path, scratch: Path, keys: Sequence[str], data: Path | None, checkpoint: Path | None
-) -> Outcome:
+@dataclass(frozen=True)
+class Given:
+    """What the auditor has beside the bundle.
+
+    Attributes:
+        data, checkpoint: as of `verify_run`.
+        keys: fingerprints of keys to trust; none for those trusted on this machine.
+        earlier: bundles or installed folders that a difference was made since.
+    """
+
+    data: Path | None = None
+    checkpoint: Path | None = None
+    keys: Sequence[str] = ()
+    earlier: Sequence[Path] = ()
+
+
+def verify_a_bundle(path: Path, scratch: Path, given: Given) -> Outcome:
     """Examine a bundle, and each run in it, against the bundle's own checkout.
 
     Args:
         path: a bundle's file, the first of its parts, or a folder that was installed from one.
         scratch: where a file's content is written while it is examined; nothing of it is run.
-        keys: fingerprints of keys to trust; none for those trusted on this machine.
-        data, checkpoint: as of `verify_run`.
+        given: keys, and what the bundle does not carry.
+
+    Raises:
+        UsageError: a key is no fingerprint.
     """
+    keys = fingerprints(given.keys)
     outcome = Outcome("verify", f"bundle {path.resolve().name}")
     found: list[BundleReport] = []
     text = "every byte of the bundle is as its list says, nothing missing, no more"
@@ -54,12 +78,20 @@ def verify_a_bundle(
     if outcome.of_status(REFUTED):
         return outcome  # bytes that are not the listed ones are looked at no further
     if is_installed(path):
-        _examine_runs(outcome, report, path, data, checkpoint)
+        _examine_runs(outcome, report, path, given)
         return outcome
     with temporary_folder(scratch, "audit") as folder:
         tree = folder / "inside" / "tree"  # the folder itself is locked by this process
-        write_files(path, tree)
-        _examine_runs(outcome, report, tree, data, checkpoint)
+        with outcome.examine("bundle-files", "every listed file can be written as it is listed") as it:
+            if report.about["base"] and not given.earlier:
+                it.missing.append(
+                    f"the bundle is a difference: give the one whose list has sha256 {report.about['base']}, or the "
+                    "folder that was installed from it, with --base"
+                )
+            else:
+                write_files(path, tree, given.earlier)
+        if outcome.claims[-1].status == PROVEN:
+            _examine_runs(outcome, report, tree, given)
     return outcome
 
 
@@ -74,9 +106,7 @@ def _examine_signature(it: Examination, report: BundleReport) -> None:
     it.evidence.append(f"signer {report.signer or 'none'}, trust: {report.trust}")
 
 
-def _examine_runs(
-    outcome: Outcome, report: BundleReport, root: Path, data: Path | None, checkpoint: Path | None
-) -> None:
+def _examine_runs(outcome: Outcome, report: BundleReport, root: Path, given: Given) -> None:
     paths = Paths(root)
     runs = sorted(folder.parent for folder in (root / RECEIVED).glob(f"*/{RECORD}"))
     with outcome.examine("runs", "the bundle carries a run that can be audited") as it:
@@ -92,6 +122,6 @@ def _examine_runs(
         examined = Outcome(outcome.kind, outcome.subject)
         evidence = examine_record(examined, run, paths, f"run {run.name}")
         if evidence is not None:
-            examine_run(examined, evidence, data, checkpoint)
+            examine_run(examined, evidence, given.data, given.checkpoint)
         outcome.facts += [(f"{run.name}: {name}", value) for name, value in examined.facts]
         outcome.claims += [replace(claim, key=f"{run.name}: {claim.key}") for claim in examined.claims]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.audit.bundles import is_run, verify_a_bundle
+from repro.audit.bundles import Given, is_run, verify_a_bundle
 from repro.audit.claims import STATUSES, Outcome
 from repro.audit.compare import Sides, compare_runs, machine_of
 from repro.audit.evidence import Evidence, examine_record, record_digest
@@ -41,23 +42,36 @@ def _given(option: str) -> Path | None:
     return path
 
 
-def verify(paths: Paths, subject: str, data: str, checkpoint: str, key: str, to: str, say: Say) -> None:
+@dataclass(frozen=True)
+class Verify:
+    """Options of `invoke audit.verify`; '' for what is not given."""
+
+    subject: str
+    data: str = ""
+    checkpoint: str = ""
+    key: str = ""
+    base: str = ""
+
+
+def verify(paths: Paths, asked: Verify, to: str, say: Say) -> None:
     """Audit a run's folder, or a packed bundle, and write the page.
 
     Raises:
         VerificationFailed: a claim is refuted.
         CouldNotVerify: none is, but for some something is missing.
     """
-    place = _run_folder(paths, subject)
+    place = _run_folder(paths, asked.subject)
+    data, checkpoint = _given(asked.data), _given(asked.checkpoint)
     if not is_run(place) and place.exists():
-        keys = [key] if key else []
-        outcome = verify_a_bundle(place, paths.temporary, keys, _given(data), _given(checkpoint))
+        earlier = _given(asked.base)
+        given = Given(data, checkpoint, [asked.key] if asked.key else [], [earlier] if earlier else [])
+        outcome = verify_a_bundle(place, paths.temporary, given)
         _finish(outcome, paths, sha256_bytes(os.fsencode(place.resolve().name)), to, say)
         return
     digest, outcome = _begun("verify", place)
     evidence = examine_record(outcome, place, paths)
     if evidence is not None:
-        examine_run(outcome, evidence, _given(data), _given(checkpoint))
+        examine_run(outcome, evidence, data, checkpoint)
     _finish(outcome, paths, digest, to, say)
 
 
@@ -122,7 +136,7 @@ def _finish(outcome: Outcome, paths: Paths, name: str, to: str, say: Say) -> Non
     say(sentence(outcome))
     counts = outcome.counts()
     say(", ".join(f"{status}: {counts[status]}" for status in STATUSES if counts[status]))
-    say(f"page: {folder / 'audit.html'} (also audit.md, audit.json)")
+    say(f"audit: {folder / 'audit.html'} (also audit.md, audit.json)")
     error = outcome.error()
     if error is not None:
         raise error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from repro.graph.pipeline import Request, parse_batch_sizes
 
 if TYPE_CHECKING:
+    from repro.audit.commands import Verify
     from repro.audit.rerun import Rerun
     from repro.packing.pack import Choices
     from repro.run.options import Options
@@ -185,6 +186,13 @@ class AuditVerify(Inputs, Page):
     key: str = option(
         "", "fingerprint of the key that must have signed a bundle; left out: the keys trusted on this machine"
     )
+    base: str = option("", "of a difference: the earlier bundle, or the folder that was installed from it")
+
+    def parsed(self) -> Verify:
+        """What `repro.audit` takes."""
+        from repro.audit.commands import Verify  # noqa: PLC0415 - clients of engines
+
+        return Verify(self.subject, self.data, self.checkpoint, self.key, self.base)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,12 @@ def _report(listing: Listing, trust: str, failures: Sequence[str], not_covered: 
     )
 
 
-def _fingerprints(keys: Sequence[str]) -> list[str]:
+def fingerprints(keys: Sequence[str]) -> list[str]:
+    """Fingerprints as they are compared: lower case, without colons.
+
+    Raises:
+        UsageError: one is none.
+    """
     found = [key.lower().replace(":", "") for key in keys]
     for key, text in zip(keys, found):
         if not is_fingerprint(text):
@@ -93,7 +98,7 @@ def verify_bundle(path: Path, keys: Sequence[str] = (), *, first_use: bool = Fal
         CouldNotVerify: a file or part is missing.
         UsageError: a key is no fingerprint.
     """
-    named = _fingerprints(keys)
+    named = fingerprints(keys)
     try:
         report = verify_file(path, named, first_use=first_use)
     except Refused as error:
@@ -115,7 +120,7 @@ def verify_installed(root: Path, keys: Sequence[str] = ()) -> BundleReport:
         CouldNotVerify: the folder was not installed from a bundle.
         VerificationFailed, UsageError: as `verify_bundle`.
     """
-    named = _fingerprints(keys)
+    named = fingerprints(keys)
     try:
         listing = read_kept(root)
         if listing is None:
@@ -132,19 +137,24 @@ def is_installed(path: Path) -> bool:
     return (path / KEPT / LIST_NAME).is_file()
 
 
-def write_files(path: Path, target: Path) -> None:
+def write_files(path: Path, target: Path, earlier: Sequence[Path] = ()) -> None:
     """Write a bundle's files as install.py does, into a new folder, and start none of them.
 
     Every byte is verified once more, whoever signed the list.
 
+    Args:
+        path: the bundle.
+        target: does not exist yet.
+        earlier: bundles or installed folders that hold what a difference leaves out.
+
     Raises:
-        VerificationFailed: something is not as listed; nothing is written.
-        CouldNotVerify, CouldNotRun: a part is missing, or it cannot be written.
+        VerificationFailed: something is not as listed, or was changed in an earlier bundle; nothing is written.
+        CouldNotVerify, CouldNotRun: a part or an earlier bundle is missing, or it cannot be written.
     """
     try:
         archive = Archive(path)
         try:
-            install.write_files(archive, target)
+            install.write_files(archive, target, earlier)
         finally:
             archive.close()
     except Refused as error:
@@ -157,7 +167,7 @@ def trust_key(fingerprint: str) -> Path:
     Raises:
         UsageError: it is no fingerprint.
     """
-    (text,) = _fingerprints([fingerprint])
+    (text,) = fingerprints([fingerprint])
     try:
         remember_key(text, "pinned")
     except Refused as error:

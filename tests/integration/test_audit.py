@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from _runs import GOLDEN, ROOT, command, record, reproduce, run
 
-from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED
+from repro.audit.claims import IF_RERUN, PROVEN, REFUTED, STATUSES, UNVERIFIED
 from repro.base.files import pretty_json
 from repro.base.paths import Paths
 from repro.machine import facts
@@ -36,7 +36,7 @@ def results(tmp_path_factory) -> Path:
 def page(folder: Path) -> dict[str, dict[str, str]]:
     """The claims of a written page by status: {status: {key: findings}}."""
     document = json.loads((folder / "audit.json").read_bytes())
-    found: dict[str, dict[str, str]] = {PROVEN: {}, REFUTED: {}, UNVERIFIED: {}, "attested": {}}
+    found: dict[str, dict[str, str]] = {status: {} for status in STATUSES}
     for claim in document["claims"]:
         found[claim["status"]][claim["key"]] = " ".join(claim["findings"])
     return found
@@ -49,6 +49,9 @@ def test_a_real_run_is_proven_and_only_its_short_timing_is_left_open(results: Pa
     assert set(found[UNVERIFIED]) == TOO_SHORT, found[UNVERIFIED]
     assert done.returncode == 4
     assert {"identity", "graph", "code", "image:runtime", "symbols@8", "score@8", "verdict"} <= set(found[PROVEN])
+    # Cross-checks that need no rerun, on real layers, labels and outputs.
+    assert {"labels", "outputs-agree@8", "probe:base", "probe:exporter", "probe:runtime"} <= set(found[PROVEN])
+    assert {"made:infer@8", "made:export", "made:features"} <= set(found[IF_RERUN])
     for name in ("audit.md", "audit.html"):
         assert "Signature" in (tmp_path / name).read_text()
 
@@ -71,7 +74,7 @@ def test_a_forged_figure_ends_with_3_and_is_named(results: Path, tmp_path: Path)
 def test_without_the_data_set_the_claims_that_remain_are_named(results: Path, tmp_path: Path):
     done = run(results, "audit.verify", "latest", "--to", str(tmp_path))
     assert done.returncode == 4
-    assert set(page(tmp_path)[UNVERIFIED]) == {"data-bytes", *TOO_SHORT}
+    assert set(page(tmp_path)[UNVERIFIED]) == {"data-bytes", "labels", *TOO_SHORT}
 
 
 @pytest.mark.slow
@@ -81,11 +84,12 @@ def test_everything_runs_again_to_the_same_bytes_and_what_is_timed_is_what_is_sc
     found = page(tmp_path)
     assert found[REFUTED] == {}, done.stderr
     stages = {stage["key"] for stage in record(results)["stages"]}
-    assert {f"stage:{key}" for key in stages} <= set(found[PROVEN])
-    assert {"same-environment", "figures", "timed-is-scored@8"} <= set(found[PROVEN])
-    # On a busy machine the speed checks may be undecided; they accuse nobody.
-    assert set(found[UNVERIFIED]) <= {"no-caching@8", "no-shortcut@8", *TOO_SHORT}
-    assert list((results / "tmp").glob("rerun.*")) == []
+    assert {f"{claim}:{key}" for key in stages for claim in ("stage", "made")} <= set(found[PROVEN])
+    assert {"same-environment", "figures", "timed-is-scored@8", "verdict", "toolchain"} <= set(found[PROVEN])
+    assert found[IF_RERUN] == {}
+    # On a very busy machine the speed checks may stay undecided; they accuse nobody.
+    assert set(found[UNVERIFIED]) <= {"no-caching@8", "no-shortcut@8", "own-speed-valid@8", *TOO_SHORT}
+    assert list((results / "tmp").glob("*rerun*")) == []
 
 
 def test_a_run_compared_with_itself_agrees(results: Path, tmp_path: Path):

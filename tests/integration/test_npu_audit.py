@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED
+from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED, Outcome
 from repro.audit.evidence import open_run
 from repro.audit.rerun import Rerun, rerun
 from repro.audit.verify import verify_run
@@ -16,7 +16,7 @@ from tests.integration._runs import GOLDEN
 from tests.simulators.ascend.host import AscendHost
 
 pytestmark = pytest.mark.integration
-OF_THE_NPU = {f"stage:{stage}@8" for stage in ("convert", "infer", "measure", "compare")}
+OF_THE_NPU = {f"made:{stage}@8" for stage in ("convert", "infer", "measure", "compare")}
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +31,19 @@ def evidence(tmp_path_factory):
 
 @pytest.mark.timeout(900)
 def test_what_needs_the_npu_could_not_be_verified_and_its_outputs_meet_the_vendors_thresholds(evidence):
-    outcome = rerun(evidence, Rerun(str(GOLDEN / "TIMIT"), engine="sandbox", rounds=10), Console())
+    outcome = Outcome("rerun", "a run")
+    rerun(outcome, evidence, Rerun(str(GOLDEN / "TIMIT"), engine="sandbox", rounds=10), Console())
     found = {claim.key: claim for claim in outcome.claims}
     assert outcome.of_status(REFUTED) == [], [claim.findings for claim in outcome.of_status(REFUTED)]
     unverified = {claim.key for claim in outcome.of_status(UNVERIFIED)}
     assert unverified >= {*OF_THE_NPU, "device", "same-environment"}
     assert unverified - {*OF_THE_NPU, "device", "same-environment"} <= {
-        "speed-valid@8", "no-caching@8", "no-shortcut@8", "stage:probe:cann",
+        "speed-valid@8", "own-speed-valid@8", "no-caching@8", "no-shortcut@8", "made:probe:cann",
     }  # fmt: skip
     proven = {claim.key for claim in outcome.of_status(PROVEN)}
-    assert {"stage:corpus", "stage:features", "stage:batches@8", "stage:export", "stage:reference@8"} <= proven
-    assert {"stage:score@8", "figures"} <= proven  # of outputs that decode to the same symbols on either device
-    evidence_of_outputs = " ".join(found["stage:infer@8"].evidence)
+    assert {"made:corpus", "made:features", "made:batches@8", "made:export", "made:reference@8"} <= proven
+    assert {"made:score@8", "figures"} <= proven  # of outputs that decode to the same symbols on either device
+    evidence_of_outputs = " ".join(found["made:infer@8"].evidence)
     assert "cosine 1.000000" in evidence_of_outputs and "relative_euclidean" in evidence_of_outputs
     assert "cann: " in " ".join(found["same-environment"].findings)
 

@@ -56,11 +56,11 @@ def settle(folder: Path) -> None:
     store, digests = folder / "results" / "store", {}
     for stage in document["stages"]:
         _settle_stage(store, stage, digests)
-    with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, UnicodeDecodeError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         _settle_figures(store, document)
     identify(document)
     run = folder / "results" / "runs" / RUN
-    (run / "record.json").write_bytes(pretty_json(document))
+    (run / "record.json").write_bytes(json.dumps(document, sort_keys=True).encode())  # NaN too, as a forger may
     with contextlib.suppress(VerificationFailed):
         record = read_record((run / "record.json").read_bytes())
         judged = record.judged(verdict(record, load_published(PATHS.conf / "published.toml")))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _audit_cases import PATHS, SIZE, document_of, make_run, reopen, stage_of, stored, write_record
+from _audit_cases import PATHS, RUN, SIZE, document_of, make_run, reopen, stage_of, stored, write_record
 
 from repro.audit import commands, compare
 from repro.audit.agreement import DIFFERENT, IDENTICAL, WITHIN, NoValues, closeness, compare_bytes, differ
@@ -86,6 +86,56 @@ def test_two_equal_runs_agree_in_every_claim(sound: Path, other: Path):
     assert {claim.key for claim in outcome.of_status(CLAIMED)} == {"same-question", "same-environment", "figures"}
     outcome = compared(sound, other, run_again=True)
     assert {claim.status for claim in outcome.claims} == {PROVEN, ATTESTED}
+
+
+@pytest.mark.parametrize(
+    ("what", "change", "claim", "status"),
+    [
+        ("data", lambda d: d["data"].update(fingerprint="0" * 64), "same-question", REFUTED),
+        ("weights", lambda d: d["checkpoint"].update(sha256="0" * 64), "same-question", REFUTED),
+        ("batch sizes", lambda d: d["request"].update(batch_sizes=[8]), "same-question", REFUTED),
+        ("decoder", lambda d: d["request"]["decode"].update(type="Beam"), "same-question", REFUTED),
+        ("beam width", lambda d: d["request"]["decode"].update(beam_width=7), "same-question", REFUTED),
+        ("language model", lambda d: d["request"]["decode"].update(lm_alpha=0.7), "same-question", REFUTED),
+        ("split", lambda d: d["request"].update(split="test"), "same-question", REFUTED),
+        ("bad utterances", lambda d: d["request"].update(skip_bad=True), "same-question", REFUTED),
+        ("number format", lambda d: d["request"].update(precision="bf16"), "same-question", REFUTED),
+        ("executions", lambda d: d["request"].update(loop=7), "same-question", REFUTED),
+        ("an image", lambda d: d["images"].update(base="sha256:" + "0" * 64), "same-environment", REFUTED),
+        ("an image less", lambda d: d["images"].pop("base"), "same-environment", REFUTED),
+        ("a stage less", lambda d: d["stages"].remove(stage_of(d, "export")), "stage:export", UNVERIFIED),
+        ("a file less", lambda d: stage_of(d, "corpus")["outputs"]["files"].pop("units"), "stage:corpus", REFUTED),
+        ("another file", lambda d: stage_of(d, "corpus")["outputs"]["files"]["units"].update(sha256="0" * 64),
+         "stage:corpus", REFUTED),
+        ("other rates", lambda d: d["results"][0]["complete"].update(wer_percent=1.0), "figures", REFUTED),
+        ("a result less", lambda d: d["results"].clear(), "figures", UNVERIFIED),
+    ],
+)  # fmt: skip
+def test_what_differs_between_two_runs_never_agrees_whichever_is_first(sound, other, what, change, claim, status):
+    changed(other, change)
+    for one, two in ((sound, other), (other, sound)):
+        assert {found.key: found.status for found in compared(one, two).claims}[claim] == status, what
+    outcome = compared(sound, other, run_again=True)
+    assert {found.key: found.status for found in outcome.claims}[claim.replace("stage:", "made:")] == status, what
+
+
+def test_two_bare_records_prove_nothing(sound: Path, other: Path, tmp_path: Path):
+    for name, folder in (("A", sound), ("B", other)):
+        shutil.copytree(reopen(folder).run, tmp_path / name / "results" / "runs" / RUN)
+    outcome = compared(tmp_path / "A", tmp_path / "B")
+    assert outcome.of_status(PROVEN) == []
+    assert outcome.of_status(REFUTED) == []
+    stages = {claim.key for claim in outcome.of_status(CLAIMED) if claim.key.startswith("stage:")}
+    assert len(stages) == len(reopen(sound).record.stages)
+    assert [claim.key for claim in outcome.of_status(UNVERIFIED)] == ["bytes"]
+    assert isinstance(outcome.error(), CouldNotVerify)
+
+
+def test_bytes_that_are_not_those_of_their_own_record_are_refuted(sound: Path, other: Path):
+    path = stored(other, "corpus") / "out" / "units"
+    path.chmod(0o644)
+    path.write_bytes(b"aa\n")
+    assert [claim.key for claim in compared(sound, other).of_status(REFUTED)] == ["stage:corpus"]
 
 
 def test_another_output_on_the_same_processor_is_refuted_with_where_and_how_much(sound: Path, other: Path):

@@ -232,15 +232,24 @@ def _make_ready(target: Path) -> None:
                           "nothing is left installed; mend it and run the same command again")  # fmt: skip
 
 
-def write_files(archive: Archive, target: Path) -> None:
-    """Write an archive's files into a new folder, each held to the list; for who examines them and starts none.
+def write_files(archive: Archive, target: Path, earlier: Sequence[Path] = ()) -> None:
+    """Write an archive's files into a new folder, each held to the list; none of them is started.
+
+    Args:
+        archive: verified or not.
+        target: does not exist yet.
+        earlier: bundles or installed folders that hold what a difference leaves out.
 
     Raises:
-        Refused: code 3, a file is not as listed.
+        Refused: code 3, a file is not as listed, or an earlier bundle's copy was changed; code 4, no bundle has it.
     """
-    target.mkdir(parents=True)
-    bases = Bases([])
-    _extract(archive, bases, target)
+    bases = Bases(earlier)
+    try:
+        bases.check(archive.listing.entries)
+        target.mkdir(parents=True)
+        _extract(archive, bases, target)
+    finally:
+        bases.close()
 
 
 def _install(arguments: argparse.Namespace, archive: Archive, bases: Bases) -> Path:
