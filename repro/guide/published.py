@@ -7,41 +7,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from repro.base.errors import UsageError
 from repro.base.toml import read_toml
 from repro.record.judgement import MetricName
+from repro.record.values import Amount, Count, Positive, Printed, Strict
 
 CER: Literal["cer_percent"] = "cer_percent"
 WER: Literal["wer_percent"] = "wer_percent"
 THROUGHPUT: Literal["throughput_utterances_per_s"] = "throughput_utterances_per_s"
 METRICS: tuple[MetricName, ...] = (CER, WER, THROUGHPUT)
-_PRINTED_DECIMALS = 4
 
 
-@dataclass(frozen=True)
-class Tolerance:
+class Tolerance(Strict, frozen=True):
     """How far a found value may lie from the published one: percentage points, or relative to it; the other is 0."""
 
     reason: str
-    points: float = 0.0
-    relative: float = 0.0
+    points: Amount = 0.0
+    relative: Amount = 0.0
 
     def absolute(self, published: float) -> float:
         """The tolerance in the metric's own unit."""
         return self.points or self.relative * published
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of the table. `printed` holds each metric as the guide prints it."""
+class Row(Strict, frozen=True):
+    """One row of the table, as the guide prints it."""
 
-    batch_size: int
-    utterances: int
-    printed: Mapping[str, str]
+    batch_size: Positive
+    utterances: Count
+    cer_percent: Printed
+    wer_percent: Printed
+    throughput_utterances_per_s: Printed
+
+    @property
+    def printed(self) -> dict[str, str]:
+        """Each metric as the guide prints it."""
+        return {metric: getattr(self, metric) for metric in METRICS}
 
 
-@dataclass(frozen=True)
-class CardException:
+class CardException(Strict, frozen=True):
     """A card for which another version of a component is right."""
 
     card: str
@@ -50,20 +56,41 @@ class CardException:
     reason: str
 
 
-@dataclass(frozen=True)
-class Preconditions:
+class Preconditions(Strict, frozen=True):
     """What must hold for a figure to be comparable at all."""
 
     data: str
     split: str
-    utterances: int
-    phones: int
+    utterances: Count
+    phones: Count
     decode: str
     device: str
     chip: str
     toolchain: str
-    loop: int
+    loop: Positive
     checkpoint: str
+
+
+class _Source(Strict, frozen=True):
+    title: str
+    revision: str
+
+
+class _Tolerances(Strict, frozen=True):
+    cer_percent: Tolerance
+    wer_percent: Tolerance
+    throughput_utterances_per_s: Tolerance
+
+
+class _File(Strict, frozen=True):
+    """conf/published.toml; `older` is an older table of the publisher's, which tests hold the tolerances to."""
+
+    source: _Source
+    preconditions: Preconditions
+    tolerance: _Tolerances
+    row: tuple[Row, ...]
+    older: dict[str, Any]
+    card_exception: tuple[CardException, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +99,7 @@ class Published:
 
     title: str
     preconditions: Preconditions
-    tolerances: Mapping[str, Tolerance]
+    tolerances: Mapping[MetricName, Tolerance]
     rows: Mapping[int, Row]
     card_exceptions: tuple[CardException, ...]
 
@@ -83,29 +110,17 @@ def load_published(path: Path) -> Published:
     Raises:
         UsageError: it cannot be read, or a key is missing, unknown or of the wrong kind.
     """
-    content = read_toml(path)
     try:
-        rows = [_row(row) for row in content["row"]]
-        return Published(
-            title=f"{content['source']['title']}, revision {content['source']['revision']}",
-            preconditions=Preconditions(**content["preconditions"]),
-            tolerances={metric: Tolerance(**content["tolerance"][metric]) for metric in METRICS},
-            rows={row.batch_size: row for row in rows},
-            card_exceptions=tuple(
-                CardException(**{**entry, "accepts": tuple(entry["accepts"])})
-                for entry in content.get("card_exception", [])
-            ),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        content = msgspec.convert(read_toml(path), _File)
+    except msgspec.ValidationError as error:
         raise UsageError(f"{path} is not a published table: {error}", hint="restore it from the repository") from error
-
-
-def _row(row: Mapping[str, Any]) -> Row:
-    printed: dict[str, str] = {metric: str(row[metric]) for metric in METRICS}
-    for metric, text in printed.items():
-        if len(text.partition(".")[2]) != _PRINTED_DECIMALS:
-            raise ValueError(f"{metric} of batch size {row['batch_size']} is not printed with 4 decimals: {text}")
-    return Row(batch_size=int(row["batch_size"]), utterances=int(row["utterances"]), printed=printed)
+    return Published(
+        title=f"{content.source.title}, revision {content.source.revision}",
+        preconditions=content.preconditions,
+        tolerances={metric: getattr(content.tolerance, metric) for metric in METRICS},
+        rows={row.batch_size: row for row in content.row},
+        card_exceptions=content.card_exception,
+    )
 
 
 def edits_allowed(printed_percent: str, length: int) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The published table, and records held against it."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -249,15 +250,67 @@ def test_what_a_score_prints_is_allowed(length, data):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
-    [('"13.5491"', '"13.549"'), ("batch_size = 4\n", ""), ("split =", "spilt ="), ("[source]", "[sauce]")],
+    ("old", "new", "said"),
+    [
+        ('"13.5491"', '"13.549"', "`$.row[0].cer_percent`"),
+        ('"13.5491"', "13.5491", "Expected `str`, got `float` - at `$.row[0].cer_percent`"),
+        ("batch_size = 4\n", "", "missing required field `batch_size` - at `$.row[1]`"),
+        ("split =", "spilt =", "unknown field `spilt` - at `$.preconditions`"),
+        ("[source]", "[sauce]", "unknown field `sauce`"),
+        ("relative = 0.05", "relative = -0.05", "`$.tolerance.throughput_utterances_per_s.relative`"),
+    ],
 )
-def test_damaged_table_is_refused_by_name(tmp_path, old, new):
+def test_damaged_table_is_refused_by_name(tmp_path, old, new, said):
     text = CONF.read_text()
     assert old in text
     (tmp_path / "published.toml").write_text(text.replace(old, new))
-    with pytest.raises(UsageError, match="is not a published table"):
+    with pytest.raises(UsageError) as caught:
         load_published(tmp_path / "published.toml")
+    assert caught.value.message.startswith(f"{tmp_path}/published.toml is not a published table: ")
+    assert said in caught.value.message
+    assert caught.value.hint == "restore it from the repository"
+
+
+def test_the_table_is_read_as_it_stands_in_the_file():
+    assert PUBLISHED.title.endswith(", revision 6a2804a358a5b18e3dac1ab902f41f88e240b00f")
+    row = PUBLISHED.rows[1]
+    assert (row.batch_size, row.utterances) == (1, 399)
+    assert row.printed == {CER: "13.5491", WER: "18.8003", THROUGHPUT: "5.3457"}
+    assert {metric: PUBLISHED.tolerances[metric].absolute(50.0) for metric in METRICS} == {
+        CER: 0.05, WER: 0.1, THROUGHPUT: 2.5
+    }  # fmt: skip
+    (card,) = PUBLISHED.card_exceptions
+    assert (card.card, card.component) == ("Atlas 300I Duo", "firmware and driver")
+
+
+def test_each_figure_carries_its_own_unit_and_tolerance():
+    checks = judge(published_record(sizes=(8,)))["checks"]
+    assert {check["metric"]: (check["unit"], check["tolerance_unit"], check["tolerance"]) for check in checks} == {
+        CER: ("%", "percentage points", 0.05),
+        WER: ("%", "percentage points", 0.1),
+        THROUGHPUT: ("utterances/s", "utterances/s", 0.05 * 42.0914),
+    }
+    for check in checks:
+        assert check["published"] == float(PUBLISHED.rows[8].printed[check["metric"]])
+        assert check["difference"] == check["found"] - check["published"]
+        assert check["tolerance_reason"] == PUBLISHED.tolerances[check["metric"]].reason
+
+
+@given(st.integers(0, 3000), st.integers(0, 400_000))
+def test_edits_allowed_are_all_whose_rate_rounds_to_what_is_printed(length, ten_thousandths):
+    printed = f"{ten_thousandths // 10_000}.{ten_thousandths % 10_000:04d}"
+    half = Fraction(1, 20_000)
+    near = [
+        edits
+        for edits in range(length // 2 + 2)
+        if length and abs(Fraction(100 * edits, length) - Fraction(ten_thousandths, 10_000)) <= half
+    ]
+    assert list(edits_allowed(printed, length)) == near
+
+
+def test_a_rate_halfway_between_two_printed_ones_is_allowed_as_either():
+    assert 1 in edits_allowed("0.0000", 2_000_000) and 1 in edits_allowed("0.0001", 2_000_000)
+    assert edits_allowed("0.0000", 0) == ()
 
 
 def test_another_number_format_is_never_compared_and_the_report_says_which():
