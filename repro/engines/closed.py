@@ -176,7 +176,7 @@ def _disarm_below(root: Path) -> list[str]:
 def _moved(folder: int, name: str) -> int:
     """Open a folder from another one, which is closed; nothing else moves folders now that the job has ended.
 
-    A folder that its owner, who we are, could not enter is opened to the owner first: others may be able to.
+    A folder of ours that its mode closes to us is opened first: the same mode may leave it open to others.
     """
     handle = os.open(name, _FOLDER | os.O_PATH, dir_fd=folder)
     try:

@@ -1,4 +1,4 @@
-"""Images from locks: layers built in parallel, each once a key, and held to the digests that the repository pins."""
+"""Images from locks: layers built in parallel, each once per key, and held to the digests that the repository pins."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _build_all(builder: _Builder, missing: Sequence[LayerRecipe]) -> dict[str, L
 
 
 def work_for(paths: Paths, names: Iterable[str], architecture: str) -> cost.Work:
-    """What building these images would still have to do, to be told before it is spent."""
+    """What building these images would still have to do; printed before it is spent."""
     recipes = [recipe for name in names for recipe in recipes_of(paths, name, architecture)]
     return _work(paths, [recipe for recipe in recipes if known_layer(paths, recipe) is None])
 

@@ -1,4 +1,4 @@
-"""What building layers costs in time and disk, told before it is spent."""
+"""What building layers costs in time and disk, printed before it is spent."""
 
 from __future__ import annotations
 

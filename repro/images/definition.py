@@ -93,7 +93,7 @@ def load_definition(docker: Path, name: str) -> ImageDefinition:
     """Read one image's definition.
 
     Args:
-        docker: the folder that holds a folder an image.
+        docker: the folder that holds one folder per image.
         name: the image's folder.
 
     Raises:

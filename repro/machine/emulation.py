@@ -59,7 +59,7 @@ class Emulation:
 
 
 def emulation(architecture: str) -> Emulation:
-    """How this machine runs programs of 'amd64' or 'arm64'; asked of the kernel once a process."""
+    """How this machine runs programs of 'amd64' or 'arm64'; asked of the kernel once per process."""
     if architecture == facts.architecture():
         return Emulation(works=True, how="native", native=True)
     return foreign(architecture)

@@ -44,7 +44,7 @@ def enter(rule: str) -> None:
     uid, gid = os.getuid(), os.getgid()
     _check(libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS), "making a user namespace")
     _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"0 {uid} 1")  # who registers must be number 0 of the namespace
+    _write("/proc/self/uid_map", f"0 {uid} 1")  # whatever user registers must be number 0 of the namespace
     _write("/proc/self/gid_map", f"0 {gid} 1")
     _check(libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "keeping mounts private")
     flags = _MS_NOSUID_NODEV_NOEXEC
