@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from repro.base.files import remove_tree
 from repro.base.paths import Paths
 from tests.guides.blocks import PAGES, ROOT, Block, blocks_of, missing_line
 from tests.guides.terminal import Said, Terminal
@@ -112,6 +113,13 @@ class World:
              "RUN": run.split("/")[3], "CHECKOUT": str(self.checkout), "COMMIT": commit}
         )  # fmt: skip
 
+    def tidy(self) -> None:
+        """Remove what a page's reader made of the bundle: 4 GB for each installation."""
+        received = self.folder / "received"
+        for path in received.iterdir() if received.exists() else ():
+            if path.name != f"{NAME}.tar":
+                remove_tree(path)
+
     def filled(self, text: str) -> str:
         words = "|".join(sorted(map(re.escape, self.fills), key=len, reverse=True))
         return (
@@ -182,6 +190,7 @@ def _run(world: World, terminal: Terminal, block: Block) -> Said:
 
 @pytest.mark.integration
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", [page for page in PAGES if any(not block.not_run for block in blocks_of(page))])
 def test_every_command_of_a_guide_runs_as_it_stands_there(world: World, page: str):
     terminal: Terminal | None = None
@@ -200,3 +209,4 @@ def test_every_command_of_a_guide_runs_as_it_stands_there(world: World, page: st
     finally:
         if terminal is not None:
             terminal.close()
+        world.tidy()
