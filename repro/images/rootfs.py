@@ -60,6 +60,7 @@ class Roots:
         self._say = say
         self._known: dict[str, Path] = {}
         self._tools: Image | None = None
+        self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def of(self, image: Image) -> Path:
@@ -70,8 +71,10 @@ class Roots:
                 changed since it was unpacked.
             CouldNotRun: no space, or the file system does not take what a layer holds.
         """
+        chain = chain_id(image.layers)
         with self._lock:
-            chain = chain_id(image.layers)
+            alone = self._locks.setdefault(chain, threading.Lock())
+        with alone:  # a large image is unpacked ahead while stages run in others
             if chain not in self._known:
                 self._known[chain] = self._checked(image, chain)
             return self._known[chain]

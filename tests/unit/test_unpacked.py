@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from test_layers import layer, two_layers
 from repro.base.errors import VerificationFailed
 from repro.base.paths import Paths
 from repro.container.image import Image
+from repro.images import rootfs
 from repro.images.oci import compute_image
 from repro.images.rootfs import Roots, chain_id
 
@@ -154,3 +156,30 @@ def test_something_large_is_announced_before_it_is_unpacked(tmp_path: Path, monk
     Roots(Paths(tmp_path), said.append).of(image)
     assert len(said) == 1
     assert "unpacking image one: layer 1 of 1" in said[0]
+
+
+def test_one_image_is_given_while_another_is_unpacked(tmp_path: Path, monkeypatch):
+    small = compute_image("small", "amd64", [layer(tmp_path, "a", lambda tree: tree.file("a", b"x"))], {}, "3", "x")
+    large = compute_image("large", "amd64", [layer(tmp_path, "b", lambda tree: tree.file("b", b"x"))], {}, "3", "x")
+    roots = Roots(Paths(tmp_path))
+    began, go_on = threading.Event(), threading.Event()
+    unpack = rootfs.unpack_layers
+
+    def slowly(image, root, say):
+        if image is large:
+            began.set()
+            assert go_on.wait(60)
+        return unpack(image, root, say)
+
+    monkeypatch.setattr(rootfs, "unpack_layers", slowly)
+    thread = threading.Thread(target=roots.of, args=(large,))
+    thread.start()
+    try:
+        assert began.wait(60)
+        given = threading.Thread(target=roots.of, args=(small,), daemon=True)
+        given.start()
+        given.join(30)
+        assert not given.is_alive()
+    finally:
+        go_on.set()
+        thread.join()
