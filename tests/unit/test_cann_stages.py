@@ -39,7 +39,7 @@ names = sorted(os.listdir(given["input"]))
 for name in names[1:] if fault == "missing" else names:
     shape = (195, 3 if fault == "shape" else 2, 41)
     values = numpy.full(shape, numpy.nan if fault == "nan" else -1.0, dtype=numpy.float32)
-    numpy.save(os.path.join(folder, name.split(".")[0] + "_0.npy"), values)
+    numpy.save(os.path.join(folder, ("x" if fault == "renamed" else "") + name.split(".")[0] + "_0.npy"), values)
 if fault == "surplus":
     numpy.save(os.path.join(folder, "inputs_99_0.npy"), values)
 open(folder + "_summary.json", "w").write('{"args": "%s"}' % given["output_dirname"])
@@ -204,6 +204,7 @@ def test_two_devices_share_the_batches_each_with_its_process_and_folder(cann):
         ("say [ERROR] acl open device 0 failed", "could not be opened"),
         ("say [ERROR] socVersion of om Ascend310P1 not match with device Ascend310P3", "converted for another chip"),
         ("say ImportError: libascend_hal.so: cannot open shared object file", "driver's libraries are not in"),
+        ("renamed", r"ais_bench made 3 outputs for 3 inputs .first difference: inputs_0_0.npy"),
         ("say something else", "exit code 1: something else"),
     ],
 )
