@@ -5,11 +5,15 @@ what it is. The digest is the sha256 of the lines `SHA256  PATH` of all files in
 would print them; it is printed on stdout and written to obs/demo_corpus.json with the counts.
 """
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import json
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
+
+import numpy
 
 from stages.demo import synth
 from stages.demo import text as sentences
@@ -43,17 +47,17 @@ class Job(NamedTuple):
     text: str
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.speaker.name + "_" + self.sentence
 
     @property
-    def path(self):
+    def path(self) -> str:
         """Relative, without suffix."""
         top = "TRAIN" if self.speaker.split == "train" else "TEST"
         return "{}/DR{}/{}/{}".format(top, self.speaker.region, self.speaker.name, self.sentence)
 
 
-def plan():
+def plan() -> list[Job]:
     """Every `Job` of the corpus, in a fixed order; no text but the SA sentences occurs twice."""
     jobs = []
     texts = sentences.sentences(_SEED)
@@ -72,7 +76,7 @@ def plan():
     return jobs
 
 
-def sphere(samples):
+def sphere(samples: numpy.ndarray) -> bytes:
     """A NIST SPHERE file of (n,) int16 samples, one channel, 16 kHz."""
     fields = (
         "NIST_1A",
@@ -89,7 +93,7 @@ def sphere(samples):
     return "\n".join(fields).encode("ascii").ljust(_HEADER_BYTES) + samples.astype("<i2").tobytes()
 
 
-def word_lines(text, segments):
+def word_lines(text: str, segments: Sequence[tuple[int, int, str]]) -> str:
     """The .WRD file: the time between the edge silences, divided in proportion to the words' letters."""
     words = sentences.words_of(text)
     start, end = segments[0][1], segments[-1][0]
@@ -103,7 +107,7 @@ def word_lines(text, segments):
     return "".join(lines)
 
 
-def _make(out, job):
+def _make(out: str, job: Job) -> int:
     utterance = synth.speak(job.name, job.speaker, job.text)
     phones = "".join("{} {} {}\n".format(*segment) for segment in utterance.segments)
     files = {
@@ -120,7 +124,7 @@ def _make(out, job):
     return len(utterance.samples)
 
 
-def corpus_digest(folder):
+def corpus_digest(folder: str) -> str:
     """Hex sha256 over the sorted list of `SHA256  PATH` lines of every file below `folder`."""
     paths = []
     for here, folders, names in os.walk(folder):
@@ -134,8 +138,8 @@ def corpus_digest(folder):
     return listing.hexdigest()
 
 
-def make(out, jobs, workers):
-    """Write the corpus of `jobs` under `out`; returns the seconds of speech a split."""
+def make(out: str, jobs: Sequence[Job], workers: int) -> dict[str, float]:
+    """Write the corpus of `jobs` under `out`; returns the seconds of speech per split."""
     samples = {"train": 0, "dev": 0, "test": 0}
     progress = stage.Progress("demo corpus", len(jobs))
     for job, count in stage_workers.in_order(functools.partial(_make, out), jobs, workers):
@@ -146,7 +150,7 @@ def make(out, jobs, workers):
     return {split: count / synth.RATE_HZ for split, count in samples.items()}
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument(
         "--workers", type=int, default=stage_workers.processors(), help="utterances made at a time (all CPUs)"

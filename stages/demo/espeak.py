@@ -5,9 +5,12 @@ prints no times. Usage: `espeak.py VOICE WORDS_A_MINUTE PITCH RANGE` with the te
 line `{"rate_hz", "samples", "phonemes": [[milliseconds, mnemonic], …]}`, then the samples, 16-bit native-endian.
 """
 
+from __future__ import annotations
+
 import ctypes
 import json
 import sys
+from typing import Any, Sequence
 
 _AUDIO_SYNCHRONOUS = 2
 _BUFFER_MS = 500
@@ -42,7 +45,9 @@ class _Event(ctypes.Structure):
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
-def speak(text, voice, words_a_minute, pitch, pitch_range):
+def speak(
+    text: str, voice: str, words_a_minute: int, pitch: int, pitch_range: int
+) -> tuple[int, bytes, list[tuple[int, str]]]:
     """(rate in Hz, samples as bytes, [(milliseconds, mnemonic)]), or exits with a line on stderr."""
     library = ctypes.CDLL("libespeak-ng.so.1")
     rate_hz = library.espeak_Initialize(_AUDIO_SYNCHRONOUS, _BUFFER_MS, None, _PHONEME_EVENTS | _DO_NOT_EXIT)
@@ -52,7 +57,7 @@ def speak(text, voice, words_a_minute, pitch, pitch_range):
     phonemes = []
 
     @_Callback
-    def collect(wave, num_samples, events):
+    def collect(wave: Any, num_samples: int, events: Any) -> int:
         if wave and num_samples > 0:
             samples.extend(ctypes.string_at(wave, num_samples * ctypes.sizeof(ctypes.c_short)))
         index = 0
@@ -76,7 +81,7 @@ def speak(text, voice, words_a_minute, pitch, pitch_range):
     return rate_hz, bytes(samples), phonemes
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     voice, words_a_minute, pitch, pitch_range = arguments
     text = sys.stdin.buffer.read().decode()
     rate_hz, samples, phonemes = speak(text, voice, int(words_a_minute), int(pitch), int(pitch_range))

@@ -15,11 +15,12 @@ import sys
 import tempfile
 import wave
 from fractions import Fraction
-from typing import List, NamedTuple, Tuple
+from typing import List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from stages.demo import espeak
+from stages.demo.voices import Speaker
 from stages.shared.stage import StageError
 
 RATE_HZ = 16000
@@ -73,7 +74,15 @@ class Utterance(NamedTuple):
     segments: List[Tuple[int, int, str]]
 
 
-def _run(name, command, text):
+class Spoken(NamedTuple):
+    """What a synthesiser gives: its rate in Hz, (n,) int16 samples, and phones in milliseconds."""
+
+    rate_hz: int
+    samples: np.ndarray
+    segments: list[Segment]
+
+
+def _run(name: str, command: Sequence[str], text: str) -> bytes:
     try:
         done = subprocess.run(
             command, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENVIRONMENT,
@@ -89,14 +98,14 @@ def _run(name, command, text):
     return done.stdout
 
 
-def _milliseconds(text):
+def _milliseconds(text: str) -> Fraction:
     """'0.217' -> 217, exactly."""
     return Fraction(text) * 1000
 
 
-def parse_flite_segments(text):
+def parse_flite_segments(text: str) -> list[Segment]:
     """'pau:0.217 ax:0.271 …' (phone and end in seconds) -> [Segment in milliseconds]."""
-    segments = []
+    segments: list[Segment] = []
     start = Fraction(0)
     for token in text.split():
         phone, _, end = token.rpartition(":")
@@ -107,42 +116,42 @@ def parse_flite_segments(text):
     return segments
 
 
-def _flite(name, speaker, text):
+def _flite(name: str, speaker: Speaker, text: str) -> Spoken:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "speech.wav")
         command = ["flite", "-voice", speaker.voice, "--setf", "duration_stretch={}".format(speaker.speed / 100)]
         if speaker.pitch is not None:
             command += ["--setf", "int_f0_target_mean={}".format(speaker.pitch[0])]
             command += ["--setf", "int_f0_target_stddev={}".format(speaker.pitch[1])]
-        printed = _run(name, command + ["-psdur", "-t", text, "-o", path], "")
+        printed = _run(name, [*command, "-psdur", "-t", text, "-o", path], "")
         with open(path, "rb") as stream:
             content = stream.read()
     with wave.open(io.BytesIO(content)) as reader:
         rate_hz = reader.getframerate()
         samples = np.frombuffer(reader.readframes(reader.getnframes()), "<i2")
-    return rate_hz, samples, parse_flite_segments(printed.decode("ascii"))
+    return Spoken(rate_hz, samples, parse_flite_segments(printed.decode("ascii")))
 
 
-def parse_espeak_phonemes(phonemes, speech_end_ms):
+def parse_espeak_phonemes(phonemes: Sequence[tuple[int, str]], speech_end_ms: Fraction) -> list[Segment]:
     """[(milliseconds, mnemonic)] -> [Segment in milliseconds], each lasting until the next begins.
 
     A mnemonic that stands for two phones (a diphthong with r, say) is split in the middle.
     """
     segments = []
     for index, (start_ms, mnemonic) in enumerate(phonemes):
-        end_ms = phonemes[index + 1][0] if index + 1 < len(phonemes) else speech_end_ms
+        end_ms = Fraction(phonemes[index + 1][0]) if index + 1 < len(phonemes) else speech_end_ms
         if mnemonic not in _ESPEAK_PHONES:
             raise StageError("espeak-ng made a phoneme that is not known: {!r}".format(mnemonic))
         phones = _ESPEAK_PHONES[mnemonic].split()
         for position, phone in enumerate(phones):
-            length = Fraction(end_ms - start_ms, len(phones))
+            length = (end_ms - start_ms) / len(phones)
             segments.append(Segment(start_ms + position * length, start_ms + (position + 1) * length, phone))
     return segments
 
 
-def _espeak(name, speaker, text):
+def _espeak(name: str, speaker: Speaker, text: str) -> Spoken:
     command = [sys.executable, "-I", "-S", _ESPEAK_PROGRAM, "en-us+" + speaker.voice, str(speaker.speed)]
-    answer = _run(name, command + [str(value) for value in speaker.pitch], text)
+    answer = _run(name, command + [str(value) for value in speaker.pitch or ()], text)
     header, _, content = answer.partition(b"\n")
     spoken = json.loads(header.decode())
     rate_hz = spoken["rate_hz"]
@@ -155,10 +164,10 @@ def _espeak(name, speaker, text):
     silence = np.zeros(_ESPEAK_EDGE_MS * rate_hz // 1000, speech.dtype)
     moved = [Segment(start + _ESPEAK_EDGE_MS, end + _ESPEAK_EDGE_MS, phone) for start, end, phone in segments]
     edge = Segment(Fraction(0), Fraction(_ESPEAK_EDGE_MS), "pau")
-    return rate_hz, np.concatenate((silence, speech)), [edge] + moved
+    return Spoken(rate_hz, np.concatenate((silence, speech)), [edge, *moved])
 
 
-def to_timit(segments):
+def to_timit(segments: Sequence[Segment]) -> list[Segment]:
     """Synthesiser's phones -> TIMIT's: edges 'h#', one 'pau' for several, stops as closure (55 %) and release.
 
     A stop after a silence has no closure of its own: the silence is the closure. Phones without length go, and
@@ -174,7 +183,7 @@ def to_timit(segments):
             merged[-1] = Segment(merged[-1].start, segment.end, "pau")
         else:
             merged.append(segment)
-    result = []
+    result: list[Segment] = []
     for index, (start, end, phone) in enumerate(merged):
         if phone == "pau" and index in (0, len(merged) - 1):
             result.append(Segment(start, end, "h#"))
@@ -187,7 +196,7 @@ def to_timit(segments):
 
 
 @functools.lru_cache(maxsize=None)
-def _taps(step, phases):
+def _taps(step: int, phases: int) -> tuple[int, np.ndarray]:
     """(half, (phases, 2 * half) float64 of integers): the resampler's table; see `resample`."""
     cutoff = float(min(Fraction(1), Fraction(phases, step)) * _CUTOFF)
     half = int(np.ceil(_HALF_TAPS / cutoff))
@@ -197,7 +206,7 @@ def _taps(step, phases):
 
 
 @functools.lru_cache(maxsize=None)
-def _filters(step, phases):
+def _filters(step: int, phases: int) -> tuple[int, list[tuple[int, int, np.ndarray]]]:
     """[(first, count, matrix)]: `count` phases' taps side by side, each where its samples begin after `first`.
 
     Matrices: (span, count) float64 of integers; span samples from `first` on are all that these phases need.
@@ -215,7 +224,7 @@ def _filters(step, phases):
     return half, result
 
 
-def resample(samples, ratio):
+def resample(samples: np.ndarray, ratio: Fraction) -> np.ndarray:
     """Band-limited resampling: result[n] = samples[n * ratio], times 2**16, in int64.
 
     Args:
@@ -223,7 +232,7 @@ def resample(samples, ratio):
         ratio: input samples for one output sample, a Fraction of at most 500 as denominator.
 
     Returns:
-        (floor(n / ratio),) int64, scaled by 2**16: a Hann-windowed sinc, one table of taps a phase, rounded to
+        (floor(n / ratio),) int64, scaled by 2**16: a Hann-windowed sinc, one table of taps per phase, rounded to
         16 bits. The sums are products of matrices in float64, and exact whatever the CPU and the order, since all in
         them are integers below 2**53.
     """
@@ -246,7 +255,7 @@ def resample(samples, ratio):
     return result.ravel()[:length].astype(np.int64)
 
 
-def _noise(name, length):
+def _noise(name: str, length: int) -> np.ndarray:
     """(length,) int64: a room's noise floor of about 5 units, from the frozen legacy generator, by utterance name.
 
     Digital silence would make features that hang on the dither alone.
@@ -255,7 +264,7 @@ def _noise(name, length):
     return np.random.RandomState(seed).randint(-4, 5, size=(4, length)).sum(axis=0)
 
 
-def speak(name, speaker, text):
+def speak(name: str, speaker: Speaker, text: str) -> Utterance:
     """One `Utterance` of `text` by `speaker`; `name` (SPEAKER_SENTENCE) seeds its noise and names it in errors.
 
     Raises:

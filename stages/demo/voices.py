@@ -5,6 +5,8 @@ those lists; the names of the train speakers are plainly not TIMIT's. No setting
 for training: their voices are other variants, or the same flite voice at another rate and pitch.
 """
 
+from __future__ import annotations
+
 from fractions import Fraction
 from typing import NamedTuple, Optional, Tuple
 
@@ -34,11 +36,21 @@ class Speaker(NamedTuple):
     warp: Fraction
 
 
-def _flite(name, split, region, voice, stretch_percent, warp_percent=100, pitch=None):
+def _flite(
+    name: str,
+    split: str,
+    region: int,
+    voice: str,
+    stretch_percent: int,
+    warp_percent: int = 100,
+    pitch: tuple[int, int] | None = None,
+) -> Speaker:
     return Speaker(name, split, region, "flite", voice, stretch_percent, pitch, Fraction(warp_percent, 100))
 
 
-def _espeak(name, split, region, voice, words_a_minute, pitch, warp_percent=100):
+def _espeak(
+    name: str, split: str, region: int, voice: str, words_a_minute: int, pitch: int, warp_percent: int = 100
+) -> Speaker:
     return Speaker(name, split, region, "espeak", voice, words_a_minute, (pitch, 50), Fraction(warp_percent, 100))
 
 
