@@ -14,26 +14,10 @@ from pathlib import Path
 
 from repro.base.errors import EXIT_COULD_NOT, EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_OK, EXIT_READER_GONE, BundleError
 from repro.base.foreign import shown
+from repro.base.system_errors import advice, can_be_mended
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MESSAGE_LIMIT = 2_000
-_KEPT = "and run the same command again: nothing half-written is left behind"
-_SPACE = f"free some space on that disk, {_KEPT}"
-_RIGHTS = f"mend the permissions, {_KEPT}"
-_IN_THE_WAY = "what stands in that place is not what belongs there: move it away, or give another path"
-_FILES = "raise the limit of open files (`ulimit -n 1024`), and run the same command again"
-_DISK = "the disk or its connection fails: `dmesg` says more; run the same command again when it is mended"
-_MEMORY = "close other programs, or raise the limits (`ulimit -v`, `ulimit -u`), and run the same command again"
-_ADVICE = {
-    errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE,
-    errno.EROFS: _RIGHTS, errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS,
-    errno.ENOTDIR: _IN_THE_WAY, errno.EISDIR: _IN_THE_WAY, errno.EEXIST: _IN_THE_WAY, errno.ELOOP: _IN_THE_WAY,
-    errno.ENAMETOOLONG: "no file system takes so long a name: give a shorter path, or move the checkout to one",
-    errno.EMFILE: _FILES, errno.ENFILE: _FILES,
-    errno.EIO: _DISK, errno.ESTALE: _DISK, errno.EREMOTEIO: _DISK,
-    errno.ENOMEM: _MEMORY, errno.EAGAIN: _MEMORY,
-}  # fmt: skip
-"""Errors of the system that a person can mend; every other one is a defect."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +38,16 @@ def ending_of(error: BaseException) -> Ending:
     if isinstance(error, BrokenPipeError) and _reader_gone():
         return Ending(EXIT_READER_GONE, "")
     if isinstance(error, MemoryError):
-        return Ending(EXIT_COULD_NOT, f"error: this process got no more memory\n-> {_MEMORY}")
+        return Ending(EXIT_COULD_NOT, f"error: this process got no more memory\n-> {advice(OSError(errno.ENOMEM, ''))}")
     system = _system_error(error)
     if system is not None:
-        return Ending(EXIT_COULD_NOT, f"error: {shown(system, _MESSAGE_LIMIT)}\n-> {_ADVICE[system.errno or 0]}")
+        return Ending(EXIT_COULD_NOT, f"error: {shown(system, _MESSAGE_LIMIT)}\n-> {advice(system)}")
     return Ending(EXIT_DEFECT, _defect(error))
 
 
 def _system_error(error: BaseException) -> OSError | None:
     """The system's error that `error` is, or that an import of a module was ended by."""
-    if isinstance(error, OSError) and error.errno in _ADVICE:
+    if isinstance(error, OSError) and can_be_mended(error):
         return error
     return _system_error(error.__cause__) if isinstance(error, ImportError) and error.__cause__ else None
 

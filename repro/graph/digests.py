@@ -17,6 +17,7 @@ from repro.base.confined import PlainFile, Tree, TreeLimits, list_tree, open_bel
 from repro.base.errors import CouldNotRun, NotPlain
 from repro.base.files import canonical_json, sha256_bytes
 from repro.base.foreign import shown
+from repro.base.system_errors import advice
 from repro.graph.cache import StatCache
 
 _CHUNK_BYTES = 1 << 20
@@ -108,7 +109,7 @@ def digest_folder(folder: Path, cache: StatCache, what: str) -> dict[str, FileDi
     except NotPlain as error:
         raise NotPlain(f"{what}: {error.message}", hint=error.hint) from error
     except OSError as error:
-        raise CouldNotRun(f"cannot read {what}: {error}", hint="check the path and its permissions") from error
+        raise CouldNotRun(f"cannot read {what}: {error}", hint=advice(error, "check the path")) from error
 
 
 def missing_or_changed(folder: Path, files: Mapping[str, FileDigest], cache: StatCache) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from repro.base.confined import Tree, check_name, plain_file
 from repro.base.errors import CouldNotRun, NotPlain, UsageError
 from repro.base.foreign import shown
+from repro.base.system_errors import advice
 from repro.graph.cache import StatCache
 from repro.graph.digests import digest_file, digest_folder, digest_of_files, digest_tree
 
@@ -49,7 +50,7 @@ def digest_source(path: Path, cache: StatCache, what: str) -> str:
     except NotPlain as error:
         raise UsageError(f"{what}: {error.message}", hint=error.hint or _COPY) from error
     except OSError as error:
-        raise CouldNotRun(f"cannot read {what}: {error}", hint="check the path and its permissions") from error
+        raise CouldNotRun(f"cannot read {what}: {error}", hint=advice(error, "check the path")) from error
     raise CouldNotRun(f"{what} is neither a file nor a folder: {path}", hint="check the path")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from repro.base.errors import CouldNotRun
 from repro.base.paths import Paths
+from repro.base.system_errors import advice
 from repro.container.image import Image, Layer
 from repro.fetching import Cache
 from repro.images import cost
@@ -70,7 +71,7 @@ class _Builder:
             layer = remember_layer(self.paths, recipe, diff_id, size_bytes)
         except OSError as error:
             raise CouldNotRun(
-                f"cannot build layer {recipe.name}: {error}", hint="check free space and permissions of artifacts/"
+                f"cannot build layer {recipe.name}: {error}", hint=advice(error, "check artifacts/ and its disk")
             ) from error
         finally:
             spool.close()

@@ -214,6 +214,13 @@ def test_settings_of_invoke_for_other_projects_change_nothing(content: str, vari
     assert shell("$TASKS --list", tmp_path, HOME=str(tmp_path), **variables).stdout == command("--list").stdout
 
 
+def test_plain_invoke_is_independent_of_variables_for_other_projects(tmp_path: Path):
+    variables = {"INVOKE_RUN_ENV": "1", "INVOKE_TASKS_DEDUPE": "x", "INVOKE_RUN_ECHO_FORMAT": "y"}
+    line = f"cd {ROOT} && {sys.executable} -m invoke bundle.keys.show"
+    done = shell(line, tmp_path, HOME=str(tmp_path), **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_home_that_may_not_be_entered_ends_no_command(tmp_path: Path):
     home = tmp_path / "closed"
     home.mkdir(mode=0)
