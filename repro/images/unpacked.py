@@ -90,6 +90,8 @@ def check_tree(root: Path, manifest: Manifest) -> Manifest:
     Raises:
         VerificationFailed: a path was added, removed, or is not what was unpacked; names it.
     """
+    if root.is_symlink() or not root.is_dir():
+        raise _changed(root, "", "is not the folder that was unpacked")
     seen: Manifest = {}
     changed = False
     for path, found in _walk(root):

@@ -54,7 +54,15 @@ def link_in_place_of_a_file(root: Path) -> None:
     (root / "etc" / "kept").symlink_to(root.parent / "elsewhere")
 
 
+def link_in_place_of_the_root(root: Path) -> None:
+    shutil.copytree(root, root.parent / "elsewhere", symlinks=True)
+    shutil.rmtree(root)
+    root.symlink_to("elsewhere")
+
+
 CHANGES = {
+    "root": link_in_place_of_the_root,
+    "no root": shutil.rmtree,
     "content": change_content,
     "another file": replace,
     "mode": lambda root: (root / "etc" / "kept").chmod(0o755),
