@@ -171,8 +171,11 @@ def _bins(name: str, data: bytes) -> Values:
     return Values(None, _floats(data))
 
 
-def _ark(name: str, data: bytes) -> Values:
-    """Kaldi's binary archive of float matrices: `ID \\0BFM \\4ROWS\\4COLUMNS` and the values."""
+def read_archive(name: str, data: bytes) -> Values:
+    """Kaldi's binary archive of float matrices: `ID \\0BFM \\4ROWS\\4COLUMNS` and the values.
+
+    What is fixed of it is a list of (utterance, rows, columns).
+    """
     shapes, values, place = [], array("f"), 0
     try:
         while place < len(data):
@@ -216,7 +219,7 @@ Reader = Callable[[str, bytes], Values]
 _KINDS: Mapping[str, tuple[Reader, Tolerance]] = {
     ".npy": (_npy, LOGPROBS),
     ".bin": (_bins, FEATURES),
-    ".ark": (_ark, FEATURES),
+    ".ark": (read_archive, FEATURES),
     "cmvn.txt": (_cmvn, SUMS),
     "compare.json": (_json, FIGURES),
 }

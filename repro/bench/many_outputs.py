@@ -10,10 +10,12 @@ import json
 import os
 import struct
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repro.audit.agreement import read_archive
 from repro.base.errors import VerificationFailed
 from repro.base.files import pretty_json
 
@@ -42,7 +44,7 @@ def make_outputs(golden: Path, folder: Path, count: int, batch_size: int) -> Man
     """Write `count` utterances' outputs, manifest and labels below an empty folder."""
     expected = json.loads((golden / "score" / "expected.json").read_text(encoding="utf-8"))["Greedy/bs1"]
     heard, spoken = tuple(expected["decoded"]), tuple(expected["origin"])
-    frames = list(output_frames(golden / "data" / "dev" / "fbank.ark").values())[: len(heard)]
+    frames = _output_frames(golden / "data" / "dev" / "fbank.ark")[: len(heard)]
     posteriors = _posteriors(golden / "score" / "posteriors.npz")[: len(heard)]
     outputs, batches, corpus = folder / "outputs", folder / "batches", folder / "corpus"
     for made in (outputs / "result", outputs / "tail", batches, corpus / "dev"):
@@ -100,17 +102,11 @@ def check_lines(material: ManyOutputs, utterances: Path) -> None:
         raise VerificationFailed(f"{utterances} has {position} lines for {len(material.names)} utterances")
 
 
-def output_frames(archive: Path) -> dict[str, int]:
-    """Utterance -> frames of the model's output, from the headers of a Kaldi archive of float matrices."""
-    data, at = archive.read_bytes(), 0
-    frames = {}
-    while at < len(data):
-        end = data.index(b" ", at)
-        rows, columns = (struct.unpack_from("<i", data, end + offset)[0] for offset in (7, 12))
-        stacked = (rows + 1) // 2
-        frames[data[at:end].decode()] = (stacked + stacked % 2) // 2
-        at = end + 16 + 4 * rows * columns
-    return frames
+def _output_frames(archive: Path) -> list[int]:
+    """Frames of the model's output for each utterance of a Kaldi archive of features."""
+    shapes: Sequence[tuple[bytes, int, int]] = read_archive(archive.name, archive.read_bytes()).fixed
+    stacked = [(rows + 1) // 2 for _, rows, _ in shapes]
+    return [(count + count % 2) // 2 for count in stacked]
 
 
 def _posteriors(path: Path) -> list[bytes]:
