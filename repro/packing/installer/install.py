@@ -13,7 +13,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from repro.packing.installer.archive import Archive, Meter, processors
 from repro.packing.installer.base import Bases, require_base
 from repro.packing.installer.folder import KEPT, compare_folder, installed_path, read_kept
 from repro.packing.installer.listing import LIST_NAME, Entry, Listing, Refused
-from repro.packing.installer.settings import Made, forget, known_folders, mark_as_made, remember
+from repro.packing.installer.settings import Made, forget, known_folders, mark_as_ready, new_folder, remember
 from repro.packing.installer.trust import Report, check, is_fingerprint
 
 _SHOWN_FAILURES = 20
@@ -264,12 +263,15 @@ def _install(arguments: argparse.Namespace, archive: Archive, bases: Bases) -> P
             made = _accept(target, listing)
             if not arguments.files_only and (made is None or made.state != "ready"):
                 _make_ready(target)
-                remember((made or mark_as_made(target, target, target, "ready"))._replace(state="ready"))
+                if made is None:
+                    mark_as_ready(target)
+                else:
+                    remember(made._replace(state="ready"))
             return target
         room = 0 if arguments.files_only else listing.about["unpacked_bytes"]
         _check_room(parent, room + sum(entry.size_bytes for entry in listing.entries))
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.installing.", dir=parent))
-        made = mark_as_made(temporary, temporary, target, "unfinished")
+        made = new_folder(target)
+        temporary = Path(made.temporary)
         try:
             _check_disk(temporary, for_running=not arguments.files_only)
             _extract(archive, bases, temporary)

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +54,9 @@ class Made(NamedTuple):
     """A folder that an installation of this user made.
 
     It is known again by three things together: where it lies (`temporary` until it is whole, then `target`), its device
-    and inode, and the random `token` in the file MARK in it. `state` is 'unfinished', 'files' or 'ready'.
+    and inode, and the random `token` in the file MARK in it. `state` is 'unfinished', 'files' or 'ready'. It is
+    remembered before it is made, with device and inode 0: killed in that moment, it is known by its name, which nobody
+    could guess, as long as it holds no file but the mark.
     """
 
     token: str
@@ -70,7 +73,9 @@ class Made(NamedTuple):
         except OSError:
             return False
         marked = read_plain(path, MARK, 2 * _TOKEN_BYTES + 1) == self.token.encode() + b"\n"
-        return (found.st_dev, found.st_ino) == (self.device, self.inode) and marked
+        if not self.inode and not marked:
+            return stat.S_ISDIR(found.st_mode) and not any(files for _, _, files in os.walk(path))
+        return (self.device, self.inode) in ((found.st_dev, found.st_ino), (0, 0)) and marked
 
     def place(self) -> Path:
         """Where it lies now, or would."""
@@ -78,12 +83,21 @@ class Made(NamedTuple):
         return target if self.lies_at(target) else Path(self.temporary)
 
 
-def mark_as_made(folder: Path, temporary: Path, target: Path, state: str) -> Made:
-    """Write the mark into a folder of ours, and remember it as far as the settings can be written."""
-    found = os.stat(folder)
-    made = Made(
-        secrets.token_hex(_TOKEN_BYTES), found.st_dev, found.st_ino, str(temporary), str(target), state
-    )  # fmt: skip
+def new_folder(target: Path) -> Made:
+    """Make a folder beside a target, under a name that nobody can guess, for what will be renamed to the target."""
+    temporary = target.with_name(f".{target.name}.installing.{secrets.token_hex(8)}")
+    made = Made(secrets.token_hex(_TOKEN_BYTES), 0, 0, str(temporary), str(target), "unfinished")
+    remember(made)
+    os.mkdir(temporary, 0o700)
+    return _marked(temporary, made)
+
+
+def mark_as_ready(target: Path) -> None:
+    """Remember a folder, every byte of which was verified and made ready in this call."""
+    _marked(target, Made(secrets.token_hex(_TOKEN_BYTES), 0, 0, str(target), str(target), "ready"))
+
+
+def _marked(folder: Path, made: Made) -> Made:
     mark = folder / MARK
     mark.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
@@ -91,6 +105,8 @@ def mark_as_made(folder: Path, temporary: Path, target: Path, state: str) -> Mad
     descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(made.token + "\n")
+    found = os.stat(folder)
+    made = made._replace(device=found.st_dev, inode=found.st_ino)
     remember(made)
     return made
 
