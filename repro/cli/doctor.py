@@ -229,13 +229,17 @@ def _nodes_line(system: System, found: npu.Npu) -> Line:
 
 
 def _chip_line(chip: npu.Chip) -> Line:
-    what = f"{chip.soc_version}, card {chip.card} chip {chip.number}, {chip.health}, {chip.memory_mb} MB"
+    name = f"NPU device {'?' if chip.device == npu.UNKNOWN_DEVICE else chip.device}"
+    memory = f"{chip.memory_mb} MB" if chip.memory_mb else "memory unknown"
+    what = f"{chip.soc_version}, card {chip.card} chip {chip.number}, {chip.health}, {memory}"
     if chip.health != npu.HEALTHY:
         advice = f"`npu-smi info -t health -i {chip.card} -c {chip.number}` says why"
-        return Line(DEVIATES, f"NPU device {chip.device}", what, advice)
+        return Line(DEVIATES, name, what, advice)
+    if not chip.serves:
+        return Line(DEVIATES, name, what, f"the model is converted for an Ascend {npu.SERVING}: not for this chip")
     if chip.busy:
-        return Line(DEVIATES, f"NPU device {chip.device}", f"{what}, busy", "a run takes an idle one, or waits for you")
-    return Line(OK, f"NPU device {chip.device}", what)
+        return Line(DEVIATES, name, f"{what}, busy", "a run takes an idle one, or waits for you")
+    return Line(OK, name, what)
 
 
 def _driver_line(found: npu.Npu, conf: Path) -> Line:

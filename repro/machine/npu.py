@@ -13,9 +13,11 @@ from pathlib import Path
 
 from repro.base import programs, versions
 from repro.base.errors import CouldNotRun
-from repro.machine.npu_smi import SERVING, UNKNOWN_DEVICE, explain_smi, parse_fields
+from repro.machine.npu_smi import SERVING as SERVING
+from repro.machine.npu_smi import UNKNOWN_DEVICE as UNKNOWN_DEVICE
 from repro.machine.npu_smi import Chip as Chip
 from repro.machine.npu_smi import SmiTable as SmiTable
+from repro.machine.npu_smi import explain_smi, parse_fields, parse_mapping, with_devices
 from repro.machine.npu_smi import parse_smi as parse_smi
 
 HEALTHY = "OK"
@@ -131,6 +133,8 @@ def examine(host: Host | None = None) -> Npu:
         return Npu(driver=driver, problem=problem, hint=hint, **common)  # type: ignore[arg-type]
     code, text = host.run([tool, "info"])
     table = parse_smi(text)
+    if any(chip.serves and chip.device == UNKNOWN_DEVICE for chip in table.chips):
+        table = with_devices(table, parse_mapping(host.run([tool, "info", "-m"])[1]))
     problem, hint = explain_smi(code, text, table)
     first = next((chip for chip in table.chips if chip.serves), None)
     product = product_of(host, tool, table.chips, first.card) if first and not problem else ""
@@ -231,6 +235,11 @@ def _require_usable(chip: Chip) -> None:
 
 
 def _require_node(npu: Npu, chip: Chip) -> None:
+    if chip.device == UNKNOWN_DEVICE:
+        raise CouldNotRun(
+            f"npu-smi does not tell which device chip {chip.number} of NPU {chip.card} is",
+            hint="`npu-smi info -m` should show its Chip Logic ID: please report what both commands print",
+        )
     if f"davinci{chip.device}" not in npu.nodes:
         raise CouldNotRun(
             f"npu-smi shows device {chip.device}, but /dev/davinci{chip.device} is not there",
@@ -259,7 +268,8 @@ def deviation(npu: Npu, required: str, for_duo: Sequence[str]) -> str:
     if not wrong:
         return ""
     why = " (its footnote: this card takes them by the CANN version)" if duo else ""
-    return f"{npu.product} has {' and '.join(wrong)}; the compatibility table requires {' or '.join(accepted)}{why}"
+    card, required_here = npu.product or "the card", " or ".join(accepted)
+    return f"{card} has {' and '.join(wrong)}; the compatibility table requires {required_here}{why}"
 
 
 def facts(npu: Npu, chips: Sequence[Chip] = ()) -> dict[str, str]:

@@ -7,7 +7,7 @@ HBM-Usage, and every figure may be `NA`. So a row is told by its cells: a bus ad
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from repro.base.foreign import shown
@@ -156,6 +156,29 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None  # NA, or a dash for the second chip of a card
+
+
+def parse_mapping(text: str) -> dict[tuple[int, int], int]:
+    """`npu-smi info -m`: (NPU id, chip) to the chip's logic id, which is its device number; none in other forms."""
+    mapping: dict[tuple[int, int], int] = {}
+    known = False
+    for line in text.splitlines():
+        known = known or re.match(r"\s*NPU ID\s+Chip ID\s+Chip Logic ID\s", line) is not None
+        row = re.match(r"\s*(\d+)\s+(\d+)\s+(\d+)\s", line)
+        if known and row:
+            mapping[int(row[1]), int(row[2])] = int(row[3])
+    return mapping
+
+
+def with_devices(table: SmiTable, mapping: Mapping[tuple[int, int], int]) -> SmiTable:
+    """The table with the device numbers that it does not tell, as far as `npu-smi info -m` does."""
+    chips = tuple(
+        replace(chip, device=mapping.get((chip.card, chip.number), UNKNOWN_DEVICE))
+        if chip.device == UNKNOWN_DEVICE
+        else chip
+        for chip in table.chips
+    )
+    return replace(table, chips=chips)
 
 
 def parse_fields(text: str) -> dict[str, str]:

@@ -158,6 +158,14 @@ def test_an_unhealthy_a_busy_and_a_silent_npu_are_told_apart(system: System):
     assert "restart the host" in silent.advice
 
 
+def test_a_host_with_chips_of_another_kind_is_told_why_they_cannot_serve(system: System):
+    lines = npu_machine(system, AscendHost("910b4-25.5.2", "25.5.2", "25.5.2"))
+    assert "1 chip of the kind Ascend910B4" in line(lines, "NPU chips").found
+    assert "Atlas 300I Duo" in line(lines, "NPU chips").advice
+    assert "davinci-1" not in "".join(each.text() for each in lines)
+    assert line(lines, "NPU device ?").found.startswith("Ascend910B4, card 5")
+
+
 def input_lines(paths: Paths) -> tuple[Line, Line]:
     data, checkpoint = (doctor.looked("", look) for look in (
         lambda: [doctor._data_line(paths)], lambda: [doctor._checkpoint_line(paths)]

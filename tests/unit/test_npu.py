@@ -240,6 +240,28 @@ def test_the_record_names_the_chips_that_were_used_and_no_others():
     assert (used["chip"], used["npu_devices_used"]) == ("Ascend310P1", "1")
 
 
+def without_device(tmp_path: Path, mapping: str) -> Npu:
+    """A host whose driver's table has no Device column."""
+    host = AscendHost(smi="310p3-25.0.rc1.1-without-device", devices=(0, 1)).make(tmp_path)
+
+    def run(argv):
+        return (0, mapping) if list(argv[1:]) == ["info", "-m"] else host.run(argv)
+
+    return examine(replace(host, run=run))
+
+
+def test_device_numbers_that_the_table_does_not_tell_come_from_the_mapping(tmp_path):
+    npu = without_device(tmp_path, (SMI.parent / "mapping" / "two-pros.txt").read_text())
+    assert [chip.device for chip in npu.chips] == [0, 1]
+    assert [chip.card for chip in choose_chips(npu, [1])] == [1]
+
+
+def test_a_chip_whose_device_nothing_tells_is_not_guessed(tmp_path):
+    npu = without_device(tmp_path, "Error parameter of -m")
+    with pytest.raises(CouldNotRun, match="does not tell which device chip 0 of NPU 0 is"):
+        choose_chips(npu)
+
+
 def test_no_serial_number_enters_the_facts(tmp_path):
     assert set(facts(examine(AscendHost().make(tmp_path)))) <= {
         "driver", "chip", "card", "npu_smi", "npu_chips", "npu_devices_used", "npu_simulator"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.machine.npu_smi import explain_smi, parse_fields, parse_smi
+from repro.machine.npu_smi import explain_smi, parse_fields, parse_mapping, parse_smi
 
 CORPUS = Path(__file__).resolve().parents[1] / "data" / "ascend"
 FACTS = json.loads((CORPUS / "facts.json").read_text(encoding="utf-8"))
@@ -56,3 +56,8 @@ def test_a_failure_is_said_with_what_to_do(name: str):
 def test_fields_are_read_and_what_is_not_available_is_left_out(name: str):
     found = parse_fields(read(name))
     assert {key: found.get(key) for key in FACTS[name]["fields"]} == FACTS[name]["fields"]
+
+
+@pytest.mark.parametrize("name", of("mapping"))
+def test_a_mapping_gives_each_chip_its_device(name: str):
+    assert [[*place, device] for place, device in parse_mapping(read(name)).items()] == FACTS[name]["mapping"]
