@@ -106,6 +106,10 @@ COMMANDS = (
     Command("bundle.pack", ("bundle.pack", "--unsigned", "--offline"), 20.0, (), needs_run=True, paired=False),
 )
 PARTS = ("kills", "runs", "disks", "shims", "pairs")
+_KNOWN = {
+    "audits", "bench", "bundles", "cache", "code", "digests.sqlite", "digests.sqlite-shm", "digests.sqlite-wal",
+    "layers", "logs", "oci", "rootfs", "runs", "store", "tmp",
+}  # fmt: skip
 _SHORT = ("stage.batches", "store.gc")
 
 
@@ -175,13 +179,16 @@ class Checkout:
             shutil.rmtree(self.artifacts / name, ignore_errors=True)
 
     def left_over(self) -> list[str]:
-        """Temporary things and locks below the checkout; none of them may be there once a command has ended."""
+        """Temporary things, locks and what has no name of ours; none of it may be there once a command has ended."""
         found = []
         for parent, folders, names in os.walk(self.artifacts.parent if self._results else self.root):
             for name in (*folders, *names):
                 a_lock = name.endswith(".lock") and Path(parent).name == "locks" and "conf" not in Path(parent).parts
                 if a_lock or name.startswith((".tmp.", ".lock.")):
                     found.append(os.path.relpath(os.path.join(parent, name), self.artifacts))
+        found += [path.name for path in self.artifacts.glob("*") if path.name not in _KNOWN]
+        inside = [path for name in ("tmp", "store/conflicts") for path in (self.artifacts / name).glob("*")]
+        found += [str(path) for path in inside if path.name != "engines"]  # of the containers' files
         return found
 
     def survivors(self) -> list[str]:
