@@ -70,11 +70,11 @@ def temporary_folder(parent: Path, kind: str) -> TemporaryFolder:
 def clear_dead(parent: Path) -> list[Path]:
     """Remove the temporary files and folders in `parent` whose owner was killed; returns them.
 
-    What cannot be looked at or removed is passed over: clearing up never ends a command.
+    What cannot be looked at or removed now is passed over: clearing up neither ends a command nor keeps it waiting.
     """
     removed: list[Path] = []
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, CouldNotRun), locked(parent):
+        with contextlib.suppress(OSError, CouldNotRun), locked(parent, wait=False):
             dead = [path for path in sorted(parent.glob(f"{PREFIX}*")) if _taken(stack, path)]
             removed += dead
         for path in removed:  # their locks are ours: nobody else waits for this
@@ -103,7 +103,7 @@ def clear_checkout(paths: Paths) -> None:
     """Remove what killed commands left in a checkout; each command does this first."""
     results, artifacts = paths.results, paths.artifacts
     places = {
-        *(results / name for name in ("", "tmp", "tmp/engines", "code", "runs", "logs", "store", "store/last")),
+        *(results / name for name in ("", "tmp", "tmp/engines", "code", "runs", "logs", "store/last")),
         *(results / name for name in ("audits", "bench", "bundles")),
         *(artifacts / name for name in ("", "tmp", "cache", "cache/parts", "bundles")),
         *(paths.rootfs, paths.layer_index, paths.oci, paths.blobs),

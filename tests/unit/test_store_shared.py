@@ -13,6 +13,7 @@ import pytest
 from _graph_cases import Bench
 
 from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.locking import locked
 from repro.base.paths import Paths
 from repro.base.temporary import clear_checkout, clear_dead
 from repro.base.temporary_file import temporary_file
@@ -305,6 +306,20 @@ def test_the_next_command_removes_every_lock_and_temporary_thing_of_the_dead_and
         assert (paths.store / "locks" / f"{'f' * 64}.lock").exists() and living.exists() and work.result.exists()
     work.close()
     assert not any(path.exists() for path in (*dead, paths.code / ".tmp.code.e"))
+
+
+def test_clearing_up_waits_for_nobody(bench: Bench):
+    """A run holds the store for its whole length, and others hold other folders: no command may wait for that."""
+    paths = paths_of(bench)
+    folders = (paths.store, paths.code, paths.runs, paths.temporary, paths.data, paths.artifacts)
+    with contextlib.ExitStack() as held:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder, shared=True))
+        clearing = threading.Thread(target=clear_checkout, args=(paths,), daemon=True)
+        clearing.start()
+        clearing.join(30)
+        assert not clearing.is_alive()
 
 
 # a machine of its own
