@@ -65,6 +65,7 @@ def cann(tmp_path, monkeypatch):
     monkeypatch.setattr(ascend, "SET_ENV", f"{root}/ascend-toolkit/set_env.sh")
     monkeypatch.setattr(ascend, "TOOLKIT", str(toolkit))
     monkeypatch.setattr(ascend, "PYTHON", sys.executable)
+    monkeypatch.setattr(ascend.tempfile, "tempdir", str(tmp_path))  # the working folders go with the test's own
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     for name in ("out", "obs", "export"):
