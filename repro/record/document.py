@@ -89,9 +89,17 @@ class IdentityStage(Strict, frozen=True):
 
 
 class Identity(Strict, frozen=True):
-    """What two runs of the same thing share to the byte, and its digest: no engine, time, host name or cache state."""
+    """What two runs of the same thing share to the byte, and its digest: no engine, time, host name or cache state.
+
+    Attributes:
+        sha256: of everything below: two runs on machines of one architecture and instruction set share it.
+        results: digest of request, data, checkpoint and the outputs of exact stages: two runs on any machines share it.
+        environment: digest of the images, which are of one architecture.
+    """
 
     sha256: Sha256
+    results: Sha256
+    environment: Sha256
     request: Request
     data: IdentityData
     checkpoint: IdentityCheckpoint

@@ -1,7 +1,8 @@
-"""What two runs of the same thing share to the byte."""
+"""What two runs of the same thing share to the byte: on one kind of machine, and on any."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +19,10 @@ from repro.record.document import (
     Request,
 )
 from repro.record.stages import Stage
+
+_EXACT = "exact"  # repro.graph.pipeline.EXACT, as a record has it
+_OF_AN_IMAGE = "probe"  # its outputs describe the image of one architecture
+_ON_THE_NPU = "_npu"
 
 
 def identity_of(record: Record) -> Identity:
@@ -36,4 +41,28 @@ def make_identity(
         "images": images,
         "stages": {s.key: IdentityStage(fingerprint=s.fingerprint, outputs=s.outputs.digest) for s in stages},
     }
-    return Identity(sha256=sha256_bytes(canonical_json(msgspec.to_builtins(content))), **content)
+    results = {**content, "stages": same_everywhere(stages)}
+    del results["images"]
+    return Identity(
+        sha256=_digest(content), results=_digest(results), environment=_digest({"images": images}), **content
+    )
+
+
+def same_everywhere(stages: Sequence[Stage]) -> dict[str, str]:
+    """The digests of outputs that any machine gives, by stage: those of exact stages that follow from exact ones alone.
+
+    Args:
+        stages: of a record, in an order in which each comes after its inputs.
+    """
+    found: dict[str, str] = {}
+    keys = {stage.key for stage in stages}
+    for stage in stages:
+        exact = stage.exactness == _EXACT and not stage.host_bound and stage.name != _OF_AN_IMAGE
+        before = {given.origin for given in stage.inputs.values()} & keys
+        if exact and not stage.name.endswith(_ON_THE_NPU) and before <= set(found):
+            found[stage.key] = stage.outputs.digest
+    return found
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return sha256_bytes(canonical_json(msgspec.to_builtins(content)))

@@ -21,7 +21,19 @@ def identify(document) -> None:
             for stage in document["stages"]
         },
     }
-    document["identity"] = {"sha256": sha256_bytes(canonical_json(content)), **content}
+    exact = {}
+    for stage in document["stages"]:
+        before = {given["from"] for given in stage["inputs"].values()} & {each["key"] for each in document["stages"]}
+        everywhere = stage["exactness"] == "exact" and not stage["host_bound"] and stage["name"] != "probe"
+        if everywhere and not stage["name"].endswith("_npu") and before <= set(exact):
+            exact[stage["key"]] = stage["outputs"]["digest"]
+    results = {**content, "stages": exact}
+    environment = {"images": results.pop("images")}
+    document["identity"] = {
+        **{name: sha256_bytes(canonical_json(value))
+           for name, value in (("sha256", content), ("results", results), ("environment", environment))},
+        **content,
+    }  # fmt: skip
 
 
 def record_of(document) -> Record:

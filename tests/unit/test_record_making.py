@@ -15,13 +15,14 @@ from repro.container.image import Layer
 from repro.container.job import Availability
 from repro.graph.digests import FileDigest
 from repro.graph.making import Done
-from repro.graph.pipeline import Request, build_graph
+from repro.graph.pipeline import ISA_EXACT, Request, build_graph
 from repro.graph.store import Result
 from repro.guide.published import load_published
 from repro.images.oci import compute_image
 from repro.locks.archives import SourceArchive
 from repro.record import read_record, record_bytes
 from repro.record.document import EngineUsed, Host, Observations, ToolchainRow
+from repro.record.identity import same_everywhere
 from repro.run.inputs import Checkpoint
 from repro.run.record import Parts, make_record
 from repro.run.reproduce import engine_used
@@ -270,6 +271,36 @@ def test_identity_covers_request_data_weights_images_stages_and_outputs(made, ch
     before, other = made().record(), made()
     IDENTITY[change](other)
     assert other.record().identity.sha256 != before.identity.sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "results", "environment"),
+    [
+        ("image", False, True),
+        ("fingerprint", False, False),
+        ("outputs", True, False),
+        ("data", True, False),
+        ("weights", True, False),
+    ],
+)
+def test_results_are_those_of_any_machine_and_the_environment_is_the_images(made, change, results, environment):
+    before, other = made().record().identity, made()
+    IDENTITY[change](other)
+    after = other.record().identity
+    assert (after.results != before.results) == results
+    assert (after.environment != before.environment) == environment
+
+
+def test_results_hold_no_stage_that_differs_between_processors_nor_what_follows_from_one(made):
+    stages = made().record().stages
+    found = same_everywhere(stages)
+    assert {"corpus", "features", "batches@8", "export", "convert@8", "infer@8", "score@8"} <= set(found)
+    assert not {name.partition("@")[0] for name in found} & {"reference", "compare", "measure", "probe"}
+    by_kaldi = [
+        msgspec.structs.replace(stage, exactness=ISA_EXACT) if stage.key == "features" else stage for stage in stages
+    ]
+    assert {"corpus", "export", "convert@8"} <= set(same_everywhere(by_kaldi))
+    assert not {"features", "batches@8", "infer@8", "score@8"} & set(same_everywhere(by_kaldi))
 
 
 @pytest.mark.parametrize("change", NOT_IDENTITY)
