@@ -72,7 +72,7 @@ def failure_of(what: str, timeout_s: float, memory_bytes: int, outcome: Outcome,
     if said.error:
         return StageFailed(f"{what}: {said.error}", detail=detail, hint="\n".join(said.hints) or hint)
     if cause:
-        return StageFailed(f"{what}: {cause}", detail="\n".join([*said.tail, detail]), hint=hint)
+        return StageFailed(f"{what}: {cause}", detail="\n".join([*list(said.tail)[-1:], detail]), hint=hint)
     return StageFailed(
         f"{what} ended with exit code {outcome.exit_code}", detail="\n".join([*said.tail, detail]), hint=_DEFECT
     )

@@ -340,7 +340,7 @@ def full(folder: Path, parts: Sequence[str], commands: Sequence[Command], number
     tally, chance = Tally(), random.Random(seed)
     checkout = Checkout(folder, own=True)
     before = ""
-    if {"runs", "pairs"} & set(parts):
+    if {"runs", "pairs"} & set(parts) and any(command.needs_run for command in commands):
         code, said = checkout.run(("reproduce", "--loop", "2", *_RUN))
         check_ended(checkout, tally, "the undisturbed run", code, said, {0})
         before = identity(checkout)

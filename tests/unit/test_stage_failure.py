@@ -35,11 +35,10 @@ def ended(code: int, *, timed_out: bool = False, out_of_memory: bool = False) ->
      (errno.EACCES, "permission"), (errno.EMFILE, "files"), (errno.ENOMEM, "memory")],
 )  # fmt: skip
 def test_an_error_of_the_machine_is_no_defect_of_the_stage(number: int, word: str):
-    error = failure(
-        ended(1), said("Traceback (most recent call last):", f"OSError: {OSError(number, os.strerror(number))}")
-    )
+    lines = ("Traceback (most recent call last):", f"OSError: {OSError(number, os.strerror(number))}")
+    error = failure(ended(1), said(*lines))
     assert word in error.message and "defect" not in error.hint and error.hint
-    assert "/logs/x.log" in error.detail
+    assert error.detail == f"{lines[-1]}\nthe whole log: /logs/x.log"  # and no traceback
 
 
 def test_a_refused_input_keeps_its_own_words_and_hints():
