@@ -73,5 +73,5 @@ def require_accepted(paths: Paths, licence: str) -> None:
     if not accepted(paths, licence):
         raise CouldNotRun(
             f"{licence} is installed only for a user who accepts {LICENCES[licence]}",
-            hint="if you do, say so once: `invoke accept-cann-licence` (it is recorded in data/user.lock.json)",
+            hint="if you do, record it once: `invoke accept-cann-licence` writes it into data/user.lock.json",
         )

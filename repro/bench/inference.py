@@ -42,7 +42,7 @@ class Size:
 
     Attributes:
         libraries: FLOP/s of the whole processor in a large product, round by round, by each library of products.
-        flop: an utterance's.
+        flop: of one utterance.
     """
 
     batch_size: int
@@ -112,7 +112,7 @@ def figures_of(size: Size, torch_rates: Sequence[float], checked: str) -> Iterat
     bound = bound_of_share(size.batch_size)
     products = sorted(((statistics.median(rates) / 1e9, name) for name, rates in size.libraries.items()), reverse=True)
     peak_said = "the peak is the highest of " + ", ".join(f"{name} {rate:.0f}" for rate, name in products) + " GFLOP/s"
-    share_formula = "utterances/s x the model's operations an utterance / the matrix peak of the same round, all cores"
+    share_formula = "utterances/s x the model's operations per utterance / the matrix peak of the same round, all cores"
     for run, way, asked in ((ours, "", bound), (alone, ", one at a time on all cores", None)):
         shares = size.shares(run)
         yield Figure(

@@ -1,4 +1,4 @@
-"""What a person reads of a bench: a line a figure while it runs, then Markdown, and HTML with plots."""
+"""What a person reads of a bench: a line per figure while it runs, then Markdown, and HTML with plots."""
 
 from __future__ import annotations
 

@@ -213,14 +213,14 @@ def _figures(points: Sequence[Point]) -> Iterator[Figure]:
         checked = f"the result is {large} times the demo corpus's, by what _check_corpus and measure_size hold it to"
         yield Figure(
             GOAL,
-            f"{stage}: time an utterance at {large} x the demo corpus, of that at once",
+            f"{stage}: time per utterance at {large} times the demo corpus, relative to one time",
             many.ms_an_utterance / one.ms_an_utterance,
             "times",
             f"(processor seconds / {many.utterances:,} utterances) / (the same with {one.utterances:,})",
             relation=AT_MOST,
             bound=_LINEAR,
             checked=checked,
-            note=f"{one.ms_an_utterance:.3f} ms an utterance, then {many.ms_an_utterance:.3f} ms",
+            note=f"{one.ms_an_utterance:.3f} ms per utterance, then {many.ms_an_utterance:.3f} ms",
         )
         yield Figure(
             GOAL,
@@ -242,19 +242,19 @@ def table(points: Sequence[Point]) -> str:
         f"| {p.ms_an_utterance:.3f} | {p.run.peak_bytes / 2**20:.0f} |"
         for p in points
     ]
-    head = "| stage | size | utterances | seconds | processor seconds | ms of it an utterance | peak MiB |\n"
+    head = "| stage | size | utterances | seconds | processor seconds | ms per utterance | peak MiB |\n"
     head += "|---|---|---|---|---|---|---|"
     return "\n".join([head, *rows]) + "\n"
 
 
 def plot(points: Sequence[Point]) -> str:
-    """Two panels over the size, as an SVG file of its own: ms an utterance and peak memory, each of the smallest's."""
+    """Two panels over the size, as an SVG file of its own: ms per utterance and peak memory, each of the smallest's."""
     stages = list(dict.fromkeys(point.stage for point in points))
     sizes = sorted({point.times for point in points})
-    canvas = Canvas("Time an utterance and memory by size of the corpus", HEIGHT + 20)
+    canvas = Canvas("Time per utterance and memory by size of the corpus", HEIGHT + 20)
     measures: Mapping[str, Callable[[Point], float]] = {
-        "processor time an utterance, of that at 1 x": lambda point: point.ms_an_utterance,
-        "peak memory, of that at 1 x": lambda point: float(point.run.peak_bytes),
+        "processor time per utterance, relative to one time": lambda point: point.ms_an_utterance,
+        "peak memory, relative to one time": lambda point: float(point.run.peak_bytes),
     }
     width = (WIDTH - RIGHT - LEFT) / 2 - 20
     for panel, (title, value) in enumerate(measures.items()):

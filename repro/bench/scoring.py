@@ -50,7 +50,7 @@ def _beside_the_reference(bench: Workbench) -> Iterator[Figure]:
     alone = {"beam_reference": times["beam_reference"], "beam_ours": times["beam_ours_alone"]}
     yield _ratio("Beam with one utterance at a time, times the reference's", alone, "beam", None, beam_checked)
     yield _seconds("both edit distances of an utterance", times["edits_ours"], 1e6, "µs", edits_checked)
-    yield _seconds("Beam, an utterance", times["beam_ours"], 1e3, "ms", beam_checked)
+    yield _seconds("Beam, per utterance", times["beam_ours"], 1e3, "ms", beam_checked)
     yield _seconds("both edit distances, the reference's method", times["edits_reference"], 1e6, "µs", edits_checked)
     yield _seconds("Beam, the reference's method", times["beam_reference"], 1e3, "ms", beam_checked)
 
@@ -63,7 +63,7 @@ def _ratio(name: str, times: Mapping[str, Sequence[float]], method: str, bound: 
         name,
         statistics.median(reference) / statistics.median(ours),
         "times",
-        "median seconds an utterance of the reference's method / of the stage's, taking turns on one core",
+        "median seconds per utterance of the reference's method / of the stage's, taking turns on one core",
         relation=AT_LEAST if bound else "",
         bound=bound,
         spread=(min(ratios), max(ratios)),

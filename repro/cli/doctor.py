@@ -83,7 +83,7 @@ def examine(paths: Paths, engine: str = "auto") -> str:
         engine: the engine that a run would be asked for.
 
     Returns:
-        The report, a line a thing, and a last line that says whether a run can start.
+        The report, one line per thing, and a last line that says whether a run can start.
 
     Raises:
         UsageError: there is no engine of that name.

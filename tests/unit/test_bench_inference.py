@@ -174,7 +174,7 @@ def test_the_model_s_work_is_the_measured_one():
     [(1, True, 16), (8, True, 2), (64, True, 2), (1, False, 16), (8, False, 2), (64, False, 1)],
 )
 def test_every_core_computes_as_much_in_either_way(size: int, side_by_side: bool, count: int):
-    assert speech().batches_in_a_round(size, 2, side_by_side) == count
+    assert speech().batches_in_a_round(size, 2, side_by_side=side_by_side) == count
 
 
 def test_runners_share_the_items_and_outputs_keep_their_order():
