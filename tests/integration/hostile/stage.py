@@ -232,7 +232,7 @@ def many_files(at):
 
 @act
 def many_folders(at):
-    for number in range(100_000 if at.size == "full" else 2_000):
+    for number in range(10_000 if at.size == "full" else 2_000):
         os.mkdir(f"{at.out}/{number}")
 
 
