@@ -76,8 +76,12 @@ class Workspace:
     def __init__(self, parent: Path) -> None:
         self._temporary: TemporaryFolder = temporary_folder(parent, "work")
         self.folder = self._temporary.path
-        for name in ("result/out", "result/obs"):
-            (self.folder / name).mkdir(parents=True)
+        try:
+            for name in ("result/out", "result/obs"):
+                (self.folder / name).mkdir(parents=True)
+        except BaseException:
+            self.close()  # a full disk
+            raise
 
     @property
     def result(self) -> Path:

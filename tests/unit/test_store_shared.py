@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from dataclasses import replace
@@ -320,6 +321,20 @@ def test_clearing_up_waits_for_nobody(bench: Bench):
         clearing.start()
         clearing.join(30)
         assert not clearing.is_alive()
+
+
+def test_a_disk_that_fills_up_while_a_workspace_is_made_leaves_none(bench: Bench, monkeypatch):
+    real = Path.mkdir
+
+    def fill_up(path: Path, *arguments, **options) -> None:
+        if path.name == "obs":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", fill_up)
+    with pytest.raises(OSError, match="No space left"):
+        bench.runner().run(bench.nodes())
+    assert list((bench.root / "artifacts" / "tmp").iterdir()) == []
 
 
 # a machine of its own
