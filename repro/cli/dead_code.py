@@ -33,6 +33,7 @@ _ARGUED = {
     "timestamp": "an attribute of CycloneDX's document, which its library writes", "serial_number": "likewise",
     "read_envelope": "the other half of `envelope`: tests read with it what was signed",
     "verify_run": "an audit as one call that returns its outcome: what tests ask",
+    "older": "read of conf/published.toml; tests hold the tolerances to it",
     "numeric": "the report's templates read it",
     "bus_id": "part of what npu-smi says of a chip", "power_w": "likewise", "temperature_c": "likewise",
     "memory_used_mb": "likewise",

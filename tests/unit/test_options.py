@@ -108,13 +108,14 @@ def test_the_options_of_audits_arrive(monkeypatch: pytest.MonkeyPatch):
     reached: list[tuple[Any, ...]] = []
     for name in ("verify", "rerun", "challenge", "compare"):
         monkeypatch.setattr(audit, name, lambda *given, **named: reached.append((*given[1:], named)))
-    typed("audit.verify", "r", "--data", "d", "--checkpoint", "c", "--key", "k", "--to", "t")
+    typed("audit.verify", "r", "--data", "d", "--checkpoint", "c", "--key", "k", "--base", "b", "--to", "t")
     again = ("--engine", "podman", "--offline", "--rounds", "12")
     typed("audit.rerun", "r", "--data", "d", "--checkpoint", "c", *again, "--to", "t")
     typed("audit.challenge", "--run", "r", "--images", "base", "--arch", "arm64", "--offline", "--to", "t")
     typed("audit.compare", "a", "b", "--to", "t")
     verified, rerun, challenged, compared = reached
-    assert verified[:5] == ("r", "d", "c", "k", "t")
+    assert vars(verified[0]) == {"subject": "r", "data": "d", "checkpoint": "c", "key": "k", "base": "b"}
+    assert verified[1] == "t"
     assert rerun[1] == "r" and vars(rerun[2]) == {
         "data": "d", "checkpoint": "c", "engine": "podman", "fetch": False, "rounds": 12,
     }  # fmt: skip
