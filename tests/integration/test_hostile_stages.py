@@ -71,6 +71,9 @@ EXPECTED: dict[str, tuple[str, ...]] = {
         (FAILED,),
     ),
     "commands_is_a_folder": EITHER,  # no file of that name: an observation like any other
+    # Millions of lines may take longer than the stage has, and 100,000 entries more room than the disk has.
+    **{name: (TAKEN, FAILED) for name in hostile.ACTS if name.startswith("output_")},
+    **dict.fromkeys(("many_files", "many_folders"), (REFUSED, FAILED)),
     # A device may be made or not, another user's root may read what is closed or not, a race may be won or lost.
     **dict.fromkeys(
         (
