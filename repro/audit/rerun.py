@@ -66,7 +66,9 @@ def rerun(outcome: Outcome, evidence: Evidence, how: Rerun, console: Console) ->
         return
     temporary = temporary_folder(evidence.paths.temporary, "rerun")
     try:
-        _run(outcome, evidence, FreshPaths(evidence.paths.root, temporary.path), found, how, console)
+        results = temporary.path / "results"  # the folder itself is locked by this process
+        results.mkdir()
+        _run(outcome, evidence, FreshPaths(evidence.paths.root, results), found, how, console)
         if outcome.of_status(REFUTED):
             kept = temporary.keep("rerun").name
             outcome.fact("outputs of this machine", f"kept in {kept} of the results' tmp folder")

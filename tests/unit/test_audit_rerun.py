@@ -96,7 +96,7 @@ def test_outputs_that_were_changed_together_are_refuted_and_this_machine_s_are_k
     outcome = again(run)
     assert {f"made:infer@{SIZE}", f"made:reference@{SIZE}", "figures"} <= {c.key for c in outcome.of_status(REFUTED)}
     kept = dict(outcome.facts)["outputs of this machine"].split()[2]
-    assert (run / "elsewhere" / "tmp" / kept / "store").is_dir()
+    assert (run / "elsewhere" / "tmp" / kept / "results" / "store").is_dir()
 
 
 def test_without_the_data_set_nothing_is_run(run: Path, runs):
