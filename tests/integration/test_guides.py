@@ -84,9 +84,12 @@ class World:
 
     def receive(self) -> None:
         """Make sure that there is a bundle with a run in it, and that its maker has told two lines about it."""
-        if (self.folder / "received").exists():
+        if self.fills:
             return
-        maker, received = self.terminal("maker", offline=False), self.new_folder("received")
+        received = self.folder / "received"
+        if not received.exists():
+            self.new_folder("received")
+        maker = self.terminal("maker", offline=False)
         bundle = received / f"{NAME}.tar"
         commands = (
             "./bootstrap reproduce --bs 8\n. .venv/bin/activate\ninvoke bundle.keys.make\n"
