@@ -15,6 +15,7 @@ KEPT = "artifacts/bundle"  # where an installed folder keeps its bundle's list
 MARK = KEPT + "/made-here"  # the token by which the user who installed knows his folder again
 _OWN = frozenset((f"{KEPT}/{LIST_NAME}", MARK))
 _COVERED = ("bundle", "oci", "received", "wheels")  # of artifacts/
+_MADE_HERE = ("artifacts/oci/.lock", "conf/site.toml")
 _CACHES = (".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 _MOST_FAILURES = 1000
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -131,7 +132,7 @@ def _made_here(path: str) -> str:
         return f"artifacts/{ascii(second)[1:-1]}"
     if top == "data" and second not in ("", "README.md", "demo"):
         return f"data/{ascii(second)[1:-1]}"
-    return path if path == "conf/site.toml" or top in _CACHES else ""
+    return path if path in _MADE_HERE or top in _CACHES else ""
 
 
 def _difference(root: Path, path: str, entry: Entry, meter: Meter) -> str:
