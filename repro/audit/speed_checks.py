@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from repro.audit.claims import RUN_AGAIN, Examination, Outcome
 from repro.audit.stage_files import Accuracy, Honesty, Judged, Sustained
-from repro.audit.times import LEAST_DURATION_S, validity
+from repro.audit.times import LEAST_DURATION_S, LEAST_EXECUTIONS, validity
 from repro.base import typed_json
 from repro.base.confined import read_below
 from repro.base.paths import Paths
@@ -131,7 +131,7 @@ def _examine_own_speed(it: Examination, session: Session, options: Options, size
             return
         if attempt < MOST_TRIES:
             total_s = math.fsum(times_ms) / 1000.0
-            loop = max(2 * loop, math.ceil(1.2 * loop * LEAST_DURATION_S / total_s))
+            loop = max(LEAST_EXECUTIONS, 2 * loop, math.ceil(1.2 * loop * LEAST_DURATION_S / total_s))
             session.console.say(f"the speed of batch size {size} is not decided: again with {loop} executions")
     it.missing += lacks
     it.evidence.append(f"{MOST_TRIES} tries")
