@@ -31,7 +31,7 @@ def reproduce(asked: options.Reproduce, here: Here) -> None:
 
     record = running.reproduce(asked.parsed(), here.paths, here.console)
     show(terminal_summary(record))
-    show("report: artifacts/runs/latest/report.html (also report.md, record.json)")
+    show(f"report: {here.paths.told(here.paths.runs / 'latest' / 'report.html')} (also report.md, record.json)")
     exit_with_verdict(record.verdict.outcome)
 
 

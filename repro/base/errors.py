@@ -85,4 +85,4 @@ class EngineUnavailable(CouldNotRun):
 
 
 class StageFailed(CouldNotRun):
-    """A stage's container ended with an error, ran out of time or memory, or wrote something it must not."""
+    """A stage's container ended with an error, ran out of time or memory."""

@@ -51,7 +51,9 @@ def _results(text: str) -> Path:
 
 @dataclass(frozen=True)
 class Paths:
-    """The folders of one checkout. `artifacts` holds all that is made and is safe to delete.
+    """The folders of one checkout.
+
+    `artifacts` holds all that is made. Runs, audits and bundles in it cannot be made again byte for byte.
 
     Attributes:
         root: the checkout.
@@ -71,6 +73,10 @@ class Paths:
         """
         results = environ.get("BUNDLE_RESULTS", "")
         return cls(Path(__file__).resolve().parents[2], _results(results) if results else None)
+
+    def told(self, path: Path) -> str:
+        """A path as a person is told it: below the checkout if it lies there."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
     @property
     def results(self) -> Path:

@@ -181,7 +181,13 @@ class Page:
 
 
 @dataclass(frozen=True)
-class AuditVerify(Inputs, Page):
+class AuditInputs:
+    data: str = option("", "the data set of the run, if you have it: its digest is held to the record's")
+    checkpoint: str = option("", "the run's .pth file, if you have it: its digest is held to the record's")
+
+
+@dataclass(frozen=True)
+class AuditVerify(AuditInputs, Page):
     subject: str = argument("a run's folder, the word latest, a bundle's file, or a folder that was installed from one")
     key: str = option(
         "", "fingerprint of the key that must have signed a bundle; left out: the keys trusted on this machine"
