@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +14,7 @@ from repro.base.temporary_file import temporary_file
 
 _CHUNK_BYTES = 1 << 20
 _DEEP = 100  # folders below each other: each holds a descriptor while it is emptied
+_HANDLE = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -98,27 +98,35 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
 def remove_tree(path: Path) -> None:
     """Remove a folder, however deep it is and whatever modes a layer or a stage gave its folders.
 
-    Links are removed, never followed. A path that is not there is no error.
+    Links are removed, never followed. What is not there, or goes meanwhile, is no error; what stays is one.
     """
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            path.unlink()
-            return
-        os.chmod(path, 0o700)
-        top = os.open(path, _FOLDER)
-        try:
-            while names := os.listdir(top):  # what lay too deep was moved up here
-                for name in names:
+    try:
+        handle = os.open(path, _HANDLE)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        path.unlink(missing_ok=True)
+        return
+    try:
+        os.chmod(f"/proc/self/fd/{handle}", 0o700)  # it cannot be opened otherwise, and a link cannot be meant
+    finally:
+        os.close(handle)
+    top = os.open(path, _FOLDER)
+    try:
+        while names := os.listdir(top):  # what lay too deep was moved up here
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # another process removed it
                     _remove(top, name, top, 0)
-        finally:
-            os.close(top)
+    finally:
+        os.close(top)
+    with contextlib.suppress(FileNotFoundError):
         os.rmdir(path)
 
 
 def _remove(folder: int, name: str, top: int, depth: int) -> None:
     """Remove one entry of the open folder; a folder more than `_DEEP` down is moved to `top` instead."""
     try:
-        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        handle = os.open(name, _HANDLE, dir_fd=folder)
     except NotADirectoryError:
         os.unlink(name, dir_fd=folder)
         return
@@ -132,7 +140,8 @@ def _remove(folder: int, name: str, top: int, depth: int) -> None:
         os.close(handle)
     try:
         for each in os.listdir(inner):
-            _remove(inner, each, top, depth + 1)
+            with contextlib.suppress(FileNotFoundError):
+                _remove(inner, each, top, depth + 1)
     finally:
         os.close(inner)
     os.rmdir(name, dir_fd=folder)

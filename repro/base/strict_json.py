@@ -35,9 +35,11 @@ def parse(data: bytes, *, what: str, max_bytes: int = MAX_BYTES) -> Any:
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            refuse(f"the key {shown(twice, 60)!r} stands twice in one object")
+            seen: set[str] = set()
+            for name, _ in pairs:
+                if name in seen:
+                    refuse(f"the key {shown(name, 60)!r} stands twice in one object")
+                seen.add(name)
         return found
 
     def number(text: str) -> float:
@@ -70,7 +72,7 @@ def parse(data: bytes, *, what: str, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def _depth(data: bytes) -> int:
-    """An upper bound of the nesting, without parsing: brackets in texts count as well."""
+    """The nesting of the brackets, without parsing; what stands in texts does not count."""
     deepest = depth = 0
     for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', data):
         letter = token.group()

@@ -10,6 +10,7 @@ _RIGHTS = f"mend the permissions, {_KEPT}"
 _IN_THE_WAY = "what stands in that place is not what belongs there: move it away, or give another path"
 _FILES = "raise the limit of open files (`ulimit -n 1024`), and run the same command again"
 _DISK = "the disk or its connection fails: `dmesg` says more; run the same command again when it is mended"
+_IN_USE = "another program uses it: wait until that has ended, and run the same command again"
 _MEMORY = "close other programs, or raise the limits (`ulimit -v`, `ulimit -u`), and run the same command again"
 _ADVICE = {
     errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE,
@@ -19,6 +20,10 @@ _ADVICE = {
     errno.EMFILE: _FILES, errno.ENFILE: _FILES,
     errno.EIO: _DISK, errno.ESTALE: _DISK, errno.EREMOTEIO: _DISK,
     errno.ENOMEM: _MEMORY, errno.EAGAIN: _MEMORY,
+    errno.EFBIG: "that disk, or `ulimit -f`, takes no file as large: put it on another disk (BUNDLE_RESULTS)",
+    errno.EBUSY: _IN_USE, errno.ETXTBSY: _IN_USE,
+    errno.ENOTCONN: _DISK, errno.ETIMEDOUT: _DISK, errno.EHOSTUNREACH: _DISK, errno.ENETUNREACH: _DISK,
+    errno.EILSEQ: "that file system does not take such a name: give another path, or another disk",
 }  # fmt: skip
 """Errors of the system that a person can mend."""
 

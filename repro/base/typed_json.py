@@ -52,7 +52,8 @@ def _with_place(message: str, document: Any, kind: Any) -> str:
         return f"$: {shown(message)}"
     words = re.findall(r"\w+|\[\.\.\.\]", found["steps"]) + ([_SOME_KEY] if found["key"] else [])
     steps: list[_Step] = []
-    with contextlib.suppress(KeyError, IndexError, TypeError):  # a place that the text of a stranger made up
+    made_up = (KeyError, IndexError, TypeError, ValueError)  # the text of a stranger may have made the place up
+    with contextlib.suppress(*made_up):
         for word in words:
             if word == _SOME_KEY:
                 mapping = _at(document, steps)
@@ -60,7 +61,7 @@ def _with_place(message: str, document: Any, kind: Any) -> str:
                 document = _put(document, steps, {key: mapping[key]})
                 steps.append(key)
             else:
-                steps.append(int(word) if word.isdigit() else word)
+                steps.append(int(word) if word.isascii() and word.isdigit() else word)
     place = "".join(f".{step}" if re.fullmatch(r"[A-Za-z_]\w*", str(step)) else f"[{step!r}]" for step in steps)
     return f"${shown(place)}: {shown(found['wrong'])}" + (" (as a name)" if found["key"] else "")
 

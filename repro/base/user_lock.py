@@ -25,8 +25,10 @@ def read(paths: Paths) -> dict[str, Any]:
     lock = paths.data / "user.lock.json"
     try:
         known: dict[str, Any] = json.loads(lock.read_bytes()) if lock.exists() else {}
-    except ValueError as error:
-        raise UsageError(f"data/user.lock.json is not valid JSON: {error}", hint="mend or remove it") from error
+        if not isinstance(known, dict) or not all(isinstance(part, dict) for part in known.values()):
+            raise ValueError("it is no table of tables")
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"data/user.lock.json is not a lock: {error}", hint="mend or remove it") from error
     return known
 
 

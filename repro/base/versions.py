@@ -10,7 +10,10 @@ import functools
 import re
 from dataclasses import dataclass
 
-_FORM = re.compile(r"[vV]?(\d+(?:\.\d+)*)(?:[.\-_]?([A-Za-z]+)[.\-_]?(\d*)((?:\.[A-Za-z]*\d+)*))?$")
+_NUMBER = r"[0-9]{1,9}"
+_FORM = re.compile(
+    rf"[vV]?({_NUMBER}(?:\.{_NUMBER})*)(?:[.\-_]?([A-Za-z]+)[.\-_]?([0-9]{{0,9}})((?:\.[A-Za-z]*{_NUMBER})*))?$"
+)
 _STEPS = {"alpha": 0, "beta": 1, "rc": 2, "": 3, "t": 3, "sp": 4, "spc": 4, "b": 5}
 
 

@@ -127,7 +127,8 @@ def run(action: Callable[[], None]) -> int:
 def _code(ended: SystemExit) -> int:
     if ended.code is None or isinstance(ended.code, int):
         return ended.code or EXIT_OK
-    print(ended.code, file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads, or the disk that stderr goes to is full
+        print(ended.code, file=sys.stderr)
     return EXIT_COULD_NOT
 
 

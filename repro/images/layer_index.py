@@ -54,15 +54,15 @@ def known_layer(paths: Paths, recipe: LayerRecipe) -> Layer | None:
         diff_id, size_bytes, state = str(entry["diff_id"]), int(entry["size_bytes"]), entry.get("state")
         blob = paths.blobs / diff_id[7:]
         now = state_of(blob)
-        if blob.stat().st_size != size_bytes:
-            return None
+        if blob.is_symlink() or blob.stat().st_size != size_bytes:
+            return None  # a link's own state says nothing of the bytes behind it
         if now != state:
             if f"sha256:{sha256_file(blob)}" != diff_id:
                 return None
             with contextlib.suppress(OSError):  # a checkout that cannot be written is only slower
-                return remember_layer(paths, recipe, diff_id, size_bytes)
+                _write(paths, recipe, diff_id, size_bytes, now)  # as it was before it was hashed
         return _layer(paths, recipe, diff_id, size_bytes)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -180,8 +180,8 @@ def _unpack(layer: Layer, blob: IO[bytes], root: Path, digests: dict[str, str]) 
         with tarfile.open(fileobj=cast(BinaryIO, hashed), mode="r|", bufsize=_CHUNK_BYTES) as archive:
             for member in archive:
                 _unpack_member(layer, archive, member, root, digests)
-    except tarfile.TarError as error:
-        raise VerificationFailed(f"layer {layer.name} is not a tar: {error}", hint=_WRONG_LAYER) from error
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise VerificationFailed(f"layer {layer.name} is not a tar: {shown(error)}", hint=_WRONG_LAYER) from error
     found = f"sha256:{hashed.hexdigest()}"
     if found != layer.diff_id:
         raise VerificationFailed(
@@ -205,6 +205,10 @@ def _unpack_member(
             target.mkdir(exist_ok=True)
             target.chmod(member.mode | 0o700)
         return
+    if member.issparse() or member.size > layer.size_bytes or (member.issym() and not member.linkname):
+        raise VerificationFailed(f"layer {layer.name}: {shown(path)} is no member that we write", hint=_WRONG_LAYER)
+    if target.is_dir() and not target.is_symlink():
+        raise VerificationFailed(f"layer {layer.name}: {shown(path)} stands where a folder is", hint=_WRONG_LAYER)
     if target.is_symlink() or target.exists():
         target.unlink()
     digests.pop(path, None)

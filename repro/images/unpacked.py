@@ -59,7 +59,7 @@ def read_manifest(path: Path) -> Manifest | None:
         if document["format"] != FORMAT:
             return None
         return {row[0]: Unpacked(*row[1:]) for row in document["paths"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -159,3 +159,10 @@ def test_removing_a_file_a_link_or_nothing_is_no_error(tmp_path: Path):
     for name in ("link", "file", "absent"):
         remove_tree(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_entry_that_goes_meanwhile_leaves_nothing_of_the_rest(tree: Path, monkeypatch):
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: [*([] if not real(folder) else ["gone"]), *real(folder)])
+    remove_tree(tree)
+    assert not tree.exists()

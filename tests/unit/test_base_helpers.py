@@ -167,3 +167,14 @@ os.kill(os.getpid(), 9)
         assert list(tmp_path.iterdir()) == [alive]
     assert list(tmp_path.iterdir()) == []
     assert clear_dead(tmp_path / "absent") == []
+
+
+def test_a_key_that_stands_twice_is_found_in_time_that_grows_with_the_text():
+    names = [f'"{number}": 0' for number in range(200_000)]
+    with pytest.raises(VerificationFailed, match="'199999' stands twice"):
+        strict_json.parse(("{" + ", ".join([*names, names[-1]]) + "}").encode(), what="it")
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "1." + "9" * 5000, "١.٢", "1.0.rc" + "1" * 5000])
+def test_what_only_looks_like_a_version_is_none(text: str):
+    assert versions.parse(text) is None

@@ -58,7 +58,7 @@ def test_a_checkpoint_that_was_fetched_is_held_to_what_was_fetched(paths):
 def test_a_lock_that_is_no_json_is_said_and_not_overwritten(paths):
     (paths.data / "ctc_best_model.pth").write_bytes(b"weights")
     (paths.data / "user.lock.json").write_text("{")
-    with pytest.raises(UsageError, match=r"user\.lock\.json is not valid JSON"):
+    with pytest.raises(UsageError, match=r"user\.lock\.json is not a lock"):
         found(paths)
     assert (paths.data / "user.lock.json").read_text() == "{"
 

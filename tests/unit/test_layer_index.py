@@ -173,3 +173,28 @@ def test_a_file_of_the_cache_with_other_bytes_is_not_built_from(tmp_path: Path):
     builder = build._Builder(Paths(tmp_path), lambda _: None, lambda _: None, lambda *_: None, {"layers": {}}, {})
     with pytest.raises(CouldNotRun, match="which is not fetched"):
         builder.build(recipe)
+
+
+def test_a_link_in_place_of_a_blob_is_no_layer_whatever_lies_behind_it(paths: Paths, recipe: LayerRecipe):
+    layer = remember_layer(paths, recipe, DIFF_ID, len(DATA))
+    elsewhere = paths.root / "elsewhere"
+    layer.path.rename(elsewhere)
+    layer.path.symlink_to(elsewhere)
+    remember_layer(paths, recipe, layer.diff_id, layer.size_bytes)
+    assert known_layer(paths, recipe) is None
+
+
+def test_a_blob_that_changes_while_it_is_hashed_is_hashed_again(paths: Paths, recipe: LayerRecipe, monkeypatch):
+    layer = remember_layer(paths, recipe, DIFF_ID, len(DATA))
+    enter_layer(paths, recipe, layer.diff_id, layer.size_bytes)
+    real = layer_index.sha256_file
+
+    def swapped(path: Path) -> str:
+        found = real(path)
+        path.write_bytes(b"x" * layer.size_bytes)
+        return found
+
+    monkeypatch.setattr(layer_index, "sha256_file", swapped)
+    known_layer(paths, recipe)
+    monkeypatch.setattr(layer_index, "sha256_file", real)
+    assert known_layer(paths, recipe) is None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
+import tarfile
 import threading
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from test_layers import layer, two_layers
 
 from repro.base.errors import VerificationFailed
 from repro.base.paths import Paths
-from repro.container.image import Image
+from repro.container.image import Image, Layer
 from repro.images import rootfs
 from repro.images.oci import compute_image
 from repro.images.rootfs import Roots, chain_id
@@ -191,3 +193,34 @@ def test_one_image_is_given_while_another_is_unpacked(tmp_path: Path, monkeypatc
     finally:
         go_on.set()
         thread.join()
+
+
+def _tar(*members: tuple[str, dict[str, object]]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, fields in members:
+            info = tarfile.TarInfo(name)
+            for field, value in fields.items():
+                setattr(info, field, value)
+            archive.addfile(info)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("a", {"pax_headers": {"GNU.sparse.map": "x,y", "GNU.sparse.size": "268435456"}})],
+        [("a", {"pax_headers": {"GNU.sparse.map": "0,0", "GNU.sparse.size": "268435456"}})],
+        [("a", {"type": b"2", "linkname": "b", "pax_headers": {"linkpath": "x\0y"}})],
+        [("a", {"type": b"5", "mode": 0o755}), ("a", {})],
+    ],
+    ids=["sparse, no numbers", "sparse, large", "a link to NUL", "a file over a folder"],
+)
+def test_a_layer_that_tar_itself_stumbles_over_is_refused_as_altered(tmp_path: Path, members):
+    blob = tmp_path / "layer.tar"
+    blob.write_bytes(_tar(*members))
+    altered = Layer("altered", "debs", "sha256:" + "0" * 64, blob.stat().st_size, blob, "sha256:" + "0" * 64)
+    with open(blob, "rb") as stream, pytest.raises(VerificationFailed):
+        (tmp_path / "root").mkdir()
+        rootfs._unpack(altered, stream, tmp_path / "root", {})
+    assert sum(path.lstat().st_size for path in (tmp_path / "root").rglob("*") if path.is_file()) < 1 << 20
