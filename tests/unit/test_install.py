@@ -356,6 +356,16 @@ def test_a_terminated_installation_clears_up(place):
     assert written(place) == set()
 
 
+@pytest.mark.parametrize("content", ["no bundle", "a bundle and more"])
+def test_a_name_found_in_a_folder_cannot_command_the_terminal(place, content):
+    (place / "base").mkdir()
+    named = place / "base" / "\x1b[2J\x85-> VERIFIED\u202e.tar"
+    named.write_bytes(b"x" if content == "no bundle" else (place / "small.tar").read_bytes() + b"x")
+    done = install(place, "base", "--key", KEY, "--files-only")
+    assert done.returncode == 3 and "\\x1b[2J\\x85-> VERIFIED\\u202e.tar" in done.stderr
+    assert all(letter.isprintable() for line in done.stderr.split("\n") for letter in line)
+
+
 def test_a_step_that_fails_leaves_nothing(place):
     broken = Item.of_bytes("tree/bootstrap", b"#!/bin/sh\necho no venv here >&2\nexit 4\n", executable=True)
     cases.pack(place, list({item.path: item for item in [*cases.files(), broken]}.values()))

@@ -69,6 +69,35 @@ def test_a_folder_with_a_file_that_is_not_the_marked_one_is_kept(target: Path, m
     assert (folder / "thesis").exists()
 
 
+@pytest.mark.parametrize("what", ["the target, with folders alone", "a link to a folder", "a closed folder"])
+def test_killed_before_its_folder_is_there_it_gives_no_leave_to_remove_the_users(target: Path, monkeypatch, what):
+    with monkeypatch.context() as patch:
+        patch.setattr(settings.os, "mkdir", kill_after(settings.os.mkdir, ".installing."))
+        with pytest.raises(Killed):
+            settings.new_folder(target)
+    (made,) = settings.known_folders()
+    users = target if what.startswith("the target") else Path(made.temporary)
+    (users / "drafts").mkdir(parents=True)
+    if what == "a link to a folder":
+        (users / "drafts" / "thesis").symlink_to(target.parent.parent, target_is_directory=True)
+    with monkeypatch.context() as patch:
+        if what == "a closed folder":
+            patch.setattr(settings.os, "scandir", refuse_in(settings.os.scandir, "drafts"))
+        assert not made.lies_at(users)
+    if what != "a closed folder":
+        install._clear_unfinished(target.parent)
+        assert (users / "drafts").is_dir()
+
+
+def refuse_in(call, name: str):
+    def meddled(path):
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied", path)
+        return call(path)
+
+    return meddled
+
+
 def test_a_folder_made_anew_under_the_old_name_is_kept(target: Path):
     """The token is what the settings remember of that very folder."""
     made = settings.new_folder(target)

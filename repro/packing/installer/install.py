@@ -325,6 +325,12 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
+def _tell(text: str, lead: str = "") -> None:
+    """One line to stderr; what would command the terminal, as the name of a stranger's file may, is escaped."""
+    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    print(lead + plain, file=sys.stderr)
+
+
 def _stop(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
@@ -337,26 +343,26 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
     except Refused as error:
-        print("error: " + error.message, file=sys.stderr)
+        _tell(error.message, "error: ")
         for line in error.failures[:_SHOWN_FAILURES]:
-            print("  " + line, file=sys.stderr)
+            _tell(line, "  ")
         if len(error.failures) > _SHOWN_FAILURES:
-            print(f"  and {len(error.failures) - _SHOWN_FAILURES} more", file=sys.stderr)
-        for line in error.hint.splitlines():
-            print("-> " + line, file=sys.stderr)
+            _tell(f"and {len(error.failures) - _SHOWN_FAILURES} more", "  ")
+        for line in error.hint.split("\n") if error.hint else ():
+            _tell(line, "-> ")
         code = error.code
     except OSError as error:
-        what = "no space is left" if error.errno in _NO_SPACE else str(error)
-        print(f"error: {what}\n-> nothing is left half-installed; mend this and run the same command again",
-              file=sys.stderr)  # fmt: skip
+        _tell("no space is left" if error.errno in _NO_SPACE else str(error), "error: ")
+        _tell("nothing is left half-installed; mend this and run the same command again", "-> ")
         code = 4
     except Exception as error:  # noqa: BLE001 - every other end of the program is in this function
-        traceback.print_exc()
-        print(f"error: a defect of install.py ({type(error).__name__}): nothing is left half-installed\n"
-              "-> please report it with the lines above", file=sys.stderr)  # fmt: skip
+        for line in traceback.format_exc().rstrip("\n").split("\n"):
+            _tell(line)
+        _tell(f"a defect of install.py ({type(error).__name__}): nothing is left half-installed", "error: ")
+        _tell("please report it with the lines above", "-> ")
         code = _DEFECT
     except KeyboardInterrupt:
-        print("interrupted; nothing is left half-installed: the same command begins again", file=sys.stderr)
+        _tell("interrupted; nothing is left half-installed: the same command begins again")
         code = 130
     sys.exit(code)
 

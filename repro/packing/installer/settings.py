@@ -55,8 +55,8 @@ class Made(NamedTuple):
 
     It is known again by three things together: where it lies (`temporary` until it is whole, then `target`), its device
     and inode, and the random `token` in the file MARK in it. `state` is 'unfinished', 'files' or 'ready'. It is
-    remembered before it is made, with device and inode 0: killed in that moment, it is known by its name, which nobody
-    could guess, as long as it holds no file but the mark.
+    remembered before it is made, with device and inode 0: killed in that moment, it is known by `temporary` alone, a
+    name that nobody could guess, as long as it holds no file and no link except the mark.
     """
 
     token: str
@@ -70,17 +70,34 @@ class Made(NamedTuple):
         """Whether what lies at a path is this very folder."""
         try:
             found = os.stat(path, follow_symlinks=False)
+            marked = read_plain(path, MARK, 2 * _TOKEN_BYTES + 1) == self.token.encode() + b"\n"
+            if self.inode:
+                return marked and (self.device, self.inode) == (found.st_dev, found.st_ino)
+            its_name = path == Path(self.temporary) and stat.S_ISDIR(found.st_mode)
+            return its_name and (marked or not _holds_files(path))
         except OSError:
             return False
-        marked = read_plain(path, MARK, 2 * _TOKEN_BYTES + 1) == self.token.encode() + b"\n"
-        if not self.inode and not marked:
-            return stat.S_ISDIR(found.st_mode) and not any(files for _, _, files in os.walk(path))
-        return (self.device, self.inode) in ((found.st_dev, found.st_ino), (0, 0)) and marked
 
     def place(self) -> Path:
         """Where it lies now, or would."""
         target = Path(self.target)
         return target if self.lies_at(target) else Path(self.temporary)
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether anything but folders lies below a folder; a link is not a folder, whatever it leads to.
+
+    Raises:
+        OSError: a folder below it cannot be looked into.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for above, folders, files in os.walk(folder, onerror=refuse):
+        if files or any(os.path.islink(os.path.join(above, name)) for name in folders):
+            return True
+    return False
 
 
 def new_folder(target: Path) -> Made:
