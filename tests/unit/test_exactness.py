@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from _graph_cases import MACHINE
 
+from repro.graph.code import Codes
 from repro.graph.digests import StatCache
 from repro.graph.keys import Keys
 from repro.graph.pipeline import EXACT, ISA_EXACT, STAGES, Request, build_graph
@@ -29,7 +30,7 @@ class _Any:
 
 def keys_on(machine: Machine, request: Request) -> dict[str, dict]:
     checkpoint = ROOT / "data" / "demo" / "checkpoint.pth"
-    keys = Keys(ROOT, _Any(), machine, StatCache(None))
+    keys = Keys(Codes(ROOT, StatCache(None)), _Any(), machine, StatCache(None))
     nodes = build_graph(request, ROOT / "conf", checkpoint)
     return {name: keys.key(node, _Any()) for name, node in nodes.items()}
 

@@ -70,6 +70,8 @@ def installed(tmp_path, monkeypatch):
     listed = image(tmp_path)
     kept = tmp_path / "artifacts" / "bundle"
     kept.mkdir(parents=True)
+    (tmp_path / "docker" / "base").mkdir(parents=True)
+    (tmp_path / "docker" / "base" / "image.toml").write_text("")
     (kept / "images.json").write_bytes(contents.describe_images({"amd64": {"base": listed}}))
     monkeypatch.setattr(adopt, "recipes_of", lambda *_: [Recipe("debs:base"), Recipe("wheels:base")])
     return Paths(tmp_path), listed, monkeypatch

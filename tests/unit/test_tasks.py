@@ -171,7 +171,6 @@ def shell(line: str, folder: Path, **environ: str) -> subprocess.CompletedProces
         ("$TASKS bundle.verify '~nosuchuser/b.tar'", 2, "there is no user of that name"),
         ("BUNDLE_RESULTS=$FILE $TASKS store.gc", 2, "is not a folder"),
         ("BUNDLE_RESULTS=/dev/null/x $TASKS store.gc", 2, "/dev/null is not a folder"),
-        ("ulimit -n 6; $TASKS reproduce --plan --data $DATA --engine sandbox", 4, "ulimit -n"),
         ("$TASKS stage.corpus --data $FILE/x 2>&-", 2, ""),
     ],
 )
@@ -180,6 +179,15 @@ def test_what_the_system_or_a_path_refuses_is_never_not_reproduced(line: str, co
     done = shell(line, tmp_path, FILE=str(tmp_path / "file"), DATA=str(ROOT / "tests/golden/TIMIT"))
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert said in done.stderr and (not said or "\n-> " in done.stderr)
+
+
+def test_too_few_descriptors_end_a_command_with_what_to_raise_or_not_at_all(tmp_path: Path):
+    line = "ulimit -n 6; $TASKS reproduce --plan --data $DATA --engine sandbox"
+    done = shell(line, tmp_path, DATA=str(ROOT / "tests/golden/TIMIT"))  # a cache may do without
+    assert done.returncode in (0, 4) and "Traceback" not in done.stderr, (
+        done.stderr
+    )  # the cache of digests may do without
+    assert done.returncode == 0 or "ulimit -n" in done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path):
