@@ -118,12 +118,13 @@ def _prepare(engine: Engine, images: Sequence[Image]) -> None:
 
 
 def main() -> None:
-    """For install.py."""
+    """For install.py, which passes on that a verification failed."""
     try:
         for line in make_ready(Paths(Path.cwd())):
             sys.stdout.write(line + "\n")
     except BundleError as error:
-        sys.exit(error.diagnostics())
+        sys.stderr.write(error.diagnostics() + "\n")
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

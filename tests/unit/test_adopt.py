@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from repro.base.errors import UsageError, VerificationFailed
+from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.paths import Paths
+from repro.packing import adopt
 from repro.packing.adopt import adopt_layers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,3 +72,15 @@ def test_other_layers_than_the_definitions_are_refused_before_any_is_entered(pat
     with pytest.raises(VerificationFailed, match="other layers in docker/"):
         adopt_layers(paths, "amd64")
     assert not paths.layer_index.exists()
+
+
+@pytest.mark.parametrize(("error", "code"), [(VerificationFailed, 3), (CouldNotRun, 4)])
+def test_install_py_can_tell_a_failed_verification_by_its_exit_code(monkeypatch, capsys, error, code):
+    def fail(_paths):
+        raise error("image base comes out as other bytes", hint="get it again")
+
+    monkeypatch.setattr(adopt, "make_ready", fail)
+    with pytest.raises(SystemExit) as caught:
+        adopt.main()
+    assert caught.value.code == code
+    assert capsys.readouterr().err == "error: image base comes out as other bytes\n-> get it again\n"

@@ -374,6 +374,16 @@ def test_a_step_that_fails_leaves_nothing(place):
     assert written(place) == set()
 
 
+@pytest.mark.parametrize("name", ["bootstrap", "ready"])
+@pytest.mark.parametrize(("ended", "code"), [(3, 3), (4, 4), (1, 4), (2, 4)])
+def test_a_verification_that_failed_in_a_step_is_told_from_a_step_that_failed(place, name, ended, code):
+    broken = Item.of_bytes(f"tree/{name}", b"#!/bin/sh\nexit %d\n" % ended, executable=True)
+    cases.pack(place, list({item.path: item for item in [*cases.files(), *READY, broken]}.values()))
+    done = install(place, "small.tar", "--key", KEY)
+    assert done.returncode == code and f"ended with code {ended}" in done.stderr
+    assert written(place) == set()
+
+
 def test_the_environment_is_made_without_network_and_without_the_users_settings(place, monkeypatch):
     script = b"#!/bin/sh\nmkdir -p .venv/bin\ncp ready .venv/bin/python\nenv >seen\n"
     items = [*cases.files(), Item.of_bytes("tree/bootstrap", script, executable=True), READY[1]]

@@ -10,8 +10,9 @@ import pytest
 
 from repro.base.errors import UsageError, VerificationFailed
 from repro.packing import trust_key, verify_bundle
+from repro.packing.installer import trust
 from repro.packing.installer.archive import Archive
-from repro.packing.installer.listing import BLOCK_BYTES, LIST_NAME, PAYLOAD_TYPE, padding_bytes
+from repro.packing.installer.listing import BLOCK_BYTES, LIST_NAME, PAYLOAD_TYPE, Refused, padding_bytes
 from repro.packing.installer.trust import remember_key, trusted_keys
 from repro.packing.verify import verify_installed
 from tests.unit import _bundle_cases as cases
@@ -171,9 +172,26 @@ def test_a_pinned_key_is_not_made_one_of_first_use(tmp_path):
         assert verify_bundle(cases.pack(tmp_path), first_use=True).trust == "pinned"
     remember_key(KEY, "first use")
     assert trusted_keys() == {KEY: "pinned"}
-    remember_key("a" * 64, "first use")
-    trust_key("a" * 64)
-    assert trusted_keys() == {KEY: "pinned", "a" * 64: "pinned"}
+
+
+def test_a_key_of_first_use_can_be_pinned():
+    remember_key(KEY, "first use")
+    trust_key(KEY)
+    assert trusted_keys() == {KEY: "pinned"}
+
+
+def test_of_two_first_uses_at_once_one_key_is_trusted(tmp_path, monkeypatch):
+    """The other process remembers its key after this one has looked for known keys, and before it remembers its own."""
+    check_bytes = trust.check_bytes
+
+    def meanwhile(archive):
+        remember_key("a" * 64, "first use")
+        return check_bytes(archive)
+
+    monkeypatch.setattr(trust, "check_bytes", meanwhile)
+    with pytest.raises(Refused) as caught:
+        trust.verify(cases.pack(tmp_path), first_use=True)
+    assert caught.value.code == 3 and trusted_keys() == {"a" * 64: "first use"}
 
 
 def test_keys_remembered_at_the_same_time_are_all_kept():

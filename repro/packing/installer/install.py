@@ -227,7 +227,8 @@ def _make_ready(target: Path) -> None:
             check=False,
         )
         if done.returncode:
-            raise Refused(4, f"{command[0]} ended with code {done.returncode} (its messages are above)",
+            code = 3 if done.returncode == 3 else 4  # 3: wrong bytes were found, by ./bootstrap or by the images' IDs
+            raise Refused(code, f"{command[0]} ended with code {done.returncode} (its messages are above)",
                           "nothing is left installed; mend it and run the same command again")  # fmt: skip
 
 

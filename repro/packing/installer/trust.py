@@ -49,10 +49,16 @@ def trusted_keys() -> dict[str, str]:
 
 
 def remember_key(fingerprint: str, how: str) -> None:
-    """Trust a key from now on; one that is pinned stays pinned."""
+    """Trust a key from now on; one that is pinned stays pinned.
+
+    Raises:
+        Refused: code 3, `how` is 'first use' and another key is trusted by now: of two first uses at once, one counts.
+    """
     try:
         with settings_locked() as folder:
             known = trusted_keys()
+            if how == "first use":
+                trust_in(fingerprint, (), known)
             known[fingerprint] = "pinned" if "pinned" in (how, known.get(fingerprint)) else how
             write_settings(folder / trust_file().name, known)
     except OSError as error:
