@@ -1,7 +1,8 @@
 """Every command of every guide, verbatim: as an ordinary user in an empty home, offline where the guide says so.
 
-The short form shares one run and one bundle among all pages, and leaves out the blocks marked `long`. GUIDES=full runs
-everything, each installed folder with results of its own.
+Not a part of CI's ordinary run, as it takes ten minutes and 10 GB: GUIDES=short runs it. That form shares one run and
+one bundle among all pages, and leaves out the blocks marked `long`. GUIDES=full runs everything, each installed folder
+with results of its own. What a page may hold at all is a quick test: tests/unit/test_guides.py.
 
 Words in capitals that a guide leaves to its reader are filled in: NAME, FINGERPRINT, SHA256, RUN, CHECKOUT, COMMIT and
 EARLIER.tar.
@@ -28,6 +29,10 @@ from tests.guides.blocks import PAGES, ROOT, Block, blocks_of, missing_line
 from tests.guides.terminal import Said, Terminal
 
 FULL = os.environ.get("GUIDES") == "full"
+pytestmark = pytest.mark.skipif(
+    os.environ.get("GUIDES") not in ("short", "full"),
+    reason="ten minutes and 10 GB: GUIDES=short or GUIDES=full runs it",
+)
 NOBODY = 54321  # a user that has no name, no home and no group anywhere
 TIMEOUT_S = 1800.0
 NAME = "demo-bundle"
