@@ -114,8 +114,15 @@ _HOST_FILES = {
     "commands as a link": Hostile("os.symlink('/etc/passwd', OBS + '/commands.json')", "symbolic link"),
     "commands as a folder": Hostile("os.mkdir(OBS + '/commands.json')", ""),
     "commands that are empty": Hostile("write(OBS + '/commands.json', b'')", "commands.json"),
-    "commands {}": Hostile("write(OBS + '/commands.json', b'{}')", "no list of commands"),
-    "commands of numbers": Hostile("write(OBS + '/commands.json', b'{\"commands\": [1]}')", "no list of commands"),
+    "commands {}": Hostile("write(OBS + '/commands.json', b'{}')", "missing required field"),
+    "commands of numbers": Hostile("write(OBS + '/commands.json', b'{\"commands\": [1]}')", r"commands\[0\]"),
+    "a command that no record takes": Hostile(
+        "write(OBS + '/commands.json', b'{\"commands\": [{\"argv\": [], \"exit_code\": 1%s, \"wall_s\": 1}]}' % (b'0' * 300))",
+        "exit_code",
+    ),
+    "a command of negative length": Hostile(
+        "write(OBS + '/commands.json', b'{\"commands\": [{\"argv\": [], \"exit_code\": 0, \"wall_s\": -5}]}')", "wall_s"
+    ),
     "commands NaN": Hostile("write(OBS + '/commands.json', b'{\"commands\": NaN}')", "commands.json"),
     "commands deeply nested": Hostile("write(OBS + '/commands.json', b'[' * 100000)", "nested"),
     "commands of ten megabytes": Hostile("write(OBS + '/commands.json', b' ' * 10000000)", "bytes"),

@@ -19,9 +19,9 @@ from msgspec import UNSET, Meta, UnsetType
 from repro.base import typed_json
 from repro.base.errors import VerificationFailed
 from repro.base.foreign import shown
+from repro.base.values import Amount, Count, Name, Positive, RelativePath, Sha256, Strict
 from repro.record.scores import Excluded, Latency, WerCounts
 from repro.record.stages import OutputFile, StageObservations
-from repro.record.values import Amount, Count, Name, Positive, RelativePath, Sha256, Strict
 
 FRAMES = 195  # of the network's output
 ROWS, COLUMNS = 390, 243  # of its input

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repro.base import typed_json
 from repro.base.confined import Tree, TreeLimits, folder_below, list_tree, open_below, read_below
 from repro.base.errors import NotPlain, VerificationFailed
 from repro.base.strict_json import parse
 from repro.graph.cache import StatCache
+from repro.graph.commands import Command, CommandsFile
 from repro.graph.digests import FileDigest, digest_tree
 
 HOST_LOG = "stage.log"
@@ -41,7 +43,7 @@ class Leavings:
 
     outputs: Mapping[str, FileDigest]
     observed: Mapping[str, FileDigest]
-    commands: tuple[Mapping[str, Any], ...] | None = None
+    commands: tuple[Command, ...] | None = None
 
 
 def take_in(stage: str, result: Path, log: Path | None, limits: TreeLimits, cache: StatCache) -> Leavings:
@@ -138,23 +140,11 @@ def _add_log(obs: Path, log: Path) -> None:
         shutil.copyfileobj(source, target)
 
 
-def _commands(stage: str, obs: Path) -> tuple[Mapping[str, Any], ...]:
-    """The vendor's tools that the stage ran, argument for argument."""
+def _commands(stage: str, obs: Path) -> tuple[Command, ...]:
+    """The vendor's tools that the stage ran, held to the type that a record holds: what is stored can be recorded."""
     what = f"stage {stage}: obs/{_COMMANDS}"
     document = read_document(obs, _COMMANDS, what, _COMMANDS_BYTES)
-    commands = document.get("commands") if isinstance(document, dict) else None
-    if not isinstance(commands, list) or not all(_is_command(item) for item in commands):
-        raise VerificationFailed(f"{what} holds no list of commands", hint=_HINT)
-    return tuple(commands)
-
-
-def _is_command(item: Any) -> bool:
-    return (
-        isinstance(item, dict)
-        and set(item) == {"argv", "exit_code", "wall_s"}
-        and isinstance(item["argv"], list)
-        and all(isinstance(word, str) for word in item["argv"])
-        and type(item["exit_code"]) is int
-        and isinstance(item["wall_s"], (int, float))
-        and not isinstance(item["wall_s"], bool)
-    )
+    try:
+        return typed_json.convert(document, CommandsFile, what=what).commands
+    except VerificationFailed as error:
+        raise VerificationFailed(error.message, hint=_HINT) from error

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from repro.base.errors import CouldNotRun
 from repro.base.files import make_shared_folder
 from repro.container.job import Engine, Limits
@@ -178,7 +180,7 @@ class Maker:
             "engine": self._engine.name,
             "wall_s": round(outcome.wall_s, 3),
             "limits": dict(outcome.limits),
-            **({} if leavings.commands is None else {"commands": list(leavings.commands)}),
+            **({} if leavings.commands is None else {"commands": msgspec.to_builtins(leavings.commands)}),
         }
         return self._store.publish(key, work, leavings, observations, replace=forced)
 

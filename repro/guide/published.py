@@ -11,8 +11,8 @@ import msgspec
 
 from repro.base.errors import UsageError
 from repro.base.toml import read_toml
+from repro.base.values import Amount, Count, Positive, Printed, Strict
 from repro.record.judgement import MetricName
-from repro.record.values import Amount, Count, Positive, Printed, Strict
 
 CER: Literal["cer_percent"] = "cer_percent"
 WER: Literal["wer_percent"] = "wer_percent"

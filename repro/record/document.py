@@ -9,10 +9,7 @@ from typing import Annotated, Literal, Union
 
 from msgspec import UNSET, Meta, UnsetType
 
-from repro.record.judgement import Verdict
-from repro.record.scores import Excluded, Result
-from repro.record.stages import Phase, Stage, Step
-from repro.record.values import (
+from repro.base.values import (
     ArchiveDigest,
     Count,
     Digest,
@@ -25,6 +22,9 @@ from repro.record.values import (
     StageKey,
     Strict,
 )
+from repro.record.judgement import Verdict
+from repro.record.scores import Excluded, Result
+from repro.record.stages import Phase, Stage, Step
 
 SCHEMA: Literal["lstm-ctc-bundle/record"] = "lstm-ctc-bundle/record"
 VERSION: Literal[1] = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Optional
 
-from repro.record.values import Amount, Count, Positive, Real, Strict
+from repro.base.values import Amount, Count, Positive, Real, Strict
 
 Outcome = Literal["reproduced", "not-reproduced", "not-comparable"]
 MetricName = Literal["cer_percent", "wer_percent", "throughput_utterances_per_s"]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Optional, Union
 
 from msgspec import UNSET, Meta, UnsetType
 
-from repro.record.values import Amount, Count, Positive, Printed, Real, Strict
+from repro.base.values import Amount, Count, Positive, Printed, Real, Strict
 
 Interval = tuple[Amount, Amount]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from repro.base.values import Amount, Count, Positive, Strict
 from repro.record.scores import Decoder, Excluded, Latency, Measured, Protocol
-from repro.record.values import Amount, Count, Positive, Strict
 
 
 class Protocols(Strict, frozen=True):

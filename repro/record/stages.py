@@ -6,7 +6,8 @@ from typing import Optional, Union
 
 from msgspec import UNSET, UnsetType
 
-from repro.record.values import Count, Name, Positive, RelativePath, Seconds, Sha256, StageKey, Strict, Whole
+from repro.base.values import Count, Name, Positive, RelativePath, Seconds, Sha256, StageKey, Strict
+from repro.graph.commands import Command
 
 
 class StageInput(Strict, frozen=True, rename={"origin": "from"}):
@@ -28,14 +29,6 @@ class Outputs(Strict, frozen=True):
 
     digest: Sha256
     files: dict[RelativePath, OutputFile]
-
-
-class Command(Strict, frozen=True):
-    """A command of the vendor's tools that a stage ran."""
-
-    argv: tuple[str, ...]
-    exit_code: Whole
-    wall_s: Seconds
 
 
 class StageObservations(Strict, frozen=True):

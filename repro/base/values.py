@@ -1,4 +1,4 @@
-"""What a record is made of: the base of its types, and the kinds of text and number that stand in it.
+"""What records and stages' files are made of: the base of their types, and the kinds of text and number in them.
 
 `Optional` means null in JSON; a member whose default is UNSET may be left out, and is left out when it is written.
 """
@@ -30,4 +30,4 @@ RelativePath = Annotated[str, Meta(pattern=r"^(?!([\s\S]*/)?\.{0,2}(/|$))", min_
 
 
 class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of a record: immutable, and nothing in it that its type does not name."""
+    """A part of a document: immutable, and nothing in it that its type does not name."""
