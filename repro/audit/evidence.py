@@ -155,7 +155,10 @@ class Evidence:
             raise CouldNotVerify(
                 f"{stage.key}: the store holds the observations of another run: this run's {name} is not here"
             )
-        return confined.read_below(stored.folder / "obs", name, found.size_bytes)
+        data = confined.read_below(stored.folder / "obs", name, found.size_bytes)
+        if sha256_bytes(data) != told:  # it was hashed before: these bytes were read anew
+            raise VerificationFailed(f"{stage.key}: {name} has sha256 {sha256_bytes(data)}, not {told}")
+        return data
 
     def read(self, stage: Stage, name: str, kind: type[T]) -> T:
         """A JSON file of a stage's out/, as `file`, read strictly."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
 from repro.audit import times
@@ -15,13 +17,13 @@ from repro.guide.published import Published, load_published
 from repro.guide.verdict import is_excepted, verdict
 from repro.record.document import Record, ToolchainRow
 from repro.record.stage_files import ProbeFile
-from repro.report.crate import METADATA, crate_files, described_files
+from repro.report.crate import METADATA, WORKFLOW, crate_files, described_files
 from repro.report.writer import render_html, render_markdown
 from repro.run import record as records
 from repro.run.reproduce import PINNED_DEVIATING
 from repro.run.target import PINNED, PORTABLE
 
-_REPORTS = ("report.md", "report.html")  # what a crate describes beside the record
+REPORTS = ("report.md", "report.html")  # what a crate describes beside the record
 
 
 def examine_judgement(outcome: Outcome, evidence: Evidence) -> None:
@@ -40,7 +42,7 @@ def examine_judgement(outcome: Outcome, evidence: Evidence) -> None:
         it.evidence.append(f"{len(records.METRICS)} metrics")
     with outcome.examine("reports", "report.md and report.html say what the record says") as it:
         _examine_reports(it, evidence)
-    if (evidence.run / METADATA).is_file():
+    if any(os.path.lexists(evidence.run / name) for name in (METADATA, WORKFLOW)):  # one alone is no crate
         with outcome.examine("crate", "the run's RO-Crate says what the record says") as it:
             _examine_crate(it, evidence)
     text = "times, host and engine were observed as the record says, and the times do not contradict each other"
@@ -84,7 +86,7 @@ def _examine_reports(it: Examination, evidence: Evidence) -> None:
 
 def _examine_crate(it: Examination, evidence: Evidence) -> None:
     """A report that is missing is a matter of the claim before: the crate is made of both."""
-    missing = [name for name in _REPORTS if not (evidence.run / name).is_file()]
+    missing = [name for name in REPORTS if not (evidence.run / name).is_file()]
     if missing:
         raise CouldNotVerify(f"{', '.join(missing)} is not here, and the crate describes it")
     made = crate_files(evidence.record, described_files(evidence.run))

@@ -148,6 +148,7 @@ def _examine_files(it: Examination, stored: Stored, listed: Mapping[str, FileDig
                 f"{told.sha256} and {told.size_bytes}"
             )
     observed = stored.told.observations.files
+    it.missing += [f"the observation {name} is not here" for name in sorted(set(observed) - set(stored.observed))]
     for name in sorted(stored.observed):
         if name not in observed:
             it.wrong.append(f"the store holds the observation {name}, which its result.json does not list")

@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from repro.audit.claims import Outcome
-from repro.audit.evidence import RECEIVED, Evidence
+from repro.audit.evidence import RECEIVED, RECORD, Evidence
 from repro.audit.images import examine_images
 from repro.audit.inputs import examine_inputs, examine_sources
-from repro.audit.judgement import examine_judgement
+from repro.audit.judgement import REPORTS, examine_judgement
 from repro.audit.leaves import differences
 from repro.audit.results import examine_results
 from repro.audit.stages import examine_code, examine_graph, examine_stages
 from repro.base import confined
 from repro.record.document import Record
 from repro.record.identity import identity_of
+from repro.report.crate import METADATA, WORKFLOW
 
 # What `reproduce` writes into a run's folder, and `bundle.pack` beside a run that it carries.
-_KNOWN_FILES = {
-    "record.json", "report.md", "report.html", "ro-crate-metadata.json", "workflow.json", "contents.json", RECEIVED,
-}  # fmt: skip
+_CONTENTS = "contents.json"
+_KNOWN_FILES = {RECORD, *REPORTS, METADATA, WORKFLOW, _CONTENTS}
 
 
 def verify_run(evidence: Evidence, data: Path | None = None, checkpoint: Path | None = None) -> Outcome:
@@ -69,10 +69,15 @@ def _examine_folder(outcome: Outcome, evidence: Evidence) -> None:
     """Claim: nothing lies in the run's folder that nothing names."""
     with outcome.examine("folder", "the run's folder holds what a run writes, and nothing else") as it:
         tree = confined.list_tree(evidence.run)
-        for path in sorted({path.partition("/")[0] for path in (*tree.files, *tree.folders)} - _KNOWN_FILES):
+        for path in sorted({path for path in tree.files if "/" not in path} - _KNOWN_FILES):
             it.wrong.append(f"{path} lies beside the record, and nothing names it")
+        for path in sorted({path for path in tree.folders if "/" not in path} - {RECEIVED}):
+            it.wrong.append(f"the folder {path} lies beside the record, and no run writes it")
         received = {stage.key.replace(":", "-") for stage in evidence.record.stages}
-        inside = [path.split("/") for path in (*tree.files, *tree.folders) if path.startswith(f"{RECEIVED}/")]
-        for name in sorted({parts[1] for parts in inside} - received):
-            it.wrong.append(f"{RECEIVED}/{name} is the result of no stage of the record")
+        inside = {path.split("/")[1] for path in (*tree.files, *tree.folders) if path.startswith(f"{RECEIVED}/")}
+        for name in sorted(inside):
+            if name not in received or f"{RECEIVED}/{name}" in tree.files:
+                it.wrong.append(f"{RECEIVED}/{name} is the result of no stage of the record")
+        if _CONTENTS in tree.files:
+            it.open_to.append(f"another {_CONTENTS}: no claim reads it; in a bundle, the signed list vouches for it")
         it.evidence.append(f"{len(tree.files)} files")

@@ -13,7 +13,7 @@ from _record_cases import identify
 from repro.audit import stages
 from repro.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED
 from repro.audit.leaves import is_observation, leaves
-from repro.base.errors import CouldNotVerify, UsageError
+from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.files import pretty_json
 from repro.report.crate import METADATA, WORKFLOW, write_crate
 
@@ -103,6 +103,28 @@ def test_a_crate_that_says_something_else_is_refuted_and_a_sound_one_proven(run:
     write_crate(evidence.record, evidence.run)
     metadata.write_text(metadata.read_text().replace("not-comparable", "reproduced"))
     assert METADATA in refuted(audited(run))["crate"]
+
+
+@pytest.mark.parametrize("name", ["contents.json/payload.sh", f"{METADATA}/payload.sh", "results", "results/corpus"])
+def test_a_folder_in_place_of_a_file_and_a_file_in_place_of_a_folder_are_refuted(run: Path, name: str):
+    path = reopen(run).run / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"payload")
+    assert name.partition("/payload")[0] in refuted(audited(run))["folder"]
+
+
+def test_a_workflow_without_its_crate_is_not_left_unread(run: Path):
+    evidence = reopen(run)
+    write_crate(evidence.record, evidence.run)
+    (evidence.run / METADATA).unlink()
+    assert "crate" in {claim.key for claim in audited(run).of_status(UNVERIFIED)}
+    (evidence.run / WORKFLOW).write_text("lies")
+    assert WORKFLOW in refuted(audited(run))["crate"]
+
+
+def test_what_was_left_out_of_a_bundle_is_said_to_be_read_by_no_claim(run: Path):
+    (reopen(run).run / "contents.json").write_text("lies")
+    assert "contents.json" in " ".join(next(claim for claim in audited(run).claims if claim.key == "folder").open_to)
 
 
 def test_a_verdict_that_does_not_follow_is_refuted(run: Path):
@@ -239,6 +261,23 @@ def test_a_throughput_that_the_raw_times_do_not_give_is_refuted(run: Path):
 
     forge(run, faster)
     assert "throughput_utterances_per_s" in refuted(audited(run))[f"speed@{SIZE}"]
+
+
+def test_raw_times_that_change_between_hashing_and_reading_are_refuted(run: Path):
+    evidence, key = reopen(run), f"measure@{SIZE}"
+    evidence.stored(evidence.stage(key))
+    path = times_of(run)
+    path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
+    with pytest.raises(VerificationFailed, match=r"measure\.json has sha256"):
+        evidence.observed(evidence.stage(key), "measure.json")
+
+
+def test_a_listed_observation_that_is_gone_could_not_be_verified(run: Path):
+    (stored(run, f"infer@{SIZE}") / "obs" / "result_summary.json").unlink()
+    outcome = audited(run)
+    found = {claim.key: " ".join(claim.findings) for claim in outcome.of_status(UNVERIFIED)}
+    assert "the observation result_summary.json is not here" in found[f"stage:infer@{SIZE}"]
+    assert refuted(outcome) == {}
 
 
 def test_raw_times_of_a_later_run_could_not_be_verified_and_refute_nothing(run: Path):
