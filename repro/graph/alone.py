@@ -9,6 +9,7 @@ is alone only by itself.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -24,6 +25,7 @@ VARIABLE = "BUNDLE_MACHINE_LOCK"
 _PLACES = (Path("/run/lock"), Path("/tmp"))  # noqa: S108 - a lock that all users of the machine share
 _NAME = "lstm-ctc-bundle.machine.lock"
 _POLL_S = 0.5
+_NO_PLACE = (errno.ENOENT, errno.EROFS)  # no folder for a lock, or one that nobody writes to
 WAIT_S = 3600.0
 
 
@@ -50,7 +52,7 @@ def machine(lock: Path | None, *, alone: bool, waiting: Callable[[], None], wait
         wait_s: how long; after that whoever measures gives up, and any other stage goes on.
 
     Raises:
-        CouldNotRun: the machine was not to be had alone.
+        CouldNotRun: the machine was not to be had alone, or the lock cannot be opened, so that nobody can know.
     """
     until_s = time.monotonic() + wait_s
     with contextlib.ExitStack() as held:
@@ -65,7 +67,7 @@ def machine(lock: Path | None, *, alone: bool, waiting: Callable[[], None], wait
 
 
 def _took(stack: contextlib.ExitStack, lock: Path, *, alone: bool, waiting: Callable[[], None], until_s: float) -> bool:
-    """Whether the lock is held now; if not, the caller goes on without."""
+    """Whether the lock is held now; if not, the caller goes on without. Only whoever measures has to know why not."""
     while True:
         try:
             stack.enter_context(locked(lock, shared=not alone, wait=False, create=True))
@@ -80,5 +82,13 @@ def _took(stack: contextlib.ExitStack, lock: Path, *, alone: bool, waiting: Call
                     hint=f"wait for the other runs on this machine, then run the same command again (lock: {lock})",
                 ) from error
             time.sleep(_POLL_S)
-        except (OSError, CouldNotRun):
-            return False  # no such lock on this machine
+        except CouldNotRun:
+            return False  # the file system has no locks
+        except OSError as error:
+            if not alone or error.errno in _NO_PLACE:
+                return False
+            raise CouldNotRun(
+                f"the machine's lock cannot be taken: {lock}: {error.strerror}; a speed is measured only when nothing "
+                "else runs",
+                hint=f"make {lock} a plain file that every user may read, or name another file in {VARIABLE}",
+            ) from error

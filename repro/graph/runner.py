@@ -152,7 +152,7 @@ class Runner:
 
         # Daemon threads: an interrupted process ends at once, and its containers with it.
         threading.Thread(target=work, daemon=True).start()
-        if self._ahead is None:
+        if self._ahead is None and not any(other.stage.host_bound for other in now.running.values()):
             self._prepare_ahead(list(now.waiting.values()))
 
     def _prepare_ahead(self, waiting: Collection[Node]) -> None:

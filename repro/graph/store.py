@@ -11,6 +11,7 @@ The folder itself is locked: shared by every run that takes results, alone by wh
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repro.base import typed_json
 from repro.base.errors import CouldNotRun, NonDeterministicResult, VerificationFailed
 from repro.base.files import (
     canonical_json,
@@ -31,12 +33,15 @@ from repro.base.files import (
 from repro.base.locking import Taken, locked
 from repro.base.strict_json import parse
 from repro.base.temporary import TemporaryFolder, temporary_folder
+from repro.base.values import RelativePath, Sha256
 from repro.graph.cache import StatCache
 from repro.graph.digests import FileDigest, digest_of_files, folders_of, missing_or_changed
 from repro.graph.leavings import Leavings
 
 _MANY_FILES = 64
 _MOST_SET_ASIDE = 10
+# A missing file, and a folder, a link or a name that no stage's result has; any other error is the disk's.
+_NOT_AS_STORED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def fingerprint_of(key: Mapping[str, Any]) -> str:
@@ -157,13 +162,14 @@ class Store:
         folder = self.path(fingerprint)
         try:
             result = _result(fingerprint, folder, (folder / "result.json").read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
+            wrong = missing_or_changed(result.out, result.outputs, self._cache) or self._obs_wrong(result)
+        except OSError as error:
+            if error.errno not in _NOT_AS_STORED:
+                raise
             return _Damaged() if os.path.lexists(folder) else None
         except (VerificationFailed, ValueError, KeyError, TypeError, AttributeError):
             return _Damaged()
-        if missing_or_changed(result.out, result.outputs, self._cache) or self._obs_wrong(result):
-            return _Damaged()
-        return result
+        return _Damaged() if wrong else result
 
     def _obs_wrong(self, result: Result) -> bool:
         expected = result.observations.get("files", {})
@@ -309,10 +315,12 @@ class _Damaged:
 
 def _result(fingerprint: str, folder: Path, data: bytes) -> Result:
     document = parse(data, what="result.json")
-    outputs = {p: FileDigest(f["sha256"], f["size_bytes"]) for p, f in document["outputs"].items()}
+    outputs = typed_json.convert(document["outputs"], dict[RelativePath, FileDigest], what="result.json: outputs")
+    observations = document["observations"]
+    typed_json.convert(observations.get("files", {}), dict[RelativePath, Sha256], what="result.json: observations")
     if fingerprint_of(document["key"]) != fingerprint:
         raise ValueError("it is another key's")
-    return Result(fingerprint, folder, document["key"], outputs, digest_of_files(outputs), document["observations"])
+    return Result(fingerprint, folder, document["key"], outputs, digest_of_files(outputs), observations)
 
 
 def _bring_observations(work: Workspace, target: Path) -> None:

@@ -296,6 +296,15 @@ def test_images_of_steps_never_run_before_are_made_ready_while_the_first_one_run
     assert bench.engine.prepared == ["base"]  # `second` has a result, which is taken: nothing is loaded for it
 
 
+def test_no_image_is_made_ready_beside_a_measurement_that_is_the_first_to_start(bench: Bench, monkeypatch):
+    """Which stages were still to come when images were made ready ahead."""
+    ahead = []
+    runner = bench.runner()
+    monkeypatch.setattr(runner, "_prepare_ahead", lambda waiting: ahead.append([node.key for node in waiting]))
+    runner.run(bench.nodes(host_bound=True))
+    assert ahead == [[]]  # with `second`, which runs after the measurement
+
+
 def test_an_image_that_cannot_be_made_ready_is_the_error_of_the_stage_that_needs_it(bench: Bench):
     bench.images["late"] = image("late", "sha256:" + "3" * 64)
     nodes = bench.nodes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -87,6 +88,37 @@ def test_a_broken_result_json_is_moved_aside(store: Store, text: str):
     result = publish(store, written(store))
     (result.folder / "result.json").chmod(0o644)
     (result.folder / "result.json").write_text(text)
+    assert store.load(FINGERPRINT) is None
+    assert not result.folder.exists()
+
+
+_SHA256 = "0" * 64
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"observations": []},
+        {"observations": {"files": ["x"]}},
+        {"observations": {"files": {"n" * 300: _SHA256}}},
+        {"observations": {"files": {"x\0": _SHA256}}},
+        {"outputs": {"x\0": {"sha256": _SHA256, "size_bytes": 1}}},
+        {"outputs": {"x": {"sha256": 1, "size_bytes": 1}}},
+    ],
+)
+def test_a_result_json_of_other_types_is_moved_aside(store: Store, change):
+    result = publish(store, written(store))
+    path = result.folder / "result.json"
+    path.chmod(0o644)
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
+    assert store.load(FINGERPRINT) is None
+    assert not result.folder.exists()
+
+
+def test_a_folder_in_place_of_result_json_is_moved_aside(store: Store):
+    result = publish(store, written(store))
+    (result.folder / "result.json").unlink()
+    (result.folder / "result.json").mkdir()
     assert store.load(FINGERPRINT) is None
     assert not result.folder.exists()
 

@@ -417,6 +417,18 @@ def test_a_machine_without_such_locks_measures_all_the_same(tmp_path: Path):
         pass
 
 
+@pytest.mark.parametrize("name", ["lock", "lock.gate"])
+def test_a_lock_that_is_there_and_cannot_be_opened_stops_a_measurement_and_no_other_stage(tmp_path: Path, name: str):
+    (tmp_path / name).symlink_to(name)
+    with (
+        pytest.raises(CouldNotRun, match="cannot be taken"),
+        machine(tmp_path / "lock", alone=True, waiting=lambda: pytest.fail("nothing to wait for")),
+    ):
+        pass
+    with machine(tmp_path / "lock", alone=False, waiting=lambda: pytest.fail("nothing to wait for")):
+        pass
+
+
 # results
 
 
