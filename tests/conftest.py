@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""What all tests share. Some run in an image without `repro`, so this imports nothing of it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import os
 
 import pytest
 
-from repro.graph.alone import VARIABLE
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _a_machine_of_its_own(tmp_path_factory):
     """Tests that measure wait for no other run on this machine, and none waits for them."""
-    os.environ[VARIABLE] = str(tmp_path_factory.mktemp("machine") / "lock")
+    os.environ["BUNDLE_MACHINE_LOCK"] = str(tmp_path_factory.mktemp("machine") / "lock")
