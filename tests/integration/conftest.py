@@ -13,6 +13,15 @@ def trial_image():
     return _trial.image()
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium for one module: Playwright's event loop must not be there when another module starts its own."""
+    from tests.integration._pages import chromium
+
+    with chromium() as started:
+        yield started
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_trial_left_behind():
     yield

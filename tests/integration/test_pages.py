@@ -1,0 +1,30 @@
+"""Every page of ours in Chromium: quiet, on a phone too, for a screen reader, and with no request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from repro.guide.published import load_published
+from repro.guide.verdict import verdict
+from repro.report import write_report
+from tests.integration._pages import opened
+from tests.unit._record_cases import demo_record, published_record, record_of
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def report_of(document, folder: Path) -> Path:
+    record = record_of(document)
+    write_report(record.judged(verdict(record, load_published(ROOT / "conf/published.toml"))), folder)
+    return folder / "report.html"
+
+
+@pytest.mark.parametrize("make", [demo_record, published_record])
+def test_a_report_is_quiet_and_asks_for_nothing(browser: Browser, tmp_path: Path, make):
+    with opened(browser, report_of(make(), tmp_path)) as seen:
+        assert "comparable" in seen.page.title() or "Reproduced" in seen.page.title()
+        seen.finish()
