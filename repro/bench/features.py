@@ -1,4 +1,4 @@
-"""Features: features beside Kaldi's own programs, over all cores, in flat memory, with Kaldi's own dither.
+"""Features: features beside Kaldi's own programs, and over all cores.
 
 Both sides make the same features of the same waves on one core: ours as the stage that a run has, Python's start and
 the reading of the waves included; Kaldi's as its four programs alone, with waves that lie ready in one archive.
@@ -6,7 +6,6 @@ the reading of the waves included; Kaldi's as its four programs alone, with wave
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,14 +14,10 @@ from pathlib import Path
 from repro.base.errors import VerificationFailed
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure
 from repro.bench.goals import goal
+from repro.bench.inputs import demo_results
 from repro.bench.workbench import Sample, StageRun, Workbench
-from repro.display.console import Console
-from repro.graph.pipeline import Request
 from repro.images.commands import obtainable
 from repro.machine import facts
-from repro.run.inputs import DEMO
-from repro.run.one_stage import run_stages
-from repro.run.options import Options
 
 GOAL = goal("features").title
 _RATE_HZ = 16000
@@ -36,12 +31,11 @@ _MODULE = "bench.features"
 
 def measure(bench: Workbench) -> Iterator[Figure]:
     """The figures of this area."""
-    data, corpus = _demo(bench)
+    data, corpus = demo_results(bench, "demo_corpus", "corpus")
     # In full, twelve times the demo corpus, three of TIMIT: on less, the start of Python would be most of a run.
     part = _selected(bench, corpus, every=2 if bench.quick else 1, times=1 if bench.quick else 12)
     inputs = {"data": data, "corpus": part, "conf": bench.paths.conf / "features"}
     speech_s = _speech_s(part)
-    dither = _check_dither(bench)
     golden = _check_golden(bench)
 
     cores = len(os.sched_getaffinity(0))
@@ -64,7 +58,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
         bench.say("features: Kaldi's own programs are not here, since its source archive is not; no ratio to them")
     times = bench.interleaved(candidates, rounds=1 if bench.quick else 3)
     _hold_equal([run.out for name in ("one", "all") for run in runs[name]])
-    exact = f"{golden}; {dither}; every run's archives are equal byte by byte"
+    exact = f"{golden}; every run's archives are equal byte by byte"
 
     one = times["one"]
     yield Figure(
@@ -81,7 +75,6 @@ def measure(bench: Workbench) -> Iterator[Figure]:
         "seconds on one core / (cores * seconds on all cores), both with the start of Python",
         AT_LEAST, 0.9, (min(shares), max(shares)), len(shares), exact,
     )  # fmt: skip
-    yield _memory(bench, inputs, corpus)
     for out in {run.out.parent for group in runs.values() for run in group}:
         bench.remove(out)
 
@@ -122,37 +115,6 @@ def _beside_native(bench: Workbench, inputs: dict[str, Path]) -> Figure:
     )  # fmt: skip
 
 
-def _memory(bench: Workbench, inputs: dict[str, Path], corpus: Path) -> Figure:
-    """The largest process on about TIMIT's size, and on a corpus four times as large (twice in a quick run)."""
-    small = _selected(bench, corpus, every=2 if bench.quick else 1, times=1 if bench.quick else 4)
-    before = bench.stage("features", "features", [], {**inputs, "corpus": small})
-    bench.remove(before.out.parent)
-    larger = _selected(bench, corpus, every=1, times=1 if bench.quick else 16)
-    run = bench.stage("features", "features", [], {**inputs, "corpus": larger})
-    found = sum((run.out / split / "fbank.scp").read_text(encoding="utf-8").count("\n") for split in _SPLITS)
-    expected = sum(len(lines) for lines in _rows(larger).values())
-    if found != expected:
-        raise VerificationFailed(f"the features of {expected} utterances are {found}")
-    peak = before.peak_bytes
-    factor = round(expected / sum(len(lines) for lines in _rows(small).values()))
-    bench.remove(run.out.parent)
-    return Figure(
-        GOAL, f"memory at {factor} x the corpus, times that at once", run.peak_bytes / peak, "times",
-        "largest resident set of one process / the same on the smaller corpus; flat means 1.1 at most",
-        AT_MOST, 1.1, checked=f"{found} utterances have features",
-        note=f"{peak / 1e6:.0f} MB and {run.peak_bytes / 1e6:.0f} MB",
-    )  # fmt: skip
-
-
-def _demo(bench: Workbench) -> tuple[Path, Path]:
-    """The demo corpus and the corpus stage's results on it, from the store or made now."""
-    options = Options(Request(batch_sizes=(8,)), data_option=DEMO, checkpoint_option=DEMO, engine="sandbox")
-    data, corpus = (
-        run_stages(options, stage, bench.paths, Console(io.StringIO()))[0] for stage in ("demo_corpus", "corpus")
-    )
-    return data, corpus
-
-
 def _rows(corpus: Path) -> dict[str, list[str]]:
     return {split: (corpus / split / "audio.tsv").read_text(encoding="utf-8").splitlines() for split in _SPLITS}
 
@@ -175,19 +137,6 @@ def _selected(bench: Workbench, corpus: Path, *, every: int, times: int) -> Path
 
 def _speech_s(corpus: Path) -> float:
     return sum(int(line.rsplit("\t", 1)[1]) for lines in _rows(corpus).values() for line in lines) / _RATE_HZ
-
-
-def _check_dither(bench: Workbench) -> str:
-    """Hold the dither to the C library's own generators."""
-    arguments = ["--mode", "dither", "--every", "101" if bench.quick else "1"]
-    run = bench.stage("features", _MODULE, arguments)
-    found = json.loads((run.out / "dither.json").read_bytes())
-    if found["wrong_seeds"] or found["wrong_noise"] or found["wrong_angles"]:
-        raise VerificationFailed(f"the dither is not Kaldi's: {found}")
-    return (
-        f"{found['seeds']} seeds equal this machine's rand(), {found['noise']} values those drawn one by one with its "
-        f"rand_r(), {found['angles']} cosines the C library's"
-    )
 
 
 def _check_golden(bench: Workbench) -> str:

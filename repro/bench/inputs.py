@@ -11,7 +11,7 @@ from pathlib import Path
 
 from repro.bench.workbench import Workbench
 from repro.display.console import Console
-from repro.graph.pipeline import Request
+from repro.graph.pipeline import PRECISIONS, Request
 from repro.run.inputs import DEMO, demo_checkpoint_path
 from repro.run.one_stage import run_stages
 from repro.run.options import Options
@@ -37,12 +37,13 @@ class Inputs:
     reference: Path
 
 
-def demo_inputs(bench: Workbench) -> Inputs:
-    """The results of the demo's stages; those that are not stored are made in the sandbox and stored."""
-    request = Request(batch_sizes=(BATCH_SIZE,))
+def demo_results(bench: Workbench, *stages: str, precision: str = PRECISIONS[0]) -> list[Path]:
+    """The out/ of each of these stages on the demo; those that are not stored are made in the sandbox and stored."""
+    request = Request(batch_sizes=(BATCH_SIZE,), precision=precision)
     options = Options(request, data_option=DEMO, checkpoint_option=DEMO, engine="sandbox")
-    console = Console(io.StringIO())
-    export, model, batches, reference = (
-        run_stages(options, stage, bench.paths, console)[0] for stage in ("export", "convert", "batches", "reference")
-    )
-    return Inputs(demo_checkpoint_path(bench.paths), export, model, batches, reference)
+    return [run_stages(options, stage, bench.paths, Console(io.StringIO()))[0] for stage in stages]
+
+
+def demo_inputs(bench: Workbench) -> Inputs:
+    """The results that the areas which run the model are given."""
+    return Inputs(demo_checkpoint_path(bench.paths), *demo_results(bench, "export", "convert", "batches", "reference"))

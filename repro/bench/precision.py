@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import statistics
 from collections.abc import Iterator
@@ -11,13 +10,9 @@ from typing import Any
 from repro.base.errors import VerificationFailed
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure, shown
 from repro.bench.goals import goal
-from repro.bench.inputs import BATCH_SIZE, demo_inputs
+from repro.bench.inputs import demo_inputs, demo_results
 from repro.bench.workbench import Workbench
-from repro.display.console import Console
-from repro.graph.pipeline import PRECISIONS, Request
-from repro.run.inputs import DEMO
-from repro.run.one_stage import run_stages
-from repro.run.options import Options
+from repro.graph.pipeline import PRECISIONS
 
 GOAL = goal("precision").title
 SIZES, QUICK_SIZES = (1, 4, 8, 16, 32, 64), (8,)
@@ -68,8 +63,6 @@ def _rates(scores: dict[str, dict[str, Any]], checked: str) -> Iterator[Figure]:
 
 def _score(bench: Workbench, precision: str) -> dict[str, Any]:
     """The complete protocol's figures of the demo's dev set; made where they are not stored."""
-    request = Request(batch_sizes=(BATCH_SIZE,), precision=precision)
-    options = Options(request, data_option=DEMO, checkpoint_option=DEMO, engine="sandbox")
-    folder = run_stages(options, "score", bench.paths, Console(io.StringIO()))[0]
+    (folder,) = demo_results(bench, "score", precision=precision)
     document: dict[str, Any] = json.loads((folder / "score.json").read_bytes())["protocols"]["complete"]
     return document

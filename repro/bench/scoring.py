@@ -1,18 +1,13 @@
-"""Scoring: edit distances and beam search beside the reference's methods, and 100,000 utterances on one core.
-
-The reference's methods are told again in `stages/bench/scoring.py`, from a description of what they do. They are timed
-in the stage's own image, in turn with the stage's, on utterances whose strings the reference decoded itself.
-"""
+"""Scoring: 100,000 utterances on one core, held to the strings that the reference decoded."""
 
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from repro.audit import arithmetic
 from repro.base.errors import VerificationFailed
-from repro.bench.figure import AT_LEAST, AT_MOST, Figure
+from repro.bench.figure import AT_MOST, Figure
 from repro.bench.goals import goal
 from repro.bench.many_outputs import ManyOutputs, check_lines, make_outputs
 from repro.bench.workbench import StageRun, Workbench
@@ -24,91 +19,21 @@ _FEW, _MANY = 10_000, 100_000
 
 def measure(bench: Workbench) -> Iterator[Figure]:
     """The figures of this area."""
-    yield from _beside_the_reference(bench)
-    yield from _greedy(bench, _FEW if bench.quick else _MANY)
-
-
-def _beside_the_reference(bench: Workbench) -> Iterator[Figure]:
-    golden = bench.paths.root / "tests" / "golden"
-    rounds = 5 if bench.quick else 15
-    run = bench.stage(
-        "base",
-        "bench.scoring",
-        ["--rounds", str(rounds)],
-        {"score": golden / "score", "data": golden / "data"},
-        cores=1,
-    )
-    checks = json.loads((run.out / "checks.json").read_bytes())
-    wrong = sorted(name for name, equal in checks.items() if equal is False)
-    if wrong:
-        raise VerificationFailed(f"scoring does not find what the reference found: {', '.join(wrong)}")
-    times = json.loads((run.obs / "times.json").read_bytes())
-    edits_checked = "each distance equals the textbook's; the pooled rates print as the reference printed them"
-    beam_checked = f"both give the reference's own strings, {checks['utterances']} of {checks['utterances']}"
-    yield _ratio("both edit distances of an utterance, times the reference's", times, "edits", 500.0, edits_checked)
-    yield _ratio("Beam, times the reference's", times, "beam", 50.0, beam_checked)
-    alone = {"beam_reference": times["beam_reference"], "beam_ours": times["beam_ours_alone"]}
-    yield _ratio("Beam with one utterance at a time, times the reference's", alone, "beam", None, beam_checked)
-    yield _seconds("both edit distances of an utterance", times["edits_ours"], 1e6, "µs", edits_checked)
-    yield _seconds("Beam, per utterance", times["beam_ours"], 1e3, "ms", beam_checked)
-    yield _seconds("both edit distances, the reference's method", times["edits_reference"], 1e6, "µs", edits_checked)
-    yield _seconds("Beam, the reference's method", times["beam_reference"], 1e3, "ms", beam_checked)
-
-
-def _ratio(name: str, times: Mapping[str, Sequence[float]], method: str, bound: float | None, checked: str) -> Figure:
-    reference, ours = times[f"{method}_reference"], times[f"{method}_ours"]
-    ratios = [slow / quick for slow, quick in zip(reference, ours)]
-    return Figure(
-        GOAL,
-        name,
-        statistics.median(reference) / statistics.median(ours),
-        "times",
-        "median seconds per utterance of the reference's method / of the stage's, taking turns on one core",
-        relation=AT_LEAST if bound else "",
-        bound=bound,
-        spread=(min(ratios), max(ratios)),
-        samples=len(ratios),
-        checked=checked,
-    )
-
-
-def _seconds(name: str, times: Sequence[float], scale: float, unit: str, checked: str) -> Figure:
-    scaled = [scale * seconds for seconds in times]
-    return Figure(
-        GOAL,
-        name,
-        statistics.median(scaled),
-        unit,
-        "median seconds of a round / its utterances",
-        spread=(min(scaled), max(scaled)),
-        samples=len(scaled),
-        checked=checked,
-    )
-
-
-def _greedy(bench: Workbench, count: int) -> Iterator[Figure]:
+    count = _FEW if bench.quick else _MANY
     run, material = score_many(bench, count)
     checked = "every utterance's string is the reference's; the pooled rates are recomputed by other code"
+    note = "outputs come from memory: a few files are linked again and again"
+    if bench.quick:
+        note += "; the bound is for 100,000, which --full measures"
     yield Figure(
-        GOAL,
-        f"Greedy, {count:,} utterances on one core",
-        run.wall_s,
-        "s",
+        GOAL, f"Greedy, {count:,} utterances on one core", run.wall_s, "s",
         "the stage score from starting its container to its end, intervals of both protocols included",
-        relation="" if bench.quick else AT_MOST,
-        bound=None if bench.quick else 60.0,
-        checked=checked,
-        note="outputs come from memory: a few files are linked again and again"
-        + ("; the bound is for 100,000, which --full measures" if bench.quick else ""),
-    )
+        "" if bench.quick else AT_MOST, None if bench.quick else 60.0, checked=checked, note=note,
+    )  # fmt: skip
     yield Figure(
-        GOAL,
-        f"Greedy, {count:,} utterances, memory",
-        run.peak_bytes / 2**20,
-        "MiB",
-        "largest resident set of the stage's processes",
-        checked=checked,
-    )
+        GOAL, f"Greedy, {count:,} utterances, memory", run.peak_bytes / 2**20, "MiB",
+        "largest resident set of the stage's processes", checked=checked,
+    )  # fmt: skip
     bench.remove(material.outputs.parent)
 
 

@@ -127,7 +127,6 @@ class Workbench:
         arguments: Sequence[str],
         inputs: Mapping[str, Path] | None = None,
         cores: int | None = None,
-        timeout_s: float = 1800.0,
     ) -> StageRun:
         """Run `python3 -m stages.MODULE ARGUMENTS --out … --obs …` in an image, in the sandbox.
 
@@ -157,7 +156,7 @@ class Workbench:
             code=_with_account(self.paths.root, module, self.scratch / "code"),
             inputs={name: path.resolve() for name, path in (inputs or {}).items()},
             work=folder,
-            limits=Limits(timeout_s=timeout_s, memory_bytes=16 * 1024**3, pids=PIDS),
+            limits=Limits(timeout_s=1800.0, memory_bytes=16 * 1024**3, pids=PIDS),
         )  # fmt: skip
         outcome, said = run_job(self.engine, stage, folder / "stage.log", _unshown)
         if outcome.exit_code != 0:
@@ -168,22 +167,15 @@ class Workbench:
         account = read_document(obs, _ACCOUNT, f"{module}: {_ACCOUNT}")
         return StageRun(out, obs, outcome.wall_s, account["work_s"], account["cpu_s"], account["peak_bytes"])
 
-    def command(
-        self, argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
-    ) -> tuple[float, subprocess.CompletedProcess[str]]:
-        """Run a program on the host; returns its seconds and what it said. A bad exit code is the caller's to judge."""
-        began_s = time.perf_counter()
-        done = subprocess.run(
-            list(argv), cwd=cwd, env=dict(env) if env is not None else None, capture_output=True, text=True, check=False
-        )
-        return time.perf_counter() - began_s, done
-
     def invoke(self, *words: str, results: Path | None = None) -> tuple[float, subprocess.CompletedProcess[str]]:
-        """Run `tasks.py WORDS` with this Python, with its results in `results`."""
+        """Run `tasks.py WORDS` with this Python, its results in `results`: its seconds, and how it ended."""
         env = dict(os.environ)
         if results is not None:
             env["BUNDLE_RESULTS"] = str(results)
-        return self.command([sys.executable, str(self.paths.root / "tasks.py"), *words], cwd=self.paths.root, env=env)
+        argv = [sys.executable, str(self.paths.root / "tasks.py"), *words]
+        began_s = time.perf_counter()
+        done = subprocess.run(argv, cwd=self.paths.root, env=env, capture_output=True, text=True, check=False)
+        return time.perf_counter() - began_s, done
 
     def interleaved(self, candidates: Mapping[str, Candidate], rounds: int) -> dict[str, Sample]:
         """Time candidates in turn, `rounds` times: a slow second of the machine meets all of them alike.

@@ -10,7 +10,7 @@ from _record_cases import demo_record, record_of
 
 from repro.base.errors import CouldNotVerify
 from repro.bench import nothing
-from repro.bench.floor import Peer, Step, make, steps_of
+from repro.bench.floor import Make, Step, steps_of
 from repro.graph.cache import StatCache
 from repro.graph.store import Store
 from repro.report.timeline import PHASE, STAGE, Span, covered_s
@@ -29,33 +29,33 @@ def steps(tmp_path: Path) -> list[Step]:
     return [first, Step("second", ("first",), stored(tmp_path / "store", "2", "two"))]
 
 
-def made(folder: Path, steps: list[Step]) -> Peer:
+def made(folder: Path, steps: list[Step]) -> Make:
     if shutil.which("make") is None:
         pytest.skip("make is not on this machine")
-    peer = make(folder, steps)
-    assert peer is not None
-    peer.idle(peer.run())
-    return peer
+    make = Make(folder, steps)
+    assert make.run()
+    return make
 
 
 def test_make_makes_the_run_s_files_and_then_has_nothing_to_do(tmp_path: Path, steps: list[Step]):
-    peer = made(tmp_path / "make", steps)
+    make = made(tmp_path / "make", steps)
     assert (tmp_path / "make" / "work" / "second" / "result").read_text() == "two"
-    assert peer.idle(peer.run())
-    peer.check()
+    make.idle()
+    make.check()
 
 
 def test_make_notices_a_changed_file_of_a_step_before(tmp_path: Path, steps: list[Step]):
-    peer = made(tmp_path / "make", steps)
+    make = made(tmp_path / "make", steps)
     (tmp_path / "make" / "work" / "first" / "result").write_text("changed")
-    assert not peer.idle(peer.run())
+    with pytest.raises(CouldNotVerify, match="nothing changed"):
+        make.idle()
 
 
-def test_a_peer_that_never_does_anything_is_no_peer(tmp_path: Path, steps: list[Step]):
-    peer = made(tmp_path / "make", steps)
-    blind = Peer("blind", peer.folder, ("/bin/true",), lambda text: True)
+def test_a_make_that_never_does_anything_is_no_floor(tmp_path: Path, steps: list[Step]):
+    make = made(tmp_path / "make", steps)
+    (tmp_path / "make" / "Makefile").write_text("all: ;\n")
     with pytest.raises(CouldNotVerify, match="does not notice"):
-        blind.check()
+        make.check()
 
 
 def test_steps_are_the_record_s_stages_with_their_inputs_from_other_stages(tmp_path: Path):

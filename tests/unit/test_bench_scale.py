@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,14 +39,6 @@ def test_figures_compare_the_largest_size_with_the_smallest():
     time, memory = scale._figures(points)
     assert time.value == pytest.approx(1.09) and time.met
     assert memory.value == pytest.approx(45 / 40) and not memory.met
-
-
-def test_the_plot_is_a_picture_of_every_point():
-    points = [_point(stage, times, 1.0 * times, 40) for stage in ("lm", "score") for times in (1, 10)]
-    drawn = ElementTree.fromstring(scale.plot([*points, _point("lm", 100, 50.0, 44)]))
-    bars = [element for element in drawn.iter() if element.tag.endswith("rect")]
-    assert len(bars) == 2 * 5
-    assert "| lm | 10 x | 500 | 20.00 | 10.00 | 20.000 | 40 |" in scale.table(points)
 
 
 @pytest.mark.parametrize(("free_bytes", "until"), [(16_000_000_000, "score"), (14_000_000_000, "lm")])

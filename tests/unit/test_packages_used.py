@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SETS = read_toml(ROOT / "conf" / "intents" / "wheels.toml")["sets"]
 IMAGES = {path.parent.name: read_toml(path) for path in (ROOT / "docker").glob("*/image.toml")}
 # What the bench runs in images beside their stages: repro/bench/*.py, `bench.stage(IMAGE, MODULE, …)`.
-PROGRAMS = {"bench": ["bench.inference", "bench.native"], "base": ["bench.scoring"], "features": ["bench.features"]}
+PROGRAMS = {"bench": ["bench.inference", "bench.native"], "features": ["bench.features"]}
 MODULE_OF = {"kaldi-native-fbank": "kaldi_native_fbank"}
 """Where a package's module has another name."""
 
