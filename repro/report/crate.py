@@ -1,8 +1,9 @@
-"""A run as a Workflow Run RO-Crate: a record that other tools can read, made from record.json alone.
+"""A run as a Provenance Run RO-Crate: a record that other tools can read, made from record.json alone.
 
-Profile: Workflow Run Crate 0.5 on RO-Crate 1.1. The workflow is the record's own graph of stages, written beside it as
-workflow.json; the run is one CreateAction from data set and checkpoint to record and reports. The data set and the
-checkpoint are not in the crate: they are named by their digests.
+Profile: Provenance Run Crate 0.5 on RO-Crate 1.1. The workflow is the record's own graph of stages, written beside it
+as workflow.json; the run is one CreateAction from data set and checkpoint to record and reports, and each stage is one
+from its inputs to its output. What a stage took and gave is not in the crate: it is named by its digest, so that the
+output of one action is the input of the next by being the same entity.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from repro.base.files import pretty_json, sha256_bytes, write_atomic
 from repro.base.strict_json import MAX_BYTES
 from repro.record import Record
 from repro.record.document import Observations
+from repro.record.stages import Stage
 
 METADATA = "ro-crate-metadata.json"
 WORKFLOW = "workflow.json"
@@ -29,9 +31,11 @@ _CONTEXT = [
     "https://w3id.org/ro/crate/1.1/context",
     {name: _RUN_TERMS + name for name in ("ContainerImage", "DockerImage", "containerImage", "sha256")},
 ]
+PROVENANCE = "https://w3id.org/ro/wfrun/provenance/0.5"
 _PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
+    PROVENANCE: "Provenance Run Crate",
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
 _FILES = {
@@ -76,13 +80,16 @@ def crate_metadata(record: Record, files: Mapping[str, bytes]) -> bytes:
         *_profiles(),
         *(_file(name, data, record) for name, data in sorted(files.items())),
         _language(),
-        *_inputs(record),
+        *_materials(record),
         *_images(record),
         _action(record, sorted(set(files) - {WORKFLOW})),
+        _organisation(record),
+        *(entity for stage in record.stages for entity in _stage(record, stage)),
         _agent(),
         _licence(),
     ]
-    return pretty_json({"@context": _CONTEXT, "@graph": entities})
+    first = {entity["@id"]: entity for entity in reversed(entities)}  # stages share programs and materials
+    return pretty_json({"@context": _CONTEXT, "@graph": list(reversed(first.values()))})
 
 
 def described_files(run: Path) -> dict[str, bytes]:
@@ -148,7 +155,7 @@ def _root(record: Record, files: list[str]) -> Entity:
         "license": _ref(_LICENCE),
         "hasPart": [_ref(name) for name in files],
         "mainEntity": _ref(WORKFLOW),
-        "mentions": [_ref("#run")],
+        "mentions": [_ref("#run"), _ref("#organisation"), *(_ref(f"#action/{stage.key}") for stage in record.stages)],
     }
 
 
@@ -164,11 +171,13 @@ def _file(name: str, data: bytes, record: Record) -> Entity:
     if name == WORKFLOW:
         return {
             **about,
-            "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow"],
+            "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
             "name": "The graph of stages that ran",
             "description": "Each stage with its image, the digest of its code, its arguments and what fed it.",
             "encodingFormat": "application/json",
             "programmingLanguage": _ref("#bundle"),
+            "hasPart": [_ref(f"#program/{name}") for name in sorted({stage.name for stage in record.stages})],
+            "step": [_ref(f"#step/{stage.key}") for stage in record.stages],
             "license": _ref(_LICENCE),
             "version": record.identity.sha256,
         }
@@ -186,24 +195,41 @@ def _language() -> Entity:
     }
 
 
-def _inputs(record: Record) -> list[Entity]:
+def _materials(record: Record) -> list[Entity]:
+    """What actions took and gave, by digest: the run's data set and checkpoint first, then the stages'."""
     data, checkpoint = record.data, record.checkpoint
-    return [
-        {
-            "@id": f"urn:sha256:{data.fingerprint}",
-            "@type": "CreativeWork",
-            "name": f"data set: {data.kind}",
-            "description": data.note or "A corpus in TIMIT's layout; not in this crate, named by its digest.",
-            "identifier": f"sha256:{data.fingerprint}",
-        },
-        {
-            "@id": f"urn:sha256:{checkpoint.sha256}",
-            "@type": "CreativeWork",
-            "name": f"checkpoint: {checkpoint.kind}",
-            "description": checkpoint.note or "Weights; not in this crate, named by their digest.",
-            "identifier": f"sha256:{checkpoint.sha256}",
-        },
+    entities = [
+        _material(
+            data.fingerprint,
+            f"data set: {data.kind}",
+            data.note or "A corpus in TIMIT's layout; not in this crate, named by its digest.",
+        ),
+        _material(
+            checkpoint.sha256,
+            f"checkpoint: {checkpoint.kind}",
+            checkpoint.note or "Weights; not in this crate, named by their digest.",
+        ),
     ]
+    for stage in record.stages:
+        count = len(stage.outputs.files)
+        files = f"{count} file" + "s" * (count != 1)
+        entities.append(
+            _material(stage.outputs.digest, f"output of {stage.key}", f"{files}; record.json lists them with digests.")
+        )
+    for stage in record.stages:
+        for given in stage.inputs.values():
+            entities.append(_material(given.digest, given.origin, "An input of stages; named by its digest."))
+    return entities
+
+
+def _material(sha256: str, name: str, description: str) -> Entity:
+    return {
+        "@id": f"urn:sha256:{sha256}",
+        "@type": "CreativeWork",
+        "name": name,
+        "description": description,
+        "identifier": f"sha256:{sha256}",
+    }
 
 
 def _images(record: Record) -> list[Entity]:
@@ -239,8 +265,74 @@ def _action(record: Record, results: list[str]) -> Entity:
     }
 
 
+def _organisation(record: Record) -> Entity:
+    """That the bundle's own runner ran the steps, and that the workflow's action came of it."""
+    return {
+        "@id": "#organisation",
+        "@type": "OrganizeAction",
+        "name": "the runner of stages",
+        "instrument": _ref("#bundle"),
+        "agent": _ref("#runner"),
+        "object": [_ref(f"#control/{stage.key}") for stage in record.stages],
+        "result": _ref("#run"),
+        "startTime": record.observations.started_at,
+        "endTime": _end(record.observations),
+    }
+
+
+def _stage(record: Record, stage: Stage) -> list[Entity]:
+    """A stage's program, its step of the workflow, and what was done: the action, and its tie to the step."""
+    step = next((step for step in record.observations.steps if step.key == stage.key), None)
+    position = record.stages.index(stage) + 1
+    taken = sorted({given.digest for given in stage.inputs.values()})
+    action: Entity = {
+        "@id": f"#action/{stage.key}",
+        "@type": "CreateAction",
+        "name": f"stage {stage.key}",
+        "description": f"Fingerprint {stage.fingerprint}, engine {stage.observations.engine}, "
+        f"{stage.observations.wall_s} s." + (" Made by an earlier run, and taken from the store." * stage.cached),
+        "instrument": _ref(f"#program/{stage.name}"),
+        "agent": _ref("#runner"),
+        "object": [_ref(f"urn:sha256:{digest}") for digest in taken],
+        "result": _ref(f"urn:sha256:{stage.outputs.digest}"),
+        "actionStatus": "http://schema.org/CompletedActionStatus",
+        "containerImage": _ref(f"urn:{stage.image}"),
+    }
+    if step is not None and not stage.cached:  # when an earlier run made it, this record does not say
+        action["startTime"] = _after(record.observations, step.started_s)
+        action["endTime"] = _after(record.observations, step.started_s + step.wall_s)
+    return [
+        {
+            "@id": f"#program/{stage.name}",
+            "@type": "SoftwareSourceCode",
+            "name": f"stages/{stage.name}.py and what it imports",
+            "version": stage.code,
+            "programmingLanguage": "Python",
+        },
+        {
+            "@id": f"#step/{stage.key}",
+            "@type": "HowToStep",
+            "name": stage.key,
+            "position": str(position),
+            "workExample": _ref(f"#program/{stage.name}"),
+        },
+        action,
+        {
+            "@id": f"#control/{stage.key}",
+            "@type": "ControlAction",
+            "name": f"step {stage.key}",
+            "instrument": _ref(f"#step/{stage.key}"),
+            "object": _ref(f"#action/{stage.key}"),
+        },
+    ]
+
+
+def _after(observations: Observations, seconds: float) -> str:
+    return (observations.started() + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _end(observations: Observations) -> str:
-    return (observations.started() + timedelta(seconds=observations.wall_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _after(observations, observations.wall_s)
 
 
 def _agent() -> Entity:

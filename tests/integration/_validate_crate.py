@@ -27,7 +27,7 @@ def findings(folder):
     document_loader._original_source_to_json = local
     settings = services.ValidationSettings(
         rocrate_uri=folder,
-        profile_identifier="workflow-run-crate",
+        profile_identifier="provenance-run-crate",
         requirement_severity=models.Severity.REQUIRED,
         skip_checks=FETCHING,
     )

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 from _audit_cases import document_of, make_run
 
@@ -73,6 +74,41 @@ def test_the_workflow_lists_every_stage_in_order(run, crate: Path):
     steps = json.loads((crate / WORKFLOW).read_bytes())["steps"]
     assert [step["key"] for step in steps] == [stage["key"] for stage in document_of(run)["stages"]]
     assert steps[-1].keys() == {"key", "stage", "image", "code", "argv", "inputs"}
+
+
+def test_each_stage_is_an_action_fed_by_the_results_of_others(run, crate: Path):
+    known, record = entities(crate), document_of(run)
+    assert any(given["from"] == "corpus" for stage in record["stages"] for given in stage["inputs"].values())
+    for stage in record["stages"]:
+        action = known[f"#action/{stage['key']}"]
+        program = known[action["instrument"]["@id"]]
+        assert (program["@type"], program["version"]) == ("SoftwareSourceCode", stage["code"])
+        taken = {item["@id"] for item in action["object"]}
+        assert taken == {f"urn:sha256:{given['digest']}" for given in stage["inputs"].values()}
+        assert action["result"]["@id"] == f"urn:sha256:{stage['outputs']['digest']}"
+        assert action["containerImage"]["@id"] == f"urn:{stage['image']}"
+        for given in stage["inputs"].values():
+            fed = known.get(f"#action/{given['from']}")
+            assert fed is None or fed["result"]["@id"] in taken, given
+
+
+def test_the_workflow_orders_its_steps_and_the_runner_answers_for_each(run, crate: Path):
+    known, keys = entities(crate), [stage["key"] for stage in document_of(run)["stages"]]
+    steps = [known[item["@id"]] for item in known[WORKFLOW]["step"]]
+    assert [(step["name"], step["position"]) for step in steps] == [(key, str(n)) for n, key in enumerate(keys, 1)]
+    controls = [known[item["@id"]] for item in known["#organisation"]["object"]]
+    assert [control["object"]["@id"] for control in controls] == [f"#action/{key}" for key in keys]
+    assert known["#organisation"]["result"]["@id"] == "#run"
+
+
+def test_an_action_of_an_earlier_run_has_no_time_in_this_one(run, tmp_path: Path):
+    folder = shutil.copytree(run.run, tmp_path / "cached")
+    first, *rest = run.record.stages
+    record = msgspec.structs.replace(run.record, stages=(msgspec.structs.replace(first, cached=True), *rest))
+    write_crate(record, folder)
+    cached, ran = (entities(folder)[f"#action/{stage.key}"] for stage in record.stages[:2])
+    assert "startTime" not in cached and "earlier run" in cached["description"]
+    assert ran["startTime"] <= ran["endTime"]
 
 
 @pytest.mark.parametrize("name", ["report.md", "report.html", "record.json"])
