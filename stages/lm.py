@@ -7,11 +7,13 @@ the same estimate, in the same numbers, without IRSTLM.
 from __future__ import annotations
 
 import collections
-import math
 import os
 from typing import Iterable, Iterator, Sequence
 
+import numpy as np
+
 from stages.formats import arpa
+from stages.shared import elementary
 from stages.shared.stage import StageError, parser, run
 
 # IRSTLM pads the start of its input with <s>, so that its counts hold this many (<s>, <s>), whatever the text.
@@ -52,11 +54,16 @@ def estimate(sentences: Iterable[Sequence[str]]) -> arpa.Bigram:
     for word in probability:
         total, kinds = sum(follows[word].values()), len(follows[word])
         backoff = kinds / (total + kinds) if kinds else 1.0
-        unigrams[word] = (math.log10(probability[word]), math.log10(backoff))
+        unigrams[word] = (_log10(probability[word]), _log10(backoff))
         for following, count in follows[word].items():
             seen = count / (total + kinds) + backoff * probability[following]
-            bigrams[word, following] = math.log10(seen)
+            bigrams[word, following] = _log10(seen)
     return arpa.Bigram(unigrams, bigrams)
+
+
+def _log10(value: float) -> float:
+    """The same on every processor: the C library's `math.log10` need not be."""
+    return float(elementary.log10(np.array([value]))[0])
 
 
 def main(arguments: Sequence[str]) -> None:

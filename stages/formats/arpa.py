@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Sequence
 
 import numpy as np
 
 from stages.scoring import decode
+from stages.shared import elementary
 from stages.shared.stage import StageError, atomic_file
 
 START = "<s>"
@@ -57,7 +57,7 @@ class Bigram:
             UNK for <unk>.
         """
         names = [START, UNKNOWN] + list(units)
-        scale = math.log(10.0)
+        scale = elementary.LN10
         following = np.zeros((len(names), len(names)))
         for i, before in enumerate(names):
             for k in range(decode.UNK, len(names)):

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 
+from stages.shared import elementary
+
 BLANK = 0
 UNK = 1
 FIRST_UNIT = 2
@@ -130,8 +132,8 @@ class _SearchedFrames:
         self._needs_blank = blank[before[searched]].astype(np.float64) < REPEAT_BLANK_BELOW
 
         probabilities = _float32_probabilities(logprobs[searched])
-        with np.errstate(divide="ignore"):
-            self._logs = np.maximum(np.log(probabilities.astype(np.float64)), LOG_ZERO)
+        positive = np.where(probabilities > 0, probabilities, 1).astype(np.float64)
+        self._logs = np.where(probabilities > 0, elementary.log(positive), LOG_ZERO)
         zero = owner[searched[(probabilities == 0).any(axis=1)]]
         self.underflowed = np.bincount(zero, minlength=len(utterances)) > 0
         counts = np.bincount(owner[searched], minlength=len(utterances))
@@ -361,7 +363,7 @@ def _picked(array: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 def _float32_probabilities(logprobs: np.ndarray) -> np.ndarray:
-    return np.exp(logprobs.astype(np.float64)).astype(np.float32)
+    return elementary.exp(logprobs.astype(np.float64)).astype(np.float32)
 
 
 def _longest_first(counts: np.ndarray) -> np.ndarray:
@@ -379,5 +381,5 @@ def _add_in_order(stay: np.ndarray, extension: np.ndarray, stays: np.ndarray) ->
 
 def _add(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """log(exp(left) + exp(right)), where a side at LOG_ZERO or below adds nothing."""
-    summed = np.logaddexp(left, right)
+    summed = elementary.logaddexp(np.maximum(left, LOG_ZERO), np.maximum(right, LOG_ZERO))
     return np.where(left <= LOG_ZERO, right, np.where(right <= LOG_ZERO, left, summed))

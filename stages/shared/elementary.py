@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy
 
+LN10 = 2.30258509299404568402
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 ROOT_HALF_BITS = 0x3FE6A09E667F3BCD  # of the float64 nearest to the root of 1/2
 # log(1 + f) = f - (f^2 / 2 - s (f^2 / 2 + R)), s = f / (2 + f), R a polynomial in s^2.
@@ -70,4 +71,15 @@ def exp(values: numpy.ndarray) -> numpy.ndarray:
     result = 1.0 - low
     bits = result.view(numpy.int64)
     bits += k.astype(numpy.int64) << 52
-    return result
+    return bits.view(numpy.float64)  # of a scalar, `bits` is a copy
+
+
+def log10(values: numpy.ndarray) -> numpy.ndarray:
+    """Logarithm to base 10 of positive, normal float64 values, of any shape."""
+    return log(values) / LN10
+
+
+def logaddexp(left: numpy.ndarray, right: numpy.ndarray) -> numpy.ndarray:
+    """log(exp(left) + exp(right)) of finite float64 values, of any shape."""
+    larger = numpy.maximum(left, right)
+    return larger + log(exp(numpy.minimum(left, right) - larger) + 1.0)

@@ -6,13 +6,14 @@ It was the project's own before utterances were searched side by side; its strin
 import numpy as np
 
 from stages.scoring.decode import BLANK, LOG_ZERO, REPEAT_BLANK_BELOW, SEARCH_NON_BLANK_FROM
+from stages.shared import elementary
 
 
 def plain_beam(logprobs, lm_next, lm_end, width):
     """(labels, empty_survived, underflowed, scores of the last labellings) of one utterance."""
-    probabilities = np.exp(logprobs.astype(np.float64)).astype(np.float32)
-    with np.errstate(divide="ignore"):
-        logs = np.maximum(np.log(probabilities.astype(np.float64)), LOG_ZERO)
+    probabilities = elementary.exp(logprobs.astype(np.float64)).astype(np.float32)
+    logs = np.full(probabilities.shape, LOG_ZERO)
+    logs[probabilities > 0] = elementary.log(probabilities[probabilities > 0].astype(np.float64))
     blank = probabilities[:, BLANK]
     searched = np.flatnonzero((1 - blank).astype(np.float64) >= SEARCH_NON_BLANK_FROM)
     underflowed = bool((probabilities[searched] == 0).any())
@@ -74,5 +75,5 @@ def _advance(prefixes, totals, blanks, non_blanks, logs, lm_next, needs_blank):
 
 
 def _add(left, right):
-    summed = np.logaddexp(left, right)
+    summed = elementary.logaddexp(np.maximum(left, LOG_ZERO), np.maximum(right, LOG_ZERO))
     return np.where(left <= LOG_ZERO, right, np.where(right <= LOG_ZERO, left, summed))

@@ -139,6 +139,14 @@ def test_exponentials_are_within_a_unit_in_the_last_place(values):
     assert (np.abs(elementary.exp(values) - exact) <= np.spacing(exact)).all()
 
 
+@given(st.floats(-1e8, 0), st.floats(-1e8, 0))
+def test_sums_of_logarithms_are_numpy_s_to_the_last_digits_for_scalars_too(left, right):
+    expected = np.logaddexp(left, right)
+    for found in (elementary.logaddexp(np.array([left]), np.array([right]))[0],
+                  elementary.logaddexp(np.float64(left), np.float64(right))):  # fmt: skip
+        assert abs(found - expected) <= 2 * np.spacing(max(abs(expected), 1.0))
+
+
 def test_the_exponential_of_very_little_is_a_small_number_and_no_zero():
     assert 0 < elementary.exp(np.array([-1e9]))[0] < 1e-300
     assert elementary.exp(np.zeros(3)).tolist() == [1.0] * 3
