@@ -26,8 +26,9 @@ if sys.version_info < (3, 9):
 # Python started. A tarfile.py that lies beside this file, or that PYTHONPATH leads to, would run before anything is
 # verified.
 _library = sys.modules["encodings"].__file__.replace("\\\\", "/").rpartition("/encodings/")[0]
-_compiled = [path for path in sys.path if path.endswith("/lib-dynload") and path.startswith(sys.base_exec_prefix)]
-sys.path[:] = [_library, *_compiled]
+_compiled = ("/lib-dynload", "\\\\DLLs")  # the latter on Windows
+_own = [path for path in sys.path if path.endswith(_compiled) and path.startswith(sys.base_exec_prefix)]
+sys.path[:] = [_library, *_own]
 '''
 
 

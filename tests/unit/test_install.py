@@ -104,6 +104,49 @@ def test_no_module_that_lies_beside_it_is_run(place, how):
         assert "EVIL" not in done.stdout + done.stderr
 
 
+# What Windows' Python lacks, and some of it macOS' as well.
+ELSEWHERE = """
+import os, sys
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+os.supports_dir_fd = set()
+for name in ("O_CLOEXEC", "O_DIRECTORY", "O_NOCTTY", "O_NOFOLLOW", "O_NONBLOCK", "ST_NOEXEC", "fchmod", "geteuid",
+             "getuid", "posix_fallocate", "pread", "preadv", "pwrite", "readv", "sched_getaffinity", "statvfs", "sync"):
+    delattr(os, name)
+sys.argv = sys.argv[1:]
+exec(compile(open("install.py").read(), "install.py", "exec"))
+"""
+
+
+def on_another_system(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    (place / "elsewhere.py").write_text(ELSEWHERE)
+    environment = {"HOME": str(place / "home"), "PATH": os.environ["PATH"]}
+    return subprocess.run(
+        [sys.executable, "-I", "elsewhere.py", "install.py", *words], cwd=place, env=environment, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_bundle_is_verified_where_python_has_nothing_of_posix(place):
+    done = on_another_system(place, "small.tar", "--verify-only", "--first-use")
+    assert done.returncode == 0 and "since its first use" in done.stdout, done.stderr
+    done = on_another_system(place, "small.tar", "--verify-only")
+    assert done.returncode == 0 and done.stdout == install(place, "small.tar", "--verify-only").stdout
+    cases.pack(place, part_size_bytes=40_000)
+    assert on_another_system(place, "small.tar.001", "--verify-only").returncode == 0
+    data = bytearray((place / "small.tar.003").read_bytes())
+    data[200] ^= 4
+    (place / "small.tar.003").write_bytes(data)
+    there, here = (run(place, "small.tar.001", "--verify-only") for run in (on_another_system, install))
+    assert there.returncode == here.returncode == 3 and there.stderr == here.stderr
+
+
+def test_an_installation_where_python_has_nothing_of_posix_ends_before_anything_is_written(place):
+    done = on_another_system(place, "small.tar", "--key", KEY, "--files-only")
+    assert done.returncode == 4 and "install it on Linux; here: --verify-only" in done.stderr
+    assert "Traceback" not in done.stderr and written(place) <= {"elsewhere.py"}
+
+
 def test_no_two_of_its_modules_give_one_name_to_two_things():
     tree = ast.parse(install_script())
     names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
@@ -429,7 +472,7 @@ def test_in_a_pipe_who_signed_comes_before_what_the_steps_print(place):
 
 
 def test_too_little_room_is_said_before_anything_is_written(place):
-    cases.pack(place, unpacked_bytes=1 << 60)
+    cases.pack(place, unpacked_bytes=1 << 52)
     done = install(place, "small.tar", "--key", KEY)
     assert done.returncode == 4 and "GB free" in done.stderr
     assert written(place) == set()

@@ -70,6 +70,13 @@ ABOUT = ("predicate",)
         ("a free member of a file", _set(*FILE, "uri", "x")),
         ("a file that is no object", _set(*FILE, "x")),
         ("files that are no list", _set("subject", 7)),
+        ("files that are an object", _set("subject", {})),
+        ("a file's name that is a number", _set(*FILE, "name", 7)),
+        ("files larger than any disk", _set(*NOTES, "size_bytes", (1 << 53) - 1)),
+        (
+            "contents nested too deep",
+            _set(*ABOUT, "contents", json.loads('{"licence_notes":{},"x":' + "[" * 70 + "]" * 70 + "}")),
+        ),
         ("a free member of the list", _set("comment", "x")),
         ("a free member of the predicate", _set(*ABOUT, "comment", "x")),
         ("another format", _set(*ABOUT, "format", 2)),
@@ -107,6 +114,15 @@ def test_an_unsigned_list_that_is_not_one_is_refused(tmp_path, payload):
     head = cases.recanonical({"payload": text, "payloadType": PAYLOAD_TYPE, "signatures": []})
     said = refusal_of(cases.replace_head(tmp_path / "x.tar", head, bytes(1024)), ())
     assert said.startswith(LIST_NAME) and said.isprintable()
+    known = (
+        "it is not built as a list is",
+        "the list is not JSON",
+        "whole number",
+        "digits",
+        "members too few or too many",
+        "spelling",
+    )
+    assert any(words in said for words in known), "a text of Python's own, which no other verifier can give"
     assert not payload.startswith("11") or "a number of 2000000 digits" in said  # before it is parsed, on any Python
 
 

@@ -26,6 +26,7 @@ CHUNK_BYTES = 1 << 18  # a processor's own cache holds it, so that hashing does 
 MOST_LIST_BYTES = 32 << 20
 # A part as it was packed (NAME.tar.001), or as another file system or tool spells it: B.TAR.001, b.tar.1, B.TAR.001;1
 _PART = re.compile(r"(.+\.tar)\.([0-9]{1,3})(?:;[0-9]+)?", re.IGNORECASE)
+_OPENED = ("O_RDONLY", "O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")  # no system has all of them
 _WHOLE = re.compile(r".+\.tar(?:;[0-9]+)?", re.IGNORECASE)
 
 
@@ -60,6 +61,7 @@ class Archive:
         self.sizes_bytes: list[int] = []
         self._descriptors: list[int] = []
         self._ends: list[int] = []
+        self._lock = threading.Lock()
         try:
             for part in self.paths:
                 self._open(part)
@@ -74,7 +76,7 @@ class Archive:
     def _open(self, part: Path) -> None:
         """Without waiting for a writer: a FIFO could stand in a part's place."""
         try:
-            descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            descriptor = os.open(part, sum(getattr(os, flag, 0) for flag in _OPENED))
         except OSError as error:
             raise Refused(4, f"{part} cannot be read: {error.strerror}", "check its name and mode") from None
         self._descriptors.append(descriptor)
@@ -122,7 +124,7 @@ class Archive:
             start = self._ends[number - 1] if number else 0
             while size_bytes and offset < end:
                 room = buffer[: min(size_bytes, end - offset)]
-                count = os.preadv(self._descriptors[number], [room], offset - start)
+                count = self._read_into(room, number, offset - start)
                 if not count:
                     return
                 yield room[:count]
@@ -131,7 +133,19 @@ class Archive:
 
     def read_part(self, number: int, inside: int, size_bytes: int) -> bytes:
         """Bytes of one of the files, counted from 0, by their place in that file."""
-        return os.pread(self._descriptors[number], size_bytes, inside)
+        room = memoryview(bytearray(size_bytes))
+        return bytes(room[: self._read_into(room, number, inside)])
+
+    def _read_into(self, room: memoryview, number: int, inside: int) -> int:
+        """Fill `room` from a place in one of the files; returns how many bytes were there."""
+        descriptor = self._descriptors[number]
+        if hasattr(os, "preadv"):
+            return os.preadv(descriptor, [room], inside)
+        with self._lock:  # Windows and macOS: a descriptor has one place, which the threads share
+            os.lseek(descriptor, inside, os.SEEK_SET)
+            data = os.read(descriptor, len(room))
+        room[: len(data)] = data
+        return len(data)
 
     def read(self, offset: int, size_bytes: int) -> bytes:
         """The same as one value."""
@@ -268,4 +282,4 @@ def check_bytes(archive: Archive) -> list[str]:
 
 def processors() -> int:
     """How many threads hash at once."""
-    return min(32, len(os.sched_getaffinity(0)))
+    return min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -18,8 +18,6 @@ _COVERED = ("bundle", "oci", "received", "wheels")  # of artifacts/
 _MADE_HERE = ("artifacts/oci/.lock", "conf/site.toml")
 _CACHES = (".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 _MOST_FAILURES = 1000
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Compared(NamedTuple):
@@ -41,10 +39,14 @@ def installed_path(entry: Entry) -> str:
 
 def open_plain(root: Path, path: str) -> Optional[int]:
     """A descriptor of a plain file below a folder, or None. No link is followed, no FIFO waited for."""
+    if os.open not in os.supports_dir_fd:  # Windows: bundles are verified there, and no folder is installed
+        return None
+    a_folder = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    a_file = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         *folders, name = path.split("/")
-        for step, flags in [*((folder, _FOLDER) for folder in folders), (name, _FILE)]:
+        for step, flags in [*((folder, a_folder) for folder in folders), (name, a_file)]:
             above = descriptor
             try:
                 descriptor = os.open(step, flags, dir_fd=above)

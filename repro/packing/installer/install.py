@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import os
@@ -29,6 +28,7 @@ from repro.packing.installer.trust import Report, check, is_fingerprint
 _SHOWN_FAILURES = 20
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _DEFECT = 70
+_ON_LINUX = "install it on Linux; here: --verify-only"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,6 +89,10 @@ def _insist(report: Report, *, allow_unsigned: bool) -> None:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One installation at a time beside each other."""
+    try:
+        import fcntl  # noqa: PLC0415 - POSIX alone; a bundle is verified on Windows too
+    except ImportError:
+        raise Refused(4, "this system can verify a bundle, and not install it", _ON_LINUX) from None
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

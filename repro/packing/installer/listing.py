@@ -1,7 +1,6 @@
 """The signed list of a bundle: a DSSE envelope around an in-toto statement whose subjects are the bundle's files."""
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -22,6 +21,8 @@ BLOCK_BYTES = 512
 _NAME = re.compile(r"[A-Za-z0-9._+@=,~ -]{1,255}")
 _MOST_PATH_CHARACTERS = 240
 _MOST_DIGITS = 19  # of a number: a longer one costs time that grows with its square
+_MOST_BYTES = 1 << 53  # of a file and of the archive: beyond it a browser's numbers are no longer exact
+_MOST_DEPTH = 64  # of the list's JSON
 _WORD = re.compile(r"[0-9a-f]{0,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ENVELOPE = {"payload", "payloadType", "signatures"}
@@ -40,6 +41,10 @@ class Refused(Exception):  # noqa: N818 - spelled as the errors of the rest are
         self.message = message
         self.hint = hint
         self.failures = tuple(failures)
+
+
+class _Malformed(ValueError):  # noqa: N818 - as above
+    """What is wrong with a list, in words of ours: the page in a browser gives the same ones."""
 
 
 class Entry(NamedTuple):
@@ -82,10 +87,21 @@ def fingerprint_of(public_key: bytes) -> str:
 def public_key_of(pem: str) -> bytes:
     """The 32 bytes in a PEM public key; ValueError for anything else."""
     match = re.fullmatch(r"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)\n-----END PUBLIC KEY-----\n?", pem)
-    der = base64.b64decode(match.group(1).replace("\n", ""), validate=True) if match else b""
+    der = decoded("the public key", match.group(1).replace("\n", "")) if match else b""
     if len(der) != 44 or der[:12] != _SPKI:
-        raise ValueError("not a PEM public key of Ed25519")
+        raise _Malformed("not a PEM public key of Ed25519")
     return der[12:]
+
+
+def decoded(what: str, text: Any) -> bytes:
+    """The bytes of a base64 text in its one spelling; ValueError for any other, whatever this Python would accept."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (ValueError, TypeError):
+        data = b""
+    if not isinstance(text, str) or base64.b64encode(data).decode() != text:
+        raise _Malformed(f"{what} is not base64 in its one spelling")
+    return data
 
 
 def tar_header(path: str, size_bytes: int, *, executable: bool) -> bytes:
@@ -111,16 +127,16 @@ def check_paths(paths: Iterable[str]) -> Optional[str]:
         steps = path.split("/")
         bad = [step for step in steps if step in (".", "..") or not _NAME.fullmatch(step) or step[-1] in " ."]
         if bad or len(path) > _MOST_PATH_CHARACTERS:
-            return f"the list names the path {path!r}, which is absolute, climbs, or is not portable"
+            return f"the list names the path {path!a}, which is absolute, climbs, or is not portable"
         if path.lower() in files:
-            return f"the list names {path!r} twice, or names that differ in case alone"
+            return f"the list names {path!a} twice, or names that differ in case alone"
         files[path.lower()] = path
         for depth in range(1, len(steps)):
             folder = "/".join(steps[:depth])
             if folders.setdefault(folder.lower(), folder) != folder:
-                return f"the folders of {path!r} and of another file differ in case alone"
+                return f"the folders of {path!a} and of another file differ in case alone"
     clash = sorted(set(files) & set(folders))
-    return f"{files[clash[0]]!r} is listed as a file and as a folder" if clash else None
+    return f"{files[clash[0]]!a} is listed as a file and as a folder" if clash else None
 
 
 def read_listing(envelope: bytes) -> Listing:
@@ -130,23 +146,23 @@ def read_listing(envelope: bytes) -> Listing:
         Refused: code 3, the envelope is malformed, not in its one spelling, or the signature does not hold.
     """
     try:
-        document = _parsed(envelope)
+        document = _parsed("the envelope", envelope)
         _hold_to("the envelope", document, _ENVELOPE)
-        payload = base64.b64decode(document["payload"], validate=True)
-        one_spelling = {**document, "payload": base64.b64encode(payload).decode(), "payloadType": PAYLOAD_TYPE}
-        if canonical(one_spelling) != envelope:
-            raise ValueError("the envelope is not in its one spelling")
-        statement = _parsed(payload)
+        payload = decoded("the payload", document["payload"])
+        if canonical({**document, "payloadType": PAYLOAD_TYPE}) != envelope:
+            raise _Malformed("the envelope is not in its one spelling")
+        statement = _parsed("the list", payload)
         _hold_to("the list", statement, _STATEMENT)
         if canonical(statement) != payload:
-            raise ValueError("the list is not in its one spelling")
+            raise _Malformed("the list is not in its one spelling")
         about = statement["predicate"]
         _check_about(statement, about)
         entries, end = _entries(statement["subject"], BLOCK_BYTES + len(envelope) + padding_bytes(len(envelope)))
         fingerprint = _signer(document["signatures"], about["public_key"], payload)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        said = str(error) if isinstance(error, _Malformed) else "it is not built as a list is"
         raise Refused(
-            3, f"{LIST_NAME}: {ascii(str(error))[1:-1]}", "this is not the bundle that was packed: get it again"
+            3, f"{LIST_NAME}: {ascii(said)[1:-1]}", "this is not the bundle that was packed: get it again"
         ) from None
     wrong = check_paths([LIST_NAME, *(entry.path for entry in entries)])
     if wrong:
@@ -154,18 +170,30 @@ def read_listing(envelope: bytes) -> Listing:
     return Listing(entries, about, hashlib.sha256(payload).hexdigest(), fingerprint, end + 2 * BLOCK_BYTES)
 
 
-def _parsed(data: bytes) -> Any:
-    """JSON of whole numbers of a bounded length."""
+def _parsed(what: str, data: bytes) -> Any:
+    """JSON of whole numbers of a bounded length, and of a bounded depth."""
 
     def whole(text: str) -> int:
         if len(text) > _MOST_DIGITS:
-            raise ValueError(f"a number of {len(text)} digits")
+            raise _Malformed(f"a number of {len(text)} digits")
         return int(text)
 
     def refuse(text: str) -> None:
-        raise ValueError(f"{text[:30]} is not a whole number")
+        raise _Malformed(f"{text[:30]} is not a whole number")
 
-    return json.loads(data.decode("utf-8"), parse_int=whole, parse_float=refuse, parse_constant=refuse)
+    try:
+        value = json.loads(data.decode("utf-8"), parse_int=whole, parse_float=refuse, parse_constant=refuse)
+    except _Malformed:
+        raise
+    except (ValueError, RecursionError):
+        raise _Malformed(f"{what} is not JSON") from None
+    level = [value]
+    for _ in range(_MOST_DEPTH):
+        inside = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list)))
+        level = [item for items in inside for item in items]
+    if level:
+        raise _Malformed(f"{what} is not JSON")
+    return value
 
 
 def _hold_to(what: str, value: Any, needed: set[str], besides: Iterable[str] = ()) -> None:
@@ -173,44 +201,52 @@ def _hold_to(what: str, value: Any, needed: set[str], besides: Iterable[str] = (
     found = set(value) if isinstance(value, dict) else set()
     if found - {*besides} != needed:
         odd = sorted(map(str, (found - {*besides}) ^ needed))
-        raise ValueError("{} has members too few or too many: {}".format(what, ", ".join(odd) or "it is no object"))
+        raise _Malformed("{} has members too few or too many: {}".format(what, ", ".join(odd) or "it is no object"))
 
 
 def _check_about(statement: dict[str, Any], about: Any) -> None:
     kinds = (statement["_type"], statement["predicateType"], about["format"])
     if kinds != (STATEMENT_TYPE, PREDICATE_TYPE, FORMAT) or type(about["format"]) is not int:
-        raise ValueError(f"this is not a list of format {FORMAT}")
+        raise _Malformed(f"this is not a list of format {FORMAT}")
     _hold_to("the list's predicate", about, _ABOUT, _ABOUT_TOO)
     for name in ("part_size_bytes", "unpacked_bytes"):
-        if type(about[name]) is not int or not 0 <= about[name] < 1 << 62:
-            raise ValueError(f"{name} is no proper number")
+        if type(about[name]) is not int or not 0 <= about[name] < _MOST_BYTES:
+            raise _Malformed(f"{name} is no proper number")
     name, notes = about["name"], about["contents"]["licence_notes"]
-    if check_paths([name]) or "/" in name or name[0] in "-." or not all(isinstance(n, str) for n in notes.values()):
-        raise ValueError("its name or its licence notes are not proper ones")
+    if not isinstance(name, str) or check_paths([name]) or "/" in name or name[0] in "-.":
+        raise _Malformed("its name is not a proper one")
+    if not all(isinstance(note, str) for note in notes.values()):
+        raise _Malformed("its licence notes are no texts")
     if not all(_WORD.fullmatch(about[word]) for word in ("base", "commit")):
-        raise ValueError("its base or commit is not one")
+        raise _Malformed("its base or commit is not one")
 
 
 def _entries(subjects: Any, offset: int) -> tuple[tuple[Entry, ...], int]:
     """The files with their places, and where the archive's end begins."""
-    entries = []
+    entries: list[Entry] = []
+    if not isinstance(subjects, list):
+        raise _Malformed("its files are no list")
     for item in subjects:
         _hold_to("a file of the list", item, {"annotations", "digest", "name"})
         name, notes = item["name"], item["annotations"]
+        if not isinstance(name, str):
+            raise _Malformed("a file's name is no text")
         _hold_to(f"{name}: its digest", item["digest"], {"sha256"})
         _hold_to(f"{name}: its annotations", notes, {"executable", "in_base", "size_bytes"})
         digest, size = item["digest"]["sha256"], notes["size_bytes"]
         flags = (notes["executable"], notes["in_base"])
-        if type(size) is not int or not 0 <= size < 1 << 62 or [type(flag) for flag in flags] != [bool, bool]:
-            raise ValueError(f"{name} has no proper size or mode")
+        if type(size) is not int or not 0 <= size < _MOST_BYTES or [type(flag) for flag in flags] != [bool, bool]:
+            raise _Malformed(f"{name} has no proper size or mode")
         if not _SHA256.fullmatch(digest):
-            raise ValueError(f"{name} has no proper digest")
+            raise _Malformed(f"{name} has no proper digest")
         header_bytes = len(tar_header(name, size, executable=flags[0]))
         if flags[1]:
             entries.append(Entry(name, digest, size, flags[0], -1, -1))
             continue
         entries.append(Entry(name, digest, size, flags[0], offset, offset + header_bytes))
         offset += header_bytes + size + padding_bytes(size)
+        if offset >= _MOST_BYTES:
+            raise _Malformed("its files are larger than any disk")
     return tuple(entries), offset
 
 
@@ -219,10 +255,10 @@ def _signer(signatures: Any, public_pem: Any, payload: bytes) -> str:
     if signatures == []:
         return ""
     ((keyid, sig),) = [(item["keyid"], item["sig"]) for item in signatures if set(item) == {"keyid", "sig"}]
-    public_key, raw = public_key_of(public_pem), base64.b64decode(sig, validate=True)
+    public_key, raw = public_key_of(public_pem), decoded("the signature", sig)
     fingerprint = fingerprint_of(public_key)
-    if base64.b64encode(raw).decode() != sig or keyid != fingerprint or len(signatures) != 1:
-        raise ValueError("the signature names another key, or is not in its one spelling")
+    if keyid != fingerprint or len(signatures) != 1:
+        raise _Malformed("the signature names another key")
     if not ed25519_holds(public_key, pae(PAYLOAD_TYPE, payload), raw):
-        raise ValueError("the signature does not hold: the list, the key or the signature was changed")
+        raise _Malformed("the signature does not hold: the list, the key or the signature was changed")
     return fingerprint

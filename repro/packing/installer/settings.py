@@ -1,7 +1,6 @@
 """What this user's installations remember, where nobody else can write: trusted keys, and the folders made here."""
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -31,6 +30,11 @@ def settings_locked() -> Iterator[Path]:
     """The folder, made where it is not there, for one process at a time."""
     folder = settings_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        import fcntl  # noqa: PLC0415 - POSIX alone; a bundle is verified on Windows too
+    except ImportError:
+        yield folder
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(OSError):  # a file system without locks: two at once are the user's to avoid
