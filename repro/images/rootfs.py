@@ -23,6 +23,7 @@ from typing import IO, BinaryIO, cast
 from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.base.files import remove_tree, sha256_bytes, write_atomic
 from repro.base.foreign import shown
+from repro.base.locking import locked
 from repro.base.paths import Paths
 from repro.base.temporary import clear_dead, temporary_folder
 from repro.container.image import Image, Layer
@@ -112,10 +113,11 @@ class Roots:
                 manifest = unpack_layers(image, made / "root", self._say)
                 write_atomic(made / "manifest.json", write_manifest(manifest))
                 os.sync()  # one sync of everything costs less than an fsync per file
-                if folder.exists() and read_manifest(folder / "manifest.json") is None:
-                    remove_tree(folder)  # as earlier versions unpacked it: nothing says what it should hold
-                with contextlib.suppress(OSError):  # another process was first: its folder is held to its manifest
-                    os.rename(made, folder)
+                with locked(folder.parent):  # so that nobody takes away what another has just put in place
+                    if folder.exists() and read_manifest(folder / "manifest.json") is None:
+                        remove_tree(folder)  # as earlier versions unpacked it: nothing says what it should hold
+                    with contextlib.suppress(OSError):  # another process was first: its folder is held to its manifest
+                        os.rename(made, folder)
         except OSError as error:
             raise CouldNotRun(
                 f"cannot unpack image {image.name} into artifacts/rootfs: {error}",

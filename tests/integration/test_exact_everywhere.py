@@ -2,7 +2,7 @@
 
 Fails with the step, and the first file that differs. Natively; natively with MKL, NumPy and the C library told to use
 their oldest code; under QEMU with old and new models of both vendors, so that no library can look at the true
-processor; in the arm64 images, where they were built. What multiplies a network's weights, or runs PyTorch, takes an
+processor; in the arm64 images, which need no compiler. What multiplies a network's weights, or runs PyTorch, takes an
 emulator minutes: those stages run natively here, the kernels without each vector instruction in
 tests/unit/test_network.py, and in the arm64 image in test_emulated_images.py.
 """
@@ -19,10 +19,12 @@ import pytest
 from repro.base.paths import Paths
 from repro.container.job import Engine
 from repro.display.console import Console
+from repro.fetching import fetch_all
 from repro.graph.pipeline import EXACT
-from repro.images.layer_index import known_images
+from repro.images.build import build_images
 from repro.machine import facts
 from repro.machine.emulation import emulation
+from repro.run.engine_choice import compiling_engine
 from repro.run.session import Session
 from tests.integration._everywhere import LESS, SIZE, STAGES, Way, digest, digests_of, graph, run
 from tests.integration._runs import ROOT
@@ -30,7 +32,7 @@ from tests.integration._runs import ROOT
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 LISTED = json.loads((ROOT / "tests" / "data" / "exact_digests.json").read_bytes())["stages"]
 LIGHT = ("corpus", "lm", "features", f"batches@{SIZE}", f"score@{SIZE}")
-IMAGES = ("base", "features")
+IMAGES, SETS = ("base", "features"), ("debs/base", "wheels/base", "wheels/features")
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +99,8 @@ def test_the_other_architecture_gives_the_listed_digests(session, engine, native
     found = emulation(other)
     if not found.works:
         pytest.skip(f"{found.how}; {found.hint}")
-    if len(known_images(session.paths, IMAGES, other)) < len(IMAGES):
-        pytest.skip(f"the images were never built here for {other}: `invoke images.build --arch {other}`")
+    fetch_all(ROOT, [other], SETS)
+    build_images(session.paths, IMAGES, other, print, engine_for=compiling_engine(session.paths))
     way = Way(f"in the {other} images", architecture=other)
     for step in LIGHT:
         hold(way, step, run(session, engine, way, step, native, tmp_path), native[step])

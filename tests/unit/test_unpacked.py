@@ -114,6 +114,24 @@ def test_a_folder_of_an_earlier_version_says_nothing_of_what_it_holds_and_is_unp
     assert sorted(path.name for path in old.iterdir()) == ["manifest.json", "root"]
 
 
+def test_a_folder_that_another_process_has_just_put_in_place_is_not_taken_away(tmp_path: Path, monkeypatch):
+    paths, image = Paths(tmp_path), two_layers(tmp_path)
+    (paths.rootfs / chain_id(image.layers)).mkdir(parents=True)
+    given, remove = [], rootfs.remove_tree
+    other = threading.Thread(target=lambda: given.append(os.stat(Roots(paths).of(image)).st_ino))
+
+    def while_another_comes(folder):
+        monkeypatch.setattr(rootfs, "remove_tree", remove)
+        other.start()
+        other.join(1)
+        remove(folder)
+
+    monkeypatch.setattr(rootfs, "remove_tree", while_another_comes)
+    root = Roots(paths).of(image)
+    other.join(60)
+    assert given == [os.stat(root).st_ino]
+
+
 @pytest.mark.parametrize("damage", ["one bit", "a byte behind the end", "truncated"])
 def test_a_layer_that_is_not_its_digest_is_never_unpacked_to_be_used(tmp_path: Path, damage: str):
     paths, image = Paths(tmp_path), two_layers(tmp_path)
