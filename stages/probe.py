@@ -1,7 +1,8 @@
 """What is really in an image: interpreter, C library, wheels and Debian packages with their versions.
 
 Writes `probe.json`: {"python", "implementation", "glibc", "wheels": {name: version}, "debs": {name: version},
-"found": {"kaldi", "cann": what of them is installed}, "simulator": whether CANN is one that tests put in its place}.
+"found": {"kaldi", "cann": what of them is installed, "cann innerversion", "cann drivers": CANN's own release line and
+list of drivers}, "simulator": whether CANN is one that tests put in its place}.
 The report's toolchain table is filled from it, so that a version shown is one found and not one intended.
 """
 
@@ -56,9 +57,11 @@ def _found() -> dict[str, str]:
     if os.path.isfile(_KALDI):
         with open(_KALDI, "rb") as stream:
             found["kaldi"] = "Kaldi with OpenBLAS" if b"libopenblas.so" in stream.read() else "Kaldi without OpenBLAS"
-    version = ascend.toolkit_version()
-    if version:
-        found["cann"] = version
+    toolkit = ascend.toolkit_info()
+    names = {"version": "cann", "innerversion": "cann innerversion", "compatible_version": "cann drivers"}
+    for key, name in names.items():
+        if key in toolkit:
+            found[name] = toolkit[key]
     return found
 
 

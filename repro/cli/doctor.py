@@ -28,9 +28,9 @@ from repro.images.runnable import HINT, why_image_cannot_run
 from repro.locks.archives import find_source, how_to_get, load_sources
 from repro.machine import facts, npu
 from repro.machine.emulation import foreign
-from repro.run import inputs
+from repro.machine.vendor_lists import Fit
+from repro.run import host_fits, inputs
 from repro.run.engine_choice import AUTO, NAMES, probe_all
-from repro.run.target import firmware_deviation
 
 OK = "ok"
 MISSING = "missing"
@@ -215,7 +215,19 @@ def npu_lines(system: System, conf: Path) -> list[Line]:
     if found.problem and found.tool and "is not there" not in found.problem and "are not there" not in found.problem:
         lines.append(Line(MISSING, "NPU chips", found.problem, found.hint))
     lines += [_chip_line(chip) for chip in found.chips]
-    return [*lines, _driver_line(found, conf)]
+    lines.append(_driver_line(found, conf))
+    if found.driver_info:
+        table = host_fits.table_cann(conf)
+        lines.append(_fit_line("driver and firmware", host_fits.firmware_fit(found)))
+        lines.append(_fit_line(f"driver and CANN {table}", host_fits.cann_fit(found, conf, table)))
+    return lines
+
+
+def _fit_line(what: str, fit: Fit) -> Line:
+    """Whether two of driver, firmware and CANN fit each other, with the line of the vendor's file that says so."""
+    status = {"yes": OK, "no": DEVIATES}.get(fit.answer, MISSING)
+    advice = {"yes": "", "no": "the vendor's own lists exclude this pair: expect failures when the NPU is opened"}
+    return Line(status, what, str(fit), advice.get(fit.answer, "no file here says; a run tries it, and records this"))
 
 
 def _nodes_line(system: System, found: npu.Npu) -> Line:
@@ -244,7 +256,7 @@ def _chip_line(chip: npu.Chip) -> Line:
 
 def _driver_line(found: npu.Npu, conf: Path) -> Line:
     versions = f"driver {found.driver or 'unknown'}, firmware {found.firmware or 'unknown'}, {found.product}"
-    wrong = firmware_deviation(found, conf)
+    wrong = host_fits.firmware_deviation(found, conf)
     if not wrong:
         return Line(OK, "NPU driver", versions)
     advice = f"{wrong}; an {npu.DUO} takes the version of its CANN instead"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from repro.base import programs, versions
 from repro.base.errors import CouldNotRun
+from repro.machine import vendor_lists
 from repro.machine.npu_smi import SERVING as SERVING
 from repro.machine.npu_smi import UNKNOWN_DEVICE as UNKNOWN_DEVICE
 from repro.machine.npu_smi import Chip as Chip
@@ -39,6 +40,7 @@ class Npu:
         tool: npu-smi's path, '' where there is none.
         driver, firmware: package versions; '' where the file is not there or does not say.
         product: the card's name as its board tells it, or as its chips show it.
+        driver_info, firmware_info: the fields of their version.info; none where there is no such file.
         simulator: the driver says that it is a stand-in made for tests.
     """
 
@@ -46,6 +48,8 @@ class Npu:
     tool_version: str = ""
     driver: str = ""
     firmware: str = ""
+    driver_info: Mapping[str, str] = field(default_factory=dict)
+    firmware_info: Mapping[str, str] = field(default_factory=dict)
     product: str = ""
     chips: tuple[Chip, ...] = ()
     nodes: tuple[str, ...] = ()
@@ -106,7 +110,8 @@ def find_tool(host: Host) -> str:
     return str(found or "")
 
 
-def _version_info(host: Host, name: str) -> dict[str, str]:
+def version_info(host: Host, name: str) -> dict[str, str]:
+    """The fields of one of the vendor's files; none where it cannot be read."""
     try:
         return parse_fields(host.path(name).read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -123,10 +128,16 @@ def examine(host: Host | None = None) -> Npu:
     host = host or Host()
     nodes = tuple(sorted((p.name for p in host.path("dev").glob("davinci[0-9]*")), key=lambda n: (len(n), n)))
     tool = find_tool(host)
-    driver_fields = _version_info(host, "usr/local/Ascend/driver/version.info")
-    firmware = _package_version(_version_info(host, "usr/local/Ascend/firmware/version.info"))
-    driver = _package_version(driver_fields) or driver_fields.get("Version", "")
-    common = {"tool": tool, "nodes": nodes, "firmware": firmware, "simulator": SIMULATOR in driver_fields}
+    driver_info, firmware_info = (version_info(host, name) for name in (vendor_lists.DRIVER, vendor_lists.FIRMWARE))
+    driver = _package_version(driver_info) or driver_info.get("Version", "")
+    common = {
+        "tool": tool,
+        "nodes": nodes,
+        "firmware": _package_version(firmware_info),
+        "driver_info": driver_info,
+        "firmware_info": firmware_info,
+        "simulator": SIMULATOR in driver_info,
+    }
     if not tool:
         problem = "npu-smi is in neither PATH nor /usr/local/sbin" if nodes else "no npu-smi and no /dev/davinci*"
         hint = "install the NPU's driver package" if nodes else "use a host with an Ascend 310P3, or --device cpu"

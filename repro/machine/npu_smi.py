@@ -185,7 +185,8 @@ def parse_fields(text: str) -> dict[str, str]:
     """`NAME : VALUE` lines (npu-smi info -t board) or `NAME=VALUE` lines (version.info); NA and empty ones left out."""
     fields = {}
     for line in text.splitlines():
-        name, separator, value = line.partition("=" if "=" in line else ":")
+        separator = min((sign for sign in "=:" if sign in line), key=line.index, default="")
+        name, _, value = line.partition(separator or "=")
         if separator and value.strip() not in ("", "NA"):
             fields[name.strip()] = value.strip()
     return fields

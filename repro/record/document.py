@@ -205,6 +205,8 @@ class Host(Strict, frozen=True):
     npu_chips: Union[str, UnsetType] = UNSET
     npu_devices_used: Union[str, UnsetType] = UNSET
     npu_simulator: Union[str, UnsetType] = UNSET
+    firmware_and_driver: Union[str, UnsetType] = UNSET
+    cann_and_driver: Union[str, UnsetType] = UNSET
 
 
 class Observations(Strict, frozen=True):

@@ -21,6 +21,7 @@ from repro.record import Record
 from repro.record.document import DataKind, EngineUsed, Host, Observations, PassedOver, ToolchainRow
 from repro.record.stage_files import CorpusFile, ProbeFile
 from repro.record.stages import Step
+from repro.run import host_fits
 from repro.run.execute import Executed, execute
 from repro.run.options import Options
 from repro.run.record import Parts, make_record, read_output
@@ -57,7 +58,7 @@ def _reproduced(options: Options, session: Session) -> Record:
     probes = {name: read_output(done[f"probe:{name}"], "probe.json", ProbeFile) for name in used}
     table = load_published(paths.conf / "published.toml")
     npu_facts = npu.facts(target.npu, target.chips)
-    host = msgspec.convert({**facts.facts(), **npu_facts}, Host)
+    host = msgspec.convert({**facts.facts(), **npu_facts, **_fits(target, paths, probes)}, Host)
     rows = toolchain.compare(toolchain.load_components(paths.conf), probes, npu_facts)
     if request.on_npu and (target.npu.simulator or any(probe.simulator for probe in probes.values())):
         request = replace(request, device=SIMULATOR)
@@ -76,6 +77,14 @@ def _reproduced(options: Options, session: Session) -> Record:
     record = make_record(parts, done, table)
     write_run(paths, record)
     return record
+
+
+def _fits(target: Target, paths: Paths, probes: Mapping[str, ProbeFile]) -> dict[str, str]:
+    """Whether driver, firmware and CANN fit each other: of CANN by its own file, where a probe has read it."""
+    found: Mapping[str, str] = next((probe.found for probe in probes.values() if "cann" in probe.found), {})
+    installed = {host_fits.INNER: found.get("cann innerversion", ""), host_fits.DRIVERS: found.get("cann drivers", "")}
+    version = found.get("cann") or host_fits.table_cann(paths.conf)
+    return host_fits.facts(target.npu, paths.conf, version, installed)
 
 
 def _data_kind(corpus: Done) -> DataKind:

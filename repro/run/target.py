@@ -5,18 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from repro.base.errors import CouldNotRun, UsageError
 from repro.base.paths import Paths
 from repro.graph.pipeline import CANN_IMAGE, PINNED_IMAGES
-from repro.guide import published, toolchain
 from repro.images.archives import sources_of
 from repro.images.compile import why_left_out
 from repro.images.definition import load_definition
 from repro.images.layer_index import known_images
 from repro.locks.archives import find_source
 from repro.machine import npu as ascend
+from repro.run.host_fits import cann_fit, firmware_deviation, firmware_fit, table_cann
 
 AUTO, PORTABLE, PINNED = "auto", "portable", "pinned"
 CPU, NPU = "cpu", "npu"
@@ -110,6 +109,9 @@ def settle(
         _require_image(paths, architecture)
         said += [_sentence(npu, chips), *_cost(paths, architecture)]
     wrong = firmware_deviation(npu, paths.conf) if npu.present else ""
+    if device == NPU:
+        fits = {"firmware": firmware_fit(npu), "CANN": cann_fit(npu, paths.conf, table_cann(paths.conf))}
+        said += [f"driver and {what} fit each other: {fit}" for what, fit in fits.items() if fit.answer != "yes"]
     lacking = lacking_for_pinned(paths, architecture) if asked == PINNED or (asked == AUTO and npu.present) else []
     if asked == PINNED:
         if lacking:
@@ -168,14 +170,6 @@ def _cost(paths: Paths, architecture: str) -> list[str]:
             hint="free some, or make artifacts/ a link to a larger disk",
         )
     return [f"the CANN image is built first: about {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free, and some minutes"]
-
-
-def firmware_deviation(npu: ascend.Npu, conf: Path) -> str:
-    """Firmware and driver held against the card's entry in the compatibility table, in a sentence; '' when right."""
-    required = next(row.required for row in toolchain.load_components(conf) if row.source == "host:driver")
-    exceptions = published.load_published(conf / "published.toml").card_exceptions
-    for_duo = [version for item in exceptions if item.card == ascend.DUO for version in item.accepts]
-    return ascend.deviation(npu, required, for_duo) if npu.driver or npu.chips else ""
 
 
 def _sentence(npu: ascend.Npu, chips: Sequence[ascend.Chip]) -> str:

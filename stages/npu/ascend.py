@@ -207,15 +207,20 @@ def _failure(words: Sequence[str], code: int, lines: Sequence[str]) -> StageErro
     return StageError("{}: {} ({})".format(tool, message, evidence), hint)
 
 
-def toolkit_version() -> str:
-    """CANN's version as its own install record tells it; '' where there is none."""
+def toolkit_info() -> dict[str, str]:
+    """CANN's own record of its installation: version, innerversion, compatible_version …; empty where there is none."""
     path = "{}/{}-linux/ascend_toolkit_install.info".format(TOOLKIT, platform.machine())
     try:
         with open(path, encoding="utf-8") as stream:
-            found = re.search(r"^version=(\S+)", stream.read(), re.MULTILINE)
+            pairs = [line.strip().partition("=") for line in stream]
     except OSError:
-        return ""
-    return found.group(1) if found else ""
+        return {}
+    return {name: value for name, _, value in pairs if value}
+
+
+def toolkit_version() -> str:
+    """CANN's version as its own record tells it; '' where there is none."""
+    return toolkit_info().get("version", "")
 
 
 def is_simulator() -> bool:

@@ -127,7 +127,8 @@ def npu_machine(system: System, host: AscendHost) -> list[Line]:
 
 def test_the_guides_card_and_driver_are_ok(system: System):
     lines = npu_machine(system, AscendHost(tool_folder="usr/local/sbin"))
-    assert [item.status for item in lines] == [OK, OK, OK, OK]
+    assert [item.status for item in lines] == [OK] * 6
+    assert "published table" in line(lines, "driver and CANN 6.3.RC1").found
     assert "usr/local/sbin/npu-smi (22.0.4)" in line(lines, "npu-smi").found
     assert line(lines, "NPU device 0").found.startswith("Ascend310P3, card 7 chip 0, OK")
 
@@ -141,7 +142,20 @@ def test_another_driver_deviates_and_names_the_cards_exception(system: System):
 
 def test_a_duo_has_its_versions_by_cann(system: System):
     lines = npu_machine(system, AscendHost("duo", "23.0.rc1", "23.0.rc1", devices=(0, 1)))
-    assert [item.status for item in lines] == [OK] * 5
+    assert [item.status for item in lines if item.what != "driver and firmware"] == [OK] * 6
+
+
+def test_the_vendors_lists_answer_before_anything_is_fetched(system: System):
+    lines = npu_machine(system, AscendHost(driver="25.0.rc1.1", firmware="25.0.rc1.1"))
+    firmware, cann = line(lines, "driver and firmware"), line(lines, "driver and CANN 6.3.RC1")
+    assert (firmware.status, cann.status) == (OK, DEVIATES)
+    assert "compatible_version_fw=[6.4.0,6.4.99],[7.0.0,7.7.99] in /usr/local/Ascend/driver" in firmware.found
+    assert cann.found.startswith(
+        "no: the driver serves CANN 8.0.RC1 and later alone (compatible_version=[V100R001C17],"
+    )
+    assert not cann.blocks and "exclude this pair" in cann.advice
+    unknown = line(npu_machine(system, AscendHost(driver="23.0.0", firmware="")), "driver and firmware")
+    assert (unknown.status, unknown.found.startswith("not known: ")) == (MISSING, True)
 
 
 def test_device_nodes_half_there_are_named(system: System):

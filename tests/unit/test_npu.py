@@ -114,6 +114,11 @@ def test_a_card_with_two_chips_is_a_duo_where_its_board_gives_no_name(tmp_path):
     assert deviation(npu, **TABLE) == ""
 
 
+def test_a_card_that_its_board_does_not_name_is_named_by_its_product(tmp_path):
+    npu = examine(AscendHost(product_type="video-pro").make(tmp_path))
+    assert npu.product == "Atlas 300V Pro"
+
+
 @pytest.mark.parametrize("spelt", ["23.0.RC1", "23.0.rc1", "23.0.Rc1", "6.3.rc1"])
 def test_a_duos_versions_are_accepted_however_they_are_spelt(spelt: str):
     chips = read("duo").chips

@@ -5,6 +5,7 @@ Its driver carries the word `simulator`, so that no record made with it can be t
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -20,29 +21,12 @@ folder=$(dirname "$0")
 case "$*" in
     info) cat "$folder/npu-smi.info"; exit "$(cat "$folder/npu-smi.code")" ;;
     "info -t board -i "*) cat "$folder/npu-smi.board" ;;
+    "info -t product -i "*) [ -f "$folder/npu-smi.product" ] && cat "$folder/npu-smi.product" ;;
+    "info -m") [ -f "$folder/npu-smi.mapping" ] && cat "$folder/npu-smi.mapping" ;;
     *) echo "Usage: npu-smi info <watch|proc|-h|-m|-l|-t type> [Options...]"; exit 1 ;;
 esac
 """
-_BOARD = """        NPU ID                         : 7
-        Product Name                   : {product}
-        Model                          : NA
-        Manufacturer                   : Huawei
-        Serial Number                  : NA
-        Software Version               : {driver}
-        Firmware Version               : 1.84.15.1.230
-        Chip Count                     : 1
-        Faulty Chip Count              : 0
-"""
-_DRIVER = """Version={driver}
-ascendhal_version=4.0.0
-aicpu_version=1.0
-tdt_version=1.0
-log_version=1.0
-prof_version=2.0
-dvppkernels_version=1.1
-tsfw_version=1.0
-package_version={driver}
-simulator=lstm-ctc-bundle
+_SIMULATED = """simulator=lstm-ctc-bundle
 fault={fault}
 chip={chip}
 """
@@ -54,6 +38,9 @@ class AscendHost:
 
     Attributes:
         smi: the recorded output of `npu-smi info`, a file of tests/data/ascend/info without .txt.
+        driver, firmware: releases; those of tests/data/ascend have the file that a host of theirs has.
+        product: the card's name on its board.
+        product_type: a file of tests/data/ascend/product; '' for a tool that does not know `-t product`.
         devices: N of each /dev/davinciN.
         tool_folder: where npu-smi lies, below the root.
         fault: what opening a device fails with: 'dcmi', 'busy' or 'open'.
@@ -64,6 +51,7 @@ class AscendHost:
     driver: str = "22.0.4"
     firmware: str = "22.0.4"
     product: str = "NA"
+    product_type: str = ""
     devices: Sequence[int] = (0,)
     control: Sequence[str] = ("davinci_manager", "devmm_svm", "hisi_hdc")
     tool_folder: str = "usr/local/bin"
@@ -82,12 +70,13 @@ class AscendHost:
         tool.chmod(0o755)
         shutil.copyfile(_CORPUS / "info" / f"{self.smi}.txt", tools / "npu-smi.info")
         (tools / "npu-smi.code").write_text("1" if self.smi.startswith("dcmi") else "0")
-        (tools / "npu-smi.board").write_text(_BOARD.format(product=self.product, driver=self.driver))
-        (root / "usr/local/Ascend/driver/version.info").write_text(
-            _DRIVER.format(driver=self.driver, fault=self.fault, chip=self.chip)
-        )
-        firmware = "Version=1.84.15.1.230\nfirmware_version=1.0\n"
-        firmware += f"package_version={self.firmware}\n" if self.firmware else ""
+        board = (_CORPUS / "board" / "22.0.4-name-not-available.txt").read_text().replace("22.0.4", self.driver)
+        (tools / "npu-smi.board").write_text(re.sub(r"(Product Name +: ).*", rf"\g<1>{self.product}", board))
+        if self.product_type:
+            shutil.copyfile(_CORPUS / "product" / f"{self.product_type}.txt", tools / "npu-smi.product")
+        told = _SIMULATED.format(fault=self.fault, chip=self.chip)
+        (root / "usr/local/Ascend/driver/version.info").write_text(_version_info("driver", self.driver) + told)
+        firmware = _version_info("firmware", self.firmware or "without-a-release")
         (root / "usr/local/Ascend/firmware/version.info").write_text(firmware)
         (root / "etc/ascend_install.info").write_text("UserName=HwHiAiUser\nUserGroup=HwHiAiUser\n")
         for name in [f"davinci{number}" for number in self.devices] + list(self.control):
@@ -95,6 +84,14 @@ class AscendHost:
             node.unlink(missing_ok=True)
             node.symlink_to("/dev/null")  # engines pass on device nodes alone
         return Host(root, search=(), run=run)
+
+
+def _version_info(kind: str, release: str) -> str:
+    """A file of the corpus; of a release that it does not have, 22.0.4's with that release's name."""
+    recorded = _CORPUS / kind / f"{release.lower()}.txt"
+    if recorded.is_file():
+        return recorded.read_text().replace(release.lower(), release)
+    return (_CORPUS / kind / "22.0.4.txt").read_text().replace("22.0.4", release)
 
 
 def run(argv: Sequence[str]) -> tuple[int, str]:
