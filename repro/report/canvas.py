@@ -13,10 +13,10 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 16, 34, 44
 
 
 class Canvas:
-    """Collects SVG elements, `WIDTH` units wide; every text is escaped here. A `style` is a class of the page's."""
+    """Collects SVG elements; every text is escaped here. A `style` is a class of the page's."""
 
-    def __init__(self, title: str, height: int) -> None:
-        self._height = height
+    def __init__(self, title: str, height: float, width: int = WIDTH) -> None:
+        self._height, self._width = height, width
         self._title = title
         self._parts: list[Markup] = []
 
@@ -41,10 +41,10 @@ class Canvas:
         self.bar(x - 4, y - 4, 8, 8, style, label)
 
     def bar(self, x: float, y: float, width: float, height: float, style: str, label: str) -> None:
-        """A bar from its upper left corner."""
+        """A bar from its upper left corner, at least one unit wide and high; its label shows under the pointer."""
         self._parts.append(
             Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="2" class="{}"><title>{}</title></rect>').format(
-                _px(x), _px(y), _px(max(width, 1)), _px(height), style, shown(label)
+                _px(x), _px(y), _px(max(width, 1)), _px(max(height, 1)), style, shown(label)
             )
         )
 
@@ -59,7 +59,7 @@ class Canvas:
     def done(self) -> Markup:
         """The drawing as one `<svg>` element."""
         head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-            WIDTH, self._height, shown(self._title)
+            self._width, _px(self._height), shown(self._title)
         )
         return head + Markup("").join(self._parts) + Markup("</svg>")
 

@@ -5,8 +5,26 @@ from __future__ import annotations
 import msgspec
 
 from repro.record import Record
-from repro.report.parts import Bullet, Section, digest, engine_name, makers, number, size, status, table
+from repro.report.lanes import legend
+from repro.report.parts import (
+    Bullet,
+    Section,
+    digest,
+    engine_name,
+    made_and_stored,
+    makers,
+    number,
+    origin,
+    size,
+    status,
+    table,
+)
 from repro.report.timeline import accounted, spans_of
+
+
+def happened(record: Record) -> list[Section]:
+    """What happened when: the timeline."""
+    return [_times(record)]
 
 
 def sections(record: Record) -> list[Section]:
@@ -18,7 +36,6 @@ def sections(record: Record) -> list[Section]:
         _images(record),
         _stages(record),
         *_vendor_commands(record),
-        _times(record),
         _metrics(record),
     ]
 
@@ -30,7 +47,12 @@ def _toolchain(record: Record) -> Section:
         f"Toolchain {record.request.toolchain}: {same} of {len(rows)} components are what the guide's "
         "compatibility table requires; found by probes, not by declaration."
     )
-    return Section("Toolchain", [sentence], tables=[table(["component", "required", "found", "status", "probe"], rows)])
+    return Section(
+        "Toolchain",
+        [sentence],
+        tables=[table(["component", "required", "found", "status", "probe"], rows)],
+        lead=f"{record.request.toolchain}: {same} of {len(rows)} components as required",
+    )
 
 
 def _inputs(record: Record) -> Section:
@@ -50,22 +72,37 @@ def _inputs(record: Record) -> Section:
     tables = [table(["input", "kind", "sha256", "what is known of it"], rows)]
     if excluded:
         tables.append(table(["excluded utterance", "reason"], excluded))
-    return Section("Inputs", bullets=deviations, tables=tables)
+    lead = f"data {data.kind}, checkpoint {checkpoint.kind}"
+    return Section("Inputs", bullets=deviations, tables=tables, lead=lead)
 
 
 def _engine(record: Record) -> Section:
-    engine = record.engine
+    engine, when = record.engine, _when(record)
     rows = [["engine", "name", engine_name(record)]]
     rows += [["engine", name, value] for name, value in sorted(engine.facts.items())]
-    rows += [["limit of the results", name, value] for name, value in sorted(engine.limits.items())]
+    rows += [[f"limit, {when}", name, _was(value, record)] for name, value in sorted(engine.limits.items())]
     rows += [["host", name, str(value)] for name, value in sorted(msgspec.to_builtins(record.host).items())]
-    stored = sum(stage.cached for stage in record.stages)
     sentence = (
-        f"Of {len(record.stages)} results, {len(record.stages) - stored} were made now and {stored} were stored; they "
-        f"were made with {', '.join(makers(record))}. A limit is that of the runs that made the results: it is called "
-        "enforced where it was enforced for all of them."
+        f"Of {len(record.stages)} results, {made_and_stored(record)}; they were made with {', '.join(makers(record))}. "
+        "A limit is that of the runs that made the results: it is called enforced where it was enforced for all of "
+        "them."
     )
-    return Section("Engine and host", [sentence], tables=[table(["of", "what", "value"], rows)], folded=True)
+    return Section(
+        "Engine and host", [sentence], tables=[table(["of", "what", "value"], rows)], lead=engine_name(record)
+    )
+
+
+def _when(record: Record) -> str:
+    """When the limits held: while this run made the results, or while earlier ones did."""
+    stored = {stage.cached for stage in record.stages}
+    if stored == {True}:
+        return "when earlier runs made the results"
+    return "in this run and the earlier ones that made the results" if True in stored else "in this run"
+
+
+def _was(limit: str, record: Record) -> str:
+    """A limit of results that are all of earlier runs, in the past tense: nothing was enforced in this run."""
+    return f"was {limit}" if record.stages and all(stage.cached for stage in record.stages) else limit
 
 
 def _images(record: Record) -> Section:
@@ -91,7 +128,7 @@ def _images(record: Record) -> Section:
             table(["image", "ID", "#size", "#layers"], rows),
             table(["image", "layer", "kind", "#size", "diff ID", "made from"], detail),
         ],
-        folded=True,
+        lead=f"{len(rows)} images",
     )
 
 
@@ -105,14 +142,14 @@ def _stages(record: Record) -> Section:
             digest(stage.outputs.digest),
             len(stage.outputs.files),
             stage.exactness,
-            "from the store" if stage.cached else "run",
+            origin(record, stage.key),
             number(stage.observations.wall_s, 2),
         ]
         for stage in record.stages
     ]
-    columns = ["stage", "#B", "fingerprint", "image", "outputs", "#files", "exactness", "this time", "#seconds"]
+    columns = ["stage", "#B", "fingerprint", "image", "outputs", "#files", "exactness", "made in", "#seconds"]
     sentence = "Each result by the digest of its files; inputs and every file's digest are in the record."
-    return Section("Stages", [sentence], tables=[table(columns, rows)], folded=True)
+    return Section("Stages", [sentence], tables=[table(columns, rows)], lead=made_and_stored(record))
 
 
 def _vendor_commands(record: Record) -> list[Section]:
@@ -125,7 +162,8 @@ def _vendor_commands(record: Record) -> list[Section]:
     if not rows:
         return []
     sentence = "The guide's commands as they were run, after its environment script was sourced."
-    return [Section("The guide's commands", [sentence], tables=[table(["step", "command", "#exit", "#seconds"], rows)])]
+    made = table(["step", "command", "#exit", "#seconds"], rows)
+    return [Section("The guide's commands", [sentence], tables=[made], lead=f"{len(rows)} commands")]
 
 
 def _times(record: Record) -> Section:
@@ -139,7 +177,12 @@ def _times(record: Record) -> Section:
         "unpacked, or loaded into the engine), and the stages themselves, several at once where they may."
     )
     return Section(
-        "Time", [sentence], plots=["times"], tables=[table(["what", "name", "#from s", "#to s", "#seconds"], rows)]
+        "What ran, and when",
+        plots=["times"],
+        caption=legend(record),
+        tables=[table(["what", "name", "#from s", "#to s", "#seconds"], rows)],
+        notes=[sentence],
+        folded=False,
     )
 
 
@@ -158,4 +201,4 @@ def _metrics(record: Record) -> Section:
     intervals = dict.fromkeys(result.complete.interval_95.method for result in record.results)
     rows += [["95 % interval", "%", method] for method in intervals]
     rows.append(["S + I + D", "phones", "substitutions, insertions and deletions of a shortest alignment"])
-    return Section("Metrics", tables=[table(["metric", "unit", "formula"], rows)])
+    return Section("Metrics", tables=[table(["metric", "unit", "formula"], rows)], lead=f"{len(rows)} formulas")

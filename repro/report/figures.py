@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from repro.guide.verdict import NOT_COMPARABLE
 from repro.record import Record
+from repro.record.judgement import MetricName
 from repro.record.scores import Pair, Protocol
-from repro.report.parts import NAMES, Section, interval, mark, number, rates, status, table
+from repro.report.parts import (
+    NAMES,
+    Cell,
+    Section,
+    Table,
+    interval,
+    mark,
+    number,
+    origin,
+    rates,
+    status,
+    table,
+)
 
 TOP_CONFUSIONS = 15
 _PROTOCOLS = ("complete", "published")
@@ -27,8 +40,26 @@ _PAIRS = {
 
 def sections(record: Record) -> list[Section]:
     """The sections, in order; those that the record has nothing for are left out."""
-    made = [_against_table(record), _error_rates(record), _speed(record), _agreement(record), _confusions(record)]
+    made = [_confusions(record), _against_table(record), _error_rates(record), _speed(record), _agreement(record)]
     return [section for section in made if section is not None]
+
+
+def key_figures(record: Record) -> Table:
+    """The first screen's table: the published protocol's rates and the speed, each above what is published."""
+    demo = mark(record)
+    published = {(check.batch_size, check.metric): check.published for check in record.verdict.checks}
+    rows = []
+    for result in record.results:
+        size = result.batch_size
+        cells = [(name, number(rate, 4, demo), interval(bounds)) for name, rate, bounds in rates(result.published)]
+        speed: MetricName = "throughput_utterances_per_s"
+        cells.append((speed, number(result.throughput_utterances_per_s, 4, demo), ""))
+        row = [Cell(str(size), below=[origin(record, f"score@{size}", f"measure@{size}", f"measure_npu@{size}")])]
+        for metric, found, bounds in cells:
+            claimed = published.get((size, metric))
+            row.append(Cell(found, below=[bounds, f"published {number(claimed, 4)}"]))
+        rows.append(row)
+    return table(["B", "#WER %, 95 %", "#CER %, 95 %", "#utterances/s"], rows)
 
 
 def _against_table(record: Record) -> Section:
@@ -57,8 +88,14 @@ def _against_table(record: Record) -> Section:
     )
     columns = ["#B", "metric", "unit", "#published", "#found", "#difference", "tolerance", "status"]
     return Section(
-        "The published table", sentences, plots=["errors"], tables=[table(columns, rows)], notes=list(reasons)
+        "The published table", sentences, tables=[table(columns, rows)], notes=list(reasons), lead=_held(record)
     )
+
+
+def _held(record: Record) -> str:
+    checks = record.verdict.checks
+    compared = sum(check.status != NOT_COMPARABLE for check in checks)
+    return f"{compared} of {len(checks)} figures compared"
 
 
 def _error_rates(record: Record) -> Section:
@@ -92,7 +129,8 @@ def _error_rates(record: Record) -> Section:
     if excluded:
         sentences.append(f"{len(excluded)} exclusions, listed below: these utterances are in no figure.")
         tables.append(table(["#B", "excluded utterance", "reason"], excluded))
-    return Section("Error rates", sentences, tables=tables)
+    lead = ", ".join(f"B = {result.batch_size}: {_rates(result.complete, demo)[0]}" for result in record.results[:1])
+    return Section("Error rates", sentences, tables=tables, lead=f"WER of every utterance, {lead}" if lead else "")
 
 
 def _rates(found: Protocol, demo: str) -> list[str]:
@@ -132,15 +170,17 @@ def _speed(record: Record) -> Section:
             result.batch_size,
             number(result.throughput_utterances_per_s, 4, demo),
             *(number(getattr(result.latency_ms, name), 2, demo) for name in _LATENCIES),
+            origin(record, f"measure@{result.batch_size}", f"measure_npu@{result.batch_size}"),
         ]
         for result in record.results
     ]
-    columns = ["#B", "#utterances/s", *(f"#{name} ms" for name in _LATENCIES)]
+    columns = ["#B", "#utterances/s", *(f"#{name} ms" for name in _LATENCIES), "measured in"]
     sentence = (
         f"Pure inference on the {record.request.device.upper()}, inputs of zeros, copies not counted. "
         "Another machine's speed is no claim about this one's."
     )
-    return Section("Speed", [sentence], plots=["speed"], tables=[table(columns, rows)])
+    lead = ", ".join(f"B = {row[0]}: {row[1]} utterances/s" for row in rows[:1])
+    return Section("Speed", [sentence], tables=[table(columns, rows)], lead=lead)
 
 
 def _agreement(record: Record) -> Section | None:
@@ -163,7 +203,13 @@ def _agreement(record: Record) -> Section | None:
         return None
     columns = ["#B", "pair", *(f"#{title}" for title in _AGREEMENT.values()), "#symbols changed"]
     sentence = "The same real inputs through each form of the network; the limits are the chip vendor's."
-    return Section("Numeric agreement", [sentence], tables=[table([*columns, "#utterances", "within limits"], rows)])
+    within = sum(result.comparison.within_thresholds for result in record.results)
+    return Section(
+        "Numeric agreement",
+        [sentence],
+        tables=[table([*columns, "#utterances", "within limits"], rows)],
+        lead=f"{within} of {len(record.results)} batch sizes within the vendor's limits",
+    )
 
 
 def _confusions(record: Record) -> Section | None:
@@ -180,4 +226,11 @@ def _confusions(record: Record) -> Section | None:
         "all are in the record."
     )
     columns = ["phone", "recognised as", "#times"]
-    return Section("Confused phones", [sentence], plots=["confusions"], tables=[table(columns, rows)], folded=True)
+    return Section(
+        "Confused phones",
+        [sentence],
+        plots=["confusions"],
+        tables=[table(columns, rows)],
+        caption="A row is the phone that was said, a column what was recognised; the darker, the more often.",
+        folded=False,
+    )

@@ -23,12 +23,28 @@ class Bullet:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Lines of a list under one heading, with what all of them concern."""
+
+    title: str
+    about: str
+    bullets: Sequence[Bullet]
+
+
+@dataclass(frozen=True)
 class Cell:
-    """A table's cell. `full` is the long form of a shortened digest; `tone` is 'good', 'bad', 'open' or nothing."""
+    """A table's cell.
+
+    Attributes:
+        full: the long form of a shortened digest.
+        tone: 'good', 'bad', 'open' or nothing.
+        below: lines in small letters under the text.
+    """
 
     text: str
     full: str = ""
     tone: str = ""
+    below: Sequence[str] = ()
 
     def __str__(self) -> str:
         return self.full or self.text
@@ -52,15 +68,24 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with sentences, a list, plots by name, tables, and notes below. `folded` tables open on demand."""
+    """A heading with sentences, lists, plots by name, tables, and notes below.
+
+    Attributes:
+        lead: the section in a few words, beside its heading.
+        caption: how to read its plots; only a page has them.
+        folded: on a page it opens on demand; heading and lead stay in sight.
+    """
 
     title: str
     sentences: Sequence[str] = ()
     bullets: Sequence[Bullet] = ()
+    groups: Sequence[Group] = ()
     plots: Sequence[str] = ()
     tables: Sequence[Table] = field(default_factory=tuple)
     notes: Sequence[str] = ()
-    folded: bool = False
+    lead: str = ""
+    caption: str = ""
+    folded: bool = True
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
@@ -94,6 +119,20 @@ def engine_name(record: Record) -> str:
 def makers(record: Record) -> list[str]:
     """The engines that made the results, of this run and of the earlier ones that stored results are from."""
     return sorted({stage.observations.engine for stage in record.stages})
+
+
+def made_and_stored(record: Record) -> str:
+    """How many results this run made and how many it took from the store."""
+    stored = sum(stage.cached for stage in record.stages)
+    return f"{len(record.stages) - stored} made in this run, {stored} from the store"
+
+
+def origin(record: Record, *keys: str) -> str:
+    """Whether this run made the results of these stages or took them from the store; unknown stages are left out."""
+    stored = {stage.cached for key in keys if (stage := record.stage(key)) is not None}
+    if len(stored) == 2:
+        return "partly from the store"
+    return "from the store" if True in stored else "this run" if stored else ""
 
 
 def number(value: float | None, decimals: int, suffix: str = "") -> str:

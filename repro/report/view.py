@@ -9,7 +9,7 @@ from repro.guide.verdict import NOT_COMPARABLE, NOT_REPRODUCED, REPRODUCED
 from repro.record import Record
 from repro.record.document import Request
 from repro.report import details, figures
-from repro.report.parts import Bullet, Section, claims_of, engine_name
+from repro.report.parts import Bullet, Group, Section, Table, claims_of, engine_name, made_and_stored
 
 _HEADLINES = {
     REPRODUCED: "Reproduced: every published figure that was asked for was compared like for like and holds",
@@ -19,29 +19,69 @@ _HEADLINES = {
 _TONES = {REPRODUCED: "good", NOT_REPRODUCED: "bad", NOT_COMPARABLE: "open"}
 
 
+# What a reason is about, by the word that it begins with.
+_GROUPS = {
+    "Device": ("device", "chip", "precision"),
+    "Toolchain": ("toolchain",),
+    "Data and model": ("data", "checkpoint", "split", "decoder", "batch size"),
+    "Measurement": ("throughput",),
+}
+_OTHER = "Other"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict as a reader meets it: a heading, a sentence, and a tone: 'good', 'bad' or 'open'."""
+
+    headline: str
+    sentence: str
+    tone: str
+
+
 @dataclass(frozen=True)
 class View:
-    """A report: its title, the verdict's headline, tone ('good', 'bad', 'open'), demo notice and sections."""
+    """A report: its title, its verdicts with the strict one first, the demo notice, key figures, facts, sections."""
 
     title: str
-    headline: str
-    tone: str
+    verdicts: Sequence[Judged]
     demo_notice: str
+    figures: Table
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
+
+    @property
+    def headline(self) -> str:
+        """The strict verdict's."""
+        return self.verdicts[0].headline
+
+    @property
+    def tone(self) -> str:
+        """The strict verdict's."""
+        return self.verdicts[0].tone
 
 
 def make_view(record: Record) -> View:
     """Everything a report says of this record, in order."""
-    outcome = record.verdict.outcome
     return View(
         title="Reproduction of the LSTM-CTC phoneme recogniser: report of one run",
-        headline=_HEADLINES[outcome],
-        tone=_TONES[outcome],
+        verdicts=[_judged(record)],
         demo_notice=demo_notice(record),
+        figures=figures.key_figures(record),
         facts=_facts(record),
-        sections=[_verdict(record), *figures.sections(record), *details.sections(record)],
+        sections=[_verdict(record), *details.happened(record), *figures.sections(record), *details.sections(record)],
     )
+
+
+def _judged(record: Record) -> Judged:
+    outcome, holds, reasons = record.verdict.outcome, compared(record), not_comparable(record)
+    if outcome == NOT_REPRODUCED:
+        said = f"{'; '.join(record.verdict.reasons)}."
+    elif not holds and reasons:
+        numbers = [f"{group.title.lower()} {len(group.bullets)}" for group in groups(reasons)]
+        said = f"{'1 reason' if len(reasons) == 1 else f'{len(reasons)} reasons'}: {', '.join(numbers)}."
+    else:
+        said = f"{len(holds)} figures compared like for like."
+    return Judged(_HEADLINES[outcome], said, _TONES[outcome])
 
 
 def demo_notice(record: Record) -> str:
@@ -71,6 +111,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("device", request.device),
         *_number_format(request),
         ("toolchain", request.toolchain),
+        ("results", made_and_stored(record)),
         ("engine", engine_name(record)),
         ("started", record.observations.started_at),
         ("identity", record.identity.sha256),
@@ -102,18 +143,41 @@ def not_comparable(record: Record) -> list[Bullet]:
     ]
 
 
+def groups(reasons: Sequence[Bullet]) -> list[Group]:
+    """Reasons by what they are about; the word that the heading repeats is left out of the line."""
+    found: dict[str, list[Bullet]] = {}
+    for reason in reasons:
+        word = reason.text.partition(":")[0]
+        title = next((title for title, words in _GROUPS.items() if word.startswith(words)), _OTHER)
+        short = reason.text[len(word) + 1 :].strip() if word == title.lower() else reason.text
+        found.setdefault(title, []).append(Bullet(short, reason.about))
+    made = []
+    for title in (*_GROUPS, _OTHER):
+        bullets = found.get(title, [])
+        abouts = {bullet.about for bullet in bullets}
+        if len(abouts) == 1:  # said once, beside the heading
+            made.append(Group(title, abouts.pop(), [Bullet(bullet.text) for bullet in bullets]))
+        elif bullets:
+            made.append(Group(title, "", bullets))
+    return made
+
+
 def _verdict(record: Record) -> Section:
     judged = record.verdict
     holds = compared(record)
     sentences = [f"Held against: {judged.source}."] if judged.source else []
-    if holds:
-        sentences.append(f"Compared like for like: {'; '.join(holds)}.")
-    else:
+    if not holds:
         sentences.append("Nothing was compared: no figure of this run was made under the table's conditions.")
-    if judged.outcome == NOT_REPRODUCED:
-        sentences += [f"{reason}." for reason in judged.reasons]
-    bullets = not_comparable(record)
-    if bullets:
+    reasons = not_comparable(record)
+    if reasons:
         sentences.append("Not comparable, and why:")
+    like = [Group("Compared like for like", "", [Bullet(claim) for claim in holds])] if holds else []
     notes = [f"Not to be ruled out: {caveat}." for caveat in judged.caveats]
-    return Section("What was compared, and what was not", sentences=sentences, bullets=bullets, notes=notes)
+    return Section(
+        "What was compared, and what was not",
+        sentences=sentences,
+        groups=[*like, *groups(reasons)],
+        plots=["differences"],
+        notes=notes,
+        folded=False,
+    )

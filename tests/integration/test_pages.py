@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 from repro.guide.published import load_published
 from repro.guide.verdict import verdict
 from repro.report import write_report
-from tests.integration._pages import opened
+from tests.integration._pages import NARROW, WIDE, opened
 from tests.unit._record_cases import demo_record, published_record, record_of
 
 pytestmark = pytest.mark.integration
@@ -23,8 +23,10 @@ def report_of(document, folder: Path) -> Path:
     return folder / "report.html"
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("make", [demo_record, published_record])
-def test_a_report_is_quiet_and_asks_for_nothing(browser: Browser, tmp_path: Path, make):
-    with opened(browser, report_of(make(), tmp_path)) as seen:
-        assert "comparable" in seen.page.title() or "Reproduced" in seen.page.title()
+def test_a_report_is_quiet_fits_and_can_be_read_by_everybody(browser: Browser, tmp_path: Path, make, width):
+    with opened(browser, report_of(make(), tmp_path), width) as seen:
+        seen.fits()
+        assert seen.serious() == []
         seen.finish()

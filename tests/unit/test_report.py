@@ -87,13 +87,22 @@ def test_same_record_gives_the_same_bytes_and_is_not_changed(render, make):
 
 
 @pytest.mark.parametrize("render", RENDERERS)
-def test_every_reason_for_not_comparing_is_said_before_any_figure(render):
+def test_every_reason_for_not_comparing_is_said_before_the_details(render):
     record = judged(demo_record())
     text = plain(render, record)
-    first_figure = text.index("4.1456")
+    details = len(text) if render is terminal_summary else text.index("What ran, and when")
     assert "Not comparable with the published table" in text
     for reason in record.verdict.reasons:
-        assert text.index(reason) < first_figure
+        assert text.index(re.sub("^(toolchain|device): ", "", reason)) < details
+
+
+@pytest.mark.parametrize("render", FILES)
+def test_a_verdict_says_how_many_reasons_it_has_of_each_kind_before_any_figure(render):
+    record = judged(demo_record())
+    text = plain(render, record)
+    assert text.index("reasons: device 1, toolchain 2, data and model 6.") < re.search(r"\d\.\d{4}", text).start()
+    kinds = [text.index(kind) for kind in ("Device", "Toolchain", "Data and model")]
+    assert kinds == sorted(kinds)
 
 
 @pytest.mark.parametrize("render", RENDERERS)
@@ -232,8 +241,9 @@ def test_run_without_results_can_be_reported(render):
 def test_plot_shows_the_published_table_beside_the_run():
     plot = str(draw(judged(demo_record()))["errors"])
     assert plot.count("<circle") == 2 + 2  # B = 8 and its two legend marks; B = 64 scored nothing
-    assert plot.count("<rect") == 12 + 2
-    assert "WER % published, B = 16: 18.8313 %" in plot
+    assert plot.count("<rect") == 12 + 2 + 4  # and a tolerance for each rate of a size that ran and is published
+    assert "WER % published, B = 16: 18.8313" in plot
+    assert "WER % published ± 0.1000, B = 8" in plot
 
 
 def test_files_are_written_beside_the_record_and_replace_older_ones(tmp_path):
@@ -291,16 +301,41 @@ def test_the_timeline_is_by_start_on_one_clock_and_holds_no_stored_stage():
 def test_a_run_that_took_everything_from_the_store_says_whose_engine_and_limits_it_shows():
     document = demo_record()
     document["engine"]["name"] = "none"
-    for stage in document["stages"]:
-        stage["cached"] = True
+    for made in (*document["stages"], *document["observations"]["steps"]):
+        made["cached"] = True
     record = judged(document)
     said = "none, since every result was stored (made with sandbox)"
     assert f"Engine: {said}." in terminal_summary(record)
     for render in FILES:
         text = plain(render, record)
         assert said in text
-        assert "Of 3 results, 0 were made now and 3 were stored; they were made with sandbox." in text
-        assert "A limit is that of the runs that made the results" in text
+        assert "Of 3 results, 0 made in this run, 3 from the store; they were made with sandbox." in text
+        assert "limit, when earlier runs made the results" in text
+        assert len(re.findall(r"\bwas (?:not )?enforced", text)) == len(record.engine.limits) + 1
+    page = Page(render_html(record)).text
+    assert "score@8: from the store" in page and "score@8: 1.25 s" not in page
+
+
+def test_a_figure_that_was_compared_stands_in_tolerances_and_a_missed_one_is_marked():
+    document = published_record()
+    document["results"][1]["throughput_utterances_per_s"] = 20.0
+    plots = draw(judged(document))
+    assert "throughput at batch size 8: -10.50" in plots["differences"]
+    assert str(plots["differences"]).count("bad ours") == 1
+    assert "speed ours missed" in plots["speed"] and "missed" not in plots["errors"]
+
+
+def test_the_heat_map_holds_each_confusion_at_its_row_and_column():
+    plot = str(draw(judged(demo_record()))["confusions"])
+    assert "ih recognised as ah: 9 (demo)" in plot
+    assert plot.count('class="heat4"') == 1 and plot.count('class="heat2"') == 1
+
+
+def test_several_batch_sizes_have_a_lane_each_and_one_size_a_lane_per_stage():
+    document = demo_record()
+    assert ">B = 8<" in str(draw(judged(document))["times"])
+    document["request"]["batch_sizes"] = [8]
+    assert ">score@8<" in str(draw(judged(document))["times"])
 
 
 def allowed_values(old):
