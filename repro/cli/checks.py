@@ -100,7 +100,7 @@ def pytest_runs(*, unit_only: bool, expression: str) -> list[list[str]]:
         return [["-m", "pytest", *marks, "-k", expression]]
     if unit_only:
         return [[*side_by_side, "-m", _QUICK]]
-    return [side_by_side, ["-m", "pytest", "tests/integration"]]
+    return [side_by_side, ["-m", "pytest", "tests/integration", "--durations=20"]]
 
 
 def run_tests(root: Path, *, unit_only: bool = False, expression: str = "") -> None:
