@@ -18,8 +18,7 @@ _OTHERS_MAY = stat.S_IROTH | stat.S_IWOTH
 # Host path (below /) and the path in the container; the image holds each as a mount point.
 _MOUNTS = (
     "usr/local/dcmi",
-    f"{_DRIVER}/lib64/common",
-    f"{_DRIVER}/lib64/driver",
+    f"{_DRIVER}/lib64",
     f"{_DRIVER}/version.info",
     "etc/ascend_install.info",
 )

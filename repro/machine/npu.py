@@ -164,6 +164,12 @@ def examine(host: Host | None = None) -> Npu:
 
 def _missing_nodes(host: Host, nodes: Sequence[str]) -> tuple[str, str]:
     absent = [f"/dev/{name}" for name in CONTROL_NODES if not host.path(f"dev/{name}").exists()]
+    virtual = sorted(path.name for path in host.path("dev").glob("vdavinci[0-9]*"))
+    if not nodes and virtual:
+        return (
+            f"npu-smi shows a chip, but its nodes are those of vNPUs alone: /dev/{', /dev/'.join(virtual)}",
+            "use a whole chip: `npu-smi set -t destroy-vnpu` gives it back",
+        )
     if not nodes:
         absent.insert(0, "/dev/davinci*")
     if not absent:

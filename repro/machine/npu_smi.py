@@ -17,6 +17,7 @@ SERVING = "310P"
 """The kind of chip that the published model is converted for, in npu-smi's spelling."""
 UNKNOWN_DEVICE = -1
 _VERSION = re.compile(r"\|\s*npu-smi\s+(\S+)\s+Version:\s*(\S+)\s*\|")
+_VIRTUAL = re.compile(r"vir\d", re.IGNORECASE)
 _USAGE = re.compile(r"(\d+|NA|-)\s*/\s*(\d+|NA|-)(?!\S)")
 
 
@@ -55,8 +56,13 @@ class Chip:
 
     @property
     def serves(self) -> bool:
-        """Whether it is of the kind that the model can be converted for."""
-        return self.soc_version.startswith(SOC_PREFIX + SERVING)
+        """Whether it is a whole chip of the kind that the model can be converted for."""
+        return self.soc_version.startswith(SOC_PREFIX + SERVING) and not self.virtual
+
+    @property
+    def virtual(self) -> bool:
+        """Whether it is a vNPU, a part of a chip: npu-smi then shows a template's name, such as '310P3vir02'."""
+        return _VIRTUAL.search(self.name) is not None
 
     @property
     def busy(self) -> bool:
@@ -196,7 +202,7 @@ def explain_smi(code: int, text: str, table: SmiTable) -> tuple[str, str]:
     """Why no chip of `npu-smi info` can serve: (what it is, what to do), both '' when one can.
 
     The numbers are dcmi's: -8005 where the driver does not answer (not loaded, restart pending, no permission on the
-    device nodes), -8020 where the device is held by another container or virtual machine.
+    device nodes, held by another container), -8020 where another container or virtual machine holds the device.
     """
     last = shown(next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it printed nothing"))
     if "-8020" in text:
@@ -207,8 +213,9 @@ def explain_smi(code: int, text: str, table: SmiTable) -> tuple[str, str]:
     if "-8005" in text or "dcmi" in text:
         return (
             f"npu-smi: dcmi cannot be initialised, so the driver does not answer ({last})",
-            "restart the host if driver or firmware were just installed; as another user than root, be in the group "
-            "HwHiAiUser; in a container, /dev/davinci_manager and the driver must be mounted",
+            "stop another container that holds the device (`docker ps` on the host); restart the host if driver or "
+            "firmware were just installed; as another user than root, be in the group HwHiAiUser; in a container, "
+            "/dev/davinci_manager and the driver must be mounted",
         )
     if code != 0:
         return f"npu-smi info ended with exit code {code} ({last})", "see the driver's log in /var/log/npu"
@@ -221,6 +228,12 @@ def _unfit(chips: Sequence[Chip]) -> tuple[str, str]:
     if any(chip.serves for chip in chips):
         return "", ""
     kinds = sorted({chip.soc_version for chip in chips})
+    if any(chip.virtual for chip in chips):
+        return (
+            f"npu-smi shows a vNPU ({shown(', '.join(kinds))}): a part of an Ascend {SERVING}, whose speed is not a "
+            "chip's",
+            "use a whole chip: `npu-smi set -t destroy-vnpu` on the host gives it back",
+        )
     count = f"{len(chips)} chip{'s' if len(chips) > 1 else ''}"
     return (
         f"npu-smi shows {count} of the kind {shown(', '.join(kinds))}; the model is converted for an Ascend {SERVING}",

@@ -15,95 +15,23 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Sequence
 
+from stages.npu.catalogue import explain
 from stages.shared.stage import StageError, write_json
 
 ROOT = "/usr/local/Ascend"
 SET_ENV = ROOT + "/ascend-toolkit/set_env.sh"
 TOOLKIT = ROOT + "/ascend-toolkit/latest"
 PYTHON = "python3"
-_TAIL_LINES = 15
-_DRIVER = (ROOT + "/driver/lib64/common", ROOT + "/driver/lib64/driver")
+_VENDORS_LINES = 5
+_DRIVER = tuple(ROOT + "/driver/lib64" + below for below in ("", "/common", "/driver"))
 
 
-class Explanation(NamedTuple):
-    """What a pattern in a tool's output means: a message with the pattern's groups, and what to do."""
-
-    pattern: str
-    message: str
-    hint: str
-
-
-# What the vendor's tools print, and what it means. Device logs go to the same stream: found by pattern, anywhere.
-EXPLANATIONS = (
-    Explanation(
-        r"dcmi.*-80(?:05|20)",
-        "dcmi cannot be initialised: the driver does not answer, or another container holds the device",
-        "stop what else uses the NPU (`npu-smi info` on the host shows it); restart the host if driver or firmware "
-        "were just installed",
-    ),
-    Explanation(
-        r"(?:ErrCode=|result = |ret ?=|error code is )(?:107010|507018|207018)|(?i:resource busy|device is busy)",
-        "the NPU is busy: another process holds it",
-        "wait until `npu-smi info` shows the chip idle, or take another with --devices",
-    ),
-    Explanation(
-        r"EL0004|(?:ret ?=|error code is )(?:207001|207002)",
-        "the NPU has no memory left for this model",
-        "stop what else runs on it, or use a smaller --bs",
-    ),
-    Explanation(
-        r"(?:soc ?version|SocVersion|socVersion).*(?i:mismatch|not match)|om arch type.*not match",
-        "the model was converted for another chip than this NPU",
-        "run again without stored results of the other host: the chip's name is part of the conversion",
-    ),
-    Explanation(
-        r"E10001.*soc_version|soc_version.*(?i:invalid|not support)",
-        "atc does not know the chip that --soc_version names",
-        "the name is Ascend and what `npu-smi info` shows, such as Ascend310P3; is the kernels package of that chip in "
-        "data/sources?",
-    ),
-    Explanation(
-        r"E10\d{3}", "atc refused an argument or the model", "see its message below; the whole log is kept with the run"
-    ),
-    Explanation(
-        r"arg0 tensorsize: ?(?P<tensor>\d+) filesize: ?(?P<file>\d+) not match",
-        "the batch size of model and inputs differ: the model takes {tensor} bytes, a file has {file}",
-        "convert the model and make the batches with the same --bs",
-    ),
-    Explanation(r"not find valid file", "ais_bench found no input file", "run the stage batches again"),
-    Explanation(
-        r"aclruntime version:\S+ is lower",
-        "ais_bench does not see aclruntime's version, and would silently run another way",
-        "the image must hold aclruntime's .dist-info and a setuptools before 82 (pkg_resources)",
-    ),
-    Explanation(
-        r"acl open device (?P<device>\d+) failed|(?i:aclInit.*fail)|50(?:7033|7899)",
-        "the NPU could not be opened",
-        "are /dev/davinci*, /dev/davinci_manager, /dev/devmm_svm and /dev/hisi_hdc there, may this user open them (the "
-        "group HwHiAiUser), and does the driver fit CANN? `invoke doctor` says",
-    ),
-    Explanation(
-        r"lib(?:ascend_hal|drvdsmi_host|dcmi)\S*: cannot open shared object",
-        "the driver's libraries are not in the container",
-        "is the driver installed in /usr/local/Ascend/driver on the host? `invoke doctor` says",
-    ),
-)
 # The vendor's tools print an error's code and cause first, then possible causes, a solution, and a trace-back last.
 _CODED = re.compile(r"(?:^|[^0-9A-Za-z])E[0-9A-Z]\d{4}(?:[^0-9A-Za-z]|$)")
-_SOLUTION = re.compile(r"\s*Solution: *(\S.*)")
+_SOLUTION = re.compile(r"\s*Solution: *(?!N/A)(\S.*)")
 _REFUSED_WARNINGS = (r"aclruntime version:\S+ is lower",)
-
-
-def explain(lines: Sequence[str]) -> tuple[str, str, str] | None:
-    """(message, hint, line) for the first known pattern that some line of a tool's output has, or None."""
-    for known in EXPLANATIONS:
-        for line in lines:
-            found = re.search(known.pattern, line)
-            if found:
-                return known.message.format(**found.groupdict()), known.hint, line.strip()
-    return None
 
 
 class Commands:
@@ -189,22 +117,29 @@ class Commands:
 
 
 def _failure(words: Sequence[str], code: int, lines: Sequence[str]) -> StageError:
-    tail = [line for line in lines if line.strip()][-_TAIL_LINES:]
     tool = "atc" if words[0] == "atc" else "ais_bench" if "ais_bench" in words else words[0]
     coded = next((number for number, line in enumerate(lines) if _CODED.search(line)), None)
     known = explain(lines)
+    hints = [known.entry.hint] if known else []
+    if known is None or known.entry.family:
+        hints += _vendors_lines(tool, lines, coded)
     if known is None:
-        said = tail[-1] if tail else "it printed nothing"
-        solution = None
-        if coded is not None:
-            said = lines[coded]
-            solution = next((found for found in map(_SOLUTION.match, lines[coded:]) if found), None)
-        hint = "the vendor's advice: {}\n".format(solution.group(1).strip()) if solution else ""
-        return StageError("{} ended with exit code {}: {}".format(tool, code, said.strip()), hint + "see its log")
-    message, hint, evidence = known
+        told = [line.strip() for line in lines if line.strip()][-1:] or ["it printed nothing"]
+        said = lines[coded].strip() if coded is not None else told[0]
+        return StageError("{} ended with exit code {}: {}".format(tool, code, said), "\n".join(hints))
+    evidence = known.line
     if coded is not None and lines[coded].strip() != evidence:
         evidence = "{}; first error: {}".format(evidence, lines[coded].strip())
-    return StageError("{}: {} ({})".format(tool, message, evidence), hint)
+    return StageError("{}: {} ({})".format(tool, known.message, evidence), "\n".join(hints))
+
+
+def _vendors_lines(tool: str, lines: Sequence[str], coded: int | None) -> list[str]:
+    """What the tool itself printed: from its first coded line on, or its last lines; and its advice by itself."""
+    kept = [line.strip() for line in lines[coded or 0 :] if line.strip()]
+    kept = kept[:_VENDORS_LINES] if coded is not None else kept[-_VENDORS_LINES:]
+    advice = next((found.group(1).strip() for found in map(_SOLUTION.match, lines[coded or 0 :]) if found), "")
+    told = ["the vendor's advice: " + advice] if advice else []
+    return told + ["{} printed: {}".format(tool, line) for line in kept]
 
 
 def toolkit_info() -> dict[str, str]:

@@ -198,9 +198,9 @@ def test_two_devices_share_the_batches_each_with_its_process_and_folder(cann):
         ("nan", "holds values that are not finite"),
         ("say [ERROR] arg0 tensorsize: 3032640 filesize: 1000 not match", "takes 3032640 bytes, a file has 1000"),
         ("say [ERROR] lstm_bin_bs2 of input args not find valid file", "found no input file"),
-        ("say dcmi module initialize failed. ret is -8020", "dcmi cannot be initialised"),
+        ("say dcmi module initialize failed. ret is -8020", "another container or virtual machine"),
         ("say dcmi module initialize failed. ret is -8005", "dcmi cannot be initialised"),
-        ("say EL0005: device is busy, ErrCode=107010", "the NPU is busy"),
+        ("say EL0005: device is busy", "the NPU is busy"),
         ("say EL0004: Failed to allocate memory.", "no memory left"),
         ("say [ERROR] acl open device 0 failed", "could not be opened"),
         ("say [ERROR] socVersion of om Ascend310P1 not match with device Ascend310P3", "converted for another chip"),
@@ -275,11 +275,8 @@ def test_the_guides_measuring_command():
     assert measure_npu.measure_words(8, 100) == ["--model=lstm_ctc_bs8.om", "--loop=100", "--batchsize=8"]
 
 
-CODES = ("E16005", "E19010", "E19999", "E20001", "E40000", "E40021", "E90003", "EZ3003", "EZ9010", "EC0010", "EE1001")
-
-
-@pytest.mark.parametrize("code", CODES)
-def test_first_line_with_an_error_code_is_the_message(code):
+@pytest.mark.parametrize("code", ["E16005", "E19999", "E20001", "E40021", "E90003", "EZ3003", "EC0010", "EE1001"])
+def test_first_line_with_an_error_code_is_in_the_message(code):
     """The vendor's tools print the cause first, and the innermost line of a trace-back last."""
     lines = [
         "ATC start working now, please wait for a moment.",
@@ -291,15 +288,15 @@ def test_first_line_with_an_error_code_is_the_message(code):
         "        build graph failed, ret:-1[FUNC:Build][FILE:x.cc][LINE:1]",
     ]
     error = ascend._failure(["atc"], 255, lines)
-    assert error.message == f"atc ended with exit code 255: {code}: [PID: 7] 2026-01-01 The cause."
-    assert error.hint == "the vendor's advice: Do this.\nsee its log"
+    assert f"{code}: [PID: 7] 2026-01-01 The cause." in error.message
+    assert "the vendor's advice: Do this." in error.hint.splitlines()
 
 
 def test_explanation_by_a_later_line_keeps_the_first_error():
-    lines = ["EZ3003: [PID: 7] No supported Ops kernel.", "    TraceBack:", "    device is busy, ErrCode=107010"]
+    lines = ["E77777: [PID: 7] No supported Ops kernel.", "    TraceBack:", "    device is busy"]
     error = ascend._failure(["atc"], 1, lines)
     assert "the NPU is busy" in error.message
-    assert "EZ3003: [PID: 7] No supported Ops kernel." in error.message
+    assert "E77777: [PID: 7] No supported Ops kernel." in error.message
 
 
 def test_output_without_a_code_is_told_by_its_last_line():

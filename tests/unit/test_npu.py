@@ -229,6 +229,20 @@ def test_figures_that_are_not_available_hide_no_chip(first: str, second: str, me
     assert explain_smi(0, text, parse_smi(text)) == ("", "")
 
 
+def test_a_vnpu_is_refused_by_name(tmp_path):
+    npu = examine(AscendHost(smi="310p3vir02-24.1.rc1-in-a-container").make(tmp_path))
+    assert "a vNPU (Ascend310P3vir02)" in npu.problem and "destroy-vnpu" in npu.hint
+    with pytest.raises(CouldNotRun, match="a vNPU"):
+        choose_chips(npu)
+
+
+def test_nodes_of_vnpus_alone_are_told_as_such(tmp_path):
+    host = AscendHost(devices=()).make(tmp_path)
+    (tmp_path / "dev" / "vdavinci100").symlink_to("/dev/null")
+    npu = examine(host)
+    assert npu.problem.endswith("those of vNPUs alone: /dev/vdavinci100") and "destroy-vnpu" in npu.hint
+
+
 def test_beside_a_chip_of_another_kind_the_one_that_serves_is_taken():
     other = parse_smi(HEAD + OTHERS["910B, without Device"]).chips
     npu = Npu(tool="npu-smi", chips=(*other, *read("duo").chips), nodes=("davinci0", "davinci1"), driver="24.1.1")

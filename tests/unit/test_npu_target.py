@@ -100,8 +100,8 @@ def test_a_container_gets_the_chosen_nodes_and_the_driver_and_nothing_else(tmp_p
         "/dev/davinci1", "/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc"
     ]  # fmt: skip
     assert sorted(mount.target for mount in access.mounts) == [
-        "/etc/ascend_install.info", "/usr/local/Ascend/driver/lib64/common", "/usr/local/Ascend/driver/lib64/driver",
-        "/usr/local/Ascend/driver/version.info", "/usr/local/bin/npu-smi", "/usr/local/dcmi",
+        "/etc/ascend_install.info", "/usr/local/Ascend/driver/lib64", "/usr/local/Ascend/driver/version.info",
+        "/usr/local/bin/npu-smi", "/usr/local/dcmi",
     ]  # fmt: skip
     assert not any(mount.writable for mount in access.mounts)
     assert (access.shares_ipc, access.runtime, access.env) == (True, "", {})
