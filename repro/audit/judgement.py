@@ -13,8 +13,9 @@ from repro.audit.leaves import differences, is_observation, leaves
 from repro.base.errors import CouldNotVerify
 from repro.base.files import sha256_bytes, sha256_file
 from repro.guide import toolchain
+from repro.guide.conditions import is_excepted
 from repro.guide.published import Published, load_published
-from repro.guide.verdict import is_excepted, verdict
+from repro.guide.verdict import verdict
 from repro.record.document import Record, ToolchainRow
 from repro.record.stage_files import ProbeFile
 from repro.report.crate import METADATA, WORKFLOW, crate_files, described_files

@@ -101,7 +101,8 @@ def digest(value: str) -> Cell:
 
 def status(value: str) -> Cell:
     """A status in words, coloured where there is colour; the word alone says it."""
-    tones = {"reproduced": "good", "same": "good", "not-reproduced": "bad", "deviates": "bad"}
+    good, bad = ("reproduced", "same", "consistent"), ("not-reproduced", "deviates", "inconsistent")
+    tones = {**dict.fromkeys(good, "good"), **dict.fromkeys(bad, "bad")}
     return Cell(value.replace("-", " "), tone=tones.get(value, "open"))
 
 

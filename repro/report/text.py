@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from repro.base.foreign import shown
 from repro.record import Record
+from repro.report.accuracy import outcome_in_words
 from repro.report.parts import NAMES, engine_name, interval, mark, number, rates
 from repro.report.view import compared, demo_notice, make_view, not_comparable
 
@@ -18,7 +19,7 @@ def terminal_summary(record: Record) -> str:
     """What a person reads when a run has ended: verdict, reasons, figures, where the time went."""
     view = make_view(record)
     demo = mark(record)
-    lines = [f"VERDICT: {view.headline}."]
+    lines = [f"VERDICT: {view.headline}.", *_alone(record)]
     if view.demo_notice:
         lines += _wrapped(demo_notice(record))
     holds = compared(record)
@@ -33,6 +34,18 @@ def terminal_summary(record: Record) -> str:
         lines += ["", "Not to be ruled out:", *_listed(record.verdict.caveats)]
     lines += ["", *_figures(record, demo), "", *_closing(record)]
     return "\n".join(lines)
+
+
+def _alone(record: Record) -> list[str]:
+    """The second verdict, where there was something to compare."""
+    accuracy = record.verdict.accuracy
+    if not accuracy or accuracy.outcome == "not-compared":
+        return []
+    return [
+        f"ERROR RATES ALONE: {outcome_in_words(accuracy)}.",
+        *_listed(accuracy.reasons),
+        *_listed([f"not like for like: {text}" for text in accuracy.differs]),
+    ]
 
 
 def _figures(record: Record, demo: str) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from repro.guide.verdict import NOT_COMPARABLE, NOT_REPRODUCED, REPRODUCED
 from repro.record import Record
 from repro.record.document import Request
-from repro.report import details, figures
+from repro.report import accuracy, details, figures
 from repro.report.parts import Bullet, Group, Section, Table, claims_of, engine_name, made_and_stored
 
 _HEADLINES = {
@@ -64,12 +64,33 @@ def make_view(record: Record) -> View:
     """Everything a report says of this record, in order."""
     return View(
         title="Reproduction of the LSTM-CTC phoneme recogniser: report of one run",
-        verdicts=[_judged(record)],
+        verdicts=[_judged(record), *_judged_alone(record)],
         demo_notice=demo_notice(record),
         figures=figures.key_figures(record),
         facts=_facts(record),
-        sections=[_verdict(record), *details.happened(record), *figures.sections(record), *details.sections(record)],
+        sections=[
+            _verdict(record),
+            *_alone(record),
+            *details.happened(record),
+            *figures.sections(record),
+            *details.sections(record),
+        ],
     )
+
+
+def _alone(record: Record) -> list[Section]:
+    found = accuracy.section(record)
+    return [found] if found else []
+
+
+def _judged_alone(record: Record) -> list[Judged]:
+    """The error rates alone, where there was something to compare."""
+    found = record.verdict.accuracy
+    if not found or found.outcome == "not-compared":
+        return []
+    tone = "good" if found.outcome == "consistent" else "bad"
+    words = accuracy.outcome_in_words(found)
+    return [Judged(f"Error rates alone: {words}", accuracy.in_short(found), tone)]
 
 
 def _judged(record: Record) -> Judged:

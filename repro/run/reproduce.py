@@ -13,8 +13,8 @@ from repro.base.paths import Paths
 from repro.display.console import Console
 from repro.graph.making import Done
 from repro.guide import toolchain
+from repro.guide.conditions import is_excepted
 from repro.guide.published import Published, load_published
-from repro.guide.verdict import is_excepted
 from repro.images.archives import sources_of
 from repro.machine import facts, npu
 from repro.record import Record
