@@ -208,6 +208,18 @@ def audit_compare(asked: options.AuditCompare, here: Here) -> None:
     commands.compare(here.paths, asked.first, asked.second, asked.to, show)
 
 
+@command("audit.explain", options.AuditExplain)
+def audit_explain(asked: options.AuditExplain, here: Here) -> None:
+    """Say why two layers, images, results or runs differ.
+
+    Names each file, its cause and its first differing bytes. Exit code 1 where they differ.
+    """
+    from repro.audit.explain.command import explain_and_write
+
+    if explain_and_write(here.paths, asked.first, asked.second, asked.to, show):
+        exit_with_verdict("not-reproduced")
+
+
 @command("test", options.Test)
 def test(asked: options.Test, here: Here) -> None:
     """Check style and types, run unit and integration tests.

@@ -9,6 +9,7 @@ from typing import Optional
 
 from repro.audit.claims import Outcome
 from repro.audit.evidence import Evidence
+from repro.audit.explain.kept import Kept
 from repro.base.errors import CouldNotVerify
 from repro.base.paths import Paths
 from repro.base.temporary import temporary_folder
@@ -46,6 +47,7 @@ class Challenge:
         evidence: a run whose record the digests are also held to.
         fetch: bring locked files that are missing (network); each is verified by its hash.
         say: is told of each layer.
+        kept: where both sides of a difference are kept.
     """
 
     paths: Paths
@@ -54,6 +56,7 @@ class Challenge:
     evidence: Optional[Evidence]
     fetch: bool
     say: Say
+    kept: Kept
 
 
 def challenge(outcome: Outcome, asked: Challenge) -> None:
@@ -152,6 +155,9 @@ def _hold_image(outcome: Outcome, asked: Challenge, architecture: str, image: Im
                     "the record": claimed.layers.get(layer.name),
                 }
                 _hold(it.wrong, it.evidence, layer.diff_id, known)
+                if it.wrong:
+                    claimed_digest = next(digest for digest in known.values() if digest not in (None, layer.diff_id))
+                    it.wrong += asked.kept.layer(layer, str(claimed_digest))
     with outcome.examine(f"image:{name}:{architecture}", f"image {name} ({architecture}): it has the same ID") as it:
         known = {
             "conf/locks/images.json": pins["images"].get(architecture, {}).get(name),

@@ -103,6 +103,7 @@ def challenge(paths: Paths, subject: str, arch: str, images: str, to: str, say: 
     """Build layers again and write the page. Errors as `verify`."""
     from repro.audit.challenge import Challenge  # noqa: PLC0415 - Docker's client: 0.2 s
     from repro.audit.challenge import challenge as build_again  # noqa: PLC0415 - Docker's client: 0.2 s
+    from repro.audit.explain.kept import Kept  # noqa: PLC0415 - Docker's client: 0.2 s
 
     evidence: Evidence | None = None
     digest, outcome = "pins", Outcome("challenge", "the layers and images that conf/locks pins")
@@ -112,7 +113,8 @@ def challenge(paths: Paths, subject: str, arch: str, images: str, to: str, say: 
         evidence = examine_record(outcome, place, paths)
     if evidence is not None or not subject:
         names = [name.strip() for name in images.split(",") if name.strip()]
-        build_again(outcome, Challenge(paths, architectures(arch), names, evidence, not offline, say))
+        kept = Kept(paths, _page_folder(outcome, paths, digest, to) / "differences")
+        build_again(outcome, Challenge(paths, architectures(arch), names, evidence, not offline, say, kept))
     _finish(outcome, paths, digest, to, say)
 
 
@@ -130,8 +132,12 @@ def compare(paths: Paths, first: str, second: str, to: str, say: Say) -> None:
     _finish(outcome, paths, digests["A"], to, say)
 
 
+def _page_folder(outcome: Outcome, paths: Paths, name: str, to: str) -> Path:
+    return given_path("--to", to) if to else paths.results / "audits" / f"{outcome.kind}-{name[:16]}"
+
+
 def _finish(outcome: Outcome, paths: Paths, name: str, to: str, say: Say) -> None:
-    folder = given_path("--to", to) if to else paths.results / "audits" / f"{outcome.kind}-{name[:16]}"
+    folder = _page_folder(outcome, paths, name, to)
     write_page(outcome, folder)
     say(sentence(outcome))
     counts = outcome.counts()

@@ -220,7 +220,7 @@ def _note(it: Examination, sides: Sides, one: Stage, two: Stage, name: str) -> N
     line = f"{name}: {compared.verdict}" + (f": {compared.detail}" if compared.detail else "")
     if compared.verdict == DIFFERENT:
         place = first_place(
-            name, sides.first.file(one, name), sides.second.file(two, name), _utterances(sides.first, one)
+            name, sides.first.file(one, name), sides.second.file(two, name), utterances_of(sides.first, one)
         )
         line += f"; first at {place}"
         sides.first_difference = sides.first_difference or f"{one.key}, {name}, {place}"
@@ -228,7 +228,7 @@ def _note(it: Examination, sides: Sides, one: Stage, two: Stage, name: str) -> N
     kinds.get(compared.verdict, it.evidence).append(line)
 
 
-def _utterances(evidence: Evidence, stage: Stage) -> Utterances:
+def utterances_of(evidence: Evidence, stage: Stage) -> Utterances:
     """The names in the batches that a stage made or took; none where they are not known here."""
     size = stage.key.partition("@")[2]
     if not size:

@@ -74,4 +74,6 @@ def _position(name: str, one: Values, at: int, utterances: Utterances) -> str:
 
 def _spoken(utterances: Utterances, batch: int, row: int) -> str:
     known = utterances.get((batch, row))
+    if not utterances:
+        return f"row {row}"
     return f"utterance {shown(known)}" if known else f"row {row}, which is padding"

@@ -226,6 +226,13 @@ class AuditCompare(Page):
 
 
 @dataclass(frozen=True)
+class AuditExplain:
+    first: str = argument("A: a layer's tar, a saved archive, a run's or result's folder, or a digest in artifacts/oci")
+    second: str = argument("B: of the same kind")
+    to: str = option("", "folder for explanation.json; left out: one in artifacts/audits")
+
+
+@dataclass(frozen=True)
 class BundlePack(Arch, Offline):
     to: str = option("", "the file to write, NAME.tar (artifacts/bundles/… by default)")
     with_sources: bool = flag("add every locked file, so that the images can be rebuilt")

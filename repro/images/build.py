@@ -61,7 +61,7 @@ class _Builder:
     def build(self, recipe: LayerRecipe) -> Layer:
         """Build one layer, hold it to its pin, and enter it as built."""
         began_s = time.monotonic()
-        files = self._files(recipe)
+        files = _files(self.paths, recipe)
         spool = Spool(self.paths.temporary)
         try:
             tree = Tree(spool)
@@ -79,29 +79,44 @@ class _Builder:
         self.timed(recipe.name, began_s, time.monotonic() - began_s)
         return layer
 
-    def _files(self, recipe: LayerRecipe) -> list[tuple[LockedFile, Path]]:
-        cache, found = Cache(self.paths.root), []
-        for file in recipe.files:
-            path = cache.path(file.sha256) if cache.holds(file.sha256) else None
-            if path is None:
-                raise CouldNotRun(
-                    f"layer {recipe.name} ({recipe.architecture}) needs {file.entry}, which is not fetched",
-                    hint="run `invoke fetch` on a machine with a network, or put the file into data/sources",
-                )
-            found.append((file, path))
-        return found
-
     def _fill(self, tree: Tree, recipe: LayerRecipe, files: Sequence[tuple[LockedFile, Path]]) -> None:
         if isinstance(recipe.lock, BuiltLock):
             toolchain = self.toolchains[recipe.definition.toolchain]
             fetched = {file.project: path for file, path in files}
             compile_layer(self.paths, recipe.lock, fetched, toolchain, tree, self.say, self.engine_for)
-        elif recipe.definition.kind == "debs":
-            named = [(file.project, path) for file, path in files]
-            add_debs(tree, named, recipe.alternatives(), recipe.status_file)
         else:
-            named = [(file.name, path) for file, path in files]
-            add_wheels(tree, named, INTERPRETER, recipe.image.site_packages)
+            _unpack(tree, recipe, files)
+
+
+def unpack_packages(paths: Paths, tree: Tree, recipe: LayerRecipe) -> None:
+    """Fill a tree with the locked packages of a layer that nothing is compiled for.
+
+    Raises:
+        CouldNotRun: a locked file is not fetched.
+        VerificationFailed: one is not what its lock says.
+    """
+    _unpack(tree, recipe, _files(paths, recipe))
+
+
+def _files(paths: Paths, recipe: LayerRecipe) -> list[tuple[LockedFile, Path]]:
+    cache, found = Cache(paths.root), []
+    for file in recipe.files:
+        path = cache.path(file.sha256) if cache.holds(file.sha256) else None
+        if path is None:
+            raise CouldNotRun(
+                f"layer {recipe.name} ({recipe.architecture}) needs {file.entry}, which is not fetched",
+                hint="run `invoke fetch` on a machine with a network, or put the file into data/sources",
+            )
+        found.append((file, path))
+    return found
+
+
+def _unpack(tree: Tree, recipe: LayerRecipe, files: Sequence[tuple[LockedFile, Path]]) -> None:
+    if recipe.definition.kind == "debs":
+        add_debs(tree, [(file.project, path) for file, path in files], recipe.alternatives(), recipe.status_file)
+    else:
+        named = [(file.name, path) for file, path in files]
+        add_wheels(tree, named, INTERPRETER, recipe.image.site_packages)
 
 
 def build_images(

@@ -1,0 +1,73 @@
+"""Both sides of a layer that came out otherwise: kept beside an audit's page, and explained in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.audit.explain.command import part_lines
+from repro.audit.explain.comparison import compare
+from repro.audit.explain.sides import TarSide
+from repro.audit.explain.subjects import Blob, Part, opened, same_members
+from repro.base.files import pretty_json, write_atomic
+from repro.base.paths import Paths
+from repro.container.image import Layer
+
+_COPIED = ("debs", "wheels", "files")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where differences are kept.
+
+    Attributes:
+        paths: whose artifacts/oci holds what is claimed, if anything does.
+        folder: a folder per layer goes in here.
+    """
+
+    paths: Paths
+    folder: Path
+
+    def layer(self, built: Layer, claimed: str) -> list[str]:
+        """Keep both sides, and say why they differ.
+
+        Args:
+            built: what this audit made.
+            claimed: the digest that it should have.
+
+        Returns:
+            Lines for a page; the whole is in explanation.json.
+        """
+        folder = self.folder / built.name.replace(":", "-")
+        _keep(built.path, folder / f"built-{built.diff_id[7:19]}.tar")
+        known = self.paths.blobs / claimed[7:]
+        if not known.is_file() or known.is_symlink():
+            return [f"the bytes of {claimed} are not here to compare with; what was built is kept in {folder.name}/"]
+        with ExitStack() as stack:
+            one, two = (opened(self.paths, str(path), stack) for path in (known, built.path))
+            assert isinstance(one, Blob) and isinstance(two, Blob)  # both are files
+            if f"sha256:{one.sha256}" != claimed:
+                return [f"artifacts/oci holds other bytes than {claimed}: what was built is kept in {folder.name}/"]
+            _keep(known, folder / f"claimed-{claimed[7:19]}.tar")
+            sides = [TarSide(blob.stream, 0, blob.size_bytes, blob.name) for blob in (one, two)]
+            truth = sides[1] if built.kind in _COPIED else None
+            findings = compare(sides[0], sides[1], truth)
+            name = f"layer {built.name}, A claimed, B built again"
+            part = Part(name, tuple(findings)) if findings else same_members(name, one, two)
+        write_atomic(folder / "explanation.json", pretty_json(part.as_json()))
+        return [*part_lines(part), f"both sides, and the whole explanation: {folder.name}/"]
+
+
+def _keep(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy on another disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        target.unlink()
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
