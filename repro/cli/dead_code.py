@@ -13,7 +13,6 @@ _ONNX_RUNTIME = "an attribute of ONNX Runtime's options or of an ONNX graph: the
 _PICKLE = "pickle calls it"
 _INSTALLER = "PyPA's installer calls it: its interface of a destination"
 _INVOKE = "Invoke calls it, or reads it"
-_TARFILE = "tarfile writes it into the member's header"
 _KALDI = "an option of kaldi-native-fbank, which the bench sets as fbank.conf has it"
 _PROTOCOL = "a parameter that Python's own protocol names"
 _ARGUED = {
@@ -24,7 +23,6 @@ _ARGUED = {
     "load_system": _INVOKE, "load_user": _INVOKE, "load_project": _INVOKE, "load_shell_env": _INVOKE, "ns": _INVOKE,
     "__signature__": "inspect reads it, and Invoke by that",
     "dont_write_bytecode": "the interpreter reads it",
-    "mtime": _TARFILE,
     "trace": _PROTOCOL,
     **dict.fromkeys((
         "samp_freq", "frame_length_ms", "frame_shift_ms", "preemph_coeff", "remove_dc_offset", "window_type",

@@ -7,7 +7,6 @@ of headers and the number of members are bounded before they cost memory.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -63,23 +62,18 @@ class Side(Protocol):
         ...
 
 
-class Section(io.RawIOBase):
+class Section:
     """A part of a file as a file: a member of a tar, or a tar that is a member of an archive."""
 
     def __init__(self, stream: BinaryIO, start: int, size_bytes: int) -> None:
-        super().__init__()
         self._stream, self._start, self._size, self._at = stream, start, size_bytes, 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def tell(self) -> int:
+        """Where the next byte is read."""
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte of the part."""
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         return self._at
 
