@@ -126,7 +126,7 @@ def test_a_challenge_keeps_both_sides_and_says_what_was_substituted(layer: Path,
     kept = Kept(paths, tmp_path / "page" / "differences")
     challenge(outcome, Challenge(paths, [ARCH], ["sandbox"], None, False, lambda _: None, kept))
     (claim,) = [claim for claim in outcome.claims if claim.key == f"layer:debs:sandbox:{ARCH}"]
-    assert claim.status == REFUTED and "1 paths differ (1 by foreign bytes)" in claim.findings[1]
+    assert claim.status == REFUTED and "1 path differs (1 by foreign bytes)" in claim.findings[1]
     assert re.search(rf"{PROGRAM}: .*byte \d+.*substituted: A does not have", claim.findings[2])
     sides = sorted((tmp_path / "page" / "differences" / "debs-sandbox").glob("*.tar"))
     assert [sha256_file(path) for path in sides] == [sha256_file(layer), digest]

@@ -282,7 +282,7 @@ def test_what_is_written_is_the_same_each_time_and_says_that_they_differ(tmp_pat
     (written,) = (tmp_path / "artifacts" / "audits").glob("explain-*/explanation.json")
     first = written.read_bytes()
     assert explain_and_write(Paths(tmp_path), str(one), str(two), "", said.append) and written.read_bytes() == first
-    assert "the layer: 1 paths differ (1 by foreign bytes)" in said[0]
+    assert "the layer: 1 path differs (1 by foreign bytes)" in said[0]
 
 
 def test_both_sides_of_a_challenged_layer_are_kept_and_explained(tmp_path: Path):

@@ -55,7 +55,8 @@ class Explanation:
 def part_lines(part: Part) -> Iterator[str]:
     """One part as lines for a person."""
     causes = f" ({', '.join(counted(part.findings))})" if part.findings else ""
-    yield f"{part.name}: {len(part.findings)} paths differ{causes}"
+    count = len(part.findings)
+    yield f"{part.name}: {count} path{'s differ' if count != 1 else ' differs'}{causes}"
     yield from (f"  {note}" for note in part.notes)
     yield from (f"  {finding}" for finding in _gravest_first(part.findings)[:_MOST_LINES])
     if len(part.findings) > _MOST_LINES:
