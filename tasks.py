@@ -256,10 +256,24 @@ def bundle_pack(asked: options.BundlePack, here: Here) -> None:
 
 @command("bundle.verify", options.BundleVerify)
 def bundle_verify(asked: options.BundleVerify, here: Here) -> None:
-    """Verify a bundle: who signed it, and every byte."""
+    """Verify a bundle: who signed, every byte.
+
+    Every statement too; with --rebuilders, that so many of them confirm each image.
+    """
     from repro.packing.commands import verify_and_describe
 
-    show(verify_and_describe(asked.path, asked.key, first_use=asked.first_use))
+    show(verify_and_describe(asked.path, asked.key, asked.parsed(), first_use=asked.first_use))
+
+
+@command("bundle.resign", options.BundleResign)
+def bundle_resign(asked: options.BundleResign, here: Here) -> None:
+    """Sign a bundle's list once more, beside it.
+
+    The bundle is verified first, and no byte of it changes: the signature lies in NAME.tar.attestations.
+    """
+    from repro.packing.commands import resign_bundle
+
+    show(resign_bundle(asked.path, asked.key, asked.signer))
 
 
 @command("bundle.keys.make", options.KeysMake)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from repro.audit.commands import Verify
     from repro.audit.rerun import Rerun
     from repro.packing.pack import Choices
+    from repro.packing.verify import Rebuilders
     from repro.run.options import Options
 
 HELP, REQUIRED, REQUEST = "help", "required", "request"
@@ -243,6 +244,7 @@ class BundlePack(Arch, Offline):
     part_size: str = option("", "cut into parts of this size, such as 4GB")
     key: str = option("", "the private key's file (made by bundle.keys.make; by default this user's)")
     unsigned: bool = flag("pack without a signature: nothing will call it verified")
+    attestations: str = option("", "a folder of signed statements to carry: audits of the run, rebuilds of the images")
 
     def parsed(self) -> Choices:
         """What `repro.packing` takes; where to write and who signs is apart."""
@@ -257,6 +259,7 @@ class BundlePack(Arch, Offline):
             include=tuple(sorted({word.strip() for word in self.include.split(",") if word.strip()})),
             since=given_path("--since", self.since) if self.since else None,
             part_size_bytes=parse_size(self.part_size),
+            attestations=given_path("--attestations", self.attestations) if self.attestations else None,
             fetch=not self.offline,
         )
 
@@ -266,6 +269,24 @@ class BundleVerify:
     path: str = argument("the bundle's file, or the first of its parts, or a folder installed from one")
     key: str = option("", "accept this signer's key alone (its fingerprint)")
     first_use: bool = flag("trust the signer from now on, where no key is trusted here yet")
+    rebuilders: str = option("", "a file of public keys (PEM) of people who built the images again")
+    threshold: int = option(1, "how many of them must confirm each image")
+    attestations: str = option("", "a folder of statements about the bundle; left out: NAME.tar.attestations beside it")
+
+    def parsed(self) -> Rebuilders:
+        """What `repro.packing` takes."""
+        from repro.base.paths import given_path  # noqa: PLC0415 - the time that a help text takes
+        from repro.packing.verify import Rebuilders  # noqa: PLC0415 - likewise
+
+        beside = given_path("--attestations", self.attestations) if self.attestations else None
+        return Rebuilders(self.rebuilders, self.threshold, beside)
+
+
+@dataclass(frozen=True)
+class BundleResign:
+    path: str = argument("the bundle's file, or the first of its parts")
+    key: str = option("", "the private key's file (by default this user's)")
+    signer: str = option("", "accept this first signer's key alone (its fingerprint)")
 
 
 @dataclass(frozen=True)

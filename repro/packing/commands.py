@@ -10,8 +10,17 @@ from repro.base.paths import Paths, given_path
 from repro.packing.installer.listing import Refused
 from repro.packing.installer.trust import trusted_keys
 from repro.packing.pack import Choices, Say, pack
+from repro.packing.resign import resign
 from repro.packing.signing import Signer, default_key_path, load_key, make_key
-from repro.packing.verify import BundleReport, is_installed, translated, verify_bundle, verify_installed
+from repro.packing.verify import (
+    NOBODY,
+    BundleReport,
+    Rebuilders,
+    is_installed,
+    translated,
+    verify_bundle,
+    verify_installed,
+)
 
 
 def pack_bundle(paths: Paths, say: Say, choices: Choices, to: str, key: str, *, unsigned: bool) -> list[Path]:
@@ -27,8 +36,8 @@ def _key_path(key: str) -> Path:
     return given_path("--key", key) if key else default_key_path()
 
 
-def verify_and_describe(path: str, key: str, *, first_use: bool) -> str:
-    """`bundle.verify`: who signed, whether that key is trusted here, and every byte.
+def verify_and_describe(path: str, key: str, rebuilders: Rebuilders = NOBODY, *, first_use: bool) -> str:
+    """`bundle.verify`: who signed, whether that key is trusted here, every byte, and every statement.
 
     Raises:
         VerificationFailed: something is wrong; everything that is, is named.
@@ -36,7 +45,10 @@ def verify_and_describe(path: str, key: str, *, first_use: bool) -> str:
     """
     keys = [key] if key else []
     place = given_path("the bundle", path)
-    report = verify_installed(place, keys) if is_installed(place) else verify_bundle(place, keys, first_use=first_use)
+    if is_installed(place):
+        report = verify_installed(place, keys, rebuilders)
+    else:
+        report = verify_bundle(place, keys, rebuilders, first_use=first_use)
     if report.failures:
         raise VerificationFailed(
             f"{path}: {len(report.failures)} things are not as the list says", detail="\n".join(report.failures),
@@ -51,6 +63,7 @@ def verify_and_describe(path: str, key: str, *, first_use: bool) -> str:
             f"{path}: every byte is as listed and signed by {report.signer}, which is not trusted on this machine",
             hint="learn the fingerprint from the maker by another way: --key FINGERPRINT, or bundle.keys.trust",
         )
+    rebuilders.insist(report)
     return _describe(report)
 
 
@@ -59,15 +72,36 @@ def _describe(report: BundleReport) -> str:
     lines = [
         f"verified: {report.files} files, {report.size_bytes / 1e6:.1f} MB, every byte as listed",
         f"signed by {how}: {report.signer}",
+        *(f"the list is also signed by {key}" for key in report.countersigners),
         f"list: sha256 {report.list_sha256}",
         f"repository: commit {report.about['commit']}",
     ]
     if report.about["base"]:
         lines.append(f"a difference: it needs the bundle whose list has sha256 {report.about['base']}")
+    if report.statements:
+        lines.append(f"statements: {len(report.statements)}, each signed, none contradicts the bundle")
+    lines += [item.sentence() for item in report.rebuilt]
     lines += [f"not covered by the list: {place}" for place in report.not_covered]
     notes = sorted(report.about["contents"]["licence_notes"].items())
     lines += [f"note: {shown(name)}: {shown(text)}" for name, text in notes]
     return "\n".join(lines)
+
+
+def resign_bundle(path: str, key: str, signer: str) -> str:
+    """`bundle.resign`: sign the list of a bundle once more, after it was verified as `bundle.verify` does.
+
+    Args:
+        path: the bundle.
+        key: the private key's file, '' for this user's.
+        signer: fingerprint of the first signer's key; '' for the keys trusted on this machine.
+
+    Raises:
+        VerificationFailed, CouldNotVerify: as `verify_and_describe`; nothing is signed.
+    """
+    mine = load_key(_key_path(key))
+    said = verify_and_describe(path, signer, NOBODY, first_use=False)
+    folder = resign(given_path("the bundle", path), mine)
+    return f"{said}\nsigned once more by {mine.fingerprint}: {folder}"
 
 
 def make_signing_key(to: str) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from repro.base.errors import CouldNotRun, UsageError
+from repro.base.confined import read_below
+from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.paths import Paths, given_path
 from repro.container.image import Image
 from repro.display.console import Console
@@ -18,11 +19,13 @@ from repro.images.commands import architectures, obtainable
 from repro.locks.model import LockedFile
 from repro.packing import contents, repository, runs
 from repro.packing.installer.archive import Archive
-from repro.packing.installer.listing import FORMAT, Refused
+from repro.packing.installer.listing import FORMAT, Refused, parsed
+from repro.packing.installer.provenance import image_statement, run_statement
+from repro.packing.installer.statements import ATTESTATIONS, Beside, check_statements, files_beside
 from repro.packing.sbom import make_sbom
 from repro.packing.script import install_script
-from repro.packing.signing import Signer, envelope
-from repro.packing.statements import image_statement, run_statement
+from repro.packing.signing import Signer
+from repro.packing.statements import envelope, statement_files
 from repro.packing.verify import translated
 from repro.packing.writer import Item, hashed, write_bundle
 from repro.resolving.host_wheels import PYTHONS, load_host_wheels
@@ -31,6 +34,7 @@ from repro.run.engine_choice import compiling_engine
 Say = Callable[[str], None]
 _SIZE = re.compile(r"([0-9]+)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_MOST_STATEMENT_BYTES = 64 << 20
 _READ_ME = """\
 {name}: a bundle that is installed without a network.
 
@@ -54,6 +58,7 @@ class Choices:
         include: of `contents.INCLUDABLE`.
         since: an earlier bundle whose files are left out.
         part_size_bytes: 0 for one file.
+        attestations: a folder of statements to carry, such as an audit wrote; None for none.
     """
 
     arch: str = ""
@@ -64,6 +69,7 @@ class Choices:
     since: Path | None = None
     part_size_bytes: int = 0
     fetch: bool = True
+    attestations: Path | None = None
 
 
 def parse_size(text: str) -> int:
@@ -119,6 +125,7 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
             *contents.included_items(paths, choices.include),
             *(item for run in packed for item in run.items),
             *_attestations(images, packed, commit, signer),
+            *_brought(choices.attestations),
             Item.of_bytes("sbom.cdx.json", make_sbom(paths, images, wheels, commit, choices.include)),
             Item.of_bytes("install.py", install_script(), executable=True),
             Item.of_bytes("README.txt", _read_me(target, choices).encode()),
@@ -135,6 +142,7 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
         items, about["base"] = _difference(items, choices.since)
     with Console().transfer("pack") as progress:
         written = write_bundle(target, items, about, signer, progress)
+    _check_statements(written)
     say(_summary(items))
     say(f"signed by {signer.fingerprint}" if signer else "NOT SIGNED: nobody can verify it")
     return written
@@ -210,19 +218,46 @@ def _bring(paths: Paths, files: Sequence[LockedFile], *, fetch: bool) -> None:
 def _attestations(
     images: contents.Images, packed: Sequence[runs.PackedRun], commit: str, signer: Signer | None
 ) -> list[Item]:
-    items = [
-        Item.of_bytes(
-            f"attestations/image-{name}.{architecture}.dsse.json", envelope(image_statement(image, commit), signer)
-        )
-        for architecture, named in images.items()
+    statements = [
+        (f"image-{name}.{architecture}", image_statement(architecture, name, image, commit))
+        for architecture, named in parsed("images.json", contents.describe_images(images)).items()
         for name, image in named.items()
     ]
     for run in packed:
-        data = next(item for item in run.items if item.path.endswith("/record.json")).content()
-        items.append(
-            Item.of_bytes(f"attestations/run-{run.name}.dsse.json", envelope(run_statement(run.record, data), signer))
+        record = next(item for item in run.items if item.path.endswith("/record.json"))
+        statements.append((f"run-{run.name}", run_statement(parsed("the record", record.content()), record.sha256)))
+    return [
+        Item.of_bytes(ATTESTATIONS + name, data)
+        for stem, statement in statements
+        for name, data in statement_files(stem, envelope(statement, signer)).items()
+    ]
+
+
+def _brought(folder: Path | None) -> list[Item]:
+    """Statements that others signed, with their keys."""
+    if folder is None:
+        return []
+    return [
+        Item.of_bytes(ATTESTATIONS + name, read_below(folder, name, _MOST_STATEMENT_BYTES))
+        for name in files_beside(folder)
+    ]
+
+
+def _check_statements(written: Sequence[Path]) -> None:
+    """Read the statements as whoever receives the bundle will; remove it, if they would refuse it."""
+    archive = Archive(written[0])
+    try:
+        failures = check_statements(archive.listing, archive.content, Beside(), {}).failures
+    finally:
+        archive.close()
+    if failures:
+        for path in written:
+            path.unlink()
+        raise VerificationFailed(
+            "a statement contradicts what is packed with it, so nothing was packed",
+            hint="pack only statements about these images and this run: --attestations FOLDER",
+            detail="\n".join(failures),
         )
-    return items
 
 
 def _difference(items: Sequence[Item], since: Path) -> tuple[list[Item], str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-_MODULES = ("ed25519", "listing", "archive", "folder", "base", "settings", "trust", "install")
+_MODULES = ("ed25519", "listing", "archive", "folder", "base", "settings", "provenance", "statements", "rebuilders",
+            "trust", "install")  # fmt: skip
 _HEAD = '''#!/usr/bin/env python3
 """Verify and install a bundle: `python3 -I install.py BUNDLE.tar --key FINGERPRINT`.
 

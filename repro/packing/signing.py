@@ -1,4 +1,4 @@
-"""Keys and signatures: Ed25519 by the cryptography library, DSSE envelopes around in-toto statements.
+"""Keys and signatures: Ed25519 by the cryptography library.
 
 A private key is one PEM file, made, kept and used without any service. The verifier, repro/packing/installer, uses the
 standard library alone; the tests hold the two to each other.
@@ -6,18 +6,16 @@ standard library alone; the tests hold the two to each other.
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from repro.base.errors import CouldNotRun, UsageError
-from repro.packing.installer.listing import PAYLOAD_TYPE, canonical, fingerprint_of, pae
+from repro.packing.installer.listing import fingerprint_of
 from repro.packing.installer.trust import trust_file
 
 PASSPHRASE_VARIABLE = "BUNDLE_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
@@ -110,15 +108,3 @@ def load_key(path: Path, environ: Mapping[str, str] = os.environ) -> Signer:
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError(f"{path} is not an Ed25519 key", hint="`invoke bundle.keys.make` makes one")
     return signer_of(key)
-
-
-def envelope(statement: Mapping[str, Any], signer: Signer | None) -> bytes:
-    """A DSSE envelope around a statement, in its one spelling; without signatures where there is no signer."""
-    payload = canonical(statement)
-    signatures = []
-    if signer is not None:
-        signature = base64.b64encode(signer.sign(pae(PAYLOAD_TYPE, payload))).decode()
-        signatures.append({"keyid": signer.fingerprint, "sig": signature})
-    return canonical(
-        {"payload": base64.b64encode(payload).decode(), "payloadType": PAYLOAD_TYPE, "signatures": signatures}
-    )

@@ -11,9 +11,11 @@ from repro.base.errors import BundleError, CouldNotVerify, UsageError, Verificat
 from repro.base.foreign import shown
 from repro.packing.installer import install
 from repro.packing.installer.archive import Archive
-from repro.packing.installer.folder import KEPT, compare_folder, read_kept
-from repro.packing.installer.listing import LIST_NAME, Entry, Listing, Refused
-from repro.packing.installer.trust import is_fingerprint, remember_key, trust_file, trust_in, trusted_keys
+from repro.packing.installer.folder import KEPT, Compared, compare_folder, installed_path, read_kept, read_plain
+from repro.packing.installer.listing import LIST_NAME, Entry, Refused
+from repro.packing.installer.rebuilders import Rebuilt, insist_on_rebuilders, read_rebuilders
+from repro.packing.installer.statements import Statement
+from repro.packing.installer.trust import Asked, Report, check_with, is_fingerprint, remember_key, trust_file
 from repro.packing.installer.trust import verify as verify_file
 
 
@@ -31,6 +33,9 @@ class BundleReport:
         about: what the list says of the bundle as a whole.
         entries: the files by path.
         not_covered: of an installed folder: places of which the list says nothing, such as its Python environment.
+        countersigners: fingerprints of other keys that signed the list.
+        statements: in and beside the bundle, each signed and in agreement with it.
+        rebuilt: what the trusted rebuilders say of each image; empty where none were named.
     """
 
     signer: str
@@ -43,20 +48,62 @@ class BundleReport:
     about: dict[str, Any]
     entries: dict[str, Entry]
     not_covered: tuple[str, ...] = ()
+    countersigners: tuple[str, ...] = ()
+    statements: tuple[Statement, ...] = ()
+    rebuilt: tuple[Rebuilt, ...] = ()
 
 
-def _report(listing: Listing, trust: str, failures: Sequence[str], not_covered: Sequence[str] = ()) -> BundleReport:
+@dataclass(frozen=True)
+class Rebuilders:
+    """Whose word on rebuilt images counts, and how many of them must confirm each image.
+
+    Attributes:
+        keys: a file of their public keys in PEM; '' for nobody.
+        threshold: of those, how many.
+        attestations: a folder of statements about the bundle; None for NAME.tar.attestations beside it.
+    """
+
+    keys: str = ""
+    threshold: int = 1
+    attestations: Path | None = None
+
+    def asked(self, named: Sequence[str], *, first_use: bool = False) -> Asked:
+        """The same with the signers' keys, as install.py takes it."""
+        return Asked(named, first_use, self.attestations, read_rebuilders(Path(self.keys)) if self.keys else {})
+
+    def insist(self, report: BundleReport) -> None:
+        """Hold every image to the threshold.
+
+        Raises:
+            VerificationFailed: too few confirm an image, and one contradicts it.
+            CouldNotVerify: too few confirm it, and the others say nothing.
+        """
+        if self.keys:
+            try:
+                insist_on_rebuilders(report.rebuilt, self.threshold)
+            except Refused as error:
+                raise translated(error) from error
+
+
+NOBODY = Rebuilders()
+
+
+def _report(report: Report, not_covered: Sequence[str] = ()) -> BundleReport:
+    listing = report.listing
     return BundleReport(
         signer=listing.fingerprint,
-        trust=trust,
-        failures=tuple(failures),
-        verified=not failures and trust in ("pinned", "first use"),
+        trust=report.trust,
+        failures=report.failures,
+        verified=report.verified,
         list_sha256=listing.sha256,
         files=len(listing.entries),
         size_bytes=sum(entry.size_bytes for entry in listing.entries),
         about=listing.about,
         entries={entry.path: entry for entry in listing.entries},
         not_covered=tuple(not_covered),
+        countersigners=report.countersigners,
+        statements=report.checked.statements,
+        rebuilt=report.rebuilt,
     )
 
 
@@ -82,12 +129,15 @@ def translated(error: Refused) -> BundleError:
     return kinds.get(error.code, CouldNotVerify)(error.message, hint=error.hint, detail="\n".join(error.failures))
 
 
-def verify_bundle(path: Path, keys: Sequence[str] = (), *, first_use: bool = False) -> BundleReport:
-    """Verify a bundle's file, or its parts, byte by byte.
+def verify_bundle(
+    path: Path, keys: Sequence[str] = (), rebuilders: Rebuilders = NOBODY, *, first_use: bool = False
+) -> BundleReport:
+    """Verify a bundle's file, or its parts, byte by byte, and every statement that it carries or that lies beside it.
 
     Args:
         path: the file, the first of its parts, or a folder with just one bundle in it.
         keys: fingerprints to accept; none for the keys trusted on this machine.
+        rebuilders: whose word on rebuilt images is asked for.
         first_use: trust the signer from now on, where no key is trusted here yet.
 
     Returns:
@@ -100,13 +150,12 @@ def verify_bundle(path: Path, keys: Sequence[str] = (), *, first_use: bool = Fal
     """
     named = fingerprints(keys)
     try:
-        report = verify_file(path, named, first_use=first_use)
+        return _report(verify_file(path, rebuilders.asked(named, first_use=first_use)))
     except Refused as error:
         raise translated(error) from error
-    return _report(report.listing, report.trust, report.failures)
 
 
-def verify_installed(root: Path, keys: Sequence[str] = ()) -> BundleReport:
+def verify_installed(root: Path, keys: Sequence[str] = (), rebuilders: Rebuilders = NOBODY) -> BundleReport:
     """Hold a folder that was installed from a bundle to that bundle's list.
 
     Every listed file is hashed again, and its executable bits compared. What no list names is a failure, except in the
@@ -114,22 +163,32 @@ def verify_installed(root: Path, keys: Sequence[str] = ()) -> BundleReport:
 
     Args:
         root: the folder.
-        keys: as `verify_bundle`.
+        keys, rebuilders: as `verify_bundle`; statements beside the bundle are read where a folder of them is named.
 
     Raises:
         CouldNotVerify: the folder was not installed from a bundle.
         VerificationFailed, UsageError: as `verify_bundle`.
     """
     named = fingerprints(keys)
+    found: list[Compared] = []
     try:
         listing = read_kept(root)
         if listing is None:
             raise CouldNotVerify(f"{root} was not installed from a bundle", hint="name a bundle's file")
-        trust = trust_in(listing.fingerprint, named, trusted_keys())
+        entries = {entry.path: entry for entry in listing.entries}
+
+        def read(path: str) -> bytes | None:
+            entry = entries.get(path)
+            return None if entry is None else read_plain(root, installed_path(entry), entry.size_bytes)
+
+        def compare() -> Sequence[str]:
+            found.append(compare_folder(root, listing))
+            return [*found[0].wrong, *found[0].extra]
+
+        report = check_with(listing, read, compare, rebuilders.asked(named))
     except Refused as error:
         raise translated(error) from error
-    compared = compare_folder(root, listing)
-    return _report(listing, trust, [*compared.wrong, *compared.extra], compared.not_covered)
+    return _report(report, found[0].not_covered)
 
 
 def is_installed(path: Path) -> bool:

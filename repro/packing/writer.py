@@ -30,7 +30,8 @@ from repro.packing.installer.listing import (
     padding_bytes,
     tar_header,
 )
-from repro.packing.signing import Signer, envelope
+from repro.packing.signing import Signer
+from repro.packing.statements import envelope
 
 _NO_DIGEST = "0" * 64
 _MOST_PARTS = 999

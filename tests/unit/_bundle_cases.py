@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from repro.packing.installer.archive import Archive
 from repro.packing.installer.listing import BLOCK_BYTES, LIST_NAME, canonical, padding_bytes, tar_header
+from repro.packing.installer.provenance import image_statement, lock_digest, run_statement
 from repro.packing.script import install_script
-from repro.packing.signing import Signer, envelope, signer_of
+from repro.packing.signing import Signer, signer_of
+from repro.packing.statements import envelope, signed_files, statement_files
 from repro.packing.writer import Item, write_bundle
 
 LONG = "tree/artifacts/wheels/" + "a_wheel_with_a_long_name" * 4 + "-1.0-cp311-cp311-manylinux_2_17_x86_64.whl"
@@ -40,20 +42,84 @@ def noise(size: int, seed: str) -> bytes:
     return hashlib.shake_256(seed.encode()).digest(size)
 
 
-def files() -> list[Item]:
+LOCK = {"architecture": "amd64", "debs": [{"path": "pool/a/alpha_1_amd64.deb", "sha256": "ab" * 32}]}
+
+
+def images() -> dict[str, Any]:
+    """images.json: one image of one layer, whose lock and blob are in the bundle."""
+    layer = {
+        "name": "debs:base",
+        "diff_id": "sha256:" + hashlib.sha256(noise(70_000, "layer")).hexdigest(),
+        "size_bytes": 70_000,
+        "made_from": "sha256:" + lock_digest("debs", LOCK),
+    }
+    ids = {"image_id": "sha256:" + "1a" * 32, "manifest_digest": "sha256:" + "1b" * 32}
+    return {"amd64": {"base": {**ids, "layers": [layer]}}}
+
+
+def record() -> dict[str, Any]:
+    """As much of a run's record as its provenance names."""
+    return {
+        "checkpoint": {"kind": "demo", "sha256": "2a" * 32},
+        "data": {"fingerprint": "2b" * 32, "kind": "demo"},
+        "identity": {"sha256": "2c" * 32},
+        "images": {"base": "sha256:" + "1a" * 32},
+        "request": {"batch_sizes": [8], "decode": {"lm_alpha": 0.1}},
+        "stages": [{"code": "2d" * 32, "key": "score@8", "outputs": {"digest": "2e" * 32}}],
+        "verdict": {"outcome": "not-comparable"},
+    }
+
+
+def attestations(key: Signer | None) -> dict[str, bytes]:
+    """The provenance of the image and of the run, as `bundle.pack` makes it."""
+    image = image_statement("amd64", "base", images()["amd64"]["base"], "c" * 40)
+    run = run_statement(record(), hashlib.sha256(canonical(record())).hexdigest())
+    return {
+        name: data
+        for stem, statement in (("image-base.amd64", image), ("run-20260101T000000Z", run))
+        for name, data in statement_files(stem, envelope(statement, key)).items()
+    }
+
+
+def rebuild(digest: str, result: str = "PASSED", name: str = "image base (amd64)") -> dict[str, Any]:
+    """A rebuilder's statement about one image or layer."""
+    outcomes = {
+        f"{word.lower()}Tests": ["rebuild"] if word == result else [] for word in ("PASSED", "WARNED", "FAILED")
+    }
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicateType": "https://in-toto.io/attestation/test-result/v0.1",
+        "subject": [{"name": name, "digest": {"sha256": digest.rpartition(":")[2]}}],
+        "predicate": {"result": result, "configuration": [], **outcomes},
+    }
+
+
+def put_beside(bundle: Path, statements: dict[str, dict[str, Any]], key: Signer) -> Path:
+    """Write signed statements into the folder beside a bundle."""
+    folder = bundle.with_name(bundle.name + ".attestations")
+    for name, data in signed_files(statements.items(), key).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+USUAL = signer()
+
+
+def files(key: Signer | None = USUAL) -> list[Item]:
     """Every kind of file that a bundle has, each with another length, an empty one and one of many blocks included."""
     layer = noise(70_000, "layer")
     contents = {
         "README.txt": b"read me\n",
-        "attestations/image-base.amd64.dsse.json": envelope({"_type": "x"}, signer()),
-        "images.json": b"{}\n",
+        **{f"attestations/{name}": data for name, data in attestations(key).items()},
+        "images.json": canonical(images()),
         "sbom.cdx.json": b'{"bomFormat":"CycloneDX"}\n',
         LONG: noise(3000, "wheel"),
         "tree/artifacts/cache/sha256/ab/" + "ab" * 32: noise(1024, "deb"),
         "tree/artifacts/oci/blobs/sha256/" + hashlib.sha256(layer).hexdigest(): layer,
         "tree/artifacts/oci/index.json": b'{"manifests":[]}',
-        "tree/artifacts/received/20260101T000000Z/record.json": b'{"verdict":{"outcome":"not-comparable"}}\n',
-        "tree/conf/locks/debs/base.amd64.json": b"{}\n",
+        "tree/artifacts/received/20260101T000000Z/record.json": canonical(record()),
+        "tree/conf/locks/debs/base.amd64.json": canonical(LOCK),
         "tree/data/demo/checkpoint.pth": noise(5000, "weights"),
         "tree/empty": b"",
         "tree/requirements/host.txt": b"invoke==1\n",
@@ -81,7 +147,7 @@ def about(key: Signer | None = None, **changes: Any) -> dict[str, Any]:
 def pack(folder: Path, items: list[Item] | None = None, key: Signer | None = None, **changes: Any) -> Path:
     """Write a bundle signed by `key` (the usual one by default); returns its first file."""
     key = key or signer()
-    return write_bundle(folder / "small.tar", items or files(), about(key, **changes), key, Silent())[0]
+    return write_bundle(folder / "small.tar", items or files(key), about(key, **changes), key, Silent())[0]
 
 
 def layout(path: Path) -> list[tuple[str, int, int]]:

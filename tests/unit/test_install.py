@@ -199,7 +199,7 @@ def test_first_use_is_the_users_to_say(place):
 
 
 def test_an_unsigned_bundle_is_installed_only_knowingly_and_is_not_called_verified(place):
-    write_bundle(place / "small.tar", cases.files(), cases.about(), None, cases.Silent())
+    write_bundle(place / "small.tar", cases.files(None), cases.about(), None, cases.Silent())
     refused = install(place, "small.tar", "--files-only")
     assert refused.returncode == 4 and written(place) == set()
     done = install(place, "small.tar", "--files-only", "--allow-unsigned")

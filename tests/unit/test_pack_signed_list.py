@@ -206,7 +206,7 @@ def test_of_two_first_uses_at_once_one_key_is_trusted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trust, "check_bytes", meanwhile)
     with pytest.raises(Refused) as caught:
-        trust.verify(cases.pack(tmp_path), first_use=True)
+        trust.verify(cases.pack(tmp_path), trust.Asked(first_use=True))
     assert caught.value.code == 3 and trusted_keys() == {"a" * 64: "first use"}
 
 

@@ -1,44 +1,75 @@
-"""What the attestations say, and that an installation believes its images only when they come out as listed."""
+"""Statements in and beside a bundle: each is signed and agrees with the bundle's files, or the bundle is refused."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import random
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from _record_cases import demo_record, record_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from repro.base.errors import CouldNotRun, EngineUnavailable, UsageError, VerificationFailed
-from repro.base.files import sha256_bytes
-from repro.base.paths import Paths
-from repro.container.image import Layer
-from repro.images.oci import compute_image
-from repro.packing import adopt, contents
-from repro.packing.statements import image_statement, run_statement
+from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.locks.model import load_deb_lock, load_wheel_lock
+from repro.packing import verify_bundle
+from repro.packing.commands import verify_and_describe
+from repro.packing.installer.listing import canonical
+from repro.packing.installer.provenance import first_difference, image_statement, lock_digest, run_statement
+from repro.packing.installer.rebuilders import count_rebuilders
+from repro.packing.installer.statements import read_statements
+from repro.packing.script import install_script
+from repro.packing.statements import envelope, signed_files, statement_files
+from repro.packing.verify import Rebuilders, verify_installed, write_files
+from repro.packing.writer import Item
 from repro.record import record_bytes
+from tests.unit import _bundle_cases as cases
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def image(tmp_path, name="base", digit="1"):
-    layers = [
-        Layer(kind, kind.partition(":")[0], f"sha256:{digit * 64}", 10, tmp_path / kind, "sha256:" + "a" * 64)
-        for kind in ("debs:base", "wheels:base")
-    ]
-    return compute_image(name, "amd64", layers, {}, "3.11", "a test")
+ROOT = Path(__file__).resolve().parents[2]
+KEY = cases.signer().fingerprint
+IMAGE = cases.images()["amd64"]["base"]
 
 
-def test_an_images_provenance_names_its_locks_and_the_commit(tmp_path):
-    made = image(tmp_path)
-    statement = image_statement(made, "c" * 40)
+@pytest.fixture(autouse=True)
+def _no_key_is_trusted_here(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def packed(folder: Path, **replaced: bytes | None) -> Path:
+    """A bundle with some files replaced, or left out where None; '__' in a name stands for '/'."""
+    changed = {name.replace("__", "/"): data for name, data in replaced.items()}
+    items = [item for item in cases.files() if item.path not in changed]
+    items += [Item.of_bytes(path, data) for path, data in changed.items() if data is not None]
+    return cases.pack(folder, items)
+
+
+def failures(path: Path, rebuilders: Rebuilders | None = None) -> str:
+    return "\n".join(verify_bundle(path, [KEY], rebuilders or Rebuilders()).failures)
+
+
+def attested(stem: str, statement: dict[str, Any], signer=None) -> dict[str, bytes]:
+    found = statement_files(stem, envelope(statement, signer or cases.signer()))
+    return {f"attestations/{name}": data for name, data in found.items()}
+
+
+# --- what provenance says
+
+
+def test_an_images_provenance_names_its_locks_and_the_commit():
+    statement = image_statement("amd64", "base", IMAGE, "c" * 40)
     assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
-    assert statement["subject"][0]["digest"]["sha256"] == made.config_digest[7:]
+    assert statement["subject"][0]["digest"]["sha256"] == IMAGE["image_id"][7:]
     sources = {
         item["name"]: item["digest"] for item in statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     }
     assert sources["repository"] == {"gitCommit": "c" * 40}
-    assert sources["lock of wheels:base"] == {"sha256": "a" * 64}
+    assert sources["lock of debs:base"] == {"sha256": lock_digest("debs", cases.LOCK)}
 
 
 def test_a_runs_provenance_names_what_it_took_and_gave():
@@ -47,95 +78,319 @@ def test_a_runs_provenance_names_what_it_took_and_gave():
     document["data"]["fingerprint"], document["checkpoint"]["sha256"] = "2" * 64, "3" * 64
     document["stages"] = document["stages"][1:2]
     document["stages"][0]["code"], document["stages"][0]["outputs"]["digest"] = "5" * 64, "6" * 64
-    record = record_of(document)
-    data = record_bytes(record)
-    statement = run_statement(record, data)
+    data = record_bytes(record_of(document))
+    statement = run_statement(json.loads(data), hashlib.sha256(data).hexdigest())
     subjects = {item["name"]: item["digest"]["sha256"] for item in statement["subject"]}
-    assert subjects == {"record.json": sha256_bytes(data), "output of score@8": "6" * 64}
+    assert subjects == {"record.json": hashlib.sha256(data).hexdigest(), "output of score@8": "6" * 64}
     taken = {item["digest"]["sha256"] for item in statement["predicate"]["buildDefinition"]["resolvedDependencies"]}
     assert taken == {"1" * 64, "2" * 64, "3" * 64, "5" * 64}
 
 
-@pytest.fixture
-def installed(tmp_path, monkeypatch):
-    """A folder with a list of images as installed; what its recipes and layers come out as is given by the test."""
-
-    class Recipe:
-        def __init__(self, name):
-            self.name, self.architecture = name, "amd64"
-
-        def key(self):
-            return self.name.replace(":", "-")
-
-    listed = image(tmp_path)
-    kept = tmp_path / "artifacts" / "bundle"
-    kept.mkdir(parents=True)
-    (tmp_path / "docker" / "base").mkdir(parents=True)
-    (tmp_path / "docker" / "base" / "image.toml").write_text("")
-    (kept / "images.json").write_bytes(contents.describe_images({"amd64": {"base": listed}}))
-    monkeypatch.setattr(adopt, "recipes_of", lambda *_: [Recipe("debs:base"), Recipe("wheels:base")])
-    return Paths(tmp_path), listed, monkeypatch
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "locks").glob("[dw]*/*.json")), ids=lambda path: path.stem)
+def test_the_digest_of_a_lock_is_the_same_with_the_standard_library_alone(path: Path):
+    name, architecture = path.stem.split(".")
+    load = load_deb_lock if path.parent.name == "debs" else load_wheel_lock
+    assert lock_digest(path.parent.name, json.loads(path.read_bytes())) == load(ROOT, name, architecture).digest
 
 
-def test_layers_are_entered_under_the_keys_of_this_host(installed, tmp_path):
-    paths, listed, patch = installed
-    patch.setattr(adopt, "known_images", lambda *_: {"base": listed})
-    assert adopt.adopt_layers(paths, "amd64") == {"base": listed}
-    entry = json.loads((paths.layer_index / "debs-base.json").read_bytes())
-    assert entry["diff_id"] == listed.layers[0].diff_id and entry["size_bytes"] == 10
+# --- what a bundle carries
 
 
-@pytest.mark.parametrize("found", [{}, {"base": "another"}])
-def test_an_image_that_comes_out_otherwise_is_a_failed_verification(installed, tmp_path, found):
-    paths, _, patch = installed
-    other = image(tmp_path, digit="2")
-    patch.setattr(adopt, "known_images", lambda *_: dict.fromkeys(found, other))
-    with pytest.raises(VerificationFailed, match="image base comes out as"):
-        adopt.adopt_layers(paths, "amd64")
+def test_what_a_sound_bundle_says_of_itself_is_read_and_agrees(tmp_path: Path):
+    report = verify_bundle(cases.pack(tmp_path), [KEY])
+    assert report.verified
+    assert [(s.name, s.signer) for s in report.statements] == [("image-base.amd64", KEY), ("run-20260101T000000Z", KEY)]
+    said = verify_and_describe(str(tmp_path / "small.tar"), KEY, Rebuilders(), first_use=False)
+    assert "statements: 2, each signed, none contradicts the bundle" in said
 
 
-def test_an_architecture_that_was_not_packed(installed):
-    with pytest.raises(UsageError, match="arm64"):
-        adopt.adopt_layers(installed[0], "arm64")
+def test_an_installed_folder_is_held_to_its_statements_too(tmp_path: Path):
+    write_files(cases.pack(tmp_path), tmp_path / "site")
+    assert len(verify_installed(tmp_path / "site", [KEY]).statements) == 2
+    other = json.loads(canonical(cases.record()))
+    other["data"]["fingerprint"] = "7" * 64
+    write_files(packed(tmp_path, tree__artifacts__received__20260101T000000Z__record__json=None,
+                       **{"tree/artifacts/received/20260101T000000Z/record.json": canonical(other)}),
+                tmp_path / "other")  # fmt: skip
+    (said,) = verify_installed(tmp_path / "other", [KEY]).failures
+    assert "run-20260101T000000Z: it speaks of a record" in said
 
 
-class Engine:
-    def __init__(self, name, works):
-        self.name, self.works, self.prepared = name, works, []
+def contradictions() -> dict[str, tuple[dict[str, bytes | None], str]]:
+    """What a signer who means harm, or made a mistake, could have packed, and what is said of it."""
+    image = image_statement("amd64", "base", IMAGE, "c" * 40)
+    run = run_statement(cases.record(), hashlib.sha256(canonical(cases.record())).hexdigest())
 
-    def prepare(self, image):
-        if not self.works:
-            raise CouldNotRun("it has no user namespaces")
-        self.prepared.append(image.name)
+    def changed(statement: dict[str, Any], *place: str | int) -> dict[str, Any]:
+        copy = json.loads(json.dumps(statement))
+        inside = copy
+        for step in place[:-1]:
+            inside = inside[step]
+        inside[place[-1]] = "9" * 64
+        return copy
+
+    lock = {**cases.LOCK, "debs": [{"path": "pool/b/beta_1_amd64.deb", "sha256": "cd" * 32}]}
+    result = cases.rebuild(IMAGE["image_id"])
+    deps = ("predicate", "buildDefinition", "resolvedDependencies")
+    return {
+        "another lock": (attested("image-base.amd64", changed(image, *deps, 1, "digest", "sha256")),
+                         "contradicts images.json and the commit: predicate.buildDefinition.resolvedDependencies[1]"),
+        "another commit": (attested("image-base.amd64", changed(image, *deps, 0, "digest", "gitCommit")),
+                           "contradicts images.json and the commit"),
+        "another image": (attested("image-base.amd64", changed(image, "subject", 0, "digest", "sha256")),
+                          "contradicts images.json and the commit: subject[0].digest.sha256"),
+        "a lock that the layer is not made from": ({"tree/conf/locks/debs/base.amd64.json": canonical(lock)},
+                                                   "layer debs:base (amd64) is not made from conf/locks/debs/base"),
+        "other data": (attested("run-20260101T000000Z", changed(run, *deps, 1, "digest", "sha256")),
+                       "record.json: predicate.buildDefinition.resolvedDependencies[1].digest.sha256"),
+        "other code": (attested("run-20260101T000000Z", changed(run, *deps, 3, "digest", "sha256")), "record.json"),
+        "another output": (attested("run-20260101T000000Z", changed(run, "subject", 1, "digest", "sha256")),
+                           "record.json: subject[1].digest.sha256"),
+        "another record": (attested("run-20260101T000000Z", changed(run, "subject", 0, "digest", "sha256")),
+                           "it speaks of a record with sha256 9999"),
+        "no Sigstore bundle": ({"attestations/image-base.amd64.sigstore.json": None}, "not the Sigstore bundle of it"),
+        "another's Sigstore bundle": (
+            {"attestations/image-base.amd64.sigstore.json": cases.attestations(cases.signer())[
+                "run-20260101T000000Z.sigstore.json"]},
+            "not the Sigstore bundle of it"),
+        "provenance of another signer": (
+            {**attested("image-base.amd64", image, cases.signer(2)),
+             f"attestations/keys/{cases.signer(2).fingerprint}.pem": cases.signer(2).public_pem.encode()},
+            "not signed by the key that signed the list"),
+        "a signer whose key is not there": (attested("image-base.amd64", image, cases.signer(2)), "is not beside it"),
+        "another's key": ({f"attestations/keys/{KEY}.pem": cases.signer(2).public_pem.encode()}, "not the public key"),
+        "nobody's": (statement_of_nobody(image), "not signed by the key that signed the list"),
+        "another kind": (attested("x", {**result, "predicateType": "https://example.org/x"}), "nothing here reads"),
+        "an audit of another run": (attested("audit", audit("8" * 64)), "it speaks of record.json sha256 8888"),
+        "a result that is not its tests'": (
+            attested("audit", {**result, "predicate": {**result["predicate"], "failedTests": ["x"]}}),
+            "not that of its tests"),
+        "no statement": ({"attestations/notes.txt": b"hello"}, "it is no statement"),
+        "no envelope": ({"attestations/x.dsse.json": b"{}"}, "attestations/x.dsse.json"),
+    }  # fmt: skip
 
 
-def ready(tmp_path, monkeypatch, engines):
-    """What make_ready says where `engines` are there, the first of them being the one that auto takes."""
-    made = {"base": image(tmp_path), "sandbox": image(tmp_path, "sandbox")}
-
-    def choose(name, _paths):
-        found = next((engine for engine in engines if name in ("auto", engine.name)), None)
-        if found is None:
-            raise EngineUnavailable("none", hint="install one")
-        return SimpleNamespace(engine=found, sentence=lambda: f"engine: {found.name}")
-
-    monkeypatch.setattr(adopt, "adopt_layers", lambda *_: made)
-    monkeypatch.setattr(adopt, "ensure_sandbox_tools", lambda _: None)
-    monkeypatch.setattr(adopt, "choose", choose)
-    return adopt.make_ready(Paths(ROOT))[-1]
+def statement_of_nobody(statement: dict[str, Any]) -> dict[str, bytes | None]:
+    return {"attestations/image-base.amd64.dsse.json": envelope(statement, None),
+            "attestations/image-base.amd64.sigstore.json": None}  # fmt: skip
 
 
-def test_images_are_made_ready_for_the_engine_that_will_run(tmp_path, monkeypatch):
-    docker = Engine("docker", True)
-    assert ready(tmp_path, monkeypatch, [docker]) == "images ready for docker"
-    assert docker.prepared == ["base"]
+def audit(record_sha256: str) -> dict[str, Any]:
+    """What an audit that found everything in order says."""
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicateType": "https://in-toto.io/attestation/test-result/v0.1",
+        "subject": [{"name": "record.json", "digest": {"sha256": record_sha256}}],
+        "predicate": {"result": "PASSED", "configuration": [], "passedTests": ["score@8"], "warnedTests": [],
+                      "failedTests": []},
+    }  # fmt: skip
 
 
-def test_an_engine_that_does_not_work_leaves_the_sandbox(tmp_path, monkeypatch):
-    sandbox = Engine("sandbox", True)
-    said = ready(tmp_path, monkeypatch, [Engine("podman", False), sandbox])
-    assert "--engine sandbox" in said and sandbox.prepared == ["base"]
+@pytest.mark.parametrize("case", sorted(contradictions()))
+def test_what_contradicts_the_bundle_is_named_and_refused(tmp_path: Path, case: str):
+    replaced, said = contradictions()[case]
+    path = packed(tmp_path, **replaced)
+    assert said in failures(path)
+    (tmp_path / "install.py").write_bytes(install_script())
+    done = subprocess.run(
+        [sys.executable, "-I", "install.py", path.name, "--key", KEY, "--verify-only"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3 and said in done.stderr, done.stderr
 
 
-def test_no_engine_at_all_is_said_and_is_no_failed_installation(tmp_path, monkeypatch):
-    assert "no engine works here yet" in ready(tmp_path, monkeypatch, [])
+def test_an_audit_of_this_bundles_run_is_believed(tmp_path: Path):
+    sha256 = hashlib.sha256(canonical(cases.record())).hexdigest()
+    assert failures(packed(tmp_path, **attested("audit", audit(sha256)))) == ""
+
+
+def test_the_first_difference_is_that_of_two_values_or_of_two_types():
+    assert first_difference({"a": [1, 2]}, {"a": [1, 3]}) == "a[1]"
+    assert first_difference({"a": 1}, {"a": True}) == "a"
+    assert first_difference({"a": 1}, {"b": 1}) == "a"
+    assert first_difference([1], [1, 2]) == "the whole"
+    assert first_difference({"a": [1.5]}, {"a": [1.5]}) == ""
+
+
+# --- what lies beside it
+
+
+def test_the_list_signed_once_more_is_trusted_by_that_key_and_the_first_signer_stays(tmp_path: Path):
+    from repro.packing.resign import resign
+
+    path = cases.pack(tmp_path)
+    before = path.read_bytes()
+    resign(path, cases.signer(2))
+    assert path.read_bytes() == before
+    report = verify_bundle(path, [cases.signer(2).fingerprint])
+    assert report.verified and report.signer == KEY and report.countersigners == (cases.signer(2).fingerprint,)
+    with pytest.raises(VerificationFailed, match="not by the key named"):
+        verify_bundle(path, [cases.signer(3).fingerprint])
+
+
+def test_a_list_signed_once_more_says_nothing_of_another_bundle(tmp_path: Path):
+    from repro.packing.resign import resign
+
+    (tmp_path / "other").mkdir()
+    other = cases.pack(tmp_path / "other", name="other")
+    folder = resign(other, cases.signer(2))
+    path = cases.pack(tmp_path)
+    folder.rename(path.with_name("small.tar.attestations"))
+    with pytest.raises(VerificationFailed, match="not by the key named"):
+        verify_bundle(path, [cases.signer(2).fingerprint])
+    assert "it is of a kind that nothing here reads" in failures(path)
+
+
+CHANGES = 1000 if os.environ.get("STATEMENT_CHANGES") == "full" else 120
+
+
+def test_every_changed_byte_beside_a_bundle_is_refused_and_its_file_named(tmp_path: Path):
+    from repro.packing.resign import resign
+
+    path = cases.pack(tmp_path)
+    sha256 = hashlib.sha256(canonical(cases.record())).hexdigest()
+    folder = cases.put_beside(
+        path, {"audit": audit(sha256), "rebuild": cases.rebuild(IMAGE["image_id"])}, cases.signer(3)
+    )
+    resign(path, cases.signer(2))
+    assert failures(path) == ""
+    every = sorted(place for place in folder.rglob("*") if place.is_file())
+    assert len(every) == 8
+    chance = random.Random(16)
+    for number in range(CHANGES):
+        place = every[number % len(every)]
+        sound = place.read_bytes()
+        damaged = bytearray(sound)
+        damaged[chance.randrange(len(damaged))] ^= chance.randrange(1, 256)
+        place.write_bytes(damaged)
+        assert place.name.rpartition("/")[2].partition(".")[0] in failures(path), (place, number)
+        place.write_bytes(sound)
+
+
+# --- rebuilders
+
+SEEDS = (11, 12, 13)
+TRUSTED = {cases.signer(seed).fingerprint for seed in SEEDS}
+
+
+def keys_file(folder: Path, *seeds: int) -> str:
+    path = folder / "rebuilders.pem"
+    path.write_text("".join(cases.signer(seed).public_pem for seed in seeds))
+    return str(path)
+
+
+def three(tmp_path: Path, *results: str) -> Path:
+    path = cases.pack(tmp_path)
+    for seed, result in zip(SEEDS, results):
+        if result:
+            cases.put_beside(path, {f"rebuild-{seed}": cases.rebuild(IMAGE["image_id"], result)}, cases.signer(seed))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("results", "threshold", "code", "liar"),
+    [
+        (("PASSED", "PASSED", "FAILED"), 2, 0, True),
+        (("PASSED", "PASSED", "FAILED"), 3, 3, True),
+        (("PASSED", "PASSED", "WARNED"), 3, 4, False),
+        (("PASSED", "PASSED", ""), 3, 4, False),
+        (("PASSED", "PASSED", "PASSED"), 3, 0, False),
+        (("PASSED", "PASSED", "PASSED"), 4, 2, False),
+        (("PASSED", "PASSED", "PASSED"), 0, 2, False),
+    ],
+)
+def test_so_many_of_the_trusted_rebuilders_must_confirm(tmp_path: Path, results, threshold, code, liar):
+    path, keys = three(tmp_path, *results), keys_file(tmp_path, *SEEDS)
+    (tmp_path / "install.py").write_bytes(install_script())
+    done = subprocess.run(
+        [sys.executable, "-I", "install.py", path.name, "--key", KEY, "--verify-only", "--rebuilders", keys,
+         "--threshold", str(threshold)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    asked = Rebuilders(keys, threshold)
+    if code:
+        with pytest.raises({2: UsageError, 3: VerificationFailed, 4: CouldNotVerify}[code]) as caught:
+            verify_and_describe(str(path), KEY, asked, first_use=False)
+        said = caught.value.diagnostics()
+    else:
+        said = verify_and_describe(str(path), KEY, asked, first_use=False)
+    assert (f"contradicted by {cases.signer(13).fingerprint}" in said) == liar
+    assert (f"contradicted by {cases.signer(13).fingerprint}" in done.stdout) == liar
+
+
+def test_whoever_contradicts_a_layer_of_an_image_does_not_confirm_the_image(tmp_path: Path):
+    path = three(tmp_path, "PASSED")
+    layer = cases.rebuild(IMAGE["layers"][0]["diff_id"], "FAILED", "layer debs:base (amd64)")
+    cases.put_beside(path, {"layer": layer}, cases.signer(SEEDS[0]))
+    (found,) = verify_bundle(path, [KEY], Rebuilders(keys_file(tmp_path, *SEEDS))).rebuilt
+    assert found.contradicted == (cases.signer(SEEDS[0]).fingerprint,) and not found.confirmed
+
+
+HEX = st.integers(0, 2**256 - 1).map(lambda number: f"{number:064x}")
+STATEMENTS = st.one_of(
+    st.tuples(st.just("stranger"), st.just(IMAGE["image_id"]), st.sampled_from(["PASSED", "FAILED"])),
+    st.tuples(st.just("unsigned"), st.just(IMAGE["image_id"]), st.sampled_from(["PASSED", "FAILED"])),
+    st.tuples(st.just("forged"), st.just(IMAGE["image_id"]), st.sampled_from(["PASSED", "FAILED"])),
+    st.tuples(st.just("another image"), HEX, st.sampled_from(["PASSED", "FAILED"])),
+    st.tuples(st.just("again"), st.just(IMAGE["image_id"]), st.just("PASSED")),
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(STATEMENTS, min_size=10, max_size=10))
+def test_a_thousand_attestations_of_no_worth_count_for_nothing(drawn):
+    """One true confirmation, by the first key; all others are forged, replayed, of another image, or by nobody."""
+    true = signed_files([("true", cases.rebuild(IMAGE["image_id"]))], cases.signer(11))
+    files = dict(true)
+    for number, (what, digest, result) in enumerate(drawn):
+        name, said = f"odd-{number}", cases.rebuild(digest, result)
+        if what == "stranger":
+            files.update(signed_files([(name, said)], cases.signer(99)))
+        elif what == "unsigned":
+            files.update(statement_files(name, envelope(said, None)))
+        elif what == "forged":  # signed by a stranger in the name of a trusted key
+            stranger = cases.signer(98)
+            forged = envelope(said, stranger).replace(
+                stranger.fingerprint.encode(), cases.signer(12).fingerprint.encode()
+            )
+            files.update(statement_files(name, forged))
+        elif what == "another image":
+            files.update(signed_files([(name, said)], cases.signer(12)))
+        else:
+            files.update(statement_files(name, true["true.dsse.json"]))
+    trusted = {cases.signer(seed).fingerprint: raw_key(seed) for seed in SEEDS}
+    statements, _ = read_statements(files, files.get, trusted)
+    (found,) = count_rebuilders([("amd64", "base", IMAGE)], statements, [*trusted, *trusted])
+    assert found.confirmed == (cases.signer(11).fingerprint,)
+    assert found.contradicted == ()
+    assert set(found.silent) == {cases.signer(12).fingerprint, cases.signer(13).fingerprint}
+
+
+def raw_key(seed: int) -> bytes:
+    return cases.signer(seed).key.public_key().public_bytes_raw()
+
+
+def test_attestations_of_no_worth_count_for_nothing_in_install_py_either(tmp_path: Path):
+    """Three hundred, signed as they should be, so that the bundle stands: by strangers, again, or of another image."""
+    path = three(tmp_path, "PASSED", "PASSED")
+    folder = path.with_name("small.tar.attestations")
+    again = {name: (folder / f"rebuild-11.{name}").read_bytes() for name in ("dsse.json", "sigstore.json")}
+    chance = random.Random(16)
+    said = {f"other-{n}": cases.rebuild(f"{chance.getrandbits(256):064x}") for n in range(100)}
+    cases.put_beside(path, said, cases.signer(13))
+    cases.put_beside(
+        path, {f"stranger-{n}": cases.rebuild(IMAGE["image_id"], "FAILED") for n in range(200)}, cases.signer(99)
+    )
+    for number in range(100):
+        for ending, data in again.items():
+            (folder / f"again-{number}.{ending}").write_bytes(data)
+    (tmp_path / "install.py").write_bytes(install_script())
+    keys = keys_file(tmp_path, 11, 11, 12, 13, 12)
+    words = [sys.executable, "-I", "install.py", path.name, "--key", KEY, "--verify-only", "--rebuilders", keys]
+    for threshold, code in (("2", 0), ("3", 4)):
+        done = subprocess.run(
+            [*words, "--threshold", threshold], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert f"nothing said by {cases.signer(13).fingerprint}" in done.stdout

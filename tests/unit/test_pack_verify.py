@@ -51,7 +51,7 @@ def test_any_tar_reads_it(tmp_path):
 
 
 def test_nobodys_bundle_is_never_called_verified(tmp_path):
-    path = write_bundle(tmp_path / "x.tar", cases.files(), cases.about(), None, cases.Silent())[0]
+    path = write_bundle(tmp_path / "x.tar", cases.files(None), cases.about(), None, cases.Silent())[0]
     report = verify_bundle(path)
     assert report.failures == () and report.trust == "unsigned" and not report.verified
 
@@ -89,7 +89,7 @@ def test_another_key_than_the_named_one(tmp_path):
 
 
 def test_no_signature_where_one_is_expected(tmp_path):
-    path = write_bundle(tmp_path / "x.tar", cases.files(), cases.about(), None, cases.Silent())[0]
+    path = write_bundle(tmp_path / "x.tar", cases.files(None), cases.about(), None, cases.Silent())[0]
     with pytest.raises(VerificationFailed, match="not signed"):
         verify_bundle(path, [KEY])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 
@@ -13,11 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
+from repro.base.errors import CouldNotRun, UsageError
 from repro.packing.installer.ed25519 import ed25519_holds
 from repro.packing.installer.listing import fingerprint_of, public_key_of
-from repro.packing.signing import envelope, load_key, make_key
-from repro.packing.statements import read_envelope
+from repro.packing.signing import load_key, make_key
 from tests.unit import _bundle_cases as cases
 
 # RFC 8032, section 7.1: public key, message, signature.
@@ -137,20 +135,3 @@ def test_the_public_key_reads_back_and_its_fingerprint_is_openssls():
             check=True,
         ).stdout  # fmt: skip
         assert hashlib.sha256(der).hexdigest() == signer.fingerprint
-
-
-# --- envelopes
-
-
-def test_an_attestation_is_believed_for_its_own_key_only():
-    statement = {"_type": "https://in-toto.io/Statement/v1", "subject": []}
-    data = envelope(statement, cases.signer(1))
-    assert read_envelope(data, cases.signer(1).public_pem) == statement
-    with pytest.raises(VerificationFailed):
-        read_envelope(data, cases.signer(2).public_pem)
-    with pytest.raises(VerificationFailed):
-        read_envelope(envelope(statement, None), cases.signer(1).public_pem)
-    document = json.loads(data)
-    document["payload"] = document["payload"][:-4] + "AAAA"
-    with pytest.raises(VerificationFailed):
-        read_envelope(json.dumps(document).encode(), cases.signer(1).public_pem)

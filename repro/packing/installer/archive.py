@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Optional
 
 from repro.packing.installer.listing import (
     BLOCK_BYTES,
@@ -97,6 +98,16 @@ class Archive:
                 3, f"{self.paths[0]} does not begin as a bundle does: another file, or its first header was changed"
             )
         return size
+
+    def beside(self) -> Path:
+        """Where statements about this bundle lie that it does not carry: NAME.tar.attestations."""
+        match = _PART.fullmatch(self.paths[0].name)
+        return self.paths[0].with_name(f"{match.group(1) if match else self.paths[0].name}.attestations")
+
+    def content(self, path: str) -> Optional[bytes]:
+        """A listed file's content; None where the list does not name it, or an earlier bundle carries it."""
+        entry = next((entry for entry in self.listing.entries if entry.path == path and entry.offset >= 0), None)
+        return None if entry is None else self.read(entry.content, entry.size_bytes)
 
     def close(self) -> None:
         """Give the files back."""

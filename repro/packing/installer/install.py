@@ -22,8 +22,9 @@ from repro.packing.installer.archive import Archive, Meter, processors
 from repro.packing.installer.base import Bases, require_base
 from repro.packing.installer.folder import KEPT, compare_folder, installed_path, read_kept
 from repro.packing.installer.listing import LIST_NAME, Entry, Listing, Refused
+from repro.packing.installer.rebuilders import insist_on_rebuilders, read_rebuilders
 from repro.packing.installer.settings import Made, forget, known_folders, mark_as_ready, new_folder, remember
-from repro.packing.installer.trust import Report, check, is_fingerprint
+from repro.packing.installer.trust import Asked, Report, check, is_fingerprint
 
 _SHOWN_FAILURES = 20
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -44,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
                         help="trust the signer from now on, where no key is trusted here yet")  # fmt: skip
     parser.add_argument("--allow-unsigned", action="store_true",
                         help="install a bundle that nobody signed; it is not verified")  # fmt: skip
+    parser.add_argument("--attestations", type=Path, metavar="FOLDER",
+                        help="statements about this bundle; left out: those in NAME.tar.attestations")  # fmt: skip
+    parser.add_argument("--rebuilders", type=Path, metavar="KEYS",
+                        help="a file of public keys (PEM) of people who built the images again")  # fmt: skip
+    parser.add_argument("--threshold", type=int, default=1, metavar="K",
+                        help="how many of them must confirm each image (1)")  # fmt: skip
     parser.add_argument("--verify-only", action="store_true", help="verify, and install nothing")
     parser.add_argument("--to", type=Path, help="the folder to install into; it must not exist yet")
     parser.add_argument("--base", type=Path, action="append", default=[],
@@ -68,11 +75,16 @@ def describe(report: Report) -> str:
         lines.append(f"NOT VERIFIED: {len(report.failures)} things are wrong")
     else:
         lines.append(f"every byte is as listed: {count} files, {listing.total_bytes / 1e6:.1f} MB")
+    lines += [f"the list is also signed by {key}" for key in report.countersigners]
     lines.append("list: sha256 {}, commit {}".format(listing.sha256, listing.about["commit"]))
+    count = len(report.checked.statements)
+    if count and not report.failures:
+        lines.append(f"statements: {count}, each signed, none contradicts the bundle")
+    lines += [item.sentence() for item in report.rebuilt]
     return "\n".join(lines)
 
 
-def _insist(report: Report, *, allow_unsigned: bool) -> None:
+def _insist(report: Report, threshold: Optional[int], *, allow_unsigned: bool) -> None:
     if report.failures:
         raise Refused(3, "the bundle is not as it was signed", "nothing was installed; get it again", report.failures)
     if report.trust == "unsigned" and not allow_unsigned:
@@ -84,6 +96,8 @@ def _insist(report: Report, *, allow_unsigned: bool) -> None:
             "learn the fingerprint from the maker, by another way than this file, and give it: --key FINGERPRINT\n"
             "or trust this key from now on, unseen: --first-use",
         )  # fmt: skip
+    if threshold is not None:
+        insist_on_rebuilders(report.rebuilt, threshold)
 
 
 @contextlib.contextmanager
@@ -308,9 +322,10 @@ def run(words: Sequence[str]) -> int:
         raise Refused(2, "--key wants a fingerprint: 64 hex digits", "its owner tells it: `invoke bundle.keys.show`")
     archive = Archive(arguments.bundle)  # stays open: what is installed is what was verified, whatever has its name
     try:
-        report = check(archive, keys, first_use=arguments.first_use)
+        rebuilders = read_rebuilders(arguments.rebuilders) if arguments.rebuilders else {}
+        report = check(archive, Asked(keys, arguments.first_use, arguments.attestations, rebuilders))
         print(describe(report))
-        _insist(report, allow_unsigned=arguments.allow_unsigned)
+        _insist(report, arguments.threshold if rebuilders else None, allow_unsigned=arguments.allow_unsigned)
         if arguments.verify_only and not report.verified:
             return 4
         needs_base = report.listing.about["base"] and (arguments.base or not arguments.verify_only)

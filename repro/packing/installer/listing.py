@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from repro.packing.installer.ed25519 import ed25519_holds
@@ -43,8 +43,8 @@ class Refused(Exception):  # noqa: N818 - spelled as the errors of the rest are
         self.failures = tuple(failures)
 
 
-class _Malformed(ValueError):  # noqa: N818 - as above
-    """What is wrong with a list, in words of ours: the page in a browser gives the same ones."""
+class Malformed(ValueError):  # noqa: N818 - as above
+    """What is wrong with a list or a statement, in words of ours: the page in a browser gives the same ones."""
 
 
 class Entry(NamedTuple):
@@ -89,7 +89,7 @@ def public_key_of(pem: str) -> bytes:
     match = re.fullmatch(r"-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)\n-----END PUBLIC KEY-----\n?", pem)
     der = decoded("the public key", match.group(1).replace("\n", "")) if match else b""
     if len(der) != 44 or der[:12] != _SPKI:
-        raise _Malformed("not a PEM public key of Ed25519")
+        raise Malformed("not a PEM public key of Ed25519")
     return der[12:]
 
 
@@ -100,7 +100,7 @@ def decoded(what: str, text: Any) -> bytes:
     except (ValueError, TypeError):
         data = b""
     if not isinstance(text, str) or base64.b64encode(data).decode() != text:
-        raise _Malformed(f"{what} is not base64 in its one spelling")
+        raise Malformed(f"{what} is not base64 in its one spelling")
     return data
 
 
@@ -146,21 +146,13 @@ def read_listing(envelope: bytes) -> Listing:
         Refused: code 3, the envelope is malformed, not in its one spelling, or the signature does not hold.
     """
     try:
-        document = _parsed("the envelope", envelope)
-        _hold_to("the envelope", document, _ENVELOPE)
-        payload = decoded("the payload", document["payload"])
-        if canonical({**document, "payloadType": PAYLOAD_TYPE}) != envelope:
-            raise _Malformed("the envelope is not in its one spelling")
-        statement = _parsed("the list", payload)
-        _hold_to("the list", statement, _STATEMENT)
-        if canonical(statement) != payload:
-            raise _Malformed("the list is not in its one spelling")
+        payload, statement, signatures = opened("the list", envelope, whole_numbers=True)
         about = statement["predicate"]
         _check_about(statement, about)
         entries, end = _entries(statement["subject"], BLOCK_BYTES + len(envelope) + padding_bytes(len(envelope)))
-        fingerprint = _signer(document["signatures"], about["public_key"], payload)
+        fingerprint = signer_of_payload(signatures, lambda _: public_key_of(about["public_key"]), payload)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        said = str(error) if isinstance(error, _Malformed) else "it is not built as a list is"
+        said = str(error) if isinstance(error, Malformed) else "it is not built as a list is"
         raise Refused(
             3, f"{LIST_NAME}: {ascii(said)[1:-1]}", "this is not the bundle that was packed: get it again"
         ) from None
@@ -170,29 +162,62 @@ def read_listing(envelope: bytes) -> Listing:
     return Listing(entries, about, hashlib.sha256(payload).hexdigest(), fingerprint, end + 2 * BLOCK_BYTES)
 
 
-def _parsed(what: str, data: bytes) -> Any:
-    """JSON of whole numbers of a bounded length, and of a bounded depth."""
+def opened(what: str, envelope: bytes, *, whole_numbers: bool = False) -> tuple[bytes, dict[str, Any], Any]:
+    """A DSSE envelope around an in-toto statement: the payload, the statement in it, and the signatures, unchecked.
+
+    Args:
+        what: the statement's name in messages.
+        envelope: DSSE.
+        whole_numbers: refuse any other number in the statement.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is malformed, or not in its one spelling.
+    """
+    document = parsed("the envelope", envelope, whole_numbers=True)
+    _hold_to("the envelope", document, _ENVELOPE)
+    payload = decoded("the payload", document["payload"])
+    if canonical({**document, "payloadType": PAYLOAD_TYPE}) != envelope:
+        raise Malformed("the envelope is not in its one spelling")
+    statement = parsed(what, payload, whole_numbers=whole_numbers)
+    _hold_to(what, statement, _STATEMENT)
+    if canonical(statement) != payload:
+        raise Malformed(f"{what} is not in its one spelling")
+    return payload, statement, document["signatures"]
+
+
+def parsed(what: str, data: bytes, *, whole_numbers: bool = False) -> Any:
+    """JSON of numbers of a bounded length, and of a bounded depth.
+
+    Args:
+        what: its name in messages.
+        data: UTF-8.
+        whole_numbers: refuse any other number.
+
+    Raises:
+        ValueError: it is not JSON, too deep, or has other numbers.
+    """
 
     def whole(text: str) -> int:
         if len(text) > _MOST_DIGITS:
-            raise _Malformed(f"a number of {len(text)} digits")
+            raise Malformed(f"a number of {len(text)} digits")
         return int(text)
 
     def refuse(text: str) -> None:
-        raise _Malformed(f"{text[:30]} is not a whole number")
+        raise Malformed(f"{text[:30]} is not a whole number")
 
     try:
-        value = json.loads(data.decode("utf-8"), parse_int=whole, parse_float=refuse, parse_constant=refuse)
-    except _Malformed:
+        fraction: Any = refuse if whole_numbers else float
+        value = json.loads(data.decode("utf-8"), parse_int=whole, parse_float=fraction, parse_constant=refuse)
+    except Malformed:
         raise
     except (ValueError, RecursionError):
-        raise _Malformed(f"{what} is not JSON") from None
+        raise Malformed(f"{what} is not JSON") from None
     level = [value]
     for _ in range(_MOST_DEPTH):
         inside = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list)))
         level = [item for items in inside for item in items]
     if level:
-        raise _Malformed(f"{what} is not JSON")
+        raise Malformed(f"{what} is not JSON")
     return value
 
 
@@ -201,44 +226,44 @@ def _hold_to(what: str, value: Any, needed: set[str], besides: Iterable[str] = (
     found = set(value) if isinstance(value, dict) else set()
     if found - {*besides} != needed:
         odd = sorted(map(str, (found - {*besides}) ^ needed))
-        raise _Malformed("{} has members too few or too many: {}".format(what, ", ".join(odd) or "it is no object"))
+        raise Malformed("{} has members too few or too many: {}".format(what, ", ".join(odd) or "it is no object"))
 
 
 def _check_about(statement: dict[str, Any], about: Any) -> None:
     kinds = (statement["_type"], statement["predicateType"], about["format"])
     if kinds != (STATEMENT_TYPE, PREDICATE_TYPE, FORMAT) or type(about["format"]) is not int:
-        raise _Malformed(f"this is not a list of format {FORMAT}")
+        raise Malformed(f"this is not a list of format {FORMAT}")
     _hold_to("the list's predicate", about, _ABOUT, _ABOUT_TOO)
     for name in ("part_size_bytes", "unpacked_bytes"):
         if type(about[name]) is not int or not 0 <= about[name] < _MOST_BYTES:
-            raise _Malformed(f"{name} is no proper number")
+            raise Malformed(f"{name} is no proper number")
     name, notes = about["name"], about["contents"]["licence_notes"]
     if not isinstance(name, str) or check_paths([name]) or "/" in name or name[0] in "-.":
-        raise _Malformed("its name is not a proper one")
+        raise Malformed("its name is not a proper one")
     if not all(isinstance(note, str) for note in notes.values()):
-        raise _Malformed("its licence notes are no texts")
+        raise Malformed("its licence notes are no texts")
     if not all(_WORD.fullmatch(about[word]) for word in ("base", "commit")):
-        raise _Malformed("its base or commit is not one")
+        raise Malformed("its base or commit is not one")
 
 
 def _entries(subjects: Any, offset: int) -> tuple[tuple[Entry, ...], int]:
     """The files with their places, and where the archive's end begins."""
     entries: list[Entry] = []
     if not isinstance(subjects, list):
-        raise _Malformed("its files are no list")
+        raise Malformed("its files are no list")
     for item in subjects:
         _hold_to("a file of the list", item, {"annotations", "digest", "name"})
         name, notes = item["name"], item["annotations"]
         if not isinstance(name, str):
-            raise _Malformed("a file's name is no text")
+            raise Malformed("a file's name is no text")
         _hold_to(f"{name}: its digest", item["digest"], {"sha256"})
         _hold_to(f"{name}: its annotations", notes, {"executable", "in_base", "size_bytes"})
         digest, size = item["digest"]["sha256"], notes["size_bytes"]
         flags = (notes["executable"], notes["in_base"])
         if type(size) is not int or not 0 <= size < _MOST_BYTES or [type(flag) for flag in flags] != [bool, bool]:
-            raise _Malformed(f"{name} has no proper size or mode")
+            raise Malformed(f"{name} has no proper size or mode")
         if not _SHA256.fullmatch(digest):
-            raise _Malformed(f"{name} has no proper digest")
+            raise Malformed(f"{name} has no proper digest")
         header_bytes = len(tar_header(name, size, executable=flags[0]))
         if flags[1]:
             entries.append(Entry(name, digest, size, flags[0], -1, -1))
@@ -246,19 +271,28 @@ def _entries(subjects: Any, offset: int) -> tuple[tuple[Entry, ...], int]:
         entries.append(Entry(name, digest, size, flags[0], offset, offset + header_bytes))
         offset += header_bytes + size + padding_bytes(size)
         if offset >= _MOST_BYTES:
-            raise _Malformed("its files are larger than any disk")
+            raise Malformed("its files are larger than any disk")
     return tuple(entries), offset
 
 
-def _signer(signatures: Any, public_pem: Any, payload: bytes) -> str:
-    """The fingerprint of the key that signed, '' where nobody did."""
+def signer_of_payload(signatures: Any, key_of: Callable[[str], bytes], payload: bytes) -> str:
+    """The fingerprint of the one key that signed a payload, '' where nobody did.
+
+    Args:
+        signatures: of the envelope.
+        key_of: gives the 32 bytes of the public key of a fingerprint.
+        payload: of the envelope.
+
+    Raises:
+        ValueError, KeyError, TypeError: there are several, one names another key, or it does not hold.
+    """
     if signatures == []:
         return ""
     ((keyid, sig),) = [(item["keyid"], item["sig"]) for item in signatures if set(item) == {"keyid", "sig"}]
-    public_key, raw = public_key_of(public_pem), decoded("the signature", sig)
+    public_key, raw = key_of(keyid), decoded("the signature", sig)
     fingerprint = fingerprint_of(public_key)
     if keyid != fingerprint or len(signatures) != 1:
-        raise _Malformed("the signature names another key")
+        raise Malformed("the signature names another key")
     if not ed25519_holds(public_key, pae(PAYLOAD_TYPE, payload), raw):
-        raise _Malformed("the signature does not hold: the list, the key or the signature was changed")
+        raise Malformed("the signature does not hold: the content, the key or the signature was changed")
     return fingerprint

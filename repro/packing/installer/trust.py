@@ -2,25 +2,45 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 from repro.packing.installer.archive import Archive, check_bytes
 from repro.packing.installer.listing import Listing, Refused
+from repro.packing.installer.rebuilders import Rebuilt, count_rebuilders
 from repro.packing.installer.settings import settings_folder, settings_locked, write_settings
+from repro.packing.installer.statements import Beside, Checked, Read, check_statements, read_beside
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
+class Asked(NamedTuple):
+    """What somebody who verifies asks for.
+
+    `named`: fingerprints of the keys to accept; none for those trusted here. `first_use`: trust the signer from now on,
+    where no key is trusted here yet. `attestations`: a folder of statements; none for the one beside the bundle.
+    `rebuilders`: the public keys of trusted rebuilders, by fingerprint.
+    """
+
+    named: Sequence[str] = ()
+    first_use: bool = False
+    attestations: Optional[Path] = None
+    rebuilders: Mapping[str, bytes] = {}
+
+
 class Report(NamedTuple):
     """What a verification found. `trust` is 'pinned', 'first use', 'unknown' or 'unsigned'; it is verified when
-    `failures` is empty and the key is trusted."""
+    `failures` is empty and the key is trusted. `countersigners`: other keys that signed the list. `rebuilt`: what the
+    trusted rebuilders say of each image; empty where none were named."""
 
     listing: Listing
     trust: str
     failures: tuple[str, ...]
     verified: bool
+    countersigners: tuple[str, ...]
+    checked: Checked
+    rebuilt: tuple[Rebuilt, ...]
 
 
 def is_fingerprint(text: str) -> bool:
@@ -90,29 +110,51 @@ def trust_in(fingerprint: str, named: Sequence[str], known: dict[str, str]) -> s
     return known.get(fingerprint, "unknown") if fingerprint else "unsigned"
 
 
-def verify(path: Union[str, Path], named: Sequence[str] = (), *, first_use: bool = False) -> Report:
+def verify(path: Union[str, Path], asked: Asked) -> Report:
     """Verify a bundle and write nothing, except the key where `first_use` accepts it.
 
     Args:
         path: the file, the first of its parts, or a folder that holds nothing else.
-        named: fingerprints of the keys to accept; none for those trusted here.
-        first_use: trust the signer from now on, where no key is trusted here yet.
+        asked: whose signatures count.
 
     Raises:
         Refused: the list itself is wrong, a part is missing, or another key signed.
     """
     archive = Archive(Path(path))
     try:
-        return check(archive, named, first_use=first_use)
+        return check(archive, asked)
     finally:
         archive.close()
 
 
-def check(archive: Archive, named: Sequence[str], *, first_use: bool) -> Report:
+def check(archive: Archive, asked: Asked) -> Report:
     """The same for an archive that is open, and stays so."""
-    trust = trust_in(archive.listing.fingerprint, named, trusted_keys())
-    failures = check_bytes(archive)
-    if trust == "unknown" and first_use and not failures:
+    beside = asked._replace(attestations=asked.attestations or archive.beside())
+    report = check_with(archive.listing, archive.content, lambda: check_bytes(archive), beside)
+    if report.trust == "unknown" and asked.first_use and not report.failures:
         remember_key(archive.listing.fingerprint, "first use")
-        trust = "first use"
-    return Report(archive.listing, trust, tuple(failures), not failures and trust in ("pinned", "first use"))
+        return report._replace(trust="first use", verified=True)
+    return report
+
+
+def check_with(listing: Listing, read: Read, check_files: Callable[[], Sequence[str]], asked: Asked) -> Report:
+    """Whose signature a list has, whether the files are as listed, and what the statements say.
+
+    Args:
+        listing: of a bundle, or of a folder that was installed from one.
+        read: gives the content of a listed file.
+        check_files: names every file that is not as listed.
+        asked: whose signatures count; its `attestations` is the folder of statements beside the bundle.
+    """
+    beside = read_beside(listing, asked.attestations, asked.rebuilders) if asked.attestations else Beside()
+    known = trusted_keys()
+    accepted = asked.named or known
+    signers = (listing.fingerprint, *beside.countersigners)
+    trust = trust_in(next((key for key in signers if key in accepted), listing.fingerprint), asked.named, known)
+    failures, checked = list(check_files()), Checked()
+    if not failures:
+        checked = check_statements(listing, read, beside, asked.rebuilders)
+        failures += checked.failures
+    rebuilt = count_rebuilders(checked.images, checked.statements, asked.rebuilders) if asked.rebuilders else []
+    verified = not failures and trust in ("pinned", "first use")
+    return Report(listing, trust, tuple(failures), verified, beside.countersigners, checked, tuple(rebuilt))
