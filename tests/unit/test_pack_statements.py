@@ -165,6 +165,11 @@ def contradictions() -> dict[str, tuple[dict[str, bytes | None], str]]:
         "a result that is not its tests'": (
             attested("audit", {**result, "predicate": {**result["predicate"], "failedTests": ["x"]}}),
             "not that of its tests"),
+        "no list of images": ({"images.json": b"[]"}, "images.json is not a list of images"),
+        "an image without an ID": ({"images.json": b'{"amd64":{"base":{}}}'}, "images.json is not a list of images"),
+        "an ID that is a number": (
+            {"images.json": canonical({"amd64": {"base": {**IMAGE, "image_id": 7}}})}, "a name is not text"),
+        "a lock of no form": ({"tree/conf/locks/debs/base.amd64.json": b"7"}, "is not made from conf/locks/debs/base"),
         "no statement": ({"attestations/notes.txt": b"hello"}, "it is no statement"),
         "no envelope": ({"attestations/x.dsse.json": b"{}"}, "attestations/x.dsse.json"),
     }  # fmt: skip

@@ -40,7 +40,7 @@ OUTCOMES = ("PASSED", "WARNED", "FAILED")
 REBUILD = "rebuild"  # the one test of a rebuilder's test result
 SIGSTORE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _DSSE, _SIGSTORE, _KEYS = ".dsse.json", ".sigstore.json", "keys/"
-_MOST_BYTES = 64 << 20
+_MOST_STATEMENT_BYTES = 64 << 20
 _MOST_FILES = 20_000
 _ODD = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 Read = Callable[[str], Optional[bytes]]
@@ -222,9 +222,9 @@ def read_beside(listing: Listing, folder: Path, keys: Mapping[str, bytes]) -> Be
 
 def _read_beside(folder: Path, name: str) -> Optional[bytes]:
     if os.open in os.supports_dir_fd:
-        return read_plain(folder, name, _MOST_BYTES)
+        return read_plain(folder, name, _MOST_STATEMENT_BYTES)
     path = folder / name  # Windows: only its owner puts links there
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > _MOST_BYTES:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > _MOST_STATEMENT_BYTES:
         return None
     return path.read_bytes()
 
@@ -242,7 +242,10 @@ def check_statements(listing: Listing, read: Read, beside: Beside, keys: Mapping
     carried, wrong = read_statements(inside, lambda name: read(ATTESTATIONS + name), {**keys, **_key_of(listing)})
     statements = [*carried, *beside.statements]
     failures = [*(ATTESTATIONS + line for line in wrong), *beside.failures]
-    facts = _Facts(listing, read)
+    try:
+        facts = _Facts(listing, read)
+    except Malformed as error:
+        return Checked(tuple(statements), (*failures, str(error)))
     for statement in statements:
         try:
             wrong_here = facts.contradiction(statement)
@@ -279,7 +282,7 @@ class _Facts:
             for layer in image["layers"]:
                 kind, _, name = layer["name"].partition(":")
                 data = self._read(f"{INSTALLED}conf/locks/{kind}/{name}.{architecture}.json")
-                if data is not None and layer["made_from"] != "sha256:" + lock_digest(kind, parsed("a lock", data)):
+                if data is not None and layer["made_from"] != "sha256:" + _digest_of_lock(kind, data):
                     found["images.json: layer {} ({}) is not made from conf/locks/{}/{}.{}.json".format(
                         layer["name"], architecture, kind, name, architecture)] = None  # fmt: skip
         return list(found)
@@ -324,6 +327,14 @@ class _Facts:
         return f"it contradicts {source}: {different}" if different else ""
 
 
+def _digest_of_lock(kind: str, data: bytes) -> str:
+    """'' for what is no lock, which nothing is made from."""
+    try:
+        return lock_digest(kind, parsed("a lock", data))
+    except _ODD:
+        return ""
+
+
 def images_of(read: Read) -> list[tuple[str, str, dict[str, Any]]]:
     """(architecture, name, entry) of each image in images.json.
 
@@ -333,6 +344,13 @@ def images_of(read: Read) -> list[tuple[str, str, dict[str, Any]]]:
     data = read("images.json")
     try:
         document = parsed("images.json", data) if data is not None else {}
-        return [(arch, name, image) for arch, images in document.items() for name, image in images.items()]
+        found = [(arch, name, image) for arch, images in document.items() for name, image in images.items()]
+        for _, _, image in found:
+            digests = [image["image_id"], image["manifest_digest"]]
+            for layer in image["layers"]:
+                digests += [layer["diff_id"], layer["made_from"], layer["name"]]
+            if not all(isinstance(digest, str) for digest in digests):
+                raise Malformed("a digest or a name is not text")
+        return found
     except _ODD as error:
         raise Malformed(f"images.json is not a list of images: {_words(error)}") from None
