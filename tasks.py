@@ -276,6 +276,17 @@ def bundle_resign(asked: options.BundleResign, here: Here) -> None:
     show(resign_bundle(asked.path, asked.key, asked.signer))
 
 
+@command("bundle.page", options.BundlePage)
+def bundle_page(asked: options.BundlePage, here: Here) -> None:
+    """Write the page that verifies bundles in a browser.
+
+    One file, opened from disk: it takes a bundle, needs no network and no program, and says what bundle.verify says.
+    """
+    from repro.packing.commands import write_page
+
+    show(write_page(here.paths, asked.to))
+
+
 @command("bundle.keys.make", options.KeysMake)
 def keys_make(asked: options.KeysMake, here: Here) -> None:
     """Make a signing key for this user.

@@ -290,6 +290,11 @@ class BundleResign:
 
 
 @dataclass(frozen=True)
+class BundlePage:
+    to: str = option("", "the file to write (artifacts/verify.html by default)")
+
+
+@dataclass(frozen=True)
 class KeysMake:
     to: str = option("", "the private key's file to write")
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
+from repro.base.files import sha256_bytes, write_atomic
 from repro.base.foreign import shown
 from repro.base.paths import Paths, given_path
 from repro.packing.installer.listing import Refused
 from repro.packing.installer.trust import trusted_keys
 from repro.packing.pack import Choices, Say, pack
+from repro.packing.page import verify_page
 from repro.packing.resign import resign
 from repro.packing.signing import Signer, default_key_path, load_key, make_key
 from repro.packing.verify import (
@@ -102,6 +104,14 @@ def resign_bundle(path: str, key: str, signer: str) -> str:
     said = verify_and_describe(path, signer, NOBODY, first_use=False)
     folder = resign(given_path("the bundle", path), mine)
     return f"{said}\nsigned once more by {mine.fingerprint}: {folder}"
+
+
+def write_page(paths: Paths, to: str) -> str:
+    """`bundle.page`: the page that verifies bundles in a browser, and its digest to be told to others."""
+    path, page = given_path("--to", to) if to else paths.artifacts / "verify.html", verify_page()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, page)
+    return f"{paths.told(path)}\nsha256 {sha256_bytes(page)}"
 
 
 def make_signing_key(to: str) -> str:

@@ -22,6 +22,7 @@ from repro.packing.installer.archive import Archive
 from repro.packing.installer.listing import FORMAT, Refused, parsed
 from repro.packing.installer.provenance import image_statement, run_statement
 from repro.packing.installer.statements import ATTESTATIONS, Beside, check_statements, files_beside
+from repro.packing.page import verify_page
 from repro.packing.sbom import make_sbom
 from repro.packing.script import install_script
 from repro.packing.signing import Signer
@@ -42,7 +43,10 @@ _READ_ME = """\
     sha256sum install.py                 # compare with what its maker told you by another way
     python3 -I install.py {file} --key FINGERPRINT
 
-{parts}The fingerprint of the maker's key comes from the maker, by another way than this file.
+{parts}To verify it alone, without Python: open verify.html in a browser. Take that page from a checkout that you trust
+(invoke bundle.page), or compare its sha256 too: a page that came with the bundle can lie.
+
+The fingerprint of the maker's key comes from the maker, by another way than this file.
 docs/guide-airgap.md (below tree/) tells the whole, and how to verify everything with sha256sum, openssl and jq alone.
 """
 
@@ -128,6 +132,7 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
             *_brought(choices.attestations),
             Item.of_bytes("sbom.cdx.json", make_sbom(paths, images, wheels, commit, choices.include)),
             Item.of_bytes("install.py", install_script(), executable=True),
+            Item.of_bytes("verify.html", verify_page()),
             Item.of_bytes("README.txt", _read_me(target, choices).encode()),
         ]
     )

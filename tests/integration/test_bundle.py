@@ -44,13 +44,9 @@ def test_a_thousand_changed_bytes_are_detected_and_named_and_install_nothing(tmp
     path = cases.pack(tmp_path)
     sound = path.read_bytes()
     key = cases.signer().fingerprint
-    regions = cases.layout(path)
     names = {item.path for item in cases.files()}
-    chance = random.Random(20221101)
     counts: dict[str, int] = {}
-    for number in range(CHANGES):
-        what, offset, length = regions[number % len(regions)] if number < len(regions) else chance.choice(regions)
-        position, value = offset + chance.randrange(length), chance.randrange(1, 256)
+    for what, position, value in list(cases.changes(path, CHANGES)):
         damaged = bytearray(sound)
         damaged[position] ^= value
         path.write_bytes(damaged)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,14 @@ def layout(path: Path) -> list[tuple[str, int, int]]:
     regions.append(("end", archive.listing.total_bytes - 2 * BLOCK_BYTES, 2 * BLOCK_BYTES))
     archive.close()
     return [region for region in regions if region[2]]
+
+
+def changes(path: Path, count: int) -> Iterator[tuple[str, int, int]]:
+    """(what, position, value to XOR) of single-byte changes: every region of a bundle once, then others by chance."""
+    regions, chance = layout(path), random.Random(20221101)
+    for number in range(count):
+        what, offset, length = regions[number] if number < len(regions) else chance.choice(regions)
+        yield what, offset + chance.randrange(length), chance.randrange(1, 256)
 
 
 def resigned(path: Path, change: Callable[[dict[str, Any]], None], key: Signer) -> Path:

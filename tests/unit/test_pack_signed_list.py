@@ -16,6 +16,7 @@ from repro.packing.installer.listing import BLOCK_BYTES, LIST_NAME, PAYLOAD_TYPE
 from repro.packing.installer.trust import remember_key, trusted_keys
 from repro.packing.verify import verify_installed
 from tests.unit import _bundle_cases as cases
+from tests.unit._forged_bundles import ODD_LISTS, ODD_NAMES, ODD_PAYLOADS, RESPELT, respell
 
 KEY = cases.signer().fingerprint
 
@@ -31,71 +32,9 @@ def refusal_of(path, keys=(KEY,)):
     return caught.value.message
 
 
-def _set(*steps):
-    """A change of one member of the signed list."""
-    *above, last, value = steps
-
-    def change(statement):
-        for step in above:
-            statement = statement[step]
-        statement[last] = value
-
-    return change
-
-
-FILE = ("subject", 2)
-NOTES = (*FILE, "annotations")
-ABOUT = ("predicate",)
-
-
-@pytest.mark.parametrize(
-    ("fault", "change"),
-    [
-        ("negative size", _set(*NOTES, "size_bytes", -512)),
-        ("a size that is a truth value", _set(*NOTES, "size_bytes", True)),
-        ("a size that is a text", _set(*NOTES, "size_bytes", "8")),
-        ("a size past any disk", _set(*NOTES, "size_bytes", 1 << 62)),
-        ("a size of 4,001 digits", _set(*NOTES, "size_bytes", 10**4000)),
-        ("a mode that is a number", _set(*NOTES, "executable", 1)),
-        ("elsewhere as a number", _set(*NOTES, "in_base", 0)),
-        ("a free annotation", _set(*NOTES, "note", "x")),
-        ("a digest in capitals", _set(*FILE, "digest", "sha256", "A" * 64)),
-        ("a digest too short", _set(*FILE, "digest", "sha256", "a" * 63)),
-        ("a digest too long", _set(*FILE, "digest", "sha256", "a" * 65)),
-        ("a digest with a line end", _set(*FILE, "digest", "sha256", "a" * 64 + "\n")),
-        ("a digest that is a number", _set(*FILE, "digest", "sha256", 7)),
-        ("no digest", _set(*FILE, "digest", {})),
-        ("another digest alone", _set(*FILE, "digest", {"sha512": "a" * 128})),
-        ("a second digest that nobody reads", _set(*FILE, "digest", "md5", "a" * 32)),
-        ("a free member of a file", _set(*FILE, "uri", "x")),
-        ("a file that is no object", _set(*FILE, "x")),
-        ("files that are no list", _set("subject", 7)),
-        ("files that are an object", _set("subject", {})),
-        ("a file's name that is a number", _set(*FILE, "name", 7)),
-        ("files larger than any disk", _set(*NOTES, "size_bytes", (1 << 53) - 1)),
-        (
-            "contents nested too deep",
-            _set(*ABOUT, "contents", json.loads('{"licence_notes":{},"x":' + "[" * 70 + "]" * 70 + "}")),
-        ),
-        ("a free member of the list", _set("comment", "x")),
-        ("a free member of the predicate", _set(*ABOUT, "comment", "x")),
-        ("another format", _set(*ABOUT, "format", 2)),
-        ("a format that is a truth value", _set(*ABOUT, "format", True)),
-        ("another predicate", _set("predicateType", "urn:x")),
-        ("another statement", _set("_type", "urn:x")),
-        ("a negative part size", _set(*ABOUT, "part_size_bytes", -1)),
-        ("a fraction", _set(*ABOUT, "unpacked_bytes", 0.5)),
-        ("a name that climbs", _set(*ABOUT, "name", "../x")),
-        ("a name that is a path", _set(*ABOUT, "name", "a/b")),
-        ("a name that is an option", _set(*ABOUT, "name", "-x")),
-        ("a hidden name", _set(*ABOUT, "name", ".x")),
-        ("a base that is no digest", _set(*ABOUT, "base", "../x")),
-        ("a commit that is a command", _set(*ABOUT, "commit", "; rm")),
-        ("notes that are no texts", _set(*ABOUT, "contents", "licence_notes", {"cann": 1})),
-    ],
-)
-def test_a_signed_list_that_is_not_as_it_must_be_is_refused(tmp_path, fault, change):
-    said = refusal_of(cases.resigned(cases.pack(tmp_path), change, cases.signer()))
+@pytest.mark.parametrize("fault", [fault for fault in ODD_LISTS if fault not in ODD_NAMES])
+def test_a_signed_list_that_is_not_as_it_must_be_is_refused(tmp_path, fault):
+    said = refusal_of(cases.resigned(cases.pack(tmp_path), ODD_LISTS[fault], cases.signer()))
     assert said.startswith(LIST_NAME), said
 
 
@@ -104,11 +43,7 @@ def test_the_hands_of_these_tests_sign_a_sound_list_as_well(tmp_path):
     assert verify_bundle(path, [KEY]).verified
 
 
-@pytest.mark.parametrize(
-    "payload",
-    ["[" * 100_000, "{}", "[]", "null", '"x"', "1", "NaN", '{"_type":1e999}', "\ufeff{}", "1" * 2_000_000,
-     '{"_type":"x","_type":"x"}', '{"predicate":"\\ud800"}'],
-)  # fmt: skip
+@pytest.mark.parametrize("payload", ODD_PAYLOADS)
 def test_an_unsigned_list_that_is_not_one_is_refused(tmp_path, payload):
     text = base64.b64encode(payload.encode()).decode()
     head = cases.recanonical({"payload": text, "payloadType": PAYLOAD_TYPE, "signatures": []})
@@ -134,35 +69,14 @@ def test_a_list_larger_than_any_honest_one_is_not_read(tmp_path):
     assert "does not begin as a bundle does" in refusal_of(path, ())
 
 
-def _second_spelling(text):
-    """The same bytes from another text: an unused bit of the last letter set, or more padding where there is none."""
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-    stem = text.rstrip("=")
-    return stem[:-1] + letters[letters.index(stem[-1]) + 1] + text[len(stem) :] if stem != text else text + "===="
-
-
-def _respell(document, what):
-    signature = document["signatures"][0]
-    if what == "payload":
-        document["payload"] = _second_spelling(document["payload"])
-    elif what == "signature":
-        signature["sig"] = _second_spelling(signature["sig"])
-    elif what == "line end in the payload":
-        document["payload"] = document["payload"][:8] + "\n" + document["payload"][8:]
-    elif what == "signed twice":
-        document["signatures"] *= 2
-    else:
-        signature["cert"] = "x"
-
-
-@pytest.mark.parametrize("what", ["payload", "signature", "line end in the payload", "signed twice", "a free member"])
+@pytest.mark.parametrize("what", RESPELT)
 def test_a_second_spelling_of_payload_or_signature_is_refused(tmp_path, what):
     path = cases.pack(tmp_path)
     archive = Archive(path)
     archive.close()
     document = json.loads(archive.envelope)
     rest = path.read_bytes()[BLOCK_BYTES + len(archive.envelope) + padding_bytes(len(archive.envelope)) :]
-    _respell(document, what)
+    respell(document, what)
     assert refusal_of(cases.replace_head(path, cases.recanonical(document), rest)).startswith(LIST_NAME)
 
 
