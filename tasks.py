@@ -173,7 +173,7 @@ def audit_verify(asked: options.AuditVerify, here: Here) -> None:
     """
     from repro.audit import commands
 
-    commands.verify(here.paths, asked.parsed(), asked.to, show)
+    commands.verify(here.paths, asked.parsed(), commands.page(asked.to, asked.sign), show)
 
 
 @command("audit.rerun", options.AuditRerun)
@@ -184,7 +184,8 @@ def audit_rerun(asked: options.AuditRerun, here: Here) -> None:
     """
     from repro.audit import commands
 
-    commands.rerun(here.paths, here.console, asked.subject, asked.parsed(), asked.to, show)
+    page = commands.page(asked.to, asked.sign)
+    commands.rerun(here.paths, here.console, asked.subject, asked.parsed(), page, show)
 
 
 @command("audit.challenge", options.AuditChallenge)
@@ -195,9 +196,8 @@ def audit_challenge(asked: options.AuditChallenge, here: Here) -> None:
     """
     from repro.audit import commands
 
-    commands.challenge(
-        here.paths, asked.run, asked.arch, asked.images, asked.to, here.console.say, offline=asked.offline
-    )
+    page = commands.page(asked.to, asked.sign)
+    commands.challenge(here.paths, asked.run, asked.arch, asked.images, page, here.console.say, offline=asked.offline)
 
 
 @command("audit.compare", options.AuditCompare)
@@ -205,7 +205,18 @@ def audit_compare(asked: options.AuditCompare, here: Here) -> None:
     """Compare two runs, output by output."""
     from repro.audit import commands
 
-    commands.compare(here.paths, asked.first, asked.second, asked.to, show)
+    commands.compare(here.paths, asked.first, asked.second, commands.page(asked.to, asked.sign), show)
+
+
+@command("audit.sign", options.AuditSign)
+def audit_sign(asked: options.AuditSign, here: Here) -> None:
+    """Sign what an audit wrote.
+
+    In-toto statements with one test per claim and a summary, as other tools read them.
+    """
+    from repro.audit import commands
+
+    commands.sign(asked.folder, asked.key, show)
 
 
 @command("audit.explain", options.AuditExplain)
@@ -262,7 +273,7 @@ def bundle_verify(asked: options.BundleVerify, here: Here) -> None:
     """
     from repro.packing.commands import verify_and_describe
 
-    show(verify_and_describe(asked.path, asked.key, asked.parsed(), first_use=asked.first_use))
+    show(verify_and_describe(asked.path, asked.key, asked.others(), first_use=asked.first_use))
 
 
 @command("bundle.resign", options.BundleResign)
@@ -298,8 +309,8 @@ def keys_make(asked: options.KeysMake, here: Here) -> None:
     show(make_signing_key(asked.to))
 
 
-@command("bundle.keys.show", options.KeysShow)
-def keys_show(asked: options.KeysShow, here: Here) -> None:
+@command("bundle.keys.show", options.SigningKey)
+def keys_show(asked: options.SigningKey, here: Here) -> None:
     """Show this user's key and the trusted ones."""
     from repro.packing.commands import show_keys
 

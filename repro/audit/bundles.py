@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repro.audit.claims import PROVEN, REFUTED, Examination, Outcome
-from repro.audit.evidence import RECORD, examine_record
+from repro.audit.claims import ATTESTED, PROVEN, REFUTED, Examination, Outcome
+from repro.audit.evidence import RECORD, examine_record, record_digest
 from repro.audit.verify import examine_run
 from repro.base.errors import CouldNotVerify
 from repro.base.paths import Paths
@@ -15,7 +15,9 @@ from repro.base.temporary import temporary_folder
 from repro.packing.installer.listing import INSTALLED
 from repro.packing.runs import RECEIVED
 from repro.packing.verify import (
+    NOBODY,
     BundleReport,
+    Rebuilders,
     fingerprints,
     is_installed,
     verify_bundle,
@@ -39,12 +41,14 @@ class Given:
         data, checkpoint: as of `verify_run`.
         keys: fingerprints of keys to trust; none for those trusted on this machine.
         earlier: bundles or installed folders that a difference was made since.
+        rebuilders: whose word on rebuilt images counts, and where statements beside the bundle lie.
     """
 
     data: Path | None = None
     checkpoint: Path | None = None
     keys: Sequence[str] = ()
     earlier: Sequence[Path] = ()
+    rebuilders: Rebuilders = NOBODY
 
 
 def verify_a_bundle(path: Path, scratch: Path, given: Given) -> Outcome:
@@ -63,18 +67,24 @@ def verify_a_bundle(path: Path, scratch: Path, given: Given) -> Outcome:
     found: list[BundleReport] = []
     text = "every byte of the bundle is as its list says, nothing missing, no more"
     with outcome.examine("bundle-bytes", text) as it:
-        report = verify_installed(path, keys) if is_installed(path) else verify_bundle(path, keys)
+        if is_installed(path):
+            report = verify_installed(path, keys, given.rebuilders)
+        else:
+            report = verify_bundle(path, keys, given.rebuilders)
         it.wrong += report.failures
         it.evidence.append(f"{report.files} files, {report.size_bytes} bytes; list sha256 {report.list_sha256}")
         it.evidence += [f"not covered by the list: {place}" for place in report.not_covered]
+        it.read(f"list of {path.resolve().name}", report.list_sha256)
         found.append(report)
     if not found:
         return outcome
     report = found[0]
+    outcome.subjects[f"list of {path.resolve().name}"] = report.list_sha256
     with outcome.examine("bundle-signature", "the bundle's list is signed by a key that is trusted here") as it:
         _examine_signature(it, report)
     signer = f"key {report.signer} ({report.trust})" if report.signer else "nobody: the bundle is not signed"
     outcome.fact("attested by", signer)
+    _examine_statements(outcome, report, given.rebuilders)
     if outcome.of_status(REFUTED):
         return outcome  # bytes that are not the listed ones are looked at no further
     if is_installed(path):
@@ -106,6 +116,22 @@ def _examine_signature(it: Examination, report: BundleReport) -> None:
     it.evidence.append(f"signer {report.signer or 'none'}, trust: {report.trust}")
 
 
+def _examine_statements(outcome: Outcome, report: BundleReport, rebuilders: Rebuilders) -> None:
+    """Claims: what others signed; and that so many rebuilders confirm each image, where they are named."""
+    if report.statements:
+        text = "each statement that the bundle carries is signed, and none contradicts the bundle"
+        with outcome.examine("statements", text, ATTESTED) as it:
+            for statement in report.statements:
+                said = f"{statement.result()}, " if statement.result() else ""
+                it.evidence.append(f"{statement.name}: {said}signed by {statement.signer or 'nobody'}")
+                it.read(f"statement {statement.name}", statement.sha256)
+    if rebuilders.keys:
+        text = f"each image is confirmed by {rebuilders.threshold} rebuilders"
+        with outcome.examine("rebuilders", text, ATTESTED) as it:
+            it.evidence += [item.sentence() for item in report.rebuilt]
+            rebuilders.insist(report)
+
+
 def _examine_runs(outcome: Outcome, report: BundleReport, root: Path, given: Given) -> None:
     paths = Paths(root)
     runs = sorted(folder.parent for folder in (root / RECEIVED).glob(f"*/{RECORD}"))
@@ -120,8 +146,10 @@ def _examine_runs(outcome: Outcome, report: BundleReport, root: Path, given: Giv
         return
     for run in runs:
         examined = Outcome(outcome.kind, outcome.subject)
+        outcome.subjects[f"{run.name}/{RECORD}"] = record_digest(run)
         evidence = examine_record(examined, run, paths, f"run {run.name}")
         if evidence is not None:
             examine_run(examined, evidence, given.data, given.checkpoint)
+        outcome.looked_at.update({f"{run.name}: {name}": sha256 for name, sha256 in examined.looked_at.items()})
         outcome.facts += [(f"{run.name}: {name}", value) for name, value in examined.facts]
         outcome.claims += [replace(claim, key=f"{run.name}: {claim.key}") for claim in examined.claims]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from repro.audit.claims import Outcome
+from repro.audit.claims import Outcome, Rebuild
 from repro.audit.evidence import Evidence
 from repro.audit.explain.kept import Kept
-from repro.base.errors import CouldNotVerify
+from repro.audit.statements import rebuilds_of
+from repro.base.errors import BundleError, CouldNotVerify
 from repro.base.paths import Paths
 from repro.base.temporary import temporary_folder
 from repro.container.image import Image
@@ -18,7 +20,7 @@ from repro.fetching import Cache, fetch_files
 from repro.images.build import Say, build_images, files_needed
 from repro.images.compile import why_left_out
 from repro.images.definition import image_names, load_definition
-from repro.images.pins import load_pins
+from repro.images.pins import PINS, load_pins
 from repro.images.recipes import recipes_of
 from repro.locks.debian import verify_debian_chain
 from repro.locks.model import DebLock, LockedFile
@@ -138,31 +140,42 @@ def _challenge_image(outcome: Outcome, asked: Challenge, scratch: ScratchPaths, 
         it.evidence.append(f"{len(recipes_of(scratch, name, architecture))} layers, {len(needed)} locked files")
     if name in images:
         _hold_image(outcome, asked, architecture, images[name])
+    else:
+        done = {item.name for item in outcome.rebuilt}
+        failed = _not_rebuilt(asked, scratch, architecture, name)
+        outcome.rebuilt += [item for item in failed if item.name not in done]
+
+
+def _not_rebuilt(asked: Challenge, scratch: ScratchPaths, architecture: str, name: str) -> Iterator[Rebuild]:
+    """That an image and its layers could not be built says nothing for or against their digests."""
+    known = _known(asked, architecture)
+    with contextlib.suppress(BundleError):
+        for recipe in recipes_of(scratch, name, architecture):
+            claims = [claimed.layers.get(recipe.name) for claimed in known.values()]
+            yield from rebuilds_of(f"layer {recipe.name} ({architecture})", "", claims, {})
+    yield from rebuilds_of(f"image {name} ({architecture})", "", [said.images.get(name) for said in known.values()], {})
 
 
 def _hold_image(outcome: Outcome, asked: Challenge, architecture: str, image: Image) -> None:
-    pins = load_pins(asked.paths)
-    claimed = _claimed(asked.evidence, architecture)
-    name = image.name
+    claims, name = _known(asked, architecture), image.name
     examined = {claim.key for claim in outcome.claims}
     for layer in image.layers:
         key = f"layer:{layer.name}:{architecture}"
         if key not in examined:
             text = f"layer {layer.name} ({architecture}): built again, it has the same digest"
             with outcome.examine(key, text) as it:
-                known = {
-                    "conf/locks/images.json": pins["layers"].get(architecture, {}).get(layer.name),
-                    "the record": claimed.layers.get(layer.name),
-                }
+                known = {where: claimed.layers.get(layer.name) for where, claimed in claims.items()}
+                sources = {f"lock of {layer.name}": layer.made_from}
+                text = f"layer {layer.name} ({architecture})"
+                outcome.rebuilt += rebuilds_of(text, layer.diff_id, [*known.values()], sources)
                 _hold(it.wrong, it.evidence, layer.diff_id, known)
                 if it.wrong:
                     claimed_digest = next(digest for digest in known.values() if digest not in (None, layer.diff_id))
                     it.wrong += asked.kept.layer(layer, str(claimed_digest))
     with outcome.examine(f"image:{name}:{architecture}", f"image {name} ({architecture}): it has the same ID") as it:
-        known = {
-            "conf/locks/images.json": pins["images"].get(architecture, {}).get(name),
-            "the record": claimed.images.get(name),
-        }
+        known = {where: claimed.images.get(name) for where, claimed in claims.items()}
+        layers = {f"layer {layer.name}": layer.diff_id for layer in image.layers}
+        outcome.rebuilt += rebuilds_of(f"image {name} ({architecture})", image.config_digest, [*known.values()], layers)
         _hold(it.wrong, it.evidence, image.config_digest, known)
 
 
@@ -172,13 +185,15 @@ class _Claimed:
     images: Mapping[str, str]
 
 
-def _claimed(evidence: Optional[Evidence], architecture: str) -> _Claimed:
-    """The record's digests, if it is of this architecture."""
-    if evidence is None or evidence.record.host.architecture != architecture:
-        return _Claimed({}, {})
-    record = evidence.record
-    layers = {layer.name: layer.diff_id for listed in record.image_layers.values() for layer in listed}
-    return _Claimed(layers, record.images)
+def _known(asked: Challenge, architecture: str) -> dict[str, _Claimed]:
+    """Who claims digests of this architecture's layers and images."""
+    pins = load_pins(asked.paths)
+    known = {PINS: _Claimed(pins["layers"].get(architecture, {}), pins["images"].get(architecture, {}))}
+    if asked.evidence is not None and asked.evidence.record.host.architecture == architecture:
+        record = asked.evidence.record
+        layers = {layer.name: layer.diff_id for listed in record.image_layers.values() for layer in listed}
+        known["the record"] = _Claimed(layers, record.images)
+    return known
 
 
 def _hold(wrong: list[str], evidence: list[str], found: str, known: Mapping[str, Optional[str]]) -> None:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from repro.base.errors import BundleError, CouldNotVerify, VerificationFailed
 from repro.base.foreign import shown
 
@@ -30,6 +32,8 @@ UNVERIFIED = "could not verify"
 STATUSES = (PROVEN, IF_RERUN, ATTESTED, CLAIMED, REFUTED, UNVERIFIED)
 _WHERE_IT_HOLDS = {RECOMPUTED: PROVEN, RUN_AGAIN: PROVEN, IF_RERUN: IF_RERUN, ATTESTED: ATTESTED, CLAIMED: CLAIMED}
 
+VERSION = 3  # of audit.json
+Digests = dict[str, str]  # name -> hex sha256
 DEFECT = "a defect of this audit"
 _MOST_FINDINGS = 40  # of one claim: a page is read by people; the number of the others is given
 _LINE = 1000  # characters of a finding
@@ -70,6 +74,29 @@ class Claim:
         }
 
 
+class Rebuild(msgspec.Struct, frozen=True):
+    """How the rebuild of one layer or image ended.
+
+    Attributes:
+        name: such as 'layer debs:base (amd64)'.
+        claimed: hex sha256 that somebody claims of it.
+        found: hex sha256 of what was built; '' where nothing could be built.
+        made_from: name -> hex sha256 of what it was built from.
+    """
+
+    name: str
+    claimed: str
+    found: str
+    made_from: Digests
+
+    @property
+    def result(self) -> str:
+        """Of the test `rebuild`."""
+        if not self.found:
+            return "WARNED"
+        return "PASSED" if self.found == self.claimed else "FAILED"
+
+
 @dataclass
 class Examination:
     """A claim while it is examined: it holds, as its kind says, unless something is found wrong or missing."""
@@ -79,6 +106,11 @@ class Examination:
     missing: list[str] = field(default_factory=list)
     evidence: list[str] = field(default_factory=list)
     open_to: list[str] = field(default_factory=list)
+    looked_at: Digests = field(default_factory=dict)
+
+    def read(self, name: str, digest: str) -> None:
+        """Note that bytes with this sha256 were read; what an audit looked at is signed with its outcome."""
+        self.looked_at[shown(name, _LINE)] = digest.rpartition(":")[2]
 
     @property
     def status(self) -> str:
@@ -110,12 +142,18 @@ class Outcome:
         kind: 'verify', 'rerun', 'challenge' or 'compare'.
         subject: what was audited, by digest where it has one; no path of this machine.
         facts: (name, value) pairs for the page's head; see `fact`.
+        subjects: what was audited, name -> hex sha256: what a signed statement speaks of.
+        looked_at: bytes that were read, name -> hex sha256.
+        rebuilt: how each rebuild of a layer or an image ended.
     """
 
     kind: str
     subject: str
     facts: list[tuple[str, str]] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
+    subjects: Digests = field(default_factory=dict)
+    looked_at: Digests = field(default_factory=dict)
+    rebuilt: list[Rebuild] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.subject = shown(self.subject, _LINE)
@@ -142,6 +180,7 @@ class Outcome:
             examination.missing.append(f"{error.filename or 'a file'} cannot be read: {error.strerror or 'unknown'}")
         except Exception as error:  # noqa: BLE001 - see above; the page must be written whatever a stranger's bytes do
             examination.missing.append(f"{DEFECT} ({_place(error)}): please report it with the record")
+        self.looked_at.update(examination.looked_at)
         self.claims.append(examination.claim(key, text))
 
     def of_status(self, status: str) -> list[Claim]:
@@ -184,9 +223,12 @@ class Outcome:
         """The outcome as one document; equal audits give equal bytes."""
         return {
             "schema": "lstm-ctc-bundle/audit",
-            "version": 2,
+            "version": VERSION,
             "kind": self.kind,
             "subject": self.subject,
+            "subjects": self.subjects,
+            "looked_at": self.looked_at,
+            "rebuilt": msgspec.to_builtins(self.rebuilt),
             "facts": [{"name": name, "value": value} for name, value in self.facts],
             "counts": dict(self.counts()),
             "kinds": {kind: len(self.holding(kind)) for kind in KINDS},

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 from repro.audit.bundles import Given, is_run, verify_a_bundle
 from repro.audit.claims import STATUSES, Outcome
 from repro.audit.compare import Sides, compare_runs, machine_of
-from repro.audit.evidence import Evidence, examine_record, record_digest
+from repro.audit.evidence import RECORD, Evidence, examine_record, record_digest
 from repro.audit.page import sentence, write_page
+from repro.audit.statements import examine_statements, sign_audit
 from repro.audit.verify import examine_run
 from repro.base.errors import UsageError
-from repro.base.files import sha256_bytes
+from repro.base.files import sha256_bytes, sha256_file
 from repro.base.paths import Paths, given_path
 from repro.display.console import Console
 from repro.images.commands import architectures
+from repro.images.pins import PINS
+from repro.packing.signing import Signer, default_key_path, load_key
+from repro.packing.verify import NOBODY, Rebuilders, keys_of
 from repro.run.inputs import DEMO
 
 if TYPE_CHECKING:
@@ -51,9 +55,28 @@ class Verify:
     checkpoint: str = ""
     key: str = ""
     base: str = ""
+    rebuilders: Rebuilders = NOBODY
+    auditors: str = ""
 
 
-def verify(paths: Paths, asked: Verify, to: str, say: Say) -> None:
+@dataclass(frozen=True)
+class Page:
+    """Where an audit's page goes, '' for a folder in artifacts/audits; and the auditor's key, if it is to be signed."""
+
+    to: str = ""
+    signer: Signer | None = None
+
+
+def page(to: str, sign: str) -> Page:
+    """The same from the command line; the key is read before the audit begins.
+
+    Raises:
+        CouldNotRun, UsageError: it cannot be read.
+    """
+    return Page(to, load_key(given_path("--sign", sign)) if sign else None)
+
+
+def verify(paths: Paths, asked: Verify, page: Page, say: Say) -> None:
     """Audit a run's folder, or a packed bundle, and write the page.
 
     Raises:
@@ -64,15 +87,18 @@ def verify(paths: Paths, asked: Verify, to: str, say: Say) -> None:
     data, checkpoint = _given(asked.data), _given(asked.checkpoint)
     if not is_run(place) and place.exists():
         earlier = _given(asked.base)
-        given = Given(data, checkpoint, [asked.key] if asked.key else [], [earlier] if earlier else [])
+        keys = [asked.key] if asked.key else []
+        given = Given(data, checkpoint, keys, [earlier] if earlier else [], asked.rebuilders)
         outcome = verify_a_bundle(place, paths.temporary, given)
-        _finish(outcome, paths, sha256_bytes(os.fsencode(place.resolve().name)), to, say)
+        _finish(outcome, paths, sha256_bytes(os.fsencode(place.resolve().name)), page, say)
         return
     digest, outcome = _begun("verify", place)
     evidence = examine_record(outcome, place, paths)
     if evidence is not None:
         examine_run(outcome, evidence, data, checkpoint)
-    _finish(outcome, paths, digest, to, say)
+        if asked.rebuilders.attestations is not None:
+            examine_statements(outcome, asked.rebuilders.attestations, keys_of(asked.auditors))
+    _finish(outcome, paths, digest, page, say)
 
 
 def _begun(kind: str, place: Path) -> tuple[str, Outcome]:
@@ -82,10 +108,10 @@ def _begun(kind: str, place: Path) -> tuple[str, Outcome]:
         UsageError: there is none.
     """
     digest = record_digest(place)
-    return digest, Outcome(kind, f"record.json sha256 {digest}")
+    return digest, Outcome(kind, f"record.json sha256 {digest}", subjects={RECORD: digest})
 
 
-def rerun(paths: Paths, console: Console, subject: str, how: Rerun, to: str, say: Say) -> None:
+def rerun(paths: Paths, console: Console, subject: str, how: Rerun, page: Page, say: Say) -> None:
     """Run a run's stages again and write the page. Errors as `verify`."""
     from repro.audit.rerun import rerun as run_again  # noqa: PLC0415 - Docker's client: 0.2 s
 
@@ -96,53 +122,67 @@ def rerun(paths: Paths, console: Console, subject: str, how: Rerun, to: str, say
     evidence = examine_record(outcome, place, paths)
     if evidence is not None:
         run_again(outcome, evidence, how, console)
-    _finish(outcome, paths, digest, to, say)
+    _finish(outcome, paths, digest, page, say)
 
 
-def challenge(paths: Paths, subject: str, arch: str, images: str, to: str, say: Say, *, offline: bool) -> None:
+def challenge(paths: Paths, subject: str, arch: str, images: str, page: Page, say: Say, *, offline: bool) -> None:
     """Build layers again and write the page. Errors as `verify`."""
     from repro.audit.challenge import Challenge  # noqa: PLC0415 - Docker's client: 0.2 s
     from repro.audit.challenge import challenge as build_again  # noqa: PLC0415 - Docker's client: 0.2 s
     from repro.audit.explain.kept import Kept  # noqa: PLC0415 - Docker's client: 0.2 s
 
     evidence: Evidence | None = None
-    digest, outcome = "pins", Outcome("challenge", "the layers and images that conf/locks pins")
+    pins = sha256_file(paths.root / PINS)
+    digest, outcome = "pins", Outcome("challenge", "the layers and images that conf/locks pins", subjects={PINS: pins})
     if subject:
         place = _run_folder(paths, subject)
         digest, outcome = _begun("challenge", place)
         evidence = examine_record(outcome, place, paths)
     if evidence is not None or not subject:
         names = [name.strip() for name in images.split(",") if name.strip()]
-        kept = Kept(paths, _page_folder(outcome, paths, digest, to) / "differences")
+        kept = Kept(paths, _page_folder(outcome, paths, digest, page.to) / "differences")
         build_again(outcome, Challenge(paths, architectures(arch), names, evidence, not offline, say, kept))
-    _finish(outcome, paths, digest, to, say)
+    _finish(outcome, paths, digest, page, say)
 
 
-def compare(paths: Paths, first: str, second: str, to: str, say: Say) -> None:
+def compare(paths: Paths, first: str, second: str, page: Page, say: Say) -> None:
     """Hold two runs against each other and write the page. Errors as `verify`."""
     places = {"A": given_path("the first run", first), "B": given_path("the second run", second)}
     digests = {word: record_digest(place) for word, place in places.items()}
-    outcome = Outcome("compare", "; ".join(f"{word}: record.json sha256 {sha256}" for word, sha256 in digests.items()))
+    named = "; ".join(f"{word}: {RECORD} sha256 {sha256}" for word, sha256 in digests.items())
+    outcome = Outcome("compare", named, subjects={f"{word}: {RECORD}": sha256 for word, sha256 in digests.items()})
     opened = [examine_record(outcome, place, paths, word) for word, place in places.items()]
     one, two = opened
     if one is not None and two is not None:
         for word, evidence in (("A", one), ("B", two)):
             outcome.fact(word, machine_of(evidence.record))
         compare_runs(outcome, Sides(one, two))
-    _finish(outcome, paths, digests["A"], to, say)
+    _finish(outcome, paths, digests["A"], page, say)
 
 
 def _page_folder(outcome: Outcome, paths: Paths, name: str, to: str) -> Path:
     return given_path("--to", to) if to else paths.results / "audits" / f"{outcome.kind}-{name[:16]}"
 
 
-def _finish(outcome: Outcome, paths: Paths, name: str, to: str, say: Say) -> None:
-    folder = _page_folder(outcome, paths, name, to)
+def _finish(outcome: Outcome, paths: Paths, name: str, page: Page, say: Say) -> None:
+    folder = _page_folder(outcome, paths, name, page.to)
     write_page(outcome, folder)
     say(sentence(outcome))
     counts = outcome.counts()
     say(", ".join(f"{status}: {counts[status]}" for status in STATUSES if counts[status]))
     say(f"audit: {folder / 'audit.html'} (also audit.md, audit.json)")
+    if page.signer is not None:
+        say(f"signed by {page.signer.fingerprint}: {sign_audit(folder, page.signer)}")
     error = outcome.error()
     if error is not None:
         raise error
+
+
+def sign(folder: str, key: str, say: Say) -> None:
+    """`audit.sign`: sign what an audit wrote.
+
+    Raises:
+        UsageError, CouldNotRun: there is no audit, or no key.
+    """
+    signer = load_key(given_path("--key", key) if key else default_key_path())
+    say(f"signed by {signer.fingerprint}: {sign_audit(given_path('the audit', folder), signer)}")

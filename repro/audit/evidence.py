@@ -222,6 +222,7 @@ def examine_record(outcome: Outcome, run: Path, paths: Paths, name: str = "the r
     with outcome.examine("schema", f"{name} is a record: strict JSON that fits the published schema") as it:
         opened.append(open_run(run, paths))
         it.evidence.append(f"{RECORD}, sha256 {opened[0].sha256}")
+        it.read(name, opened[0].sha256)
     return opened[0] if opened else None
 
 

@@ -88,6 +88,7 @@ def _examine_layer(it: Examination, evidence: Evidence, layer: RecordedLayer) ->
             f"the blob {layer.diff_id[:19]} has {found.size_bytes} bytes, the record says {layer.size_bytes}"
         )
     it.evidence.append(f"{found.size_bytes} bytes hashed: sha256:{found.sha256}")
+    it.read(f"layer {layer.name}", found.sha256)
 
 
 def _examine_probes(outcome: Outcome, evidence: Evidence) -> None:
@@ -136,6 +137,7 @@ def _examine_image(it: Examination, evidence: Evidence, name: str) -> None:
     known = _unique_layers(record)
     for entry in layers:
         it.wrong += differences(entry, known[entry.name], f"image_layers.{name}: {entry.name}")
+    it.read(f"image {name}", image.config_digest)
     it.evidence.append(f"{len(layers)} layers; config {image.config_digest}; manifest {image.manifest_digest}")
 
 

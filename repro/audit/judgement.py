@@ -36,6 +36,7 @@ def examine_judgement(outcome: Outcome, evidence: Evidence) -> None:
     with outcome.examine("verdict", "the verdict follows from the published table") as it:
         expected = verdict(record, table)
         it.wrong += differences(record.verdict, expected, "verdict")
+        it.read("conf/published.toml", sha256_file(paths.conf / "published.toml"))
         it.evidence.append(f"recomputed: {expected.outcome}; conf/published.toml sha256 "
                            f"{sha256_file(paths.conf / 'published.toml')}")  # fmt: skip
     with outcome.examine("formulas", "the record states the formulas and units of its metrics") as it:

@@ -21,6 +21,7 @@ from repro.audit.claims import (
     Claim,
     Outcome,
 )
+from repro.audit.statements import AUDIT_FILE, code_digest
 from repro.base.files import pretty_json, sha256_bytes, write_atomic
 from repro.base.templates import html_templates, text_templates
 from repro.report import markdown
@@ -71,8 +72,8 @@ def sentence(outcome: Outcome) -> str:
 
 def write_page(outcome: Outcome, folder: Path) -> None:
     """Write audit.json, audit.md and audit.html into a folder; equal outcomes give equal bytes."""
-    document = pretty_json(outcome.as_json())
-    write_atomic(folder / "audit.json", document)
+    document = pretty_json({**outcome.as_json(), "verifier": code_digest()})
+    write_atomic(folder / AUDIT_FILE, document)
     write_atomic(folder / "audit.md", _markdown(outcome, document).encode())
     write_atomic(folder / "audit.html", _html(outcome, document).encode())
 

@@ -131,6 +131,7 @@ def _examine_stage(it: Examination, evidence: Evidence, node: Node, stage: Stage
             it.wrong += differences(stored.told.key, key, f"result.json of {node.key}: key")
         it.wrong += differences(stored.told.outputs, stage.outputs.files, f"result.json of {node.key}: outputs")
         _examine_files(it, stored, listed, path)
+        it.read(f"output of {stage.key}", digest_of_files(stored.outputs))
         it.evidence.append(f"fingerprint {stage.fingerprint}")
 
 

@@ -179,6 +179,7 @@ class Page:
     """What every audit writes."""
 
     to: str = option("", "folder for the page: audit.html, audit.md, audit.json; left out: one in artifacts/audits")
+    sign: str = option("", "the file of your private key: sign the outcome, whatever it is (see bundle.keys.make)")
 
 
 @dataclass(frozen=True)
@@ -188,18 +189,43 @@ class AuditInputs:
 
 
 @dataclass(frozen=True)
-class AuditVerify(AuditInputs, Page):
+class SigningKey:
+    """Who signs, or whose key is shown."""
+
+    key: str = option("", "the private key's file (by default this user's)")
+
+
+@dataclass(frozen=True)
+class Attestations:
+    """What others signed about a bundle or a run, and whose word counts."""
+
+    rebuilders: str = option("", "a file of public keys (PEM) of people who built the images again")
+    threshold: int = option(1, "how many of them must confirm each image")
+    attestations: str = option("", "a folder of signed statements; left out: NAME.tar.attestations beside a bundle")
+
+    def others(self) -> Rebuilders:
+        """What `repro.packing` takes."""
+        from repro.base.paths import given_path  # noqa: PLC0415 - the time that a help text takes
+        from repro.packing.verify import Rebuilders  # noqa: PLC0415 - likewise
+
+        beside = given_path("--attestations", self.attestations) if self.attestations else None
+        return Rebuilders(self.rebuilders, self.threshold, beside)
+
+
+@dataclass(frozen=True)
+class AuditVerify(AuditInputs, Attestations, Page):
     subject: str = argument("a run's folder, the word latest, a bundle's file, or a folder that was installed from one")
     key: str = option(
         "", "fingerprint of the key that must have signed a bundle; left out: the keys trusted on this machine"
     )
     base: str = option("", "of a difference: the earlier bundle, or the folder that was installed from it")
+    auditors: str = option("", "a file of public keys (PEM): of a run's statements, these people's alone count")
 
     def parsed(self) -> Verify:
         """What `repro.audit` takes."""
         from repro.audit.commands import Verify  # noqa: PLC0415 - clients of engines
 
-        return Verify(self.subject, self.data, self.checkpoint, self.key, self.base)
+        return Verify(self.subject, self.data, self.checkpoint, self.key, self.base, self.others(), self.auditors)
 
 
 @dataclass(frozen=True)
@@ -224,6 +250,11 @@ class AuditChallenge(Arch, Offline, Page):
 class AuditCompare(Page):
     first: str = argument("a run's folder")
     second: str = argument("another run's, such as one that came from another machine")
+
+
+@dataclass(frozen=True)
+class AuditSign(SigningKey):
+    folder: str = argument("an audit's folder (it holds audit.json)")
 
 
 @dataclass(frozen=True)
@@ -265,27 +296,15 @@ class BundlePack(Arch, Offline):
 
 
 @dataclass(frozen=True)
-class BundleVerify:
+class BundleVerify(Attestations):
     path: str = argument("the bundle's file, or the first of its parts, or a folder installed from one")
     key: str = option("", "accept this signer's key alone (its fingerprint)")
     first_use: bool = flag("trust the signer from now on, where no key is trusted here yet")
-    rebuilders: str = option("", "a file of public keys (PEM) of people who built the images again")
-    threshold: int = option(1, "how many of them must confirm each image")
-    attestations: str = option("", "a folder of statements about the bundle; left out: NAME.tar.attestations beside it")
-
-    def parsed(self) -> Rebuilders:
-        """What `repro.packing` takes."""
-        from repro.base.paths import given_path  # noqa: PLC0415 - the time that a help text takes
-        from repro.packing.verify import Rebuilders  # noqa: PLC0415 - likewise
-
-        beside = given_path("--attestations", self.attestations) if self.attestations else None
-        return Rebuilders(self.rebuilders, self.threshold, beside)
 
 
 @dataclass(frozen=True)
-class BundleResign:
+class BundleResign(SigningKey):
     path: str = argument("the bundle's file, or the first of its parts")
-    key: str = option("", "the private key's file (by default this user's)")
     signer: str = option("", "accept this first signer's key alone (its fingerprint)")
 
 
@@ -297,11 +316,6 @@ class BundlePage:
 @dataclass(frozen=True)
 class KeysMake:
     to: str = option("", "the private key's file to write")
-
-
-@dataclass(frozen=True)
-class KeysShow:
-    key: str = option("", "the private key's file (by default this user's)")
 
 
 @dataclass(frozen=True)

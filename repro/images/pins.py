@@ -13,11 +13,13 @@ from repro.base.paths import Paths
 from repro.container.image import Image
 from repro.images.definition import image_names, load_definition
 
+PINS = "conf/locks/images.json"
+
 
 def load_pins(paths: Paths) -> dict[str, Any]:
     """The digests that the repository pins: {'layers': {ARCH: {NAME: diff ID}}, 'images': {ARCH: {NAME: ID}}}."""
     try:
-        pins: dict[str, Any] = json.loads((paths.conf / "locks" / "images.json").read_bytes())
+        pins: dict[str, Any] = json.loads((paths.root / PINS).read_bytes())
     except FileNotFoundError:
         return {"layers": {}, "images": {}}
     return pins
@@ -36,7 +38,7 @@ def check_pin(kind: str, architecture: str, name: str, found: str, pins: Mapping
     pinned = pins[kind].get(architecture, {}).get(name)
     if pinned is not None and pinned != found:
         raise VerificationFailed(
-            f"{kind[:-1]} {name} ({architecture}) came out as {found}, but conf/locks/images.json pins {pinned}",
+            f"{kind[:-1]} {name} ({architecture}) came out as {found}, but {PINS} pins {pinned}",
             hint="the same locks must give the same bytes: if a lock, an image.toml or the builder was changed on "
             "purpose, write the new digests with `invoke images.pin`; if not, this build is not the one that was "
             "published: please report it",
@@ -63,6 +65,6 @@ def write_pins(paths: Paths, built: dict[str, dict[str, Image]]) -> Path:
             **{name: pin for name, pin in old["layers"].get(architecture, {}).items() if name in kept_layers},
             **{layer.name: layer.diff_id for image in images.values() for layer in image.layers},
         }
-    target = paths.conf / "locks" / "images.json"
+    target = paths.root / PINS
     write_atomic(target, pretty_json(pins))
     return target

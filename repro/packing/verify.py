@@ -9,6 +9,7 @@ from typing import Any
 
 from repro.base.errors import BundleError, CouldNotVerify, UsageError, VerificationFailed
 from repro.base.foreign import shown
+from repro.base.paths import given_path
 from repro.packing.installer import install
 from repro.packing.installer.archive import Archive
 from repro.packing.installer.folder import KEPT, Compared, compare_folder, installed_path, read_kept, read_plain
@@ -69,7 +70,7 @@ class Rebuilders:
 
     def asked(self, named: Sequence[str], *, first_use: bool = False) -> Asked:
         """The same with the signers' keys, as install.py takes it."""
-        return Asked(named, first_use, self.attestations, read_rebuilders(Path(self.keys)) if self.keys else {})
+        return Asked(named, first_use, self.attestations, keys_of(self.keys))
 
     def insist(self, report: BundleReport) -> None:
         """Hold every image to the threshold.
@@ -86,6 +87,18 @@ class Rebuilders:
 
 
 NOBODY = Rebuilders()
+
+
+def keys_of(file: str) -> dict[str, bytes]:
+    """The public keys in a file of PEM blocks, by fingerprint; none for ''.
+
+    Raises:
+        UsageError: there is no such file, or no key in it.
+    """
+    try:
+        return read_rebuilders(given_path("the file of keys", file)) if file else {}
+    except Refused as error:
+        raise translated(error) from error
 
 
 def _report(report: Report, not_covered: Sequence[str] = ()) -> BundleReport:

@@ -367,10 +367,10 @@ def test_the_page_says_every_claim_in_three_forms_and_no_text_becomes_markup(tmp
 def test_a_command_writes_its_page_says_the_counts_and_ends_as_the_outcome_demands(sound: Path, other: Path, tmp_path):
     said: list[str] = []
     runs = [str(reopen(folder).run) for folder in (sound, other)]
-    commands.compare(PATHS, *runs, str(tmp_path / "page"), said.append)
+    commands.compare(PATHS, *runs, commands.Page(str(tmp_path / "page")), said.append)
     assert said[0].startswith("Every claim holds")
     assert all(f"{status}: " in said[1] for status in (PROVEN, ATTESTED, CLAIMED))
     replaced(other, f"score@{SIZE}", "utterances.jsonl", b"{}\n")
     with pytest.raises(VerificationFailed):
-        commands.compare(PATHS, *runs, str(tmp_path / "page"), said.append)
+        commands.compare(PATHS, *runs, commands.Page(str(tmp_path / "page")), said.append)
     assert json.loads((tmp_path / "page" / "audit.json").read_bytes())["counts"][REFUTED] == 2

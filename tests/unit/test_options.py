@@ -16,6 +16,7 @@ from repro.cli import options
 from repro.cli.main import Commands, Settings
 from repro.graph.pipeline import Request
 from repro.packing import commands as packing
+from repro.packing.verify import Rebuilders
 from repro.run import one_stage, plan
 from repro.run import options as parsed
 
@@ -92,13 +93,14 @@ def test_the_options_of_a_packing_arrive(monkeypatch: pytest.MonkeyPatch, tmp_pa
     typed(
         "bundle.pack", "--to", "b.tar", "--arch", "arm64", "--with-sources", "--run", "latest", "--run-detail",
         "scores", "--include", "cann, checkpoint", "--since", str(tmp_path), "--part-size", "4GB", "--key", "k",
-        "--offline",
+        "--offline", "--attestations", str(tmp_path),
     )  # fmt: skip
     (((choices, to, key), named),) = reached
     assert (to, key, named) == ("b.tar", "k", {"unsigned": False})
     assert vars(choices) == {
         "arch": "arm64", "with_sources": True, "run": "latest", "run_detail": "scores",
         "include": ("cann", "checkpoint"), "since": tmp_path, "part_size_bytes": 4 * 1000**3, "fetch": False,
+        "attestations": tmp_path,
     }  # fmt: skip
     typed("bundle.pack", "--unsigned")
     assert reached[1][1] == {"unsigned": True}
@@ -108,20 +110,25 @@ def test_the_options_of_audits_arrive(monkeypatch: pytest.MonkeyPatch):
     reached: list[tuple[Any, ...]] = []
     for name in ("verify", "rerun", "challenge", "compare"):
         monkeypatch.setattr(audit, name, lambda *given, **named: reached.append((*given[1:], named)))
-    typed("audit.verify", "r", "--data", "d", "--checkpoint", "c", "--key", "k", "--base", "b", "--to", "t")
+    monkeypatch.setattr(audit, "page", lambda to, sign: (to, sign))
+    typed("audit.verify", "r", "--data", "d", "--checkpoint", "c", "--key", "k", "--base", "b", "--to", "t",
+          "--sign", "s", "--rebuilders", "p", "--threshold", "2", "--attestations", "f", "--auditors", "q")  # fmt: skip
     again = ("--engine", "podman", "--offline", "--rounds", "12")
     typed("audit.rerun", "r", "--data", "d", "--checkpoint", "c", *again, "--to", "t")
     typed("audit.challenge", "--run", "r", "--images", "base", "--arch", "arm64", "--offline", "--to", "t")
     typed("audit.compare", "a", "b", "--to", "t")
     verified, rerun, challenged, compared = reached
-    assert vars(verified[0]) == {"subject": "r", "data": "d", "checkpoint": "c", "key": "k", "base": "b"}
-    assert verified[1] == "t"
+    assert vars(verified[0]) == {
+        "subject": "r", "data": "d", "checkpoint": "c", "key": "k", "base": "b", "auditors": "q",
+        "rebuilders": Rebuilders("p", 2, Path("f").absolute()),
+    }  # fmt: skip
+    assert verified[1] == ("t", "s")
     assert rerun[1] == "r" and vars(rerun[2]) == {
         "data": "d", "checkpoint": "c", "engine": "podman", "fetch": False, "rounds": 12,
     }  # fmt: skip
-    assert rerun[3] == "t"
-    assert challenged[:4] == ("r", "arm64", "base", "t") and challenged[-1] == {"offline": True}
-    assert compared[:3] == ("a", "b", "t")
+    assert rerun[3] == ("t", "")
+    assert challenged[:4] == ("r", "arm64", "base", ("t", "")) and challenged[-1] == {"offline": True}
+    assert compared[:3] == ("a", "b", ("t", ""))
 
 
 def test_an_option_is_declared_once():
