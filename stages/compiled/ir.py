@@ -10,78 +10,6 @@ import struct
 from typing import Iterator, Sequence
 
 
-class Text:
-    """Lines of IR."""
-
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
-        self.vector = "<{} x float>".format(lanes)
-        self._lines: list[str] = []
-        self._number = 0
-
-    def add(self, text: str) -> None:
-        self._lines.extend(text.strip("\n").split("\n"))
-
-    def name(self) -> str:
-        self._number += 1
-        return "%v{}".format(self._number)
-
-    def value(self, expression: str) -> str:
-        """Append `expression` with a fresh name, which is returned."""
-        name = self.name()
-        self._lines.append("  {} = {}".format(name, expression))
-        return name
-
-    def at(self, pointer: str, index: str | int, kind: str = "float") -> str:
-        """Address of element `index` of an array."""
-        return self.value("getelementptr {}, ptr {}, i64 {}".format(kind, pointer, index))
-
-    def load(self, pointer: str, index: str | int = 0) -> str:
-        return self.value("load {}, ptr {}, align 4".format(self.vector, self.at(pointer, index)))
-
-    def store(self, value: str, pointer: str, index: str | int = 0) -> None:
-        self._lines.append("  store {} {}, ptr {}, align 4".format(self.vector, value, self.at(pointer, index)))
-
-    def prefetch(self, pointer: str, nearness: int) -> None:
-        """Ask for a line of the cache: nearness 3 for the first level, 2 for the second."""
-        self._lines.append("  call void @llvm.prefetch.p0(ptr {}, i32 0, i32 {}, i32 1)".format(pointer, nearness))
-
-    def spread(self, scalar: str) -> str:
-        """A float in every lane."""
-        first = self.value("insertelement {0} poison, float {1}, i32 0".format(self.vector, scalar))
-        return self.value(
-            "shufflevector {0} {1}, {0} poison, <{2} x i32> zeroinitializer".format(self.vector, first, self.lanes)
-        )
-
-    def constant(self, number: float) -> str:
-        return self.spread(literal(number))
-
-    def plus(self, left: str, right: str) -> str:
-        return self._binary("fadd", left, right)
-
-    def minus(self, left: str, right: str) -> str:
-        return self._binary("fsub", left, right)
-
-    def times(self, left: str, right: str) -> str:
-        return self._binary("fmul", left, right)
-
-    def over(self, left: str, right: str) -> str:
-        return self._binary("fdiv", left, right)
-
-    def _binary(self, operation: str, left: str, right: str) -> str:
-        return self.value("{} {} {}, {}".format(operation, self.vector, left, right))
-
-    def fma(self, a: str, b: str, c: str, name: str = "") -> str:
-        """a * b + c, rounded once."""
-        name = name or self.name()
-        self._lines.append("  {5} = call {0} @llvm.fma.v{4}f32({0} {1}, {0} {2}, {0} {3})".format(
-            self.vector, a, b, c, self.lanes, name))  # fmt: skip
-        return name
-
-    def text(self) -> str:
-        return "\n".join(self._lines)
-
-
 class Loop:
     """A loop that is being written: its counter, and what it carries from one round to the next."""
 
@@ -158,9 +86,17 @@ class Vectors:
             "shufflevector {0} {1}, {0} poison, <{2} x i32> zeroinitializer".format(vector, first, self.lanes)
         )
 
-    def index(self, operation: str, left: str, right: int | str) -> str:
+    def index(self, operation: str, left: int | str, right: int | str) -> str:
         """Arithmetic of indices."""
         return self.value("{} i64 {}, {}".format(operation, left, right))
+
+    def compare(self, relation: str, left: int | str, right: int | str) -> str:
+        """Whether a relation of two indices holds, 'ult' for less say: an i1."""
+        return self.value("icmp {} i64 {}, {}".format(relation, left, right))
+
+    def select(self, condition: str, holds: int | str, fails: int | str, kind: str = "i64") -> str:
+        """One of two scalars."""
+        return self.value("select i1 {0}, {1} {2}, {1} {3}".format(condition, kind, holds, fails))
 
     def at(self, pointer: str, index: int | str, kind: str) -> str:
         """The address of element `index` of an array of `kind`, which may be a vector's type."""
@@ -176,8 +112,19 @@ class Vectors:
         self._lines.append("  store {} {}, ptr {}, align {}".format(kind, value, place, align))
 
     @contextlib.contextmanager
+    def when(self, condition: str) -> Iterator[None]:
+        """Write what happens only where an i1 holds; no value of it can be used after it."""
+        self._number += 1
+        name = "c{}".format(self._number)
+        self.add("  br i1 {1}, label %{0}.then, label %{0}.end\n{0}.then:".format(name, condition))
+        self._block = name + ".then"
+        yield
+        self.add("  br label %{0}.end\n{0}.end:".format(name))
+        self._block = name + ".end"
+
+    @contextlib.contextmanager
     def loop(
-        self, stop: int | str, start: int | str = 0, step: int = 1, carried: Sequence[str] = (), kind: str = ""
+        self, stop: int | str, start: int | str = 0, step: int | str = 1, carried: Sequence[str] = (), kind: str = ""
     ) -> Iterator[Loop]:
         """Write a loop of at least one round: the counter goes from `start` as long as it is below `stop`.
 
@@ -207,10 +154,52 @@ class Vectors:
         return "\n".join(self._lines)
 
 
-def literal(number: float) -> str:
-    """A float32 constant as IR spells it: the bits of the double of the same value."""
-    rounded = struct.unpack("<f", struct.pack("<f", number))[0]
-    return "0x{:016X}".format(struct.unpack("<Q", struct.pack("<d", rounded))[0])
+class Floats(Vectors):
+    """IR of vectors of float32, whose rows lie anywhere in memory: their places are counted in values."""
+
+    def __init__(self, lanes: int) -> None:
+        super().__init__(lanes)
+        self.floats = self.vector("float")
+
+    def part(self, pointer: str, index: int | str) -> str:
+        """The vector from value `index` of an array on."""
+        return self.value("load {}, ptr {}, align 4".format(self.floats, self.at(pointer, index, "float")))
+
+    def put(self, value: str, pointer: str, index: int | str) -> None:
+        """Store a vector from value `index` of an array on."""
+        self.add("  store {} {}, ptr {}, align 4".format(self.floats, value, self.at(pointer, index, "float")))
+
+    def prefetch(self, pointer: str, nearness: int) -> None:
+        """Ask for a line of the cache: nearness 3 for the first level, 2 for the second."""
+        self.add("  call void @llvm.prefetch.p0(ptr {}, i32 0, i32 {}, i32 1)".format(pointer, nearness))
+
+    def constant(self, number: float) -> str:
+        """A float32 constant in every lane: IR spells it by the bits of the double of the same value."""
+        rounded = struct.unpack("<f", struct.pack("<f", number))[0]
+        return self.splat("float", "0x{:016X}".format(struct.unpack("<Q", struct.pack("<d", rounded))[0]))
+
+    def plus(self, left: str, right: str) -> str:
+        return self.apply("fadd", "float", left, right)
+
+    def minus(self, left: str, right: str) -> str:
+        return self.apply("fsub", "float", left, right)
+
+    def times(self, left: str, right: str) -> str:
+        return self.apply("fmul", "float", left, right)
+
+    def over(self, left: str, right: str) -> str:
+        return self.apply("fdiv", "float", left, right)
+
+    def fma(self, a: str, b: str, c: str) -> str:
+        """a * b + c, rounded once."""
+        return self.call("llvm.fma", "float", a, b, c)
+
+    def choose(self, relation: str, left: str, right: str, otherwise: str) -> str:
+        """`right` in the lanes where `left` stands in that relation to it, 'ogt' for greater say; else `otherwise`."""
+        holds = self.apply("fcmp " + relation, "float", left, right)
+        return self.value(
+            "select <{0} x i1> {1}, {2} {3}, {2} {4}".format(self.lanes, holds, self.floats, right, otherwise)
+        )
 
 
 LOG2_E = 1.4426950408889634
@@ -219,17 +208,15 @@ _POWER_LIMIT = 40.0  # 2 to this, times itself twice, is still a float32: what i
 _POWER_TERMS = (1.3269407209e-3, 9.6712941304e-3, 5.5507112294e-2, 2.4022246897e-1, 6.9314700365e-1)
 
 
-def power_of_two(text: Text, x: str, scale: float) -> str:
+def power_of_two(text: Floats, x: str, scale: float) -> str:
     """2 to the x * scale, |x * scale| cut to 40: relative error 1.8e-7 at 1.4, 5.2e-7 at 40.
 
     x * scale is rounded once, as what is left of it beside the nearest whole number; the error that grows is that of
     the float32 `scale`. A sigmoid made of it is within 4e-8, since it is flat where the error is large.
     """
     bound = _POWER_LIMIT / abs(scale)
-    for condition, number in (("ogt", bound), ("olt", -bound)):
-        limit = text.constant(number)
-        beyond = text.value("fcmp {} {} {}, {}".format(condition, text.vector, x, limit))
-        x = text.value("select <{0} x i1> {1}, {2} {3}, {2} {4}".format(text.lanes, beyond, text.vector, limit, x))
+    for relation, number in (("ogt", bound), ("olt", -bound)):
+        x = text.choose(relation, x, text.constant(number), x)
     # Adding 1.5 * 2^23 rounds to a whole number, in the low bits of the sum.
     magic, factor = text.constant(12582912.0), text.constant(scale)
     shifted = text.fma(x, factor, magic)
@@ -237,13 +224,6 @@ def power_of_two(text: Text, x: str, scale: float) -> str:
     result = text.constant(_POWER_TERMS[0])
     for term in _POWER_TERMS[1:] + (1.0,):
         result = text.fma(result, rest, text.constant(term))
-    integers = "<{} x i32>".format(text.lanes)
-    bits = text.value("bitcast {} {} to {}".format(text.vector, shifted, integers))
-    power = text.value("shl {} {}, {}".format(integers, bits, _splat(text, 23)))
-    bits = text.value("bitcast {} {} to {}".format(text.vector, result, integers))
-    bits = text.value("add {} {}, {}".format(integers, bits, power))
-    return text.value("bitcast {} {} to {}".format(integers, bits, text.vector))
-
-
-def _splat(text: Text, number: float) -> str:
-    return "<{}>".format(", ".join(["i32 {}".format(number)] * text.lanes))
+    power = text.apply("shl", "i32", text.cast("bitcast", shifted, "float", "i32"), text.splat("i32", 23))
+    bits = text.apply("add", "i32", text.cast("bitcast", result, "float", "i32"), power)
+    return text.cast("bitcast", bits, "i32", "float")

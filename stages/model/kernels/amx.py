@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 from typing import Mapping
 
-from stages.compiled.ir import Text
+from stages.compiled.ir import Floats
 
 TILE_ROWS, TILE_COLUMNS, TILE_TERMS = 16, 16, 32
 BLOCK_ROWS = 2 * TILE_ROWS
@@ -33,38 +33,27 @@ SIGNATURES = {
 }
 
 
-def narrowed(text: Text, value: str) -> str:
+def narrowed(text: Floats, value: str) -> str:
     """A vector of float32 as bfloat16, in the upper half of 32-bit integers: nearest, ties to even."""
-    integers = "<{} x i32>".format(text.lanes)
-
-    def splat(number: int) -> str:
-        return "<{}>".format(", ".join(["i32 {}".format(number)] * text.lanes))
-
-    bits = text.value("bitcast {} {} to {}".format(text.vector, value, integers))
-    odd = text.value("lshr {} {}, {}".format(integers, bits, splat(16)))
-    odd = text.value("and {} {}, {}".format(integers, odd, splat(1)))
-    bits = text.value("add {} {}, {}".format(integers, bits, odd))
-    bits = text.value("add {} {}, {}".format(integers, bits, splat(0x7FFF)))
-    return text.value("and {} {}, {}".format(integers, bits, splat(0xFFFF0000 - (1 << 32))))
+    bits = text.cast("bitcast", value, "float", "i32")
+    odd = text.apply("and", "i32", text.apply("lshr", "i32", bits, text.splat("i32", 16)), text.splat("i32", 1))
+    bits = text.apply("add", "i32", text.apply("add", "i32", bits, odd), text.splat("i32", 0x7FFF))
+    return text.apply("and", "i32", bits, text.splat("i32", 0xFFFF0000 - (1 << 32)))
 
 
-def store_half(text: Text, bits: str, pointer: str, index: str) -> None:
+def store_half(text: Floats, bits: str, pointer: str, index: str) -> None:
     """Store the upper halves of 32-bit integers as 16-bit ones."""
-    lanes = text.lanes
-    sixteen = ", ".join(["i32 16"] * lanes)
-    upper = text.value("lshr <{0} x i32> {1}, <{2}>".format(lanes, bits, sixteen))
-    half = text.value("trunc <{0} x i32> {1} to <{0} x i16>".format(lanes, upper))
-    text.add("  store <{} x i16> {}, ptr {}, align 2".format(lanes, half, text.at(pointer, index, "i16")))
+    half = text.cast("trunc", text.apply("lshr", "i32", bits, text.splat("i32", 16)), "i32", "i16")
+    text.add("  store {} {}, ptr {}, align 2".format(text.vector("i16"), half, text.at(pointer, index, "i16")))
 
 
 def _narrow(lanes: int) -> str:
     """IR: void narrow(source, target, count): float32 to bfloat16; count is a multiple of the lanes."""
-    text = Text(lanes)
-    text.add("define void @narrow(ptr %source, ptr %target, i64 %count) #0 {\nentry:\n  br label %loop\nloop:")
-    text.add("  %i = phi i64 [0, %entry], [%next, %loop]")
-    store_half(text, narrowed(text, text.load("%source", "%i")), "%target", "%i")
-    text.add("  %next = add i64 %i, {}\n  %more = icmp ult i64 %next, %count".format(lanes))
-    text.add("  br i1 %more, label %loop, label %end\nend:\n  ret void\n}")
+    text = Floats(lanes)
+    text.begin("define void @narrow(ptr %source, ptr %target, i64 %count) #0")
+    with text.loop("%count", step=lanes) as place:
+        store_half(text, narrowed(text, text.part("%source", place.index)), "%target", place.index)
+    text.end()
     return text.text()
 
 

@@ -8,6 +8,8 @@ Every sum is the same in either way, and so are the bytes.
 
 from __future__ import annotations
 
+from stages.compiled.ir import Vectors
+
 PARTS = 2
 
 LET_GO = 2**62
@@ -17,7 +19,7 @@ LET_GO = 2**62
 # between looks: on recent processors one takes as long as what is waited for.
 _PATIENCE = 100000
 
-_SOURCE = """
+_MEET = """
 declare i32 @sched_yield()
 define void @meet(ptr %mine, ptr %theirs, i64 %number) #0 {{
 entry:
@@ -40,28 +42,6 @@ again:
 met:
   ret void
 }}
-define internal void @fetch(ptr %rows, i64 %apart, i64 %count) #0 {{
-entry:
-  br label %row
-row:
-  %r = phi i64 [0, %entry], [%rn, %rowend]
-  %ro = mul i64 %r, %apart
-  %rp = getelementptr float, ptr %rows, i64 %ro
-  br label %line
-line:
-  %l = phi i64 [0, %row], [%ln, %line]
-  %lp = getelementptr i8, ptr %rp, i64 %l
-  call void @llvm.prefetch.p0(ptr %lp, i32 0, i32 3, i32 1)
-  %ln = add i64 %l, 64
-  %ml = icmp ult i64 %ln, {bytes}
-  br i1 %ml, label %line, label %rowend
-rowend:
-  %rn = add i64 %r, 1
-  %mr = icmp ult i64 %rn, %count
-  br i1 %mr, label %row, label %end
-end:
-  ret void
-}}
 """
 
 
@@ -74,4 +54,13 @@ def source(hidden: int) -> str:
 
     void fetch(rows, apart, count) asks for one part of `count` rows of the state at once.
     """
-    return _SOURCE.format(patience=_PATIENCE, bytes=4 * hidden // PARTS)
+    text = Vectors(1)
+    text.add(_MEET.format(patience=_PATIENCE))
+    text.begin("define internal void @fetch(ptr %rows, i64 %apart, i64 %count) #0")
+    with text.loop("%count") as row:
+        line = text.at("%rows", text.index("mul", row.index, "%apart"), "float")
+        with text.loop(4 * hidden // PARTS, step=64) as byte:
+            place = text.at(line, byte.index, "i8")
+            text.add("  call void @llvm.prefetch.p0(ptr {}, i32 0, i32 3, i32 1)".format(place))
+    text.end()
+    return text.text()

@@ -7,9 +7,9 @@ columns are cut into blocks.
 
 from __future__ import annotations
 
-from typing import Mapping, NamedTuple, Sequence
+from typing import NamedTuple, Sequence
 
-from stages.compiled.ir import Text
+from stages.compiled.ir import Floats
 
 VECTORS = 3  # of a panel: with 8 rows, 24 sums fill 32 registers
 _UNROLL = 4  # terms
@@ -64,166 +64,56 @@ def block_product(shape: Shape, name: str, block: Block) -> str:
     `start` has `ldi` between its rows (0: one row for all, a bias). K is a multiple of `unroll`. After every `unroll`
     terms the cache lines at these bytes from %ahead are asked for, and %ahead moves on by %step bytes per term.
     """
-    text = Text(shape.lanes)
+    text = Floats(shape.lanes)
     width = block.vectors * shape.lanes
     arrays = ", ".join("ptr %a{}".format(chunk) for chunk in range(block.chunks))
-    text.add(
+    text.begin(
         "define internal void @{}({}, i64 %lda, ptr %b, ptr noalias %c, i64 %ldc, ptr %start, i64 %ldi, i64 %K, "
-        "ptr %ahead, i64 %step) #0 {{\nentry:".format(name, arrays)
+        "ptr %ahead, i64 %step) #0".format(name, arrays)
     )
-    stride = text.value("mul i64 %K, {}".format(width * block.chunks))
-    bases = [text.at("%b", text.value("mul i64 {}, {}".format(stride, panel))) for panel in range(block.panels)]
-    columns = [(panel, vector) for panel in range(block.panels) for vector in range(block.vectors)]
-    sums = {}
-    for row in range(block.rows):
-        start = text.at("%start", text.value("mul i64 %ldi, {}".format(row)))
-        for panel, vector in columns:
-            sums[row, panel, vector] = text.load(start, panel * width + vector * shape.lanes)
-    before = "entry"
+    stride = text.index("mul", "%K", width * block.chunks)
+    bases = [text.at("%b", text.index("mul", stride, panel), "float") for panel in range(block.panels)]
+    places = [panel * width + vector * shape.lanes for panel in range(block.panels) for vector in range(block.vectors)]
+    starts = [text.at("%start", text.index("mul", "%ldi", row), "float") for row in range(block.rows)]
+    sums = [text.part(start, place) for start in starts for place in places]
     for chunk in range(block.chunks):
-        lines = [
-            text.at("%a{}".format(chunk), text.value("mul i64 %lda, {}".format(row))) for row in range(block.rows)
-        ]  # fmt: skip
-        loop = "loop{}".format(chunk)
-        text.add("  br label %{0}\n{0}:".format(loop))
-        index, following = "%k{}".format(chunk), "%next{}".format(chunk)
-        text.add("  {} = phi i64 [0, %{}], [{}, %{}]".format(index, before, following, loop))
-        totals = {}
-        for key in sorted(sums):
-            totals[key] = "%s{}_{}".format(chunk, "_".join(str(part) for part in key))
-            text.add("  {0} = phi {1} [{2}, %{3}], [{0}n, %{4}]".format(
-                totals[key], text.vector, sums[key], before, loop))  # fmt: skip
-        fetched = text.at("%ahead", text.value("mul i64 {}, %step".format(index)), "i8")
-        for place in block.ahead:
-            text.prefetch(text.at(fetched, place, "i8") if place else fetched, block.nearness)
-        offset = text.value("mul i64 {}, {}".format(index, width))
-        offset = text.value("add i64 {}, {}".format(offset, text.value("mul i64 %K, {}".format(chunk * width))))
-        heads = [text.at(base, offset) for base in bases]
-        left = [text.at(line, index) for line in lines]
-        sums = _terms(text, block, left, heads, totals)
-        text.add("  {} = add i64 {}, {}".format(following, index, block.unroll))
-        more = text.value("icmp ult i64 {}, %K".format(following))
-        text.add("  br i1 {}, label %{}, label %after{}\nafter{}:".format(more, loop, chunk, chunk))
-        before = "after{}".format(chunk)
+        array = "%a{}".format(chunk)
+        lines = [text.at(array, text.index("mul", "%lda", row), "float") for row in range(block.rows)]
+        with text.loop("%K", step=block.unroll, carried=sums, kind=text.floats) as term:
+            fetched = text.at("%ahead", text.index("mul", term.index, "%step"), "i8")
+            for line in block.ahead:
+                text.prefetch(text.at(fetched, line, "i8"), block.nearness)
+            offset = text.index("add", text.index("mul", term.index, width), text.index("mul", "%K", chunk * width))
+            heads = [text.at(base, offset, "float") for base in bases]
+            left = [text.at(line, term.index, "float") for line in lines]
+            term.carry(_terms(text, block, left, heads, term.carried))
+        sums = term.results
     zero = text.constant(0.0)
-    for row in range(block.rows):
-        line = text.at("%c", text.value("mul i64 %ldc, {}".format(row)))
-        for panel, vector in columns:
-            result = sums[row, panel, vector]
-            if block.relu:
-                above = text.value("fcmp ogt {} {}, {}".format(text.vector, result, zero))
-                result = text.value("select <{0} x i1> {1}, {2} {3}, {2} {4}".format(
-                    shape.lanes, above, text.vector, result, zero))  # fmt: skip
-            text.store(result, line, panel * width + vector * shape.lanes)
-    text.add("  ret void\n}")
+    for number, result in enumerate(sums):
+        row, place = divmod(number, len(places))
+        if block.relu:
+            result = text.choose("olt", zero, result, zero)
+        text.put(result, text.at("%c", text.index("mul", "%ldc", row), "float"), places[place])
+    text.end()
     return text.text()
 
 
-_DRIVER = """
-define void @{name}(ptr %a, i64 %lda, ptr %b, ptr %c, i64 %ldc, ptr %start, i64 %ldi, i64 %M, i64 %K, i64 %panels,
-                    i64 %rows, i1 %backwards) #0 {{
-entry:
-  %stride = mul i64 %K, {width}
-  br label %outer
-outer:
-  %from = phi i64 [0, %entry], [%to, %done]
-  %reach = add i64 %from, %rows
-  %inside = icmp ult i64 %reach, %M
-  %to = select i1 %inside, i64 %reach, i64 %M
-  br label %begin{first}
-{parts}
-done:
-  %again = icmp ult i64 %to, %M
-  br i1 %again, label %outer, label %end
-end:
-  ret void
-}}
-"""
-
-_PART = """
-begin{r}:
-  %from{r} = phi i64 [{start}, %{before}]
-  %left{r} = sub i64 %to, %from{r}
-  %blocks{r} = udiv i64 %left{r}, {r}
-  %many{r} = mul i64 %blocks{r}, {r}
-  %to{r} = add i64 %from{r}, %many{r}
-  %groups{r} = udiv i64 %panels, {p}
-  %any{r} = icmp ugt i64 %blocks{r}, 0
-  br i1 %any{r}, label %group{r}, label %skip{r}
-group{r}:
-  %n{r} = phi i64 [0, %begin{r}], [%nn{r}, %groupend{r}]
-  %last{r} = sub i64 %groups{r}, 1
-  %mirror{r} = sub i64 %last{r}, %n{r}
-  %g{r} = select i1 %backwards, i64 %mirror{r}, i64 %n{r}
-  %p{r} = mul i64 %g{r}, {p}
-  %bo{r} = mul i64 %p{r}, %stride
-  %bp{r} = getelementptr float, ptr %b, i64 %bo{r}
-{where}
-  %column{r} = mul i64 %p{r}, {width}
-  br label %row{r}
-row{r}:
-  %i{r} = phi i64 [%from{r}, %group{r}], [%in{r}, %row{r}]
-  %ao{r} = mul i64 %i{r}, %lda
-  %ap{r} = getelementptr float, ptr %a, i64 %ao{r}
-  %co{r} = mul i64 %i{r}, %ldc
-  %cc{r} = add i64 %co{r}, %column{r}
-  %cp{r} = getelementptr float, ptr %c, i64 %cc{r}
-  %so{r} = mul i64 %i{r}, %ldi
-  %sc{r} = add i64 %so{r}, %column{r}
-  %sp{r} = getelementptr float, ptr %start, i64 %sc{r}
-  %done{r} = sub i64 %i{r}, %from{r}
-  %ahead{r} = mul i64 %done{r}, %K
-  %bytes{r} = mul i64 %ahead{r}, {step_row}
-  %pf{r} = getelementptr i8, ptr %fetched{r}, i64 %bytes{r}
-  call void @{kernel}(ptr %ap{r}, i64 %lda, ptr %bp{r}, ptr %cp{r}, i64 %ldc, ptr %sp{r}, i64 %ldi, i64 %K, ptr %pf{r},
-                      i64 {step})
-  %in{r} = add i64 %i{r}, {r}
-  %morerows{r} = icmp ult i64 %in{r}, %to{r}
-  br i1 %morerows{r}, label %row{r}, label %groupend{r}
-groupend{r}:
-  %nn{r} = add i64 %n{r}, 1
-  %moregroups{r} = icmp ult i64 %nn{r}, %groups{r}
-  br i1 %moregroups{r}, label %group{r}, label %skip{r}
-skip{r}:
-  br label %{after}
-"""
-
-
-_NEXT = """  %hop{r} = mul i64 %stride, {p}
-  %nohop{r} = sub i64 0, %hop{r}
-  %move{r} = select i1 %backwards, i64 %nohop{r}, i64 %hop{r}
-  %fetched{r} = getelementptr float, ptr %bp{r}, i64 %move{r}"""
-
-_SECOND_HALF = """  %half{r} = udiv i64 %stride, 2
-  %n1{r} = add i64 %n{r}, 1
-  %on{r} = mul i64 %n{r}, %half{r}
-  %on1{r} = mul i64 %n1{r}, %half{r}
-  %nback{r} = sub i64 0, %on1{r}
-  %along{r} = select i1 %backwards, i64 %nback{r}, i64 %on{r}
-  %middle{r} = mul i64 %half{r}, %panels
-  %place{r} = add i64 %middle{r}, %along{r}
-  %fetched{r} = getelementptr float, ptr %b, i64 %place{r}"""
-
-
 def _terms(
-    text: Text, block: Block, left: Sequence[str], heads: Sequence[str], totals: Mapping[tuple[int, int, int], str]
-) -> dict[tuple[int, int, int], str]:
-    """The sums (row, panel, vector) after one turn's terms; `left` has a pointer per row, `heads` one per panel."""
+    text: Floats, block: Block, left: Sequence[str], heads: Sequence[str], totals: Sequence[str]
+) -> Sequence[str]:
+    """The sums (row after row, panel after panel) after one turn's terms; `left` has a pointer per row, `heads` one per
+    panel."""
     width = block.vectors * text.lanes
-    columns = [(panel, vector) for panel in range(block.panels) for vector in range(block.vectors)]
-    current = dict(totals)
     for turn in range(block.unroll):
-        right = {
-            (panel, vector): text.load(heads[panel], turn * width + vector * text.lanes) for panel, vector in columns
-        }
-        for row in range(block.rows):
-            scalar = text.value("load float, ptr {}, align 4".format(text.at(left[row], turn)))
-            spread = text.spread(scalar)
-            for panel, vector in columns:
-                key = row, panel, vector
-                name = totals[key] + "n" if turn == block.unroll - 1 else ""
-                current[key] = text.fma(spread, right[panel, vector], current[key], name)
-    return current
+        right = [
+            text.part(head, turn * width + vector * text.lanes) for head in heads for vector in range(block.vectors)
+        ]
+        sums: list[str] = []
+        for row, line in enumerate(left):
+            spread = text.spread(text.load(line, turn, "float", 4), "float")
+            sums += [text.fma(spread, value, total) for value, total in zip(right, totals[row * len(right) :])]
+        totals = sums
+    return totals
 
 
 def _ahead_bytes(rows: int) -> int:
@@ -243,21 +133,62 @@ def product(shape: Shape, name: str, *, several: bool, again: bool = False) -> s
     half is prefetched, half a panel with each. For one block of the largest size: a smaller one has no time to spare,
     and several blocks need the panels so much later that they are there.
     """
-    kernels, parts = [], []
-    for number, rows in enumerate(shape.blocks):
-        panels = shape.panels[rows] if several else 1
-        kernel = "{}_{}x{}".format(name, rows, panels)
-        step, step_row, where = _ahead_bytes(rows), _ahead_bytes(rows) // rows, _NEXT
-        block = Block(rows, panels, VECTORS, unroll=_UNROLL)
-        if again and number == 0:
-            step, step_row, where = 2 * shape.width, 0, _SECOND_HALF  # half of a panel's bytes per term
-            block = block._replace(ahead=tuple(range(0, _UNROLL * step, _LINE)), nearness=3)
-        kernels.append(block_product(shape, kernel, block))
-        before = "skip{}".format(shape.blocks[number - 1]) if number else "outer"
-        after = "begin{}".format(shape.blocks[number + 1]) if number + 1 < len(shape.blocks) else "done"
-        start = "%to{}".format(shape.blocks[number - 1]) if number else "%from"
-        parts.append(_PART.format(r=rows, p=panels, width=shape.width, kernel=kernel, before=before, after=after,
-                                  start=start, step=step, step_row=step_row,
-                                  where=where.format(r=rows, p=panels)))  # fmt: skip
-    driver = _DRIVER.format(name=name, width=shape.width, first=shape.blocks[0], parts="".join(parts))
-    return "\n".join([*kernels, driver])
+    kernels = []
+    text = Floats(shape.lanes)
+    text.begin(
+        "define void @{}(ptr %a, i64 %lda, ptr %b, ptr %c, i64 %ldc, ptr %start, i64 %ldi, i64 %M, i64 %K, "
+        "i64 %panels, i64 %rows, i1 %backwards) #0".format(name)
+    )
+    stride = text.index("mul", "%K", shape.width)
+    with text.loop("%M", step="%rows") as outer:
+        reach = text.index("add", outer.index, "%rows")
+        to, start = text.select(text.compare("ult", reach, "%M"), reach, "%M"), outer.index
+        for number, rows in enumerate(shape.blocks):
+            panels = shape.panels[rows] if several else 1
+            kernel = "{}_{}x{}".format(name, rows, panels)
+            step, step_row, second_half = _ahead_bytes(rows), _ahead_bytes(rows) // rows, again and number == 0
+            block = Block(rows, panels, VECTORS, unroll=_UNROLL)
+            if second_half:
+                step, step_row = 2 * shape.width, 0  # half of a panel's bytes per term
+                block = block._replace(ahead=tuple(range(0, _UNROLL * step, _LINE)), nearness=3)
+            kernels.append(block_product(shape, kernel, block))
+            count = text.index("udiv", text.index("sub", to, start), rows)
+            end = text.index("add", start, text.index("mul", count, rows))
+            groups = text.index("udiv", "%panels", panels)
+            with text.when(text.compare("ugt", count, 0)), text.loop(groups) as group:
+                mirror = text.index("sub", text.index("sub", groups, 1), group.index)
+                panel = text.index("mul", text.select("%backwards", mirror, group.index), panels)
+                base = text.at("%b", text.index("mul", panel, stride), "float")
+                column = text.index("mul", panel, shape.width)
+                following = _next(text, stride, base, panels)
+                if second_half:
+                    following = _second_half(text, stride, group.index)
+                with text.loop(end, start=start, step=rows) as row:
+                    a = text.at("%a", text.index("mul", row.index, "%lda"), "float")
+                    c, begin = (
+                        text.at(array, text.index("add", text.index("mul", row.index, apart), column), "float")
+                        for array, apart in (("%c", "%ldc"), ("%start", "%ldi"))
+                    )
+                    done = text.index("mul", text.index("sub", row.index, start), "%K")
+                    ahead = text.at(following, text.index("mul", done, step_row), "i8")
+                    text.add(
+                        "  call void @{}(ptr {}, i64 %lda, ptr {}, ptr {}, i64 %ldc, ptr {}, i64 %ldi, i64 %K, ptr {}, "
+                        "i64 {})".format(kernel, a, base, c, begin, ahead, step)
+                    )
+            start = end
+    text.end()
+    return "\n".join([*kernels, text.text()])
+
+
+def _next(text: Floats, stride: str, base: str, panels: int) -> str:
+    """Where the panels lie that come after these."""
+    hop = text.index("mul", stride, panels)
+    return text.at(base, text.select("%backwards", text.index("sub", 0, hop), hop), "float")
+
+
+def _second_half(text: Floats, stride: str, group: str) -> str:
+    """Where the half of a panel lies that is prefetched with this one: in the second half of the panels."""
+    half = text.index("udiv", stride, 2)
+    back = text.index("sub", 0, text.index("mul", text.index("add", group, 1), half))
+    along = text.select("%backwards", back, text.index("mul", group, half))
+    return text.at("%b", text.index("add", text.index("mul", half, "%panels"), along), "float")

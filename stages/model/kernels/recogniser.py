@@ -9,14 +9,14 @@ and any number of threads give the same bytes.
 
 from __future__ import annotations
 
-from typing import Callable, Mapping
+from typing import Callable, Mapping, Sequence
 
-from stages.compiled.ir import LOG2_E, Text, power_of_two
+from stages.compiled.ir import LOG2_E, Floats, Vectors, power_of_two
 from stages.model.kernels import amx, parts
 from stages.model.kernels.parts import PARTS
 from stages.model.kernels.products import Block, Shape, block_product, product
 
-Store = Callable[[Text, str, str, str], None]
+Store = Callable[[Floats, str, str, str], None]
 """Writes a vector to a pointer at an index."""
 
 
@@ -40,119 +40,45 @@ def _gates(shape: Shape, hidden: int, units: int, name: str, store: Store) -> st
     `soon` is what the next step gets from below. It lies in rows so far apart that no processor fetches it by itself,
     and nothing else is fetched from memory here, so that this is the time to ask for it.
     """
-    text = Text(shape.lanes)
-    text.add("define internal void @{}(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch, "
-             "ptr %soon) #0 {{\nentry:".format(name))  # fmt: skip
+    text = Floats(shape.lanes)
+    text.begin(
+        "define internal void @{}(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch, ptr %soon) #0".format(name)
+    )
     one = text.constant(1.0)
-    text.add("  br label %rows\nrows:\n  %r = phi i64 [0, %entry], [%rn, %rowend]")
-    sums = text.at("%sums", text.value("mul i64 %r, {}".format(4 * hidden)))
-    soon = text.at("%soon", text.value("mul i64 %r, {}".format(4 * hidden)))
-    cells = text.at("%cell", text.value("mul i64 %r, {}".format(hidden)))
-    out_row = text.value("mul i64 %r, %ld")
-    text.add("  br label %units\nunits:\n  %u = phi i64 [0, %rows], [%un, %units]")
-    places = [text.value("add i64 %u, {}".format(gate * units)) for gate in range(4)]
-    for place in places:
-        text.prefetch(text.at(soon, place), 3)
-    inputs = [text.load(sums, place) for place in places]
-    i, o, f = (power_of_two(text, value, -LOG2_E) for value in inputs[:3])
-    g = power_of_two(text, inputs[3], -2 * LOG2_E)
-    cell = text.load(cells, "%u")
-    above, others = text.plus(one, f), text.times(text.plus(one, i), text.plus(one, g))
-    over = text.fma(cell, others, text.times(text.minus(one, g), above))
-    cell = text.over(over, text.times(others, above))
-    text.store(cell, cells, "%u")
-    c = power_of_two(text, cell, -2 * LOG2_E)
-    output = text.over(text.minus(one, c), text.times(text.plus(one, o), text.plus(one, c)))
-    store(text, output, "%out", text.value("add i64 {}, %u".format(out_row)))
-    text.add("  %un = add i64 %u, {}\n  %mu = icmp ult i64 %un, {}".format(shape.lanes, units))
-    text.add("  br i1 %mu, label %units, label %rowend\nrowend:\n  %rn = add i64 %r, 1")
-    text.add("  %mr = icmp ult i64 %rn, %batch\n  br i1 %mr, label %rows, label %end\nend:\n  ret void\n}")
+    with text.loop("%batch") as row:
+        sums, soon = (text.at(array, text.index("mul", row.index, 4 * hidden), "float") for array in ("%sums", "%soon"))
+        cells = text.at("%cell", text.index("mul", row.index, hidden), "float")
+        out_row = text.index("mul", row.index, "%ld")
+        with text.loop(units, step=shape.lanes) as unit:
+            places = [text.index("add", unit.index, gate * units) for gate in range(4)]
+            for place in places:
+                text.prefetch(text.at(soon, place, "float"), 3)
+            inputs = [text.part(sums, place) for place in places]
+            i, o, f = (power_of_two(text, value, -LOG2_E) for value in inputs[:3])
+            g = power_of_two(text, inputs[3], -2 * LOG2_E)
+            cell = text.part(cells, unit.index)
+            above, others = text.plus(one, f), text.times(text.plus(one, i), text.plus(one, g))
+            over = text.fma(cell, others, text.times(text.minus(one, g), above))
+            cell = text.over(over, text.times(others, above))
+            text.put(cell, cells, unit.index)
+            c = power_of_two(text, cell, -2 * LOG2_E)
+            output = text.over(text.minus(one, c), text.times(text.plus(one, o), text.plus(one, c)))
+            store(text, output, "%out", text.index("add", out_row, unit.index))
+    text.end()
     return text.text()
 
 
-def _store_float(text: Text, value: str, pointer: str, index: str) -> None:
-    text.store(value, pointer, index)
+def _store_float(text: Floats, value: str, pointer: str, index: str) -> None:
+    text.put(value, pointer, index)
 
 
-def _store_rounded(text: Text, value: str, pointer: str, index: str) -> None:
+def _store_rounded(text: Floats, value: str, pointer: str, index: str) -> None:
     """As a float32 that a bfloat16 holds exactly."""
-    bits = amx.narrowed(text, value)
-    text.store(text.value("bitcast <{} x i32> {} to {}".format(text.lanes, bits, text.vector)), pointer, index)
+    text.put(text.cast("bitcast", amx.narrowed(text, value), "i32", "float"), pointer, index)
 
 
-def _store_half(text: Text, value: str, pointer: str, index: str) -> None:
+def _store_half(text: Floats, value: str, pointer: str, index: str) -> None:
     amx.store_half(text, amx.narrowed(text, value), pointer, index)
-
-
-# See `_recurrence`.
-_RECURRENCE = """
-define void @recurrence(ptr %inputs, ptr %weights, ptr %output, i64 %ld, i64 %batch, i64 %frames, i1 %reverse,
-                        ptr %zeros, ptr %cell, ptr %sums, i64 %first, i64 %count, ptr %mine, ptr %theirs,
-                        i64 %meetings) #0 {{
-entry:
-  %last = sub i64 %frames, 1
-  %size = mul i64 %batch, {gates}
-  %span = mul i64 %batch, %ld
-  %back = sub i64 0, %size
-  %along = select i1 %reverse, i64 %back, i64 %size
-  %shift = mul i64 %first, {units}
-  %panels = mul i64 %count, {panels}
-  %alone = icmp eq ptr %theirs, null
-  %others = sub i64 {units}, %shift
-  %few = icmp ule i64 %batch, {block}
-  br label %step
-step:
-  %s = phi i64 [0, %entry], [%sn, %stepend]
-  %before = phi ptr [%zeros, %entry], [%out, %stepend]
-  %ldb = phi i64 [{hidden}, %entry], [%ld, %stepend]
-  %mirror = sub i64 %last, %s
-  %t = select i1 %reverse, i64 %mirror, i64 %s
-  %io = mul i64 %t, %size
-  %in = getelementptr float, ptr %inputs, i64 %io
-  %oo = mul i64 %t, %span
-  %out = getelementptr float, ptr %output, i64 %oo
-  %odd = trunc i64 %s to i1
-  br i1 %few, label %again, label %once
-again:
-  call void @multiply_again(ptr %before, i64 %ldb, ptr %weights, ptr %sums, i64 {gates}, ptr %in, i64 {gates},
-                            i64 %batch, i64 {hidden}, i64 %panels, i64 %batch, i1 %odd)
-  br label %summed
-once:
-  call void @multiply(ptr %before, i64 %ldb, ptr %weights, ptr %sums, i64 {gates}, ptr %in, i64 {gates}, i64 %batch,
-                      i64 {hidden}, i64 %panels, i64 %batch, i1 %odd)
-  br label %summed
-summed:
-  %soon = getelementptr float, ptr %in, i64 %along
-  br label %part
-part:
-  %p = phi i64 [0, %summed], [%pn, %part]
-  %po = mul i64 %p, {columns}
-  %psums = getelementptr float, ptr %sums, i64 %po
-  %psoon = getelementptr float, ptr %soon, i64 %po
-  %pu = mul i64 %p, {units}
-  %pcell = getelementptr float, ptr %cell, i64 %pu
-  %place = add i64 %shift, %pu
-  %pout = getelementptr float, ptr %out, i64 %place
-  call void @gates(ptr %psums, ptr %pcell, ptr %pout, i64 %ld, i64 %batch, ptr %psoon)
-  %pn = add i64 %p, 1
-  %mp = icmp ult i64 %pn, %count
-  br i1 %mp, label %part, label %gated
-gated:
-  br i1 %alone, label %stepend, label %meeting
-meeting:
-  %number = add i64 %meetings, %s
-  call void @meet(ptr %mine, ptr %theirs, i64 %number)
-  %half = getelementptr float, ptr %out, i64 %others
-  call void @fetch(ptr %half, i64 %ld, i64 %batch)
-  br label %stepend
-stepend:
-  %sn = add i64 %s, 1
-  %more = icmp ult i64 %sn, %frames
-  br i1 %more, label %step, label %end
-end:
-  ret void
-}}
-"""
 
 
 def _recurrence(shape: Shape, hidden: int) -> str:
@@ -165,101 +91,55 @@ def _recurrence(shape: Shape, hidden: int) -> str:
     other part is another thread's, each step ends with a meeting, the first with `meetings`; `theirs` is null where
     there is no other.
     """
-    return _RECURRENCE.format(
-        gates=4 * hidden,
-        hidden=hidden,
-        units=hidden // PARTS,
-        columns=4 * hidden // PARTS,
-        panels=4 * hidden // PARTS // shape.width,
-        block=shape.blocks[0],
+    units, gates = hidden // PARTS, 4 * hidden
+    text = Vectors(1)
+    text.begin(
+        "define void @recurrence(ptr %inputs, ptr %weights, ptr %output, i64 %ld, i64 %batch, i64 %frames, "
+        "i1 %reverse, ptr %zeros, ptr %cell, ptr %sums, i64 %first, i64 %count, ptr %mine, ptr %theirs, "
+        "i64 %meetings) #0"
     )
-
-
-# See `_convolutions`.
-_CONVOLUTIONS = """
-define internal void @first_row(ptr %image, ptr %weights, ptr %bias, ptr %ring, i64 %j) #0 {{
-entry:
-  %slot = and i64 %j, 3
-  %so = mul i64 %slot, {ring}
-  %sb = add i64 %so, 32
-  %c = getelementptr float, ptr %ring, i64 %sb
-  %r0 = mul i64 %j, {pitch}
-  %r1 = add i64 %r0, {pitch}
-  %r2 = add i64 %r1, {pitch}
-  br label %loop
-loop:
-  %f = phi i64 [0, %entry], [%fn, %loop]
-  %beyond = icmp ugt i64 %f, {top0}
-  %g = select i1 %beyond, i64 {top0}, i64 %f
-  %two = mul i64 %g, 2
-  %o0 = add i64 %r0, %two
-  %o1 = add i64 %r1, %two
-  %o2 = add i64 %r2, %two
-  %a0 = getelementptr float, ptr %image, i64 %o0
-  %a1 = getelementptr float, ptr %image, i64 %o1
-  %a2 = getelementptr float, ptr %image, i64 %o2
-  %co = mul i64 %g, 32
-  %cp = getelementptr float, ptr %c, i64 %co
-  call void @first_convolution(ptr %a0, ptr %a1, ptr %a2, i64 2, ptr %weights, ptr %cp, i64 32, ptr %bias, i64 0, i64 3,
-                               ptr %weights, i64 0)
-  %fn = add i64 %f, {rows}
-  %more = icmp ult i64 %fn, {middle}
-  br i1 %more, label %loop, label %end
-end:
-  ret void
-}}
-define void @convolutions(ptr %image, ptr %weights0, ptr %bias0, ptr %weights1, ptr %bias1, ptr %ring, ptr %output,
-                          i64 %stride, i64 %from, i64 %to) #0 {{
-entry:
-  %top = icmp eq i64 %from, 0
-  br i1 %top, label %time, label %above
-above:
-  %fd = mul i64 %from, 2
-  %fa = sub i64 %fd, 1
-  call void @first_row(ptr %image, ptr %weights0, ptr %bias0, ptr %ring, i64 %fa)
-  br label %time
-time:
-  %t = phi i64 [%from, %entry], [%from, %above], [%tn, %timeend]
-  %j0 = mul i64 %t, 2
-  %j1 = add i64 %j0, 1
-  %jm = sub i64 %j0, 1
-  call void @first_row(ptr %image, ptr %weights0, ptr %bias0, ptr %ring, i64 %j0)
-  call void @first_row(ptr %image, ptr %weights0, ptr %bias0, ptr %ring, i64 %j1)
-  %s0 = and i64 %jm, 3
-  %s1 = and i64 %j0, 3
-  %s2 = and i64 %j1, 3
-  %b0 = mul i64 %s0, {ring}
-  %b1 = mul i64 %s1, {ring}
-  %b2 = mul i64 %s2, {ring}
-  %row = mul i64 %t, %stride
-  br label %loop
-loop:
-  %f = phi i64 [0, %time], [%fn, %loop]
-  %beyond = icmp ugt i64 %f, {top1}
-  %g = select i1 %beyond, i64 {top1}, i64 %f
-  %skip = mul i64 %g, 64
-  %o0 = add i64 %b0, %skip
-  %o1 = add i64 %b1, %skip
-  %o2 = add i64 %b2, %skip
-  %a0 = getelementptr float, ptr %ring, i64 %o0
-  %a1 = getelementptr float, ptr %ring, i64 %o1
-  %a2 = getelementptr float, ptr %ring, i64 %o2
-  %go = mul i64 %g, 32
-  %co = add i64 %row, %go
-  %cp = getelementptr float, ptr %output, i64 %co
-  call void @second_convolution(ptr %a0, ptr %a1, ptr %a2, i64 64, ptr %weights1, ptr %cp, i64 32, ptr %bias1, i64 0,
-                                i64 96, ptr %weights1, i64 0)
-  %fn = add i64 %f, {rows}
-  %more = icmp ult i64 %fn, {last}
-  br i1 %more, label %loop, label %timeend
-timeend:
-  %tn = add i64 %t, 1
-  %moretime = icmp ult i64 %tn, %to
-  br i1 %moretime, label %time, label %end
-end:
-  ret void
-}}
-"""
+    size, span = text.index("mul", "%batch", gates), text.index("mul", "%batch", "%ld")
+    along, on = (text.select("%reverse", text.index("sub", 0, each), each) for each in (size, span))
+    shift = text.index("mul", "%first", units)
+    others = text.index("sub", units, shift)
+    panels = text.index("mul", "%count", gates // PARTS // shape.width)
+    together = text.value("icmp ne ptr %theirs, null")
+    few = text.compare("ule", "%batch", shape.blocks[0])
+    many = text.value("xor i1 {}, true".format(few))
+    with text.loop("%frames") as step:
+        mirror = text.index("sub", text.index("sub", "%frames", 1), step.index)
+        t = text.select("%reverse", mirror, step.index)
+        inputs = text.at("%inputs", text.index("mul", t, size), "float")
+        output = text.at("%output", text.index("mul", t, span), "float")
+        start = text.compare("eq", step.index, 0)
+        last = text.at(output, text.index("sub", 0, on), "float")
+        before = text.select(start, "%zeros", last, "ptr")
+        apart = text.select(start, hidden, "%ld")
+        odd = text.value("trunc i64 {} to i1".format(step.index))
+        for condition, product_name in ((few, "multiply_again"), (many, "multiply")):
+            with text.when(condition):
+                text.add(
+                    "  call void @{}(ptr {}, i64 {}, ptr %weights, ptr %sums, i64 {gates}, ptr {}, i64 {gates}, "
+                    "i64 %batch, i64 {hidden}, i64 {}, i64 %batch, i1 {})".format(
+                        product_name, before, apart, inputs, panels, odd, gates=gates, hidden=hidden
+                    )
+                )
+        soon = text.at(inputs, along, "float")
+        with text.loop("%count") as part:
+            column, unit = text.index("mul", part.index, gates // PARTS), text.index("mul", part.index, units)
+            places = (("%sums", column), ("%cell", unit), (output, text.index("add", shift, unit)), (soon, column))
+            sums, cell, out, coming = (text.at(array, place, "float") for array, place in places)
+            text.add(
+                "  call void @gates(ptr {}, ptr {}, ptr {}, i64 %ld, i64 %batch, ptr {})".format(
+                    sums, cell, out, coming
+                )
+            )
+        with text.when(together):
+            number = text.index("add", "%meetings", step.index)
+            text.add("  call void @meet(ptr %mine, ptr %theirs, i64 {})".format(number))
+            text.add("  call void @fetch(ptr {}, i64 %ld, i64 %batch)".format(text.at(output, others, "float")))
+    text.end()
+    return text.text()
 
 
 def _convolutions(shape: Shape, columns: int, middle: int, last: int) -> str:
@@ -274,9 +154,45 @@ def _convolutions(shape: Shape, columns: int, middle: int, last: int) -> str:
     first = block_product(shape, "first_convolution", Block(rows, 1, vectors, chunks=3, unroll=3, relu=True))
     second = block_product(shape, "second_convolution", Block(rows, 1, vectors, chunks=3, unroll=4, relu=True))
     pitch, ring = columns + 2, (middle + 2) * 32
-    text = _CONVOLUTIONS.format(ring=ring, pitch=pitch, top0=middle - rows, top1=last - rows, rows=rows, middle=middle,
-                                last=last)  # fmt: skip
-    return first + second + text
+    text = Vectors(1)
+
+    def along(kernel: str, apart: int, terms: int, count: int, arrays: Sequence[str], target: str, number: str) -> None:
+        """One row of a convolution: whole blocks of columns, the last moved back until it fits; `number` of weights."""
+        with text.loop(count, step=rows) as loop:
+            column = text.select(text.compare("ugt", loop.index, count - rows), count - rows, loop.index)
+            skip = text.index("mul", column, apart)
+            lines = ["ptr {}".format(text.at(array, skip, "float")) for array in arrays]
+            place = text.at(target, text.index("mul", column, 32), "float")
+            text.add(
+                "  call void @{}({}, i64 {}, ptr %weights{n}, ptr {}, i64 32, ptr %bias{n}, i64 0, i64 {}, "
+                "ptr %weights{n}, i64 0)".format(kernel, ", ".join(lines), apart, place, terms, n=number)
+            )
+
+    text.begin("define internal void @first_row(ptr %image, ptr %weights, ptr %bias, ptr %ring, i64 %j) #0")
+    slot = text.index("add", text.index("mul", text.index("and", "%j", 3), ring), 32)
+    images = [text.at("%image", text.index("mul", text.index("add", "%j", row), pitch), "float") for row in range(3)]
+    along("first_convolution", 2, 3, middle, images, text.at("%ring", slot, "float"), "")
+    text.end()
+    text.begin(
+        "define void @convolutions(ptr %image, ptr %weights0, ptr %bias0, ptr %weights1, ptr %bias1, ptr %ring, "
+        "ptr %output, i64 %stride, i64 %from, i64 %to) #0"
+    )
+
+    def first_row(row: str) -> None:
+        text.add("  call void @first_row(ptr %image, ptr %weights0, ptr %bias0, ptr %ring, i64 {})".format(row))
+
+    with text.when(text.compare("ne", "%from", 0)):
+        first_row(text.index("sub", text.index("mul", "%from", 2), 1))
+    with text.loop("%to", start="%from") as time:
+        even = text.index("mul", time.index, 2)
+        three = [text.index("sub", even, 1), even, text.index("add", even, 1)]
+        for row in three[1:]:
+            first_row(row)
+        rings = [text.at("%ring", text.index("mul", text.index("and", row, 3), ring), "float") for row in three]
+        target = text.at("%output", text.index("mul", time.index, "%stride"), "float")
+        along("second_convolution", 64, 96, last, rings, target, "1")
+    text.end()
+    return "\n".join([first, second, text.text()])
 
 
 SIGNATURES = {
