@@ -38,7 +38,7 @@ class Given:
     """What the auditor has beside the bundle.
 
     Attributes:
-        data, checkpoint: as of `verify_run`.
+        data, checkpoint: as of `examine_run`.
         keys: fingerprints of keys to trust; none for those trusted on this machine.
         earlier: bundles or installed folders that a difference was made since.
         rebuilders: whose word on rebuilt images counts, and where statements beside the bundle lie.

@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from repro.audit.stage_files import FRAMES, Manifest, Outputs
+from repro.audit.stage_files import Outputs
 from repro.record.scores import Comparison, Pair, Thresholds
+from repro.record.stage_files import FRAMES, Manifest
 
 FORMULAS = {
     "max_abs": "max |a - b|",

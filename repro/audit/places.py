@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 
 from repro.audit.agreement import Values, content_of
-from repro.audit.stage_files import COLUMNS, ROWS
+from repro.audit.stage_files import COLUMNS
 from repro.base.errors import VerificationFailed
 from repro.base.foreign import shown
+from repro.record.stage_files import ROWS
 
 Utterances = Mapping[tuple[int, int], str]
 """Names by batch and by row in it, as a manifest of stage batches has them."""

@@ -10,8 +10,6 @@ from repro.audit.evidence import Evidence
 from repro.audit.leaves import differences
 from repro.audit.stage_files import (
     COLUMNS,
-    ROWS,
-    Manifest,
     Outputs,
     read_labels,
     read_outputs,
@@ -21,7 +19,7 @@ from repro.audit.stage_files import (
 from repro.base.errors import CouldNotVerify, VerificationFailed
 from repro.record.document import Record
 from repro.record.scores import Comparison, Protocol, Result
-from repro.record.stage_files import ScoreFile
+from repro.record.stage_files import ROWS, Manifest, ScoreFile
 
 Heard = dict[str, tuple[str, ...]]
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol as Interface
 
 from repro.audit import arithmetic, beam
-from repro.audit.stage_files import Entry, Outputs, ScoredUtterance, Spoken
+from repro.audit.stage_files import Outputs, ScoredUtterance, Spoken
 from repro.record.scores import Confusion, Edits, Interval, Interval95, Protocol, WerCounts
+from repro.record.stage_files import Entry
 
 PUBLISHED, COMPLETE = "published", "complete"
 INTERVAL_METHOD = (

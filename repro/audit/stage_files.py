@@ -20,14 +20,12 @@ from repro.base import typed_json
 from repro.base.errors import VerificationFailed
 from repro.base.foreign import shown
 from repro.base.values import Amount, Count, Name, Positive, RelativePath, Sha256, Strict
-from repro.record.scores import Excluded, Latency, WerCounts
+from repro.record.scores import Latency, WerCounts
+from repro.record.stage_files import FRAMES, MOST_TIMES, Milliseconds, Times
 from repro.record.stages import OutputFile, StageObservations
 
-FRAMES = 195  # of the network's output
-ROWS, COLUMNS = 390, 243  # of its input
-_MOST_TIMES = 10_000_000
+COLUMNS = 243  # of the network's input
 _MOST_LOGPROB = 1.0  # 0 but for rounding, with room for half precision
-Milliseconds = Annotated[float, Meta(gt=0, le=1e9)]
 Text = Annotated[str, Meta(max_length=1_000_000)]
 
 
@@ -54,50 +52,6 @@ class StoredResult(Strict, frozen=True):
     observations: StageObservations
 
 
-class Entry(Strict, frozen=True):
-    """An utterance's place in the batches, and its length in the network's input and output."""
-
-    id: str
-    batch: Count
-    row: Count
-    stacked_frames: Annotated[int, Meta(ge=2, le=ROWS)]
-    output_frames: Annotated[int, Meta(ge=1, le=FRAMES)]
-
-
-class Manifest(Strict, frozen=True):
-    """The stage batches: manifest.json."""
-
-    batch_size: Positive
-    split: str
-    rows: Positive
-    columns: Positive
-    num_batches: Count
-    num_tail_batches: Annotated[int, Meta(ge=0, le=1)]
-    utterances: tuple[Entry, ...]
-    excluded: tuple[Excluded, ...]
-
-    def __post_init__(self) -> None:
-        size, count = self.batch_size, len(self.utterances)
-        if (self.num_batches, self.num_tail_batches) != (count // size, int(count % size > 0)):
-            raise ValueError(f"{count} utterances do not fill {self.num_batches} batches and {self.num_tail_batches}")
-        if len({entry.id for entry in self.utterances}) != count:
-            raise ValueError("an utterance stands there twice")
-        for place, entry in enumerate(self.utterances):
-            if (entry.batch, entry.row) != divmod(place, size):
-                raise ValueError(f"utterance {shown(entry.id)} is not in the next place of the batches")
-            if entry.stacked_frames != 2 * entry.output_frames:
-                raise ValueError(f"utterance {shown(entry.id)} has not half as many output frames as rows")
-
-    def output_name(self, batch: int) -> str:
-        """The path of a batch's outputs below the out/ of infer and reference."""
-        return f"{'result' if batch < self.num_batches else 'tail'}/inputs_{batch}_0.npy"
-
-    @property
-    def batches(self) -> range:
-        """The numbers of the batches, the tail included."""
-        return range(self.num_batches + self.num_tail_batches)
-
-
 class Spoken(Strict, frozen=True):
     """One protocol's view of an utterance."""
 
@@ -118,21 +72,6 @@ class ScoredUtterance(Strict, frozen=True):
     complete: Spoken
 
 
-class RawTimes(Strict, frozen=True):
-    """The stage measure: obs/measure.json. The vendor's tool keeps no list of times."""
-
-    batch_size: Positive
-    formula: str
-    latency_ms: Latency
-    loop: Positive
-    provider: str
-    throughput_utterances_per_s: Amount
-    times_ms: Annotated[tuple[Milliseconds, ...], Meta(max_length=_MOST_TIMES)]
-    threads: Union[Positive, UnsetType] = UNSET
-    devices: Union[Positive, UnsetType] = UNSET
-    simulator: Union[bool, UnsetType] = UNSET
-
-
 class Sustained(Strict, frozen=True):
     """The stage measure: obs/sustained.json, the figures of all its loops together; on the NPU without a list."""
 
@@ -142,7 +81,7 @@ class Sustained(Strict, frozen=True):
     loop: Positive
     loops: Positive
     throughput_utterances_per_s: Amount
-    times_ms: Annotated[tuple[Milliseconds, ...], Meta(max_length=_MOST_TIMES)]
+    times_ms: Times
     figures: dict[str, str]
     least_seconds: Amount
 
@@ -188,7 +127,7 @@ class InferSummary(
     h2d: ComputeTimes
     d2h: ComputeTimes
     throughput: Amount
-    npu_compute_time_list: Annotated[tuple[Amount, ...], Meta(max_length=_MOST_TIMES)]
+    npu_compute_time_list: Annotated[tuple[Amount, ...], Meta(max_length=MOST_TIMES)]
     pid: Count
     streams: Positive
 

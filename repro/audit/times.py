@@ -15,10 +15,11 @@ from repro.audit import arithmetic
 from repro.audit.claims import Examination
 from repro.audit.evidence import Evidence
 from repro.audit.leaves import differences
-from repro.audit.stage_files import InferSummary, MeasureSummary, RawTimes, Sustained
+from repro.audit.stage_files import InferSummary, MeasureSummary, Sustained
 from repro.base import typed_json
 from repro.base.errors import CouldNotVerify, VerificationFailed
-from repro.record.scores import Measured, Result
+from repro.record.scores import Result
+from repro.record.stage_files import MeasureFile
 
 PRINTED = 1e-6  # relative: what a tool rounds away when it prints
 ROUNDING = 1e-9  # relative: two orders of summation, or two ways to write a percentile
@@ -30,7 +31,7 @@ _MEASURE, _SUSTAINED, _THROUGHPUT = "measure.json", "sustained.json", "throughpu
 _FORMULAS = ("1000*batchsize/mean(times_ms)", "1000*batchsize/NPU_compute_time.mean")
 
 
-def read_times(evidence: Evidence, size: int) -> RawTimes:
+def read_times(evidence: Evidence, size: int) -> MeasureFile:
     """measure.json as the record's own run left it.
 
     Raises:
@@ -38,7 +39,7 @@ def read_times(evidence: Evidence, size: int) -> RawTimes:
         VerificationFailed: its bytes are not those that its digest names, or hold no times.
     """
     stage = evidence.stage(f"measure@{size}")
-    measured = typed_json.read(evidence.observed(stage, _MEASURE), RawTimes, what=f"{stage.key}: {_MEASURE}")
+    measured = typed_json.read(evidence.observed(stage, _MEASURE), MeasureFile, what=f"{stage.key}: {_MEASURE}")
     on_cpu = evidence.record.request.device == "cpu"
     if on_cpu != bool(measured.times_ms):  # the vendor's tool prints statistics, and no list
         raise VerificationFailed(f"{stage.key}: {_MEASURE} holds {len(measured.times_ms)} times")
@@ -51,8 +52,7 @@ def examine_speed(it: Examination, evidence: Evidence, result: Result, path: str
     """Whether a result's throughput and latency follow from the raw times, and these fit into their stage."""
     size = result.batch_size
     measured = read_times(evidence, size)
-    own = {name: getattr(measured, name) for name in Measured.__struct_fields__}
-    it.wrong += differences(result.measured, Measured(**own), f"{path}.measured")
+    it.wrong += differences(result.measured, measured.figures(), f"{path}.measured")
     it.wrong += differences(result.latency_ms, measured.latency_ms, f"{path}.latency_ms")
     it.wrong += differences(
         result.throughput_utterances_per_s, measured.throughput_utterances_per_s, f"{path}.throughput_utterances_per_s"
@@ -90,7 +90,7 @@ def _examine_model(it: Examination, evidence: Evidence, size: int, summary: Meas
         it.wrong.append(f"measure@{size}: it timed the model {summary.model_sha256}, which convert@{size} did not give")
 
 
-def _examine_statistics(it: Examination, measured: RawTimes) -> None:
+def _examine_statistics(it: Examination, measured: MeasureFile) -> None:
     """Figures of the vendor's tool, which keeps no list of times: held to its own formula."""
     if measured.latency_ms.mean <= 0:
         raise VerificationFailed(f"{_MEASURE}: a mean of {measured.latency_ms.mean} ms is no time of an execution")
@@ -106,7 +106,7 @@ def _examine_statistics(it: Examination, measured: RawTimes) -> None:
         it.wrong.append(f"{_MEASURE}: minimum, median, mean, 99th percentile and maximum are not in order")
 
 
-def _sustained(it: Examination, evidence: Evidence, size: int, measured: RawTimes) -> Sustained | None:
+def _sustained(it: Examination, evidence: Evidence, size: int, measured: MeasureFile) -> Sustained | None:
     """The figures of all loops, held to those of the first; None where only the first was timed.
 
     On the NPU they are those of one longer run, and the vendor's tool keeps no list of times.

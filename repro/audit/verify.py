@@ -22,24 +22,15 @@ _CONTENTS = "contents.json"
 _KNOWN_FILES = {RECORD, *REPORTS, METADATA, WORKFLOW, _CONTENTS}
 
 
-def verify_run(evidence: Evidence, data: Path | None = None, checkpoint: Path | None = None) -> Outcome:
-    """Examine every claim of a run.
+def examine_run(outcome: Outcome, evidence: Evidence, data: Path | None, checkpoint: Path | None) -> None:
+    """Add every claim of a run to an outcome.
 
     Args:
+        outcome: gets the claims.
         evidence: the run, and the checkout that it is held against.
         data: the user's data set, if it is here; the demo's needs none.
         checkpoint: likewise.
-
-    Returns:
-        The outcome; its `error()` says how a command ends.
     """
-    outcome = Outcome("verify", f"record.json sha256 {evidence.sha256}")
-    examine_run(outcome, evidence, data, checkpoint)
-    return outcome
-
-
-def examine_run(outcome: Outcome, evidence: Evidence, data: Path | None, checkpoint: Path | None) -> None:
-    """Add every claim of a run to an outcome; see `verify_run`."""
     _add_facts(outcome, evidence.record)
     with outcome.examine("identity", "the record's identity is the digest of what it names") as it:
         identity = identity_of(evidence.record)

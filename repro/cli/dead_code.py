@@ -29,7 +29,6 @@ _ARGUED = {
         "snip_edges", "low_freq", "high_freq", "use_energy", "raw_energy", "energy_floor", "htk_compat",
         "use_log_fbank", "use_power"), _KALDI),
     "timestamp": "an attribute of CycloneDX's document, which its library writes", "serial_number": "likewise",
-    "verify_run": "an audit as one call that returns its outcome: what tests ask",
     "older": "read of conf/published.toml; tests hold the tolerances to it",
     "numeric": "the report's templates read it",
     "bus_id": "part of what npu-smi says of a chip", "power_w": "likewise", "temperature_c": "likewise",

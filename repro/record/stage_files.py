@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from repro.base.values import Amount, Count, Positive, Strict
+from msgspec import Meta
+
+from repro.base.foreign import shown
+from repro.base.values import Count, Positive, Strict
 from repro.record.scores import Decoder, Excluded, Latency, Measured, Protocol
+
+FRAMES = 195  # of the network's output
+ROWS = 390  # of its input
+MOST_TIMES = 10_000_000
+Milliseconds = Annotated[float, Meta(gt=0, le=1e9)]
+Times = Annotated[tuple[Milliseconds, ...], Meta(max_length=MOST_TIMES)]
 
 
 class Protocols(Strict, frozen=True):
@@ -26,37 +35,58 @@ class ScoreFile(Strict, frozen=True):
 
 
 class MeasureFile(Measured, frozen=True, kw_only=True):
-    """measure's obs/measure.json; `times_ms` of each execution, empty on the NPU."""
+    """measure's obs/measure.json; `times_ms` of each execution, empty on the NPU: the vendor's tool keeps no list."""
 
     latency_ms: Latency
-    times_ms: tuple[Amount, ...]
+    times_ms: Times
 
     def figures(self) -> Measured:
         """Without the times."""
         return Measured(**{name: getattr(self, name) for name in Measured.__struct_fields__})
 
 
-class BatchedUtterance(Strict, frozen=True):
-    """Where an utterance lies in the batches, and how many rows of it are real."""
+class Entry(Strict, frozen=True):
+    """An utterance's place in the batches, and its length in the network's input and output."""
 
     id: str
     batch: Count
     row: Count
-    stacked_frames: Count
-    output_frames: Count
+    stacked_frames: Annotated[int, Meta(ge=2, le=ROWS)]
+    output_frames: Annotated[int, Meta(ge=1, le=FRAMES)]
 
 
-class BatchesFile(Strict, frozen=True):
+class Manifest(Strict, frozen=True):
     """batches' manifest.json."""
 
     batch_size: Positive
-    columns: Positive
+    split: str
     rows: Positive
+    columns: Positive
     num_batches: Count
-    num_tail_batches: Count
-    split: Literal["train", "dev", "test"]
-    utterances: tuple[BatchedUtterance, ...]
+    num_tail_batches: Annotated[int, Meta(ge=0, le=1)]
+    utterances: tuple[Entry, ...]
     excluded: tuple[Excluded, ...]
+
+    def __post_init__(self) -> None:
+        size, count = self.batch_size, len(self.utterances)
+        if (self.num_batches, self.num_tail_batches) != (count // size, int(count % size > 0)):
+            raise ValueError(f"{count} utterances do not fill {self.num_batches} batches and {self.num_tail_batches}")
+        if len({entry.id for entry in self.utterances}) != count:
+            raise ValueError("an utterance stands there twice")
+        for place, entry in enumerate(self.utterances):
+            if (entry.batch, entry.row) != divmod(place, size):
+                raise ValueError(f"utterance {shown(entry.id)} is not in the next place of the batches")
+            if entry.stacked_frames != 2 * entry.output_frames:
+                raise ValueError(f"utterance {shown(entry.id)} has not half as many output frames as rows")
+
+    def output_name(self, batch: int) -> str:
+        """The path of a batch's outputs below the out/ of infer and reference."""
+        return f"{'result' if batch < self.num_batches else 'tail'}/inputs_{batch}_0.npy"
+
+    @property
+    def batches(self) -> range:
+        """The numbers of the batches, the tail included."""
+        return range(self.num_batches + self.num_tail_batches)
 
 
 class SplitSummary(Strict, frozen=True):

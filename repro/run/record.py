@@ -19,7 +19,7 @@ from repro.record import document
 from repro.record.document import Findings, Record
 from repro.record.identity import make_identity
 from repro.record.scores import Comparison, Result
-from repro.record.stage_files import BatchesFile, CorpusFile, MeasureFile, ScoreFile, SplitSummaries
+from repro.record.stage_files import CorpusFile, Manifest, MeasureFile, ScoreFile, SplitSummaries
 from repro.record.stages import OutputFile, Outputs, Stage, StageInput, StageObservations
 from repro.run.inputs import Checkpoint
 
@@ -149,7 +149,7 @@ def _result(size: int, done: Mapping[str, Done]) -> Result:
         published=score.protocols.published,
         complete=score.protocols.complete,
         decode=score.decode,
-        excluded=read_output(done[f"batches@{size}"], "manifest.json", BatchesFile).excluded,
+        excluded=read_output(done[f"batches@{size}"], "manifest.json", Manifest).excluded,
         throughput_utterances_per_s=speed.throughput_utterances_per_s,
         latency_ms=speed.latency_ms,
         measured=speed.figures(),

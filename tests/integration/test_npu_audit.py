@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from auditing import verify_run
 
 from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED, Outcome
 from repro.audit.evidence import open_run
 from repro.audit.rerun import Rerun, rerun
-from repro.audit.verify import verify_run
 from repro.base.paths import Paths
 from repro.display.console import Console
 from repro.run.engine_choice import probe_all

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from auditing import verify_run
 
 from repro.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED
 from repro.audit.evidence import open_run
-from repro.audit.verify import verify_run
 from repro.base.paths import Paths
 from repro.images.compile import why_left_out
 from repro.images.definition import load_definition

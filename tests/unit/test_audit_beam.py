@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from _audit_cases import SIZE, make_run, reopen
 from _score_cases import EXPECTED, GOLDEN, UNITS, posteriors
+from auditing import verify_run
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from repro.audit import beam, scoring
 from repro.audit.claims import PROVEN, REFUTED
 from repro.audit.evidence import Evidence
-from repro.audit.verify import verify_run
 from repro.base.errors import VerificationFailed
 from stages.formats import arpa
 from stages.scoring import decode

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 from _audit_cases import PATHS, ROOT, SIZE, WALL_S, audit, document_of, make_run, reopen, write_record
+from auditing import verify_run
 
 from repro.audit import images, inputs, packages
 from repro.audit.claims import ATTESTED, IF_RERUN, PROVEN, REFUTED, UNVERIFIED, Examination, Outcome
-from repro.audit.verify import verify_run
 from repro.base.errors import CouldNotVerify, VerificationFailed
 from repro.base.files import sha256_bytes
 from repro.base.paths import Paths

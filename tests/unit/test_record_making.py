@@ -56,7 +56,7 @@ def written(size):
         }),
         f"measure@{size}": ("obs/measure.json", SPEED),
         f"batches@{size}": ("out/manifest.json", {
-            "batch_size": size, "columns": 243, "rows": 390, "num_batches": 1, "num_tail_batches": 0, "split": "dev",
+            "batch_size": size, "columns": 243, "rows": 390, "num_batches": 0, "num_tail_batches": 0, "split": "dev",
             "utterances": [], "excluded": [{"utterance": "B", "reason": "batches"}],
         }),
         f"compare@{size}": ("out/compare.json", demo["comparison"]),
