@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import tarfile
@@ -12,6 +13,10 @@ from typing import Any
 
 from repro.packing.installer.archive import Archive
 from repro.packing.installer.listing import BLOCK_BYTES, PAYLOAD_TYPE, canonical, padding_bytes
+from repro.packing.installer.provenance import image_statement, run_statement
+from repro.packing.signing import Signer
+from repro.packing.statements import envelope, statement_files
+from repro.packing.writer import Item
 from tests.unit import _bundle_cases as cases
 
 Member = tuple[tarfile.TarInfo, bytes]
@@ -200,3 +205,97 @@ ODD_HEADS: dict[str, Callable[[Path], bytes]] = {
     "a byte that is not UTF-8": lambda _: b'"\xff"',
     "a list": lambda _: b"[]",
 }
+
+
+# --- statements
+
+KEY = cases.signer().fingerprint
+IMAGE = cases.images()["amd64"]["base"]
+
+
+def packed(folder: Path, **replaced: bytes | None) -> Path:
+    """A bundle with some files replaced, or left out where None; '__' in a name stands for '/'."""
+    changed = {name.replace("__", "/"): data for name, data in replaced.items()}
+    items = [item for item in cases.files() if item.path not in changed]
+    items += [Item.of_bytes(path, data) for path, data in changed.items() if data is not None]
+    return cases.pack(folder, items)
+
+
+def attested(stem: str, statement: dict[str, Any], signer: Signer | None = None) -> dict[str, bytes]:
+    found = statement_files(stem, envelope(statement, signer or cases.signer()))
+    return {f"attestations/{name}": data for name, data in found.items()}
+
+
+def contradictions() -> dict[str, tuple[dict[str, bytes | None], str]]:
+    """What a signer who means harm, or made a mistake, could have packed, and what is said of it."""
+    image = image_statement("amd64", "base", IMAGE, "c" * 40)
+    run = run_statement(cases.record(), hashlib.sha256(canonical(cases.record())).hexdigest())
+
+    def changed(statement: dict[str, Any], *place: str | int) -> dict[str, Any]:
+        copy = json.loads(json.dumps(statement))
+        inside = copy
+        for step in place[:-1]:
+            inside = inside[step]
+        inside[place[-1]] = "9" * 64
+        return copy
+
+    lock = {**cases.LOCK, "debs": [{"path": "pool/b/beta_1_amd64.deb", "sha256": "cd" * 32}]}
+    result = cases.rebuild(IMAGE["image_id"])
+    deps = ("predicate", "buildDefinition", "resolvedDependencies")
+    return {
+        "another lock": (attested("image-base.amd64", changed(image, *deps, 1, "digest", "sha256")),
+                         "contradicts images.json and the commit: predicate.buildDefinition.resolvedDependencies[1]"),
+        "another commit": (attested("image-base.amd64", changed(image, *deps, 0, "digest", "gitCommit")),
+                           "contradicts images.json and the commit"),
+        "another image": (attested("image-base.amd64", changed(image, "subject", 0, "digest", "sha256")),
+                          "contradicts images.json and the commit: subject[0].digest.sha256"),
+        "a lock that the layer is not made from": ({"tree/conf/locks/debs/base.amd64.json": canonical(lock)},
+                                                   "layer debs:base (amd64) is not made from conf/locks/debs/base"),
+        "other data": (attested("run-20260101T000000Z", changed(run, *deps, 1, "digest", "sha256")),
+                       "record.json: predicate.buildDefinition.resolvedDependencies[1].digest.sha256"),
+        "other code": (attested("run-20260101T000000Z", changed(run, *deps, 3, "digest", "sha256")), "record.json"),
+        "another output": (attested("run-20260101T000000Z", changed(run, "subject", 1, "digest", "sha256")),
+                           "record.json: subject[1].digest.sha256"),
+        "another record": (attested("run-20260101T000000Z", changed(run, "subject", 0, "digest", "sha256")),
+                           "it speaks of a record with sha256 9999"),
+        "no Sigstore bundle": ({"attestations/image-base.amd64.sigstore.json": None}, "not the Sigstore bundle of it"),
+        "another's Sigstore bundle": (
+            {"attestations/image-base.amd64.sigstore.json": cases.attestations(cases.signer())[
+                "run-20260101T000000Z.sigstore.json"]},
+            "not the Sigstore bundle of it"),
+        "provenance of another signer": (
+            {**attested("image-base.amd64", image, cases.signer(2)),
+             f"attestations/keys/{cases.signer(2).fingerprint}.pem": cases.signer(2).public_pem.encode()},
+            "not signed by the key that signed the list"),
+        "a signer whose key is not there": (attested("image-base.amd64", image, cases.signer(2)), "is not beside it"),
+        "another's key": ({f"attestations/keys/{KEY}.pem": cases.signer(2).public_pem.encode()}, "not the public key"),
+        "nobody's": (statement_of_nobody(image), "not signed by the key that signed the list"),
+        "another kind": (attested("x", {**result, "predicateType": "https://example.org/x"}), "nothing here reads"),
+        "an audit of another run": (attested("audit", audit("8" * 64)), "it speaks of record.json sha256 8888"),
+        "a result that is not its tests'": (
+            attested("audit", {**result, "predicate": {**result["predicate"], "failedTests": ["x"]}}),
+            "not that of its tests"),
+        "no list of images": ({"images.json": b"[]"}, "images.json is not a list of images"),
+        "an image without an ID": ({"images.json": b'{"amd64":{"base":{}}}'}, "images.json is not a list of images"),
+        "an ID that is a number": (
+            {"images.json": canonical({"amd64": {"base": {**IMAGE, "image_id": 7}}})}, "a name is not text"),
+        "a lock of no form": ({"tree/conf/locks/debs/base.amd64.json": b"7"}, "is not made from conf/locks/debs/base"),
+        "no statement": ({"attestations/notes.txt": b"hello"}, "it is no statement"),
+        "no envelope": ({"attestations/x.dsse.json": b"{}"}, "attestations/x.dsse.json"),
+    }  # fmt: skip
+
+
+def statement_of_nobody(statement: dict[str, Any]) -> dict[str, bytes | None]:
+    return {"attestations/image-base.amd64.dsse.json": envelope(statement, None),
+            "attestations/image-base.amd64.sigstore.json": None}  # fmt: skip
+
+
+def audit(record_sha256: str) -> dict[str, Any]:
+    """What an audit that found everything in order says."""
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicateType": "https://in-toto.io/attestation/test-result/v0.1",
+        "subject": [{"name": "record.json", "digest": {"sha256": record_sha256}}],
+        "predicate": {"result": "PASSED", "configuration": [], "passedTests": ["score@8"], "warnedTests": [],
+                      "failedTests": []},
+    }  # fmt: skip
