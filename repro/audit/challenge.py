@@ -76,6 +76,7 @@ def challenge(outcome: Outcome, asked: Challenge) -> None:
         for architecture in asked.architectures:
             for name in wanted[architecture]:
                 _challenge_image(outcome, asked, scratch, architecture, name)
+    outcome.subjects.update({item.name: item.claimed for item in outcome.rebuilt})
 
 
 def _deb_locks(paths: Paths, names: Sequence[str], architecture: str) -> dict[str, DebLock]:
