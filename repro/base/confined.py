@@ -129,9 +129,9 @@ def open_below(root: Path, name: str, max_bytes: int) -> Iterator[BinaryIO]:
     """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_opened_folder(root))
-        parent, _, last = name.rpartition("/")
-        if parent:
-            folder = stack.enter_context(_opened_below(folder, parent))
+        parent, slash, last = name.rpartition("/")
+        if slash:
+            folder = stack.enter_context(_opened_below(folder, parent or "/"))
         check_name(last)
         try:
             descriptor = os.open(last, _FILE_FLAGS, dir_fd=folder)

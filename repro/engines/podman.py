@@ -10,8 +10,8 @@ import contextlib
 import os
 import pwd
 import resource
-import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
@@ -23,16 +23,15 @@ from docker.types import Ulimit
 
 from repro.base.errors import EngineUnavailable
 from repro.base.programs import find, search_path
+from repro.base.temporary import clear_dead, temporary_folder
 from repro.engines.container_config import Habits
 from repro.engines.docker_engine import DockerEngine
 from repro.engines.endpoint import Endpoint, on_hybrid_host
 from repro.engines.held_images import ArchiveStream
 from repro.engines.spawner import on_a_lifeline, spawn
-from repro.machine.owner import Owner
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 1.0
-_PREFIX = "lstm-ctc-podman-"
 _HINT = "install Podman 4 or later, or use `--engine sandbox`"
 
 
@@ -43,22 +42,29 @@ def usual_sockets(environ: Mapping[str, str]) -> list[Path]:
     return [Path(environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}"), "podman/podman.sock")]
 
 
-def _remove_left_folders(parent: Path) -> None:
-    """Remove the folders of services whose owner was killed."""
-    for note in parent.glob(f"{_PREFIX}*/owner"):
-        with contextlib.suppress(OSError):
-            owner = Owner.from_name(note.read_text())
-            if owner is not None and owner.is_gone():
-                shutil.rmtree(note.parent, ignore_errors=True)
+def _own_folder() -> Path:
+    """A folder for sockets, whose paths have 107 bytes at most: not in artifacts/. Nobody else can lock or fill it.
+
+    Raises:
+        EngineUnavailable: another user made it.
+    """
+    folder = Path(tempfile.gettempdir(), f"lstm-ctc-podman-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise EngineUnavailable(f"{folder} is not this user's own folder", hint="remove it, or set TMPDIR to another")
+    return folder
 
 
 class Service:
     """`podman system service` on a private socket."""
 
     def __init__(self, podman: str, environ: Mapping[str, str]) -> None:
-        _remove_left_folders(Path(tempfile.gettempdir()))
-        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # not in artifacts/: a socket's path has 107 bytes
-        (self._folder / "owner").write_text(Owner.this_process().as_name())
+        parent = _own_folder()
+        clear_dead(parent)
+        self._temporary = temporary_folder(parent, "service")
+        self._folder = self._temporary.path
         self.url = f"unix://{self._folder}/podman.sock"
         runtime = ["--runtime", "runc"] if on_hybrid_host() and find("runc") else []
         argv = [podman, *runtime, "system", "service", "--time=0", self.url]
@@ -100,7 +106,7 @@ class Service:
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._temporary.close()
 
 
 def podman_habits() -> Habits:

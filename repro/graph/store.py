@@ -14,6 +14,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ from repro.graph.digests import FileDigest, digest_of_files, folders_of, missing
 from repro.graph.leavings import Leavings
 
 _MANY_FILES = 64
+_FINGERPRINT = re.compile("[0-9a-f]{64}")
 _MOST_SET_ASIDE = 10
 # A missing file, and a folder, a link or a name that no stage's result has; any other error is the disk's.
 _NOT_AS_STORED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -267,11 +269,16 @@ class Store:
         write_atomic(self.folder / "last" / f"{step}.json", fingerprint.encode())
 
     def last_of(self, step: str) -> str | None:
-        """The fingerprint of a step's newest result; None where it never ran."""
+        """The fingerprint of a step's newest result; None where it never ran or something else stands there."""
         try:
-            return (self.folder / "last" / f"{step}.json").read_text(encoding="ascii")
-        except (FileNotFoundError, UnicodeDecodeError):
+            found = (self.folder / "last" / f"{step}.json").read_text(encoding="ascii")
+        except OSError as error:
+            if error.errno not in _NOT_AS_STORED:
+                raise
             return None
+        except UnicodeDecodeError:
+            return None
+        return found if _FINGERPRINT.fullmatch(found) else None
 
     def _conflict(
         self, key: Mapping[str, Any], existing: Result, outputs: Mapping[str, FileDigest], work: Workspace

@@ -64,3 +64,14 @@ def test_the_service_ends_with_its_client(how: signal.Signals | None):
     while of_service(url) and time.monotonic() < deadline_s:
         time.sleep(0.02)
     assert of_service(url) == []
+
+
+def test_the_folder_of_a_service_whose_client_was_killed_goes_with_the_next_one():
+    process, url = client()
+    left = Path(url.removeprefix("unix://")).parent
+    process.kill()
+    process.wait()
+    assert left.is_dir()
+    process, _ = client()
+    assert not left.exists()
+    process.communicate(timeout=60)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.base.confined import TreeLimits, list_tree, open_below, read_below
+from repro.base.confined import TreeLimits, folder_below, list_tree, open_below, read_below
 from repro.base.errors import NotPlain
 from repro.base.files import remove_tree
 
@@ -166,3 +166,11 @@ def test_an_entry_that_goes_meanwhile_leaves_nothing_of_the_rest(tree: Path, mon
     monkeypatch.setattr(os, "listdir", lambda folder: [*([] if not real(folder) else ["gone"]), *real(folder)])
     remove_tree(tree)
     assert not tree.exists()
+
+
+@pytest.mark.parametrize("name", ["/plain", "//plain", "/", "", "a/", "a//b/deep", "../outside"])
+def test_a_name_that_is_not_relative_and_plain_is_refused(tree: Path, name: str):
+    with pytest.raises(NotPlain):
+        read_below(tree, name, 100)
+    with pytest.raises(NotPlain), folder_below(tree, name or "/"):
+        pass

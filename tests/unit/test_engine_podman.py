@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from repro.base.errors import EngineUnavailable
+from repro.engines import podman
 from repro.engines.podman import lacks_subordinate_ids
 
 
@@ -30,3 +33,21 @@ def test_a_missing_range_is_named_by_its_file(tmp_path: Path):
 def test_ranges_from_a_directory_service_are_not_looked_for_in_files(tmp_path: Path):
     assert lacks_subordinate_ids(etc(tmp_path, nsswitch_conf="passwd: files\nsubid: sss\n"), 1000, "ada") == ""
     assert lacks_subordinate_ids(etc(tmp_path, nsswitch_conf="subid: files\n"), 1000, "ada") == "subuid"
+
+
+@pytest.mark.parametrize("odd", ["open to others", "a link", "a file"])
+def test_a_folder_for_sockets_that_others_could_use_is_refused_by_name(tmp_path, monkeypatch, odd):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = podman._own_folder()
+    assert podman._own_folder() == folder and folder.stat().st_mode & 0o777 == 0o700
+    folder.rmdir()
+    if odd == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to("elsewhere")
+    elif odd == "a file":
+        folder.touch(0o600)
+    else:
+        folder.mkdir()
+        folder.chmod(0o755)
+    with pytest.raises(EngineUnavailable, match="not this user's own"):
+        podman._own_folder()

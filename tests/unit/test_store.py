@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from repro.base.confined import TreeLimits
-from repro.base.errors import NonDeterministicResult, VerificationFailed
+from repro.base.errors import EXIT_COULD_NOT, NonDeterministicResult, VerificationFailed
 from repro.base.temporary import clear_dead
+from repro.cli.ending import ending_of
 from repro.graph.cache import StatCache
 from repro.graph.digests import FileDigest, digest_file, digest_folder, digest_of_files, missing_or_changed
 from repro.graph.leavings import take_in
@@ -252,3 +253,25 @@ def test_files_that_were_found_right_are_not_read_again_until_one_of_them_is_tou
     assert missing_or_changed(folder, files, cache) == ["a has changed"]
     (folder / "a").unlink()
     assert missing_or_changed(folder, files, cache) == ["a is missing"]
+
+
+@pytest.mark.parametrize("odd", ["folder", "link to itself", "no fingerprint", "no text", "NUL"])
+def test_what_stands_in_the_place_of_a_step_s_newest_result_is_no_result(store: Store, odd: str):
+    store.remember_last("features", FINGERPRINT)
+    assert store.last_of("features") == FINGERPRINT
+    place = store.folder / "last" / "features.json"
+    place.unlink()
+    if odd == "folder":
+        place.mkdir()
+    elif odd == "link to itself":
+        place.symlink_to(place)
+    else:
+        place.write_bytes({"no fingerprint": b"../../..", "no text": b"\xff", "NUL": b"\0" * 64}[odd])
+    assert store.last_of("features") is None
+
+
+def test_a_folder_in_the_place_of_a_step_s_newest_result_is_named_when_one_is_to_be_noted(store: Store):
+    (store.folder / "last" / "features.json").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError) as raised:
+        store.remember_last("features", FINGERPRINT)
+    assert ending_of(raised.value).code == EXIT_COULD_NOT and "features.json" in ending_of(raised.value).text
