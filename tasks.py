@@ -276,6 +276,17 @@ def bundle_verify(asked: options.BundleVerify, here: Here) -> None:
     show(verify_and_describe(asked.path, asked.key, asked.others(), first_use=asked.first_use))
 
 
+@command("bundle.diff", options.BundleDiff)
+def bundle_diff(asked: options.BundleDiff, here: Here) -> None:
+    """Show what another bundle would change.
+
+    Packages, licences, images, tolerances, code and statements, read from both lists and the files they describe.
+    """
+    from repro.packing.commands import diff_bundles
+
+    show(diff_bundles(asked.old, asked.new))
+
+
 @command("bundle.resign", options.BundleResign)
 def bundle_resign(asked: options.BundleResign, here: Here) -> None:
     """Sign a bundle's list once more, beside it.

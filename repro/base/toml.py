@@ -21,9 +21,21 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read, or is not TOML.
     """
     try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
+
+
+def parse_toml(text: str, what: str) -> dict[str, Any]:
+    """The content of a text in TOML; `what` names it in messages.
+
+    Raises:
+        UsageError: it is not TOML.
+    """
+    try:
+        document: dict[str, Any] = tomllib.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{what} is not TOML: {error}") from error
     return document

@@ -303,6 +303,12 @@ class BundleVerify(Attestations):
 
 
 @dataclass(frozen=True)
+class BundleDiff:
+    old: str = argument("the earlier bundle's file, the first of its parts, or the folder installed from it")
+    new: str = argument("the later one")
+
+
+@dataclass(frozen=True)
 class BundleResign(SigningKey):
     path: str = argument("the bundle's file, or the first of its parts")
     signer: str = option("", "accept this first signer's key alone (its fingerprint)")

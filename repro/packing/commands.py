@@ -8,6 +8,7 @@ from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.files import sha256_bytes, write_atomic
 from repro.base.foreign import shown
 from repro.base.paths import Paths, given_path
+from repro.packing.difference import describe
 from repro.packing.installer.listing import Refused
 from repro.packing.installer.trust import trusted_keys
 from repro.packing.pack import Choices, Say, pack
@@ -112,6 +113,11 @@ def write_page(paths: Paths, to: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, page)
     return f"{paths.told(path)}\nsha256 {sha256_bytes(page)}"
+
+
+def diff_bundles(old: str, new: str) -> str:
+    """`bundle.diff`: see `repro.packing.difference.describe`."""
+    return describe(given_path("the old bundle", old), given_path("the new bundle", new))
 
 
 def make_signing_key(to: str) -> str:
