@@ -4,8 +4,9 @@ Copies are not counted (a CPU has none). obs/measure.json: throughput in utteran
 1000 * batch size / mean time in ms, and the latency of one execution in ms; percentiles by linear interpolation. These
 N executions are the published table's condition. Where they take less than 10 s, which is too short for a figure (one
 interruption of a second would be a tenth of it), more loops of N follow until all together took as long.
-obs/sustained.json: the same figures of all loops together; it is the one that an audit holds to its rule. A run with
-fewer than 100 executions is a quick look, and no loop is added.
+obs/sustained.json: the same figures of all loops together, and each loop's throughput; it is the one that an audit
+holds to its rule. A run with fewer than 100 executions is a quick look, and no loop is added. obs/load.json: what
+others took of the cores meanwhile, read between executions once a second.
 
 out/summary.json says what was measured and holds no time. The batch size must be the model's own: ais_bench only scales
 its figure by what it is told. The time limit follows the first executions: the rest may take ten times as long.
@@ -25,6 +26,7 @@ import numpy
 
 from stages.model import precision
 from stages.shared import architecture, runtime_arguments, stage
+from stages.shared.load import Load
 
 FORMULA = "1000*batchsize/mean(times_ms)"
 WARM_UPS = 1
@@ -79,8 +81,10 @@ class Limit:
         os._exit(stage.EXIT_REFUSED)
 
 
-def time_executions(run: Run, rows: numpy.ndarray, loop: int, progress: stage.Progress, limit: Limit) -> list[float]:
-    """Milliseconds of each of `loop` calls of `run(rows)`."""
+def time_executions(
+    run: Run, rows: numpy.ndarray, loop: int, progress: stage.Progress, limit: Limit, between: Callable[[int], None]
+) -> list[float]:
+    """Milliseconds of each of `loop` calls of `run(rows)`; `between` is told how many are done, between the calls."""
     times_ms: list[float] = []
     for number in range(loop):
         start_s = time.perf_counter()
@@ -89,22 +93,34 @@ def time_executions(run: Run, rows: numpy.ndarray, loop: int, progress: stage.Pr
         if number + 1 == min(_FIRST_EXECUTIONS, loop):
             limit.follow(times_ms, loop - number)
         progress.advance()
+        between(number + 1)
     limit.stop()
     return times_ms
 
 
-def time_loops(run: Run, rows: numpy.ndarray, loop: int) -> list[list[float]]:
+def time_loops(run: Run, rows: numpy.ndarray, loop: int, load: Load | None = None) -> list[list[float]]:
     """Milliseconds of every execution, loop by loop: the first, and those that make the figure long enough."""
-    limit = Limit()
+    limit, loops = Limit(), []
     for _ in range(WARM_UPS):
         run(rows)
-    loops = [time_executions(run, rows, loop, stage.Progress("measure", loop), limit)]
+    if load is not None:
+        load.note(0)
+
+    def time_one(what: str) -> None:
+        before = sum(len(times_ms) for times_ms in loops)
+
+        def between(done: int) -> None:
+            if load is not None:
+                (load.note if done == loop else load.note_now_and_then)(before + done)
+
+        loops.append(time_executions(run, rows, loop, stage.Progress(what, loop), limit, between))
+
+    time_one("measure")
     while loop >= LEAST_EXECUTIONS:
         timed_s = math.fsum(value for times_ms in loops for value in times_ms) / 1000.0
         if timed_s >= LEAST_SECONDS:
             break
-        what = "measure, {:.0f} of {:.0f} s timed".format(timed_s, LEAST_SECONDS)
-        loops.append(time_executions(run, rows, loop, stage.Progress(what, loop), limit))
+        time_one("measure, {:.0f} of {:.0f} s timed".format(timed_s, LEAST_SECONDS))
     return loops
 
 
@@ -133,7 +149,10 @@ def statistics(times_ms: Sequence[float], batch_size: int) -> dict[str, Any]:
 def sustained(loops: Sequence[Sequence[float]], batch_size: int) -> dict[str, Any]:
     """The same figures of all loops together, and which figure is which."""
     result = statistics([value for times_ms in loops for value in times_ms], batch_size)
+    each = [statistics(times_ms, batch_size) for times_ms in loops]
+    names = ("loop", "throughput_utterances_per_s")
     result.update({"figures": FIGURES, "least_seconds": LEAST_SECONDS, "loop": len(loops[0]), "loops": len(loops)})
+    result["each"] = [{name: figures[name] for name in names} for figures in each]
     return result
 
 
@@ -150,11 +169,13 @@ def main(arguments: Sequence[str]) -> None:
     with open(path, "rb") as stream:
         digest = hashlib.sha256(stream.read()).hexdigest()
     rows = numpy.zeros(architecture.input_shape(options.bs), dtype=numpy.float32)
-    loops = time_loops(graph.run, rows, options.loop)
+    load = Load()
+    loops = time_loops(graph.run, rows, options.loop, load)
     result = statistics(loops[0], options.bs)
     result.update({"provider": graph.description, "threads": graph.threads})
     stage.write_json(os.path.join(options.obs, "measure.json"), result)
     stage.write_json(os.path.join(options.obs, "sustained.json"), sustained(loops, options.bs))
+    stage.write_json(os.path.join(options.obs, "load.json"), load.document())
     stage.write_json(
         os.path.join(options.out, "summary.json"),
         {

@@ -11,13 +11,14 @@ from dataclasses import replace
 
 from repro.audit.claims import RUN_AGAIN, Examination, Outcome
 from repro.audit.stage_files import Accuracy, Honesty, Judged, Sustained
-from repro.audit.times import LEAST_DURATION_S, LEAST_EXECUTIONS, validity
+from repro.audit.times import validity
 from repro.base import typed_json
 from repro.base.confined import read_below
 from repro.base.paths import Paths
 from repro.display.console import Console
 from repro.graph.making import Done
 from repro.graph.pipeline import Node, Output, StageDefinition
+from repro.record.measuring import LEAST_DURATION_S, LEAST_EXECUTIONS
 from repro.run.options import Options
 from repro.run.request import graph_of
 from repro.run.session import Session

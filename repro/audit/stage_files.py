@@ -20,6 +20,7 @@ from repro.base import typed_json
 from repro.base.errors import VerificationFailed
 from repro.base.foreign import shown
 from repro.base.values import Amount, Count, Name, Positive, RelativePath, Sha256, Strict
+from repro.record.measuring import LoopFigure
 from repro.record.scores import Latency, WerCounts
 from repro.record.stage_files import FRAMES, MOST_TIMES, Milliseconds, Times
 from repro.record.stages import OutputFile, StageObservations
@@ -84,6 +85,7 @@ class Sustained(Strict, frozen=True):
     times_ms: Times
     figures: dict[str, str]
     least_seconds: Amount
+    each: Union[tuple[LoopFigure, ...], UnsetType] = UNSET
 
 
 class MeasureSummary(Strict, frozen=True):

@@ -18,13 +18,15 @@ from repro.audit.leaves import differences
 from repro.audit.stage_files import InferSummary, MeasureSummary, Sustained
 from repro.base import typed_json
 from repro.base.errors import CouldNotVerify, VerificationFailed
+from repro.graph.leavings import HOST_WATCH
+from repro.guide.disturbance import while_measuring
+from repro.record.measuring import LEAST_DURATION_S, LEAST_EXECUTIONS, LoadFile, MachineFile, SustainedFile
 from repro.record.scores import Result
 from repro.record.stage_files import MeasureFile
+from repro.run.record import LOAD, sustained
 
 PRINTED = 1e-6  # relative: what a tool rounds away when it prints
 ROUNDING = 1e-9  # relative: two orders of summation, or two ways to write a percentile
-LEAST_EXECUTIONS = 100  # as many as the published table's figures are averaged over
-LEAST_DURATION_S = 10.0  # timed; a tenth of it is the worst that one interruption of a second can add
 MOST_UNCERTAINTY = 0.05  # half a 95 % interval of the mean, relative: the tolerance of the published throughput
 _CLOCKS_S = 0.01  # wall times are kept to the millisecond, and the two clocks of a stage are not read at once
 _MEASURE, _SUSTAINED, _THROUGHPUT = "measure.json", "sustained.json", "throughput_utterances_per_s"
@@ -73,6 +75,8 @@ def examine_speed(it: Examination, evidence: Evidence, result: Result, path: str
     else:
         _examine_statistics(it, measured)
     whole = _sustained(it, evidence, size, measured)
+    _examine_all_loops(it, result, whole, path)
+    _examine_watched(it, evidence, result, path)
     timed_ms = (whole or measured).times_ms
     _examine_walls(it, evidence, size, math.fsum(timed_ms) or measured.loop * measured.latency_ms.mean)
     it.evidence.append(
@@ -131,6 +135,40 @@ def _sustained(it: Examination, evidence: Evidence, size: int, measured: Measure
     if whole.times_ms[: measured.loop] != measured.times_ms:
         it.wrong.append(f"{_SUSTAINED}: its first {measured.loop} times are not those of {_MEASURE}")
     return whole
+
+
+def _examine_all_loops(it: Examination, result: Result, whole: Sustained | None, path: str) -> None:
+    """Whether the figures of all loops in the record are those of the file, and each loop's follow from its times."""
+    if whole is None or not whole.each:
+        if result.sustained:
+            it.wrong.append(f"{path}.sustained: {_SUSTAINED} does not tell the loops")
+        return
+    if sum(each.loop for each in whole.each) != whole.loop * whole.loops:
+        it.wrong.append(f"{_SUSTAINED}: its loops have not {whole.loop * whole.loops} executions together")
+    start = 0
+    for number, each in enumerate(whole.each) if whole.times_ms else ():
+        times_ms = whole.times_ms[start : start + each.loop]
+        start += each.loop
+        expected = arithmetic.speeds(times_ms, whole.batch_size)[_THROUGHPUT] if times_ms else 0.0
+        if not math.isclose(each.throughput_utterances_per_s, expected, rel_tol=ROUNDING):
+            it.wrong.append(f"{_SUSTAINED}: loop {number} has not the throughput of its times, {expected!r}")
+    file = typed_json.convert(msgspec.to_builtins(whole), SustainedFile, what=_SUSTAINED)
+    it.wrong += differences(result.sustained or {}, sustained(file), f"{path}.sustained")
+
+
+def _examine_watched(it: Examination, evidence: Evidence, result: Result, path: str) -> None:
+    """Whether what the record says of the machine meanwhile is what was read."""
+    stage = evidence.stage(f"measure@{result.batch_size}")
+    if HOST_WATCH not in stage.observations.files:
+        if result.while_measuring:
+            it.wrong.append(f"{path}.while_measuring: {stage.key} has no {HOST_WATCH}")
+        return
+    machine = typed_json.read(evidence.observed(stage, HOST_WATCH), MachineFile, what=f"{stage.key}: {HOST_WATCH}")
+    load = None
+    if LOAD in stage.observations.files:
+        load = typed_json.read(evidence.observed(stage, LOAD), LoadFile, what=f"{stage.key}: {LOAD}")
+    expected = while_measuring(machine, load, result.measured.loop)
+    it.wrong += differences(result.while_measuring or {}, expected, f"{path}.while_measuring")
 
 
 def _examine_walls(it: Examination, evidence: Evidence, size: int, timed_ms: float) -> None:

@@ -1,7 +1,7 @@
 """What a finished stage left, taken in. A stage is hostile, so nothing on the host reads its folders before this did.
 
 The folders are listed without following a link, held to the limits that the stage declares, given fixed modes, hashed
-through descriptors, and only then read or published. The host's own log joins the observations under a name that a
+through descriptors, and only then read or published. The host's own files join the observations under names that a
 stage may not take.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from repro.graph.cache import StatCache
 from repro.graph.commands import Command, CommandsFile
 from repro.graph.digests import FileDigest, digest_tree
 
-HOST_LOG = "stage.log"
-"""In obs/: what the stage printed, as the host took it down."""
+HOST_LOG, HOST_WATCH = "stage.log", "machine.json"
+"""In obs/: what the stage printed, as the host took it down, and what the machine was like while it was measured."""
 
 _COMMANDS = "commands.json"
 _COMMANDS_BYTES = 1 << 20
@@ -46,13 +46,13 @@ class Leavings:
     commands: tuple[Command, ...] | None = None
 
 
-def take_in(stage: str, result: Path, log: Path | None, limits: TreeLimits, cache: StatCache) -> Leavings:
+def take_in(stage: str, result: Path, given: Sequence[Path], limits: TreeLimits, cache: StatCache) -> Leavings:
     """Check and hash what a stage left; its processes have ended.
 
     Args:
         stage: its key, for messages.
         result: holds out/ and obs/, where the stage wrote.
-        log: what it printed; None for nothing.
+        given: the host's own files for obs/, by the names HOST_LOG and HOST_WATCH.
         limits: on out/.
         cache: remembers the digests, so that the store need not read the files again.
 
@@ -66,10 +66,11 @@ def take_in(stage: str, result: Path, log: Path | None, limits: TreeLimits, cach
         outputs = _fixed(out, list_tree(out, limits), limits)
     with _named(stage, "obs"):
         observed = list_tree(obs, _OBSERVATIONS)
-        if HOST_LOG in observed.files or HOST_LOG in observed.folders:
-            raise NotPlain(f"{HOST_LOG} is the host's own name")
-    if log is not None:
-        _add_log(obs, log)
+        for name in (HOST_LOG, HOST_WATCH):
+            if name in observed.files or name in observed.folders:
+                raise NotPlain(f"{name} is the host's own name")
+    for own in given:
+        _add(obs, own)
     with _named(stage, "obs"):
         observed = _fixed(obs, list_tree(obs, _OBSERVATIONS), _OBSERVATIONS)
         observed_digests = digest_tree(obs, observed, StatCache(None))
@@ -131,12 +132,12 @@ def _contents(tree: Tree) -> tuple[Any, ...]:
     return files, tree.folders
 
 
-def _add_log(obs: Path, log: Path) -> None:
+def _add(obs: Path, own: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with folder_below(obs) as folder:
         os.fchmod(folder, 0o755)
-        descriptor = os.open(HOST_LOG, flags, 0o444, dir_fd=folder)
-    with os.fdopen(descriptor, "wb") as target, open(log, "rb") as source:
+        descriptor = os.open(own.name, flags, 0o444, dir_fd=folder)
+    with os.fdopen(descriptor, "wb") as target, open(own, "rb") as source:
         shutil.copyfileobj(source, target)
 
 

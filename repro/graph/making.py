@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,18 +14,19 @@ from typing import Any, Protocol
 import msgspec
 
 from repro.base.errors import CouldNotRun
-from repro.base.files import make_shared_folder
+from repro.base.files import make_shared_folder, pretty_json, write_atomic
 from repro.container.job import Engine, Limits
 from repro.engines.npu_access import Access
 from repro.graph.alone import machine
 from repro.graph.code import snapshot
 from repro.graph.failure import failure_of
 from repro.graph.keys import Keys
-from repro.graph.leavings import take_in
+from repro.graph.leavings import HOST_WATCH, take_in
 from repro.graph.pipeline import Node, Source
 from repro.graph.stage_job import PIDS, StageJob, run_job
 from repro.graph.store import Result, Store, Workspace, fingerprint_of
 from repro.machine.facts import Given
+from repro.machine.watching import Subject, Watch
 
 _WAITING = "waiting for other runs on this machine"
 
@@ -70,6 +72,7 @@ class Surroundings:
         logs: keeps the logs of stages that failed.
         given: how much stages may use at once.
         access: gives what stages that run on the NPU are given of it; asked only when one runs.
+        subject: what is measured by stages that are: the NPU's chips, or the processor.
         machine_lock: held by every stage, see `repro.graph.alone`; None for none.
         began_s: of the monotonic clock: all times are counted from then.
     """
@@ -79,6 +82,7 @@ class Surroundings:
     watcher: Watcher
     given: Given
     access: Callable[[], Access] = Access
+    subject: Subject = field(default_factory=Subject)
     machine_lock: Path | None = None
     began_s: float = field(default_factory=time.monotonic)
 
@@ -169,13 +173,19 @@ class Maker:
             alone=node.stage.host_bound,
             waiting=lambda: watcher.progress(node.key, 0, 1, _WAITING),
         ):
-            outcome, said = run_job(
-                self._engine, stage, work.log, lambda done, total, what: watcher.progress(node.key, done, total, what)
-            )
+            watch = self._watch(node)
+            with watch.running() if watch is not None else nullcontext():
+                outcome, said = run_job(
+                    self._engine, stage, work.log, lambda *progress: watcher.progress(node.key, *progress)
+                )
         if outcome.exit_code != 0 or outcome.timed_out:
             kept = self._keep_log(node, work.log)
             raise failure_of(f"stage {node.key}", limits.timeout_s, limits.memory_bytes, outcome, said, kept)
-        leavings = take_in(node.key, work.result, work.log, node.stage.leaves, self._keys.cache)
+        given = [work.log]
+        if watch is not None:
+            given.append(work.log.with_name(HOST_WATCH))
+            write_atomic(given[-1], pretty_json(watch.document()))
+        leavings = take_in(node.key, work.result, given, node.stage.leaves, self._keys.cache)
         observations = {
             "engine": self._engine.name,
             "wall_s": round(outcome.wall_s, 3),
@@ -183,6 +193,13 @@ class Maker:
             **({} if leavings.commands is None else {"commands": msgspec.to_builtins(leavings.commands)}),
         }
         return self._store.publish(key, work, leavings, observations, replace=forced)
+
+    def _watch(self, node: Node) -> Watch | None:
+        """What is read of the machine while a speed is measured; None for a stage that measures none."""
+        if not node.stage.host_bound:
+            return None
+        subject = self._around.subject if node.stage.accelerator else Subject()
+        return Watch(subject, node.argv(), self._around.given.cores)
 
     def _limits(self, node: Node) -> Limits:
         memory_bytes = memory_of(node, self._around.given)

@@ -99,7 +99,8 @@ def own_reasons(result: Result, metric: MetricName, row: Row | None) -> list[str
     if row is None:
         return [f"batch size {size} is not in the table"]
     if metric == THROUGHPUT:
-        return []
+        seen = result.while_measuring
+        return [f"throughput: batch size {size}: {reason}" for reason in seen.disturbances] if seen else []
     if found.utterances != row.utterances:
         return [f"batch size {size}: {found.utterances} utterances scored; the table's figure is of {row.utterances}"]
     length_name, length = ("phones", found.phones) if metric == WER else ("characters", found.characters)

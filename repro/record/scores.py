@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Optional, Union
 from msgspec import UNSET, Meta, UnsetType
 
 from repro.base.values import Amount, Count, Positive, Printed, Real, Strict
+from repro.record.measuring import Latency as Latency
+from repro.record.measuring import Sustained, WhileMeasuring
 
 Interval = tuple[Amount, Amount]
 
@@ -96,18 +98,6 @@ class Excluded(Strict, frozen=True):
     reason: str
 
 
-class Latency(Strict, frozen=True):
-    """Execution time of one batch, in ms; the 90th percentile is null where the tool does not tell it."""
-
-    mean: Amount
-    median: Amount
-    min: Amount
-    max: Amount
-    p50: Amount
-    p90: Optional[Amount]
-    p99: Amount
-
-
 class Measured(Strict, frozen=True):
     """How the speed was measured: on the CPU with `threads`, on the NPU with `devices`."""
 
@@ -157,7 +147,7 @@ class Comparison(Strict, frozen=True):
 
 
 class Result(Strict, frozen=True):
-    """Everything found at one batch size."""
+    """Everything found at one batch size; the last two stand in records of this version and later."""
 
     batch_size: Positive
     published: Annotated[Protocol, Meta(description="As the reference's scripts score, their defects included.")]
@@ -168,3 +158,5 @@ class Result(Strict, frozen=True):
     latency_ms: Latency
     measured: Measured
     comparison: Comparison
+    sustained: Union[Sustained, UnsetType] = UNSET
+    while_measuring: Union[WhileMeasuring, UnsetType] = UNSET

@@ -6,6 +6,7 @@ from repro.guide.verdict import NOT_COMPARABLE
 from repro.record import Record
 from repro.record.judgement import MetricName
 from repro.record.scores import Pair, Protocol
+from repro.report import measuring
 from repro.report.parts import (
     NAMES,
     Cell,
@@ -40,7 +41,14 @@ _PAIRS = {
 
 def sections(record: Record) -> list[Section]:
     """The sections, in order; those that the record has nothing for are left out."""
-    made = [_confusions(record), _against_table(record), _error_rates(record), _speed(record), _agreement(record)]
+    made = [
+        _confusions(record),
+        _against_table(record),
+        _error_rates(record),
+        _speed(record),
+        measuring.section(record),
+        _agreement(record),
+    ]
     return [section for section in made if section is not None]
 
 

@@ -17,6 +17,7 @@ from repro.record.judgement import MetricName
 from repro.report.canvas import WIDTH, Canvas, round_values
 from repro.report.confusions import heat_map
 from repro.report.lanes import timeline
+from repro.report.measuring import drawing
 from repro.report.parts import NAMES, mark, rates
 
 PANEL, _HEIGHT = 400, 270
@@ -32,6 +33,7 @@ def draw(record: Record) -> dict[str, Markup]:
         "differences": _differences(record),
         "confusions": heat_map(record),
         "times": timeline(record),
+        "measuring": drawing(record),
     }
 
 

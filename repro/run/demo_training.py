@@ -103,7 +103,7 @@ def _run(session: Session, engine: Engine, image: Image, stage: StageJob) -> Non
             detail="\n".join(said.tail),
             hint="\n".join(said.hints) or "the same command goes on where it was",
         )
-    take_in(_KEY, stage.work, log, STAGES[_KEY].leaves, session.cache)
+    take_in(_KEY, stage.work, [log], STAGES[_KEY].leaves, session.cache)
     console.finished(_KEY, outcome.wall_s, cached=False)
 
 

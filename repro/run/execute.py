@@ -15,6 +15,7 @@ from repro.images.definition import load_definition
 from repro.images.rootfs import SANDBOX_IMAGE
 from repro.images.runnable import HINT, why_image_cannot_run
 from repro.machine import facts
+from repro.machine.watching import Subject
 from repro.run import inputs
 from repro.run.engine_when_needed import AUTO
 from repro.run.options import Options
@@ -82,7 +83,8 @@ def execute(
         return access_for(target.npu, target.chips, options.ascend_host, engine.name, told)
 
     with session.phases.phase("stages"):
-        runner = session.runner(engine, session.keys(images, target.accelerator), access)
+        subject = Subject(target.npu, target.chips, options.ascend_host)
+        runner = session.runner(engine, session.keys(images, target.accelerator), access, subject)
         done = runner.run(nodes, force)
     if inputs.DEMO_CORPUS in done:
         inputs.check_demo_corpus(session.paths.conf, done[inputs.DEMO_CORPUS].result)

@@ -7,23 +7,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import UNSET, UnsetType
+
 from repro.base import typed_json
 from repro.container.image import Image
-from repro.graph.leavings import read_document
+from repro.graph.leavings import HOST_WATCH, read_document
 from repro.graph.making import Done
 from repro.graph.pipeline import PRECISIONS, Node, Request, Source
+from repro.guide.disturbance import while_measuring
 from repro.guide.published import Published
 from repro.guide.verdict import verdict
 from repro.locks.archives import SourceArchive
 from repro.record import document
 from repro.record.document import Findings, Record
 from repro.record.identity import make_identity
+from repro.record.measuring import (
+    LEAST_DURATION_S,
+    LEAST_EXECUTIONS,
+    LoadFile,
+    MachineFile,
+    Sustained,
+    SustainedFile,
+    WhileMeasuring,
+)
 from repro.record.scores import Comparison, Result
 from repro.record.stage_files import CorpusFile, Manifest, MeasureFile, ScoreFile, SplitSummaries
 from repro.record.stages import OutputFile, Outputs, Stage, StageInput, StageObservations
 from repro.run.inputs import Checkpoint
 
 T = TypeVar("T")
+LOAD, SUSTAINED = "load.json", "sustained.json"
 DEMO_DATA_NOTE = "The demo corpus: synthetic speech in TIMIT's layout; its error rates say nothing about TIMIT."
 DEMO_CHECKPOINT_NOTE = "The demo checkpoint: trained on the demo corpus; it is not the published model."
 METRICS = {
@@ -154,7 +167,42 @@ def _result(size: int, done: Mapping[str, Done]) -> Result:
         latency_ms=speed.latency_ms,
         measured=speed.figures(),
         comparison=read_output(done[f"compare@{size}"], "compare.json", Comparison),
+        sustained=_sustained(measured),
+        while_measuring=_while_measuring(measured, speed.loop),
     )
+
+
+def _sustained(measured: Done) -> Sustained | UnsetType:
+    if SUSTAINED not in measured.result.observations.get("files", {}):
+        return UNSET
+    return sustained(_read(measured, measured.result.obs, SUSTAINED, SustainedFile))
+
+
+def sustained(file: SustainedFile) -> Sustained:
+    """What a record holds of all loops together."""
+    executions = sum(each.loop for each in file.each)
+    throughputs = [each.throughput_utterances_per_s for each in file.each]
+    timed_s = executions * file.latency_ms.mean / 1000.0
+    several, whole = len(file.each) > 1, file.throughput_utterances_per_s
+    return Sustained(
+        executions=executions,
+        timed_s=timed_s,
+        throughput_utterances_per_s=whole,
+        latency_ms=file.latency_ms,
+        loops=file.each,
+        spread_percent=100.0 * (max(throughputs) - min(throughputs)) / whole if several and whole else None,
+        long_enough=executions >= LEAST_EXECUTIONS and timed_s >= LEAST_DURATION_S,
+    )
+
+
+def _while_measuring(measured: Done, loop: int) -> WhileMeasuring | UnsetType:
+    """What was read beside the measurement; nothing where a result was brought here without it."""
+    files = measured.result.observations.get("files", {})
+    if HOST_WATCH not in files:
+        return UNSET
+    machine = _read(measured, measured.result.obs, HOST_WATCH, MachineFile)
+    load = _read(measured, measured.result.obs, LOAD, LoadFile) if LOAD in files else None
+    return while_measuring(machine, load, loop)
 
 
 def _source(source: SourceArchive) -> document.RecordedSource:

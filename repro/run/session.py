@@ -24,6 +24,7 @@ from repro.graph.store import Store
 from repro.images.build import build_images, files_needed
 from repro.images.rootfs import SANDBOX_IMAGE
 from repro.machine import facts
+from repro.machine.watching import Subject
 from repro.record.stages import Phase
 from repro.run.engine_when_needed import AUTO, EngineWhenNeeded, check_name
 
@@ -112,13 +113,16 @@ class Session:
         check_name(name)
         return EngineWhenNeeded(lambda: self.engine(name, fetch=fetch))
 
-    def runner(self, engine: Engine, keys: Keys, access: Callable[[], Access] = Access) -> Runner:
+    def runner(
+        self, engine: Engine, keys: Keys, access: Callable[[], Access] = Access, subject: Subject | None = None
+    ) -> Runner:
         around = Surroundings(
             code=self.paths.code,
             logs=self.paths.logs,
             watcher=self.console,
             given=facts.given(),
             access=access,
+            subject=subject or Subject(),
             machine_lock=machine_lock(),
             began_s=self.phases.began_s,
         )

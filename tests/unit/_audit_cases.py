@@ -324,7 +324,7 @@ def make_run(folder: Path, decode: str = "Greedy") -> Evidence:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
         observations = {"engine": "sandbox", "wall_s": WALL_S, "limits": {"network": "enforced"}}
-        leavings = take_in(name, work.result, None, node.stage.leaves, StatCache(None))
+        leavings = take_in(name, work.result, (), node.stage.leaves, StatCache(None))
         result = store.publish(key, work, leavings, observations)
         work.close()
         results_of[name] = result

@@ -93,7 +93,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(os, "fchmod", change)
     with pytest.raises(NotPlain, match="still at work"):
-        take_in("first", result, None, TreeLimits(), StatCache(None))
+        take_in("first", result, (), TreeLimits(), StatCache(None))
 
 
 def test_a_file_that_is_swapped_for_a_link_after_the_listing_is_refused(tmp_path: Path, monkeypatch):
@@ -108,17 +108,17 @@ def test_a_file_that_is_swapped_for_a_link_after_the_listing_is_refused(tmp_path
 
     monkeypatch.setattr(os, "fchmod", swap)
     with pytest.raises(NotPlain, match=r"first.*out/.*a is"):
-        take_in("first", result, None, TreeLimits(), StatCache(None))
+        take_in("first", result, (), TreeLimits(), StatCache(None))
 
 
 def test_the_limit_that_a_stage_declares_is_the_one_that_counts(tmp_path: Path):
     result = left(tmp_path)
     (result / "out" / "b").write_bytes(b"12345")
     with pytest.raises(NotPlain, match="more than 1 files"):
-        take_in("first", result, None, TreeLimits(entries=1), StatCache(None))
+        take_in("first", result, (), TreeLimits(entries=1), StatCache(None))
     with pytest.raises(NotPlain, match="more than 7 bytes"):
-        take_in("first", result, None, TreeLimits(total_bytes=7), StatCache(None))
-    assert set(take_in("first", result, None, TreeLimits(entries=2), StatCache(None)).outputs) == {"a", "b"}
+        take_in("first", result, (), TreeLimits(total_bytes=7), StatCache(None))
+    assert set(take_in("first", result, (), TreeLimits(entries=2), StatCache(None)).outputs) == {"a", "b"}
 
 
 def test_a_log_is_made_anew_and_never_through_a_link(tmp_path: Path):
@@ -146,7 +146,7 @@ def test_a_reader_that_hangs_is_not_waited_for(tmp_path: Path):
 
     def take() -> None:
         try:
-            take_in("first", result, None, TreeLimits(), StatCache(None))
+            take_in("first", result, (), TreeLimits(), StatCache(None))
         except BundleError as error:
             errors.append(error)
 

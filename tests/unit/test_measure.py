@@ -46,8 +46,9 @@ def test_percentiles_are_those_of_their_names():
 
 def test_times_are_milliseconds_of_single_executions(monkeypatch):
     clock = Clock(monkeypatch, [0.5, 0.25, 0.125])
-    times = measure.time_executions(clock.run, None, 3, Progress("test", 3), measure.Limit())
-    assert times == [500.0, 250.0, 125.0]
+    told = []
+    times = measure.time_executions(clock.run, None, 3, Progress("test", 3), measure.Limit(), told.append)
+    assert (times, told) == ([500.0, 250.0, 125.0], [1, 2, 3])
 
 
 def test_the_warm_up_is_not_counted(monkeypatch):
@@ -78,6 +79,10 @@ def test_figures_of_the_first_loop_and_of_all_are_kept_apart():
     assert (every["loop"], every["loops"], every["times_ms"]) == (2, 2, [10.0, 20.0, 40.0, 10.0])
     assert (every["throughput_utterances_per_s"], every["latency_ms"]["max"]) == (4000 / 20.0, 40.0)
     assert set(every["figures"]) == {"measure.json", "sustained.json"}
+    assert every["each"] == [
+        {"loop": 2, "throughput_utterances_per_s": 4000 / 15.0},
+        {"loop": 2, "throughput_utterances_per_s": 4000 / 25.0},
+    ]
 
 
 def test_the_limit_follows_the_first_executions():
@@ -101,7 +106,7 @@ def run(rows):
     calls.append(rows)
     if len(calls) == 4:
         time.sleep(60)
-measure.time_executions(run, None, 9, Progress("test", 9), measure.Limit())
+measure.time_executions(run, None, 9, Progress("test", 9), measure.Limit(), lambda done: None)
 """
 
 
@@ -135,6 +140,9 @@ def test_the_stage_writes_both_figures_and_no_time_among_its_results(tmp_path, m
     measured, every = (json.loads((tmp_path / "obs" / name).read_text()) for name in ("measure.json", "sustained.json"))
     assert (measured["loop"], len(measured["times_ms"]), every["loops"], len(every["times_ms"])) == (100, 100, 2, 200)
     assert measured["throughput_utterances_per_s"] == every["throughput_utterances_per_s"] == 4 / 0.0625
+    load = json.loads((tmp_path / "obs" / "load.json").read_text())
+    assert [reading["executions"] for reading in load["readings"]][:: len(load["readings"]) - 1] == [0, 200]
+    assert {100, 200} <= {reading["executions"] for reading in load["readings"]}
     assert set(json.loads((tmp_path / "out" / "summary.json").read_text())) == {
         "batch_size", "formula", "input", "loop", "model_sha256", "warm_ups"
     }  # fmt: skip

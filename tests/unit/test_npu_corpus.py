@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from repro.machine.npu_smi import explain_smi, parse_fields, parse_mapping, parse_smi
+from repro.machine.watching import parse_common
 
 CORPUS = Path(__file__).resolve().parents[1] / "data" / "ascend"
 FACTS = json.loads((CORPUS / "facts.json").read_text(encoding="utf-8"))
@@ -61,3 +62,8 @@ def test_fields_are_read_and_what_is_not_available_is_left_out(name: str):
 @pytest.mark.parametrize("name", of("mapping"))
 def test_a_mapping_gives_each_chip_its_device(name: str):
     assert [[*place, device] for place, device in parse_mapping(read(name)).items()] == FACTS[name]["mapping"]
+
+
+@pytest.mark.parametrize("name", of("common"))
+def test_readings_are_read_chip_by_chip_and_what_is_not_available_is_left_out(name: str):
+    assert {str(number): told for number, told in parse_common(read(name)).items()} == FACTS[name]["common"]

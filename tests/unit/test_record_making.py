@@ -186,6 +186,38 @@ def test_figures_are_taken_with_their_units_and_names(made):
     assert [(entry.utterance, entry.reason) for entry in result.excluded] == [("B", "batches")]
 
 
+def test_all_loops_and_what_was_read_meanwhile_are_taken_where_they_were_observed(made):
+    found = made()
+    (plain,) = found.record().results
+    assert not plain.sustained and not plain.while_measuring
+    folder = found.done["measure@8"].result.folder / "obs"
+    each = [{"loop": 100, "throughput_utterances_per_s": speed} for speed in (20.0, 24.0)]
+    written = {
+        "sustained.json": {"batch_size": 8, "each": each, "figures": {}, "formula": "f", "latency_ms": LATENCY,
+                           "least_seconds": 10.0, "loop": 100, "loops": 2, "throughput_utterances_per_s": 22.0,
+                           "times_ms": []},
+        "load.json": {"cores": 2, "readings": [
+            {"executions": 0, "wall_s": 0.0, "own_s": 0.0, "busy_s": 0.0, "stolen_s": 0.0},
+            {"executions": 100, "wall_s": 5.0, "own_s": 4.0, "busy_s": 6.0, "stolen_s": 0.0}]},
+        "machine.json": {"cost_share": 0.001, "problems": [], "readings": [], "seen_by": "the kernel",
+                         "throttle_events": 2},
+    }  # fmt: skip
+    for name, content in written.items():
+        (folder / name).write_bytes(pretty_json(content))
+    observed = {**found.done["measure@8"].result.observations, "files": dict.fromkeys(written, hexed(9))}
+    found.result("measure@8", observations=observed)
+    (result,) = found.record().results
+    whole = result.sustained
+    assert (whole.executions, whole.throughput_utterances_per_s) == (200, 22.0)
+    assert whole.timed_s == pytest.approx(200 * LATENCY["mean"] / 1000)
+    assert whole.spread_percent == pytest.approx(100 * 4 / 22)
+    assert result.while_measuring.cost_percent == pytest.approx(0.1)
+    assert result.while_measuring.disturbances == (
+        "the processor was throttled 2 times because it was too hot",
+        "other work took 20 % of the cores' time in the first loop",
+    )
+
+
 def test_each_batch_size_has_the_results_of_its_own_stages(made):
     found = made(batch_sizes=(4, 8))
     found.rewrite("measure@4", "obs/measure.json", lambda speed: speed.update(throughput_utterances_per_s=4.5))

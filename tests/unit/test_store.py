@@ -37,7 +37,7 @@ def written(store: Store, content: bytes = b"frames", observation: bytes = b"1 s
 
 def publish(store: Store, work: Workspace, replace: bool = False):
     try:
-        leavings = take_in("features", work.result, None, TreeLimits(), StatCache(None))
+        leavings = take_in("features", work.result, (), TreeLimits(), StatCache(None))
         return store.publish(KEY, work, leavings, {"wall_s": 1.0}, replace=replace)
     finally:
         work.close()

@@ -22,6 +22,7 @@ case "$*" in
     info) cat "$folder/npu-smi.info"; exit "$(cat "$folder/npu-smi.code")" ;;
     "info -t board -i "*) cat "$folder/npu-smi.board" ;;
     "info -t product -i "*) [ -f "$folder/npu-smi.product" ] && cat "$folder/npu-smi.product" ;;
+    "info -t common -i "*) [ -f "$folder/npu-smi.common" ] && cat "$folder/npu-smi.common" ;;
     "info -m") [ -f "$folder/npu-smi.mapping" ] && cat "$folder/npu-smi.mapping" ;;
     *) echo "Usage: npu-smi info <watch|proc|-h|-m|-l|-t type> [Options...]"; exit 1 ;;
 esac
@@ -41,6 +42,7 @@ class AscendHost:
         driver, firmware: releases; those of tests/data/ascend have the file that a host of theirs has.
         product: the card's name on its board.
         product_type: a file of tests/data/ascend/product; '' for a tool that does not know `-t product`.
+        common: a file of tests/data/ascend/common; '' for a tool that does not know `-t common`.
         devices: N of each /dev/davinciN.
         tool_folder: where npu-smi lies, below the root.
         fault: what opening a device fails with: 'dcmi', 'busy' or 'open'.
@@ -52,6 +54,7 @@ class AscendHost:
     firmware: str = "22.0.4"
     product: str = "NA"
     product_type: str = ""
+    common: str = ""
     devices: Sequence[int] = (0,)
     control: Sequence[str] = ("davinci_manager", "devmm_svm", "hisi_hdc")
     tool_folder: str = "usr/local/bin"
@@ -72,6 +75,8 @@ class AscendHost:
         (tools / "npu-smi.code").write_text("1" if self.smi.startswith("dcmi") else "0")
         board = (_CORPUS / "board" / "22.0.4-name-not-available.txt").read_text().replace("22.0.4", self.driver)
         (tools / "npu-smi.board").write_text(re.sub(r"(Product Name +: ).*", rf"\g<1>{self.product}", board))
+        if self.common:
+            shutil.copyfile(_CORPUS / "common" / f"{self.common}.txt", tools / "npu-smi.common")
         if self.product_type:
             shutil.copyfile(_CORPUS / "product" / f"{self.product_type}.txt", tools / "npu-smi.product")
         told = _SIMULATED.format(fault=self.fault, chip=self.chip)
