@@ -57,7 +57,7 @@ def workflow_of(record: Record) -> bytes:
             "image": stage.image,
             "code": stage.code,
             "argv": stage.argv,
-            "inputs": {name: entry.origin for name, entry in stage.inputs.items()},
+            "inputs": {name: entry.origin for name, entry in sorted(stage.inputs.items())},
         }
         for stage in record.stages
     ]
@@ -217,7 +217,7 @@ def _materials(record: Record) -> list[Entity]:
             _material(stage.outputs.digest, f"output of {stage.key}", f"{files}; record.json lists them with digests.")
         )
     for stage in record.stages:
-        for given in stage.inputs.values():
+        for _, given in sorted(stage.inputs.items()):  # as record.json has them, whatever the order in memory
             entities.append(_material(given.digest, given.origin, "An input of stages; named by its digest."))
     return entities
 

@@ -12,7 +12,7 @@ from _audit_cases import document_of, make_run
 
 from repro.base.errors import CouldNotVerify
 from repro.base.files import sha256_bytes
-from repro.report.crate import METADATA, WORKFLOW, described_files, write_crate
+from repro.report.crate import METADATA, WORKFLOW, crate_files, described_files, write_crate
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,15 @@ def test_equal_runs_give_equal_bytes(run, crate: Path, tmp_path: Path):
     write_crate(run.record, tmp_path / "again")
     for path in crate.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_record_in_memory_and_one_that_was_read_give_the_same_crate(run, crate: Path):
+    """JSON sorts its names; a graph names inputs in the order in which they were declared."""
+    turned = tuple(
+        msgspec.structs.replace(stage, inputs=dict(sorted(stage.inputs.items(), reverse=True)))
+        for stage in run.record.stages
+    )
+    described = described_files(run.run)
+    assert crate_files(msgspec.structs.replace(run.record, stages=turned), described) == crate_files(
+        run.record, described
+    )
