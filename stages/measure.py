@@ -100,7 +100,8 @@ def time_executions(
 
 def time_loops(run: Run, rows: numpy.ndarray, loop: int, load: Load | None = None) -> list[list[float]]:
     """Milliseconds of every execution, loop by loop: the first, and those that make the figure long enough."""
-    limit, loops = Limit(), []
+    limit = Limit()
+    loops: list[list[float]] = []
     for _ in range(WARM_UPS):
         run(rows)
     if load is not None:
