@@ -23,7 +23,7 @@ from repro.images.definition import image_names, load_definition
 from repro.images.pins import PINS, load_pins
 from repro.images.recipes import recipes_of
 from repro.locks.debian import verify_debian_chain
-from repro.locks.model import DebLock, LockedFile
+from repro.locks.model import DebLock
 from repro.run.engine_choice import compiling_engine
 
 
@@ -96,22 +96,13 @@ def _examine_debian(outcome: Outcome, asked: Challenge, names: Sequence[str], ar
     paths = asked.paths
     cache = Cache(paths.root)
 
-    def read_index(file: LockedFile) -> bytes:
-        path = cache.path(file.sha256)
-        if path is None:
-            raise CouldNotVerify(
-                f"Debian's package index {file.name} is not here",
-                hint="ask for a bundle packed with --with-sources, or run this where there is a network",
-            )
-        return path.read_bytes()
-
     for lock in sorted(_deb_locks(paths, names, architecture).values(), key=lambda lock: (lock.suite, lock.label)):
         text = f"lock {lock.label}: Debian's own key vouches for the hash of every package"
         with outcome.examine(f"debian:{lock.name}:{architecture}", text) as it:
             missing = [file for file in lock.index_files if cache.path(file.sha256) is None]
             if missing and asked.fetch:
                 fetch_files(paths.root, missing)
-            for link in verify_debian_chain(paths.root, lock, read_index):
+            for link in verify_debian_chain(paths.root, lock, cache.read):
                 it.evidence.append(f"{link.suite}: {link.debs} packages, signed by {', '.join(link.signers)}")
 
 

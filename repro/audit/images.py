@@ -18,14 +18,14 @@ from repro.base import typed_json
 from repro.base.confined import read_below
 from repro.base.errors import CouldNotVerify
 from repro.base.files import sha256_bytes
-from repro.container.image import Image, Layer
+from repro.container.image import Layer
 from repro.fetching import Cache
 from repro.images.definition import load_definition
-from repro.images.oci import compute_image
+from repro.images.layer_index import image_of
 from repro.images.pins import load_pins
-from repro.images.recipes import BASE_ENV, LayerRecipe, recipes_of
+from repro.images.recipes import LayerRecipe, recipes_of
 from repro.locks.debian import verify_debian_chain
-from repro.locks.model import DebLock, LockedFile
+from repro.locks.model import DebLock
 from repro.record.document import Record, RecordedLayer
 from repro.record.stage_files import ProbeFile
 
@@ -122,7 +122,9 @@ def _examine_image(it: Examination, evidence: Evidence, name: str) -> None:
         it.wrong.append(f"image_layers says nothing of image {name}")
         return
     layers = record.image_layers[name]
-    image = _compute(evidence, name, [_layer(evidence, entry) for entry in layers])
+    definition = load_definition(evidence.paths.docker, name)
+    made = [_layer(evidence, entry) for entry in layers]
+    image = image_of(definition, record.host.architecture, made)
     if image.config_digest == record.images[name]:
         manifest = record.image_manifests.get(name)
         if manifest != image.manifest_digest:
@@ -150,13 +152,6 @@ def _layer(evidence: Evidence, entry: RecordedLayer) -> Layer:
         path=evidence.blobs / entry.diff_id[7:],
         made_from=entry.made_from,
     )
-
-
-def _compute(evidence: Evidence, name: str, layers: list[Layer]) -> Image:
-    definition = load_definition(evidence.paths.docker, name)
-    env = {**BASE_ENV, **definition.env} if definition.python else dict(definition.env)
-    architecture = evidence.record.host.architecture
-    return compute_image(name, architecture, layers, env, definition.python, definition.description)
 
 
 def _is_of_another_checkout(evidence: Evidence, identity: str, layers: tuple[RecordedLayer, ...]) -> bool:
@@ -219,16 +214,8 @@ def _examine_lock(it: Examination, evidence: Evidence, layer: RecordedLayer, rec
 
 
 def _examine_chain(it: Examination, root: Path, lock: DebLock) -> None:
-    cache = Cache(root)
-
-    def read_index(file: LockedFile) -> bytes:
-        path = cache.path(file.sha256)
-        if path is None:
-            raise CouldNotVerify(f"{file.entry} is not here")
-        return path.read_bytes()
-
     try:
-        links = verify_debian_chain(root, lock, read_index)
+        links = verify_debian_chain(root, lock, Cache(root).read)
         it.evidence += [f"{link.suite}: {link.debs} packages, signed by {', '.join(link.signers)}" for link in links]
     except CouldNotVerify as error:
         links = verify_debian_chain(root, lock, None)

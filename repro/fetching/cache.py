@@ -8,9 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro.base.errors import CouldNotRun
+from repro.base.errors import CouldNotRun, CouldNotVerify
 from repro.base.files import fsync_folder, sha256_file
 from repro.base.locking import locked
+from repro.locks.model import LockedFile
 
 
 class Cache:
@@ -32,6 +33,20 @@ class Cache:
         """The file with this digest (hex), or None. Not hashed again: `holds` does that."""
         path = self._place(sha256)
         return path if path.is_file() else None
+
+    def read(self, file: LockedFile) -> bytes:
+        """The content of a small locked file; its digest is the caller's to check.
+
+        Raises:
+            CouldNotVerify: it is not here.
+        """
+        path = self.path(file.sha256)
+        if path is None:
+            raise CouldNotVerify(
+                f"{file.entry} is not here",
+                hint="ask for a bundle packed with --with-sources, or run this where there is a network",
+            )
+        return path.read_bytes()
 
     def holds(self, sha256: str) -> bool:
         """Whether the cache has the file and its content is right now; a wrong one is removed."""

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, TypeVar, Union
 
-from repro.base.architecture import ARCHITECTURES
+import msgspec
+from msgspec import Meta
+
 from repro.base.errors import UsageError
 from repro.base.toml import read_toml
+from repro.base.values import Strict
 
-POCKETS = ("updates", "security")
-_NAME = re.compile(r"[a-z][a-z0-9-]*")
+Pocket = Literal["updates", "security"]
 
 
-@dataclass(frozen=True)
-class DebIntent:
-    """A set of Debian packages: what is asked for by name in one suite and its pockets ('updates', 'security')."""
+class _Intent(Strict, frozen=True):
+    """A set of packages by name; `extends` is a set whose packages are already there."""
 
-    name: str
+    name: Annotated[str, Meta(pattern="^[a-z][a-z0-9-]*$")]
+    packages: Annotated[tuple[Annotated[str, Meta(pattern="^[^-]")], ...], Meta(min_length=1)]
+    architectures: Annotated[tuple[Literal["amd64", "arm64"], ...], Meta(min_length=1)]
+    extends: str = ""
+
+
+class DebIntent(_Intent, frozen=True, kw_only=True):
+    """A set of Debian packages, of one suite and its pockets."""
+
     suite: str
-    pockets: tuple[str, ...]
-    extends: str
-    packages: tuple[str, ...]
-    architectures: tuple[str, ...]
+    pockets: tuple[Pocket, ...] = ("updates", "security")
 
 
-@dataclass(frozen=True)
-class WheelIntent:
+class WheelIntent(_Intent, frozen=True, kw_only=True):
     """A set of wheels: requirements, for one interpreter and one C library."""
 
-    name: str
     python: str
     glibc: str
-    extends: str
-    packages: tuple[str, ...]
-    architectures: tuple[str, ...]
+
+
+T = TypeVar("T", bound=Union[DebIntent, WheelIntent])
 
 
 def load_deb_intents(root: Path) -> dict[str, DebIntent]:
@@ -46,59 +47,27 @@ def load_deb_intents(root: Path) -> dict[str, DebIntent]:
     Raises:
         UsageError: the file is missing or says something that is not an intent.
     """
-    return {
-        name: DebIntent(
-            name, table["suite"], table["pockets"], table["extends"], table["packages"], table["architectures"]
-        )
-        for name, table in _load(root / "conf" / "intents" / "debs.toml", ("suite",), POCKETS).items()
-    }
+    return _load(root / "conf" / "intents" / "debs.toml", DebIntent)
 
 
 def load_wheel_intents(root: Path) -> dict[str, WheelIntent]:
     """The sets of conf/intents/wheels.toml by name, each after the set that it extends. Errors as above."""
-    return {
-        name: WheelIntent(
-            name, table["python"], table["glibc"], table["extends"], table["packages"], table["architectures"]
-        )
-        for name, table in _load(root / "conf" / "intents" / "wheels.toml", ("python", "glibc"), ()).items()
-    }
+    return _load(root / "conf" / "intents" / "wheels.toml", WheelIntent)
 
 
-def _load(path: Path, keys: tuple[str, ...], pockets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def _load(path: Path, kind: type[T]) -> dict[str, T]:
     content = read_toml(path)
-    architectures = content.get("architectures", [])
-    if not architectures or not set(architectures) <= set(ARCHITECTURES):
-        raise UsageError(f"{path}: architectures must be some of {', '.join(ARCHITECTURES)}")
-    sets = content.get("sets", {})
-    ordered: dict[str, dict[str, Any]] = {}
+    sets: dict[str, T] = {}
+    for name, table in sorted(content.get("sets", {}).items()):
+        try:
+            stated = {**table, "name": name, "architectures": content.get("architectures", ())}
+            sets[name] = msgspec.convert(stated, kind)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise UsageError(f"{path}: set {name!r}: {error}") from error
+    ordered: dict[str, T] = {}
     while len(ordered) < len(sets):
-        ready = [n for n in sorted(sets) if n not in ordered and sets[n].get("extends", "") in ("", *ordered)]
+        ready = [name for name in sets if name not in ordered and sets[name].extends in ("", *ordered)]
         if not ready:
             raise UsageError(f"{path}: a set extends one that is missing, or itself")
-        for name in ready:
-            ordered[name] = _checked(path, name, sets[name], keys, pockets)
-            ordered[name]["architectures"] = tuple(architectures)
+        ordered.update((name, sets[name]) for name in ready)
     return ordered
-
-
-def _checked(
-    path: Path, name: str, table: Mapping[str, Any], keys: tuple[str, ...], pockets: tuple[str, ...]
-) -> dict[str, Any]:
-    unknown = set(table) - {*keys, "extends", "packages", *(("pockets",) if pockets else ())}
-    if unknown or not _NAME.fullmatch(name):
-        raise UsageError(f"{path}: set {name!r}: unknown {', '.join(sorted(unknown)) or 'spelling of its name'}")
-    packages = table.get("packages", [])
-    if not packages or not all(isinstance(item, str) and not item.startswith("-") for item in packages):
-        raise UsageError(f"{path}: set {name!r}: packages must be a list of names")
-    for key in keys:
-        if not isinstance(table.get(key), str):
-            raise UsageError(f"{path}: set {name!r} lacks {key}")
-    chosen = tuple(table.get("pockets", pockets))
-    if not set(chosen) <= set(pockets):
-        raise UsageError(f"{path}: set {name!r}: pockets must be some of {', '.join(pockets)}")
-    return {
-        **{key: table[key] for key in keys},
-        "extends": table.get("extends", ""),
-        "packages": tuple(packages),
-        "pockets": chosen,
-    }

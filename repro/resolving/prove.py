@@ -8,7 +8,7 @@ from pathlib import Path
 from repro.base.errors import CouldNotRun, CouldNotVerify
 from repro.fetching import Cache, fetch_files
 from repro.locks.debian import verify_debian_chain
-from repro.locks.model import LockedFile, load_deb_lock, lock_names
+from repro.locks.model import load_deb_lock, lock_names
 
 Log = Callable[[str], None]
 
@@ -33,12 +33,6 @@ def verify_chain(root: Path, log: Log) -> None:
             f"the chain to Debian's key was not checked: {error.message}", detail=error.detail, hint=error.hint
         ) from error
 
-    def read_index(file: LockedFile) -> bytes:
-        path = cache.path(file.sha256)
-        if path is None:
-            raise CouldNotVerify(f"{file.entry} is gone from the cache", hint="run again")
-        return path.read_bytes()
-
     for lock in sorted(locks, key=lambda lock: (lock.architecture, lock.suite, lock.name)):
-        for link in verify_debian_chain(root, lock, read_index):
+        for link in verify_debian_chain(root, lock, cache.read):
             log(f"{lock.label}: {link.debs} packages proven by {link.suite}, signed by {', '.join(link.signers)}")

@@ -97,9 +97,9 @@ INTENT = 'architectures = ["amd64"]\n[sets.a]\nsuite = "s"\npackages = ["p"]\n'
         (INTENT + 'extends = "a"\n', "extends"),
         (INTENT.replace('"p"', '"-o=x"'), "packages"),
         (INTENT.replace('"p"', ""), "packages"),
-        (INTENT.replace('suite = "s"\n', ""), "lacks suite"),
+        (INTENT.replace('suite = "s"\n', ""), "missing required field `suite`"),
         (INTENT + 'pockets = ["backports"]\n', "pockets"),
-        (INTENT + "sweet = 1\n", "unknown sweet"),
+        (INTENT + "sweet = 1\n", "unknown field `sweet`"),
         (INTENT + "[", "not TOML"),
     ],
 )

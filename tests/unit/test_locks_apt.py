@@ -20,7 +20,7 @@ from repro.resolving.write import write_locks
 from tests.simulators.archive import Archive, sha256
 
 needs_apt = pytest.mark.skipif(shutil.which("apt-get") is None, reason="this machine has no apt-get")
-INTENT = DebIntent("set", "made", ("updates", "security"), "", ("alpha", "gamma"), ("amd64",))
+INTENT = DebIntent(name="set", suite="made", packages=("alpha", "gamma"), architectures=("amd64",))
 
 
 class Place:
