@@ -231,6 +231,14 @@ def audit_explain(asked: options.AuditExplain, here: Here) -> None:
         exit_with_verdict("not-reproduced")
 
 
+@command("explore", options.Explore)
+def explore(asked: options.Explore, here: Here) -> None:
+    """Write a page to see and hear each utterance."""
+    from repro.explore.commands import explore as write
+
+    show(write(here.paths, asked.parsed()))
+
+
 @command("test", options.Test)
 def test(asked: options.Test, here: Here) -> None:
     """Check style and types, run unit and integration tests.

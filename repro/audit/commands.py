@@ -32,7 +32,8 @@ Say = Callable[[str], None]
 LATEST = "latest"
 
 
-def _run_folder(paths: Paths, option: str) -> Path:
+def run_folder(paths: Paths, option: str) -> Path:
+    """The folder of a run as a user names it: a path, or the word latest."""
     return paths.runs / LATEST if option == LATEST else given_path("the run", option)
 
 
@@ -83,7 +84,7 @@ def verify(paths: Paths, asked: Verify, page: Page, say: Say) -> None:
         VerificationFailed: a claim is refuted.
         CouldNotVerify: none is, but for some something is missing.
     """
-    place = _run_folder(paths, asked.subject)
+    place = run_folder(paths, asked.subject)
     data, checkpoint = _given(asked.data), _given(asked.checkpoint)
     if not is_run(place) and place.exists():
         earlier = _given(asked.base)
@@ -117,7 +118,7 @@ def rerun(paths: Paths, console: Console, subject: str, how: Rerun, page: Page, 
 
     if how.rounds < 10:
         raise UsageError(f"--rounds {how.rounds} is too few", hint="10 at least: fewer give no interval of the median")
-    place = _run_folder(paths, subject)
+    place = run_folder(paths, subject)
     digest, outcome = _begun("rerun", place)
     evidence = examine_record(outcome, place, paths)
     if evidence is not None:
@@ -135,7 +136,7 @@ def challenge(paths: Paths, subject: str, arch: str, images: str, page: Page, sa
     pins = sha256_file(paths.root / PINS)
     digest, outcome = "pins", Outcome("challenge", "the layers and images that conf/locks pins", subjects={PINS: pins})
     if subject:
-        place = _run_folder(paths, subject)
+        place = run_folder(paths, subject)
         digest, outcome = _begun("challenge", place)
         evidence = examine_record(outcome, place, paths)
     if evidence is not None or not subject:

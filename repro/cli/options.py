@@ -13,6 +13,7 @@ from repro.graph.pipeline import Request, parse_batch_sizes
 if TYPE_CHECKING:
     from repro.audit.commands import Verify
     from repro.audit.rerun import Rerun
+    from repro.explore.commands import Wanted
     from repro.packing.pack import Choices
     from repro.packing.verify import Rebuilders
     from repro.run.options import Options
@@ -262,6 +263,24 @@ class AuditExplain:
     first: str = argument("A: a layer's tar, a saved archive, a run's or result's folder, or a digest in artifacts/oci")
     second: str = argument("B: of the same kind")
     to: str = option("", "folder for explanation.json; left out: one in artifacts/audits")
+
+
+@dataclass(frozen=True)
+class Explore:
+    run: str = argument("the folder of the run, or the word latest")
+    against: str = option("", "another run, shown beside it")
+    bs: int = option(0, "the batch size that is shown; left out: the run's first")
+    with_audio: bool = flag(
+        "also show sound and spectrograms of a data set of yours; the page is then marked as not to be passed on"
+    )
+    data: str = option("", "where that data set lies; left out: as in reproduce")
+    to: str = option("", "folder for the page (artifacts/explore/RUN)")
+
+    def parsed(self) -> Wanted:
+        """What `repro.explore` takes."""
+        from repro.explore.commands import Wanted  # noqa: PLC0415 - clients of engines
+
+        return Wanted(self.run, self.against, self.bs, self.with_audio, self.data, self.to)
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,13 @@ def key_figures(record: Record) -> Table:
     rows = []
     for result in record.results:
         size = result.batch_size
-        cells = [(name, number(rate, 4, demo), interval(bounds)) for name, rate, bounds in rates(result.published)]
+        cells = [(name, number(rate, 4), interval(bounds)) for name, rate, bounds in rates(result.published)]
         speed: MetricName = "throughput_utterances_per_s"
-        cells.append((speed, number(result.throughput_utterances_per_s, 4, demo), ""))
-        row = [Cell(str(size), below=[origin(record, f"score@{size}", f"measure@{size}", f"measure_npu@{size}")])]
+        cells.append((speed, number(result.throughput_utterances_per_s, 4), ""))
+        row = [Cell(str(size), below=[origin(record, f"score@{size}", f"measure@{size}")])]
         for metric, found, bounds in cells:
             claimed = published.get((size, metric))
-            row.append(Cell(found, below=[bounds, f"published {number(claimed, 4)}"]))
+            row.append(Cell(found, below=[f"{demo} {bounds}".strip(), f"published {number(claimed, 4)}"]))
         rows.append(row)
     return table(["B", "#WER %, 95 %", "#CER %, 95 %", "#utterances/s"], rows)
 
@@ -178,7 +178,7 @@ def _speed(record: Record) -> Section:
             result.batch_size,
             number(result.throughput_utterances_per_s, 4, demo),
             *(number(getattr(result.latency_ms, name), 2, demo) for name in _LATENCIES),
-            origin(record, f"measure@{result.batch_size}", f"measure_npu@{result.batch_size}"),
+            origin(record, f"measure@{result.batch_size}"),
         ]
         for result in record.results
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from repro.base.files import write_atomic
-from repro.base.templates import html_templates, text_templates
+from repro.base.templates import html_templates, policy_hash, text_templates
 from repro.record import Record
 from repro.report import markdown, plots
 from repro.report.view import make_view
@@ -39,5 +39,6 @@ def render_html(record: Record) -> str:
     return html_templates(_TEMPLATES).get_template("report.html.j2").render(
         view=make_view(record),
         style=Markup(style),  # noqa: S704 - a file of this package, nothing of the record
+        style_hash=policy_hash(style),
         plots=plots.draw(record),
     )  # fmt: skip

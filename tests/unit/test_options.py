@@ -14,6 +14,7 @@ import pytest
 from repro.audit import commands as audit
 from repro.cli import options
 from repro.cli.main import Commands, Settings
+from repro.explore import commands as explorer
 from repro.graph.pipeline import Request
 from repro.packing import commands as packing
 from repro.packing.verify import Rebuilders
@@ -104,6 +105,15 @@ def test_the_options_of_a_packing_arrive(monkeypatch: pytest.MonkeyPatch, tmp_pa
     }  # fmt: skip
     typed("bundle.pack", "--unsigned")
     assert reached[1][1] == {"unsigned": True}
+
+
+def test_the_options_of_the_explorer_arrive(monkeypatch: pytest.MonkeyPatch):
+    reached: list[Any] = []
+    monkeypatch.setattr(explorer, "explore", lambda paths, wanted: reached.append(wanted))
+    typed("explore", "r", "--against", "a", "--bs", "4", "--with-audio", "--data", "d", "--to", "t")
+    assert vars(reached[0]) == {
+        "run": "r", "against": "a", "bs": 4, "with_audio": True, "data": "d", "to": "t",
+    }  # fmt: skip
 
 
 def test_the_options_of_audits_arrive(monkeypatch: pytest.MonkeyPatch):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from repro.base.errors import VerificationFailed
 from repro.guide.published import load_published
 from repro.guide.verdict import verdict
-from repro.packing.statements import run_statement
+from repro.packing.installer.provenance import run_statement
 from repro.record import read_record, record_bytes
 from repro.report import terminal_summary, write_report
 from repro.report.crate import crate_files
@@ -381,4 +381,4 @@ def test_whatever_record_can_be_read_can_be_reported_and_packed(data):
         text = render(record.judged(verdict(record, PUBLISHED)))
         assert text == render(record.judged(verdict(record, PUBLISHED)))
     assert crate_files(record, {"record.json": b""})
-    assert run_statement(record, b"")["subject"]
+    assert run_statement(document_of(record), "0" * 64)["subject"]
