@@ -77,11 +77,16 @@ def all_checks() -> tuple[Check, ...]:
     )
 
 
-def run_check(check: Check, root: Path, python: str = sys.executable) -> Finding:
+def run_check(check: Check, root: Path) -> Finding:
     """Run one check in the checkout `root`, its output kept."""
     began_s = time.monotonic()
     done = subprocess.run(
-        [python, *check.arguments], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        [sys.executable, *check.arguments],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     return Finding(check, done.returncode == 0, time.monotonic() - began_s, done.stdout)
 

@@ -35,7 +35,7 @@ from repro.engines.closed import (
     tell_disarmed,
 )
 from repro.engines.container_config import DOCKER, ContainerConfig, Habits
-from repro.engines.endpoint import Endpoint, sees_our_files, why_not
+from repro.engines.endpoint import Endpoint, check_engine, check_files
 from repro.engines.following import JOB_LABEL, Killer, Watch
 from repro.engines.held_images import ArchiveStream, HeldImages
 from repro.machine.owner import OWNER_LABEL, Owner
@@ -76,13 +76,9 @@ class DockerEngine:
         try:
             with self._client() as api:
                 version, info = api.version(), api.info()
-                refusal = why_not(self._habits.name, version, info)
-                if refusal is not None:
-                    return Availability.refused(self.name, refusal.reason, refusal.hint)
+                check_engine(self._habits.name, version, info)
                 self._info = info
-                refusal = sees_our_files(api, self._scratch, self._habits.title)
-                if refusal is not None:
-                    return Availability.refused(self.name, refusal.reason, refusal.hint)
+                check_files(api, self._scratch, self._habits.title)
         except EngineUnavailable as error:
             return Availability.refused(self.name, error.message, error.hint)
         except (DockerException, RequestException) as error:

@@ -31,14 +31,6 @@ _FIRST_WITH_CLONE3 = (20, 10, 10)
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why an engine cannot be used, and what to do."""
-
-    reason: str
-    hint: str
-
-
-@dataclass(frozen=True)
 class Endpoint:
     """An API address: 'unix:///run/docker.sock', say."""
 
@@ -51,9 +43,7 @@ class Endpoint:
         Raises:
             EngineUnavailable: nobody answers, with the reason.
         """
-        refusal = self._unreachable()
-        if refusal is not None:
-            raise EngineUnavailable(refusal.reason, hint=refusal.hint)
+        self._check_socket()
         try:
             return docker.APIClient(base_url=self.url, version="auto", timeout=timeout_s)
         except (DockerException, RequestException) as error:
@@ -65,31 +55,31 @@ class Endpoint:
                 ) from error
             raise EngineUnavailable(f"{self.title} does not answer at {self.url}: {text}", hint=_USE_SANDBOX) from error
 
-    def _unreachable(self) -> Refusal | None:
+    def _check_socket(self) -> None:
         scheme, _, rest = self.url.partition("://")
         if scheme != "unix":
-            return Refusal(
+            raise EngineUnavailable(
                 f"{self.title} at {self.url} may be another machine, which cannot see this one's files",
-                f"unset DOCKER_HOST (or CONTAINER_HOST, or the docker context) for a local engine, or {_USE_SANDBOX}",
+                hint="unset DOCKER_HOST (or CONTAINER_HOST, or the docker context) for a local engine, or "
+                f"{_USE_SANDBOX}",
             )
         path = Path(rest)
         try:
             is_socket = stat.S_ISSOCK(path.stat().st_mode)
         except FileNotFoundError:
-            return Refusal(
+            raise EngineUnavailable(
                 f"{self.title} is not running, or not installed: there is no {path}",
-                f"install and start it, or {_USE_SANDBOX}",
-            )
+                hint=f"install and start it, or {_USE_SANDBOX}",
+            ) from None
         except OSError as error:
-            return Refusal(f"{self.title}'s socket cannot be reached: {error}", _USE_SANDBOX)
+            raise EngineUnavailable(f"{self.title}'s socket cannot be reached: {error}", hint=_USE_SANDBOX) from error
         if not is_socket:
-            return Refusal(f"{path} is not a socket", _USE_SANDBOX)
+            raise EngineUnavailable(f"{path} is not a socket", hint=_USE_SANDBOX)
         if not os.access(path, os.R_OK | os.W_OK):
-            return Refusal(
+            raise EngineUnavailable(
                 f"this user may not use {self.title}: no permission on {path}",
-                f"an administrator can add you to the socket's group (which amounts to root), or {_USE_SANDBOX}",
+                hint=f"an administrator can add you to the socket's group (which amounts to root), or {_USE_SANDBOX}",
             )
-        return None
 
 
 def docker_endpoint(environ: Mapping[str, str], home: Path) -> Endpoint:
@@ -123,38 +113,41 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version.partition("-")[0].partition("+")[0])[:3])
 
 
-def why_not(name: str, version: Mapping[str, Any], info: Mapping[str, Any]) -> Refusal | None:
-    """What in an engine's own description forbids using it as engine `name`, if anything."""
+def check_engine(name: str, version: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    """Refuse an engine whose own description forbids using it as engine `name`.
+
+    Raises:
+        EngineUnavailable: says why, and what to do.
+    """
     parts = " ".join(str(part.get("Name", "")) for part in version.get("Components") or [])
     if name == "docker" and "Podman" in parts:
-        return Refusal("Podman answers on Docker's socket", "use `--engine podman`")
+        raise EngineUnavailable("Podman answers on Docker's socket", hint="use `--engine podman`")
     if name == "podman" and "Podman" not in parts:
-        return Refusal("what answers on Podman's socket is not Podman", "use `--engine docker`")
+        raise EngineUnavailable("what answers on Podman's socket is not Podman", hint="use `--engine docker`")
     if "Docker Desktop" in str(info.get("OperatingSystem", "")):
-        return Refusal(
+        raise EngineUnavailable(
             "Docker Desktop runs containers in a virtual machine, which sees this machine's files only in part",
-            f"use a Docker Engine on this machine (`docker context use default`), or {_USE_SANDBOX}",
+            hint=f"use a Docker Engine on this machine (`docker context use default`), or {_USE_SANDBOX}",
         )
     if str(info.get("OSType", "linux")) != "linux":
-        return Refusal(f"this engine runs {info.get('OSType')} containers, not Linux ones", _USE_SANDBOX)
+        raise EngineUnavailable(f"this engine runs {info.get('OSType')} containers, not Linux ones", hint=_USE_SANDBOX)
     theirs = str(info.get("Architecture", platform.machine()))
     if of_machine(theirs) != of_machine(platform.machine()):
-        return Refusal(
-            f"this engine runs on {theirs} and we run on {platform.machine()}: another machine", _USE_SANDBOX
+        raise EngineUnavailable(
+            f"this engine runs on {theirs} and we run on {platform.machine()}: another machine", hint=_USE_SANDBOX
         )
     seccomp = any("name=seccomp" in str(option) for option in info.get("SecurityOptions") or [])
     if name == "docker" and seccomp and () < _numbers(str(version.get("Version", ""))) < _FIRST_WITH_CLONE3:
-        return Refusal(
+        raise EngineUnavailable(
             f"Docker {version.get('Version')} is older than 20.10.10: its seccomp profile answers clone3 with EPERM, "
             "so programs of Debian 12 cannot start threads in it",
-            f"upgrade Docker, or {_USE_SANDBOX}",
+            hint=f"upgrade Docker, or {_USE_SANDBOX}",
         )
     if name == "podman" and str(info.get("DefaultRuntime", "")).endswith("crun") and on_hybrid_host():
-        return Refusal(
+        raise EngineUnavailable(
             "Podman is set to use crun, which fails where control groups of version 1 and 2 are mixed, as here",
-            'set `runtime = "runc"` under [engine] in containers.conf',
+            hint='set `runtime = "runc"` under [engine] in containers.conf',
         )
-    return None
 
 
 def on_hybrid_host(cgroup: Path = Path("/sys/fs/cgroup")) -> bool:
@@ -162,8 +155,12 @@ def on_hybrid_host(cgroup: Path = Path("/sys/fs/cgroup")) -> bool:
     return (cgroup / "unified" / "cgroup.procs").exists()
 
 
-def sees_our_files(api: docker.APIClient, scratch: Path, title: str) -> Refusal | None:
-    """Mount a folder with a random token into a container that is never started, and read the token back."""
+def check_files(api: docker.APIClient, scratch: Path, title: str) -> None:
+    """Mount a folder with a random token into a container that is never started, and read the token back.
+
+    Raises:
+        EngineUnavailable: the engine sees other files than this process.
+    """
     token = uuid.uuid4().hex
     clear_dead(scratch)
     with temporary_folder(scratch, "probe") as folder:
@@ -173,12 +170,13 @@ def sees_our_files(api: docker.APIClient, scratch: Path, title: str) -> Refusal 
         except APIError as error:
             said = str(error.explanation or error)
             if "catatonit" in said or "init binary" in said:
-                return Refusal(f"{title} finds no init program: {said}", "install catatonit")
-            return Refusal(
+                raise EngineUnavailable(f"{title} finds no init program: {said}", hint="install catatonit") from error
+            raise EngineUnavailable(
                 f"{title} cannot see this machine's files: a folder made for a test could not be mounted ({said})",
-                f"is it another machine, or are we in a container that was given its socket? {_USE_SANDBOX}",
-            )
-    return None if seen == token else Refusal(f"{title} sees other files than we do at {folder}", _USE_SANDBOX)
+                hint=f"is it another machine, or are we in a container that was given its socket? {_USE_SANDBOX}",
+            ) from error
+    if seen != token:
+        raise EngineUnavailable(f"{title} sees other files than we do at {folder}", hint=_USE_SANDBOX)
 
 
 def _seen_through(api: docker.APIClient, folder: Path, token: str) -> str:

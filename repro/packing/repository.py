@@ -79,11 +79,11 @@ def _blobs(root: Path, names: Sequence[str]) -> list[bytes]:
     return found
 
 
-def _git(root: Path, *words: str, stdin: bytes = b"") -> bytes:
+def _git(root: Path, *words: str) -> bytes:
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *words],  # noqa: S607 - the user's own git
-            input=stdin,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
         )

@@ -141,10 +141,10 @@ def compiling_engine(paths: Paths) -> Callable[[Image], Engine]:
     return engine_for
 
 
-def probe_all(paths: Paths, environ: Mapping[str, str] | None = None) -> list[Availability]:
+def probe_all(paths: Paths) -> list[Availability]:
     """What each engine's probe says, in the order of preference; for `invoke doctor`."""
     found = []
-    for make in makers(paths, os.environ if environ is None else environ).values():
+    for make in makers(paths, os.environ).values():
         candidate = make()
         found.append(candidate.availability)
         if isinstance(candidate.engine, PodmanEngine):

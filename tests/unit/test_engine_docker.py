@@ -16,7 +16,7 @@ from repro.container.job import Job, Limits, Mount
 from repro.engines import docker_engine, seccomp
 from repro.engines.closed import open_files_limit
 from repro.engines.docker_engine import DockerEngine
-from repro.engines.endpoint import Endpoint, docker_endpoint, why_not
+from repro.engines.endpoint import Endpoint, check_engine, docker_endpoint
 from repro.engines.podman import podman_habits
 from repro.machine.owner import Owner
 
@@ -289,19 +289,19 @@ def test_only_containers_whose_owner_is_certainly_gone_are_reaped(daemon, engine
     ],
 )
 def test_an_engine_is_refused_with_its_reason(version, info, reason):
-    refusal = why_not("docker", {**VERSION, **version}, {**INFO, **info})
-    assert refusal is not None
-    assert reason in refusal.reason
-    assert refusal.hint
+    with pytest.raises(EngineUnavailable) as refused:
+        check_engine("docker", {**VERSION, **version}, {**INFO, **info})
+    assert reason in refused.value.message
+    assert refused.value.hint
 
 
 @pytest.mark.parametrize("version", ["20.10.10", "20.10.24+dfsg1", "28.2.2", "29.0.0-rc.1"])
 def test_a_docker_that_knows_clone3_is_taken(version):
-    assert why_not("docker", {**VERSION, "Version": version}, INFO) is None
+    check_engine("docker", {**VERSION, "Version": version}, INFO)
 
 
 def test_an_old_docker_without_seccomp_is_taken():
-    assert why_not("docker", {**VERSION, "Version": "19.03.1"}, {**INFO, "SecurityOptions": []}) is None
+    check_engine("docker", {**VERSION, "Version": "19.03.1"}, {**INFO, "SecurityOptions": []})
 
 
 @pytest.mark.parametrize("url", ["tcp://192.0.2.1:2375", "ssh://user@host", "http://127.0.0.1:2375"])
