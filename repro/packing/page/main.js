@@ -9,9 +9,12 @@ function begin() {
 
   const choose = (list) => {
     files = Array.from(list);
-    const bytes = files.reduce((sum, file) => sum + file.size, 0);
-    const names = files.slice(0, 3).map((file) => shown(file.name, 100)).join(", "); // prettier-ignore
-    at("chosen").textContent = files.length ? `${names}${files.length > 3 ? ", …" : ""}: ${megabytes(bytes)} MB` : "";
+    const bundle = files.filter((file) => !liesBeside(file));
+    const bytes = bundle.reduce((sum, file) => sum + file.size, 0);
+    const names = bundle.slice(0, 3).map((file) => shown(file.name, 100)).join(", "); // prettier-ignore
+    const beside = files.length > bundle.length ? ` + ${files.length - bundle.length} ${say("beside")}` : "";
+    const told = `${names}${bundle.length > 3 ? ", …" : ""}: ${megabytes(bytes)} MB${beside}`;
+    at("chosen").textContent = files.length ? told : "";
     at("start").disabled = !files.length;
   };
 

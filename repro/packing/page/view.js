@@ -47,7 +47,9 @@ function claimsPart(outcome) {
   const cards = outcome.claims.map((claim) => {
     const status = part("span", { class: `status ${toneOf(claim.status)}` }, say("outcomes")[claim.status] || claim.status);
     const evidence = claim.evidence.map((line) => part("p", { class: "note" }, line));
-    const findings = claim.findings.slice(0, 5).map((line) => part("p", { class: "finding" }, line));
+    const count = claim.status === REFUTED ? outcome.failures.length : 0;
+    const lines = count ? [`${count} ${say("above")}`] : claim.findings.slice(0, 5);
+    const findings = lines.map((line) => part("p", { class: "finding" }, line));
     const text = part("p", { class: "claim" }, claim.text[0].toUpperCase() + claim.text.slice(1) + ".");
     return part("li", { class: toneOf(claim.status) }, status, part("div", {}, text, ...findings, ...evidence));
   });
@@ -85,8 +87,8 @@ function runsPart(runs) {
     box.append(
       part("h3", {}, `${say("run")} ${run.name}`),
       part("p", {}, `${say("verdict")}: ${run.outcome}. ${say("made")}: ${run.data}, ${run.checkpoint}.`),
-      table([say("batch"), say("wer"), say("cer"), say("speed")], run.figures),
     );
+    if (run.figures.length) box.append(table([say("batch"), say("wer"), say("cer"), say("speed")], run.figures));
   }
   return box;
 }
@@ -110,7 +112,13 @@ function statementsPart(report) {
 function rebuildersPart(report) {
   const keys = (list) => (list.length ? list.flatMap((key) => [code(`${key.slice(0, 16)}…`), part("br")]) : "-");
   const heads = [say("image"), say("confirmed"), say("contradicted"), say("silent")];
-  const lines = report.rebuilt.map((item) => [item.image, keys(item.confirmed), keys(item.contradicted), keys(item.silent)]);
+  const tone = (list, name) => (list.length ? part("span", { class: `status ${name}` }, ...keys(list)) : "-");
+  const lines = report.rebuilt.map((item) => [
+    item.image,
+    tone(item.confirmed, "good"),
+    tone(item.contradicted, "bad"),
+    keys(item.silent),
+  ]);
   return section(say("rebuilders"), table(heads, lines));
 }
 

@@ -20,6 +20,8 @@ const WORDS = {
       "Public keys in PEM of people whose word on a rebuild counts for you, one after another, and how many of them must " +
       "confirm each image. Their statements lie in the bundle, or are chosen with it (NAME.dsse.json, .sigstore.json, .pem).",
     threshold: "How many must confirm",
+    beside: "files of statements and keys",
+    above: "things are wrong: listed above",
     start: "Verify",
     stop: "Stop",
     limits:
@@ -110,6 +112,8 @@ const WORDS = {
       "您信任其重建结论的人的 PEM 公钥，依次填写，并填写每个镜像至少须由几人确认。他们的声明在交付包中，" +
       "或与交付包一起选择（NAME.dsse.json、.sigstore.json、.pem）。",
     threshold: "至少几人确认",
+    beside: "个声明与密钥文件",
+    above: "处不符：已列于上方",
     start: "验证",
     stop: "停止",
     limits:
