@@ -6,14 +6,17 @@ import base64
 import hashlib
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from playwright.sync_api import Page
 
 from repro.audit.bundles import Given, verify_a_bundle
 from repro.packing.installer.listing import canonical
 from repro.packing.resign import resign
-from repro.packing.verify import Rebuilders
+from repro.packing.verify import NOBODY, Rebuilders
 from repro.packing.writer import Item, write_bundle
 from tests.integration._pages import Opened
 from tests.integration._verify_page import KEY, OTHER, assert_same, by_command, file, in_page, place, seen
@@ -63,20 +66,29 @@ def test_licence_notes_a_base_and_a_size_at_a_half_are_told_alike(seen: Opened, 
     assert "1.2 MB" in found["message"] and "a difference" in found["message"]
 
 
+CLAIMS = ("bundle-bytes", "bundle-signature", "statements", "rebuilders")
+
+
+def assert_same_claims(page: Page, paths: Sequence[Path], key: str, whose: Rebuilders = NOBODY, **asked: Any):
+    """What an audit claims of the bundle itself; of its runs, the page claims nothing."""
+    given = Given(keys=[key] if key else [], rebuilders=whose)
+    wanted = [claim for claim in verify_a_bundle(paths[0], paths[0].parent, given).claims if claim.key in CLAIMS]
+    found = in_page(page, paths, key, **asked)["claims"]
+    names = ("key", "text", "kind", "status", "findings", "evidence")
+    assert [[claim[name] for name in names] for claim in found] == [
+        [[*value] if isinstance(value, tuple) else value for value in (getattr(claim, name) for name in names)]
+        for claim in wanted
+    ]
+
+
 def test_the_claims_are_those_of_an_audit(seen: Opened, place: Path):
-    for key, paths in ((KEY, [cases.pack(place)]), ("", [place / "small.tar"]), (OTHER, [place / "small.tar"])):
-        wanted = verify_a_bundle(paths[0], place, Given(keys=[key] if key else [])).as_json()["claims"][:2]
-        found = in_page(seen.page, paths, key)["claims"]
-        names = {
-            "claim": "text",
-            "key": "key",
-            "status": "status",
-            "kind": "kind",
-            "findings": "findings",
-            "evidence": "evidence",
-        }
-        told = [{name: claim[ours] for name, ours in names.items()} for claim in found[:2]]
-        assert told == [{name: claim[name] for name in names} for claim in wanted]
+    path = cases.pack(place)
+    for key in (KEY, "", OTHER):
+        assert_same_claims(seen.page, [path], key)
+    data = bytearray(path.read_bytes())
+    data[-2000] ^= 1
+    path.write_bytes(data)
+    assert_same_claims(seen.page, [path], KEY)
 
 
 def test_parts_in_any_order_and_spelling_are_one_bundle(seen: Opened, place: Path):
@@ -226,6 +238,8 @@ def test_so_many_rebuilders_must_confirm_as_for_bundle_verify(
     found = in_page(seen.page, with_beside(path), KEY, rebuilders=keys.read_text(), threshold=threshold)
     assert found["code"] == code
     assert (found["code"], found["message"], found["failures"]) == (wanted[0], wanted[1], wanted[3])
+    asked = {"rebuilders": keys.read_text(), "threshold": threshold}
+    assert_same_claims(seen.page, with_beside(path), KEY, Rebuilders(str(keys), threshold), **asked)
 
 
 def test_changed_bytes_beside_a_bundle_are_refused_alike(seen: Opened, place: Path):

@@ -1,7 +1,7 @@
 // The outcome as audit.json, in the form that repro/audit writes, and as a page of its own without any script.
 
 const STATUSES = [PROVEN, "true if rerun", ATTESTED, "claimed by both", REFUTED, UNVERIFIED];
-const KINDS = [KIND_OF_CLAIM, "run again here", "true if rerun", ATTESTED, "claimed by both"];
+const KINDS = [RECOMPUTED, "run again here", "true if rerun", ATTESTED, "claimed by both"];
 
 /** Indented JSON with sorted members, one spelling for equal outcomes. */
 function pretty(value, indent = "") {
@@ -19,11 +19,17 @@ function auditJson(outcome) {
   const refuted = outcome.claims.find((claim) => claim.status === REFUTED);
   const { report } = outcome;
   const signer = report && (report.signer ? `key ${report.signer} (${report.trust})` : "nobody: the bundle is not signed");
+  const list = report && { [`list of ${outcome.name}`]: report.listSha256 };
+  const said = report && !report.failures.length ? report.statements : [];
+  const statements = said.map(({ name, sha256 }) => [`statement ${shown(name)}`, sha256]);
   const document = {
     schema: "lstm-ctc-bundle/audit",
-    version: 2,
+    version: 3,
     kind: "verify",
     subject: `bundle ${shown(outcome.name)}`,
+    subjects: report ? list : {},
+    looked_at: report ? { ...list, ...Object.fromEntries(statements) } : {},
+    rebuilt: [],
     facts: report ? [{ name: "attested by", value: signer }] : [],
     counts: count(STATUSES, (name) => (claim) => claim.status === name),
     kinds: count(KINDS, (name) => (claim) => claim.kind === name && holding(claim)),

@@ -1,7 +1,7 @@
 // A verification as a whole: what `invoke bundle.verify` does with a bundle's files, and in the same words.
 
 const [PROVEN, REFUTED, UNVERIFIED, ATTESTED] = ["proven here", "refuted", "could not verify", "attested"];
-const KIND_OF_CLAIM = "recomputed from these bytes";
+const RECOMPUTED = "recomputed from these bytes";
 const MOST_FINDINGS = 40;
 
 /** Fingerprints in a text, as they are compared: lower case, without colons. */
@@ -31,23 +31,22 @@ function trustIn(fingerprint, named) {
 }
 
 /** One sentence, and what was found of it. */
-function claimOf(key, text, wrong, missing, evidence = []) {
-  const status = wrong.length ? REFUTED : missing.length ? UNVERIFIED : PROVEN;
+function claimOf(key, text, wrong, missing, evidence = [], kind = RECOMPUTED) {
+  const status = wrong.length ? REFUTED : missing.length ? UNVERIFIED : kind === RECOMPUTED ? PROVEN : kind;
   let findings = [...wrong, ...missing];
   if (findings.length > MOST_FINDINGS) {
     findings = [...findings.slice(0, MOST_FINDINGS), `and ${findings.length - MOST_FINDINGS} more`];
   }
   const safe = (lines) => lines.map((line) => shown(line, 1000));
-  return { key, text, kind: KIND_OF_CLAIM, status, findings: safe(findings), evidence: safe(evidence) };
+  return { key, text, kind, status, findings: safe(findings), evidence: safe(evidence) };
 }
 
 const BYTES_CLAIM = ["bundle-bytes", "every byte of the bundle is as its list says, nothing missing, no more"];
 const SIGNATURE_CLAIM = ["bundle-signature", "the bundle's list is signed by a key that is trusted here"];
 const STATEMENTS_CLAIM = [
-  "bundle-statements",
-  "every statement in the bundle and beside it is signed as it says, and none contradicts the bundle",
+  "statements",
+  "each statement that the bundle carries is signed, and none contradicts the bundle",
 ];
-const REBUILDERS_CLAIM = ["bundle-rebuilders", "enough of the rebuilders that were named confirm every image"];
 
 function signatureClaim(report) {
   const missing = [];
@@ -131,29 +130,33 @@ async function examine(files, asked, watch) {
   }; // prettier-ignore
 }
 
-/** The same for what a rebuild of the images by others adds; a refusal where too few confirm them. */
-function endingWithRebuilders(name, report, threshold) {
-  const ending = endingOf(name, report);
-  if (ending.code || !report.asksForRebuilders) return ending;
+/** What a number of rebuilders adds: a refusal where too few confirm an image, or null. */
+function rebuildersRefusal(report, threshold) {
   try {
-    insistOnRebuilders(report.rebuilt, threshold);
-    return ending;
+    if (report.asksForRebuilders) insistOnRebuilders(report.rebuilt, threshold);
+    return null;
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    return { code: error.code, message: error.message, hint: error.hint, failures: error.failures };
+    const { code, message, hint, failures } = error;
+    return { code, message, hint, failures };
   }
 }
 
-function claimsOf(report, ending) {
+function claimsOf(report, refusal, threshold) {
   const evidence = [`${report.entries.length} files, ${report.sizeBytes} bytes; list sha256 ${report.listSha256}`];
   const claims = [claimOf(...BYTES_CLAIM, report.failures, [], evidence), signatureClaim(report)];
   if (report.failures.length) return claims;
   if (report.statements.length) {
-    claims.push(claimOf(...STATEMENTS_CLAIM, [], [], [`${report.statements.length} statements`]));
+    const said = report.statements.map(({ name, result, signer }) => {
+      return `${name}: ${result ? `${result}, ` : ""}signed by ${signer || "nobody"}`;
+    });
+    claims.push(claimOf(...STATEMENTS_CLAIM, [], [], said, ATTESTED));
   }
   if (report.asksForRebuilders) {
-    const [wrong, missing] = ending.code === 3 ? [ending.failures, []] : [[], ending.failures];
-    claims.push(claimOf(...REBUILDERS_CLAIM, wrong, missing, report.rebuilt.map(rebuiltSentence)));
+    const text = `each image is confirmed by ${threshold} rebuilders`;
+    const lines = refusal ? [refusal.message + (refusal.failures.length ? ` (${refusal.failures.join("; ")})` : "")] : [];
+    const [wrong, missing] = refusal && refusal.code === 3 ? [lines, []] : [[], lines];
+    claims.push(claimOf("rebuilders", text, wrong, missing, report.rebuilt.map(rebuiltSentence), ATTESTED));
   }
   return claims;
 }
@@ -174,8 +177,10 @@ async function verifyBundle(files, asked = {}, watch = {}) {
   try {
     const report = await examine(files, whole, all);
     const { name } = report.archive.files[0];
-    const ending = endingWithRebuilders(name, report, whole.threshold);
-    return { name, ...ending, claims: claimsOf(report, ending), report };
+    const refusal = rebuildersRefusal(report, whole.threshold);
+    const ending = endingOf(name, report);
+    const claims = claimsOf(report, refusal, whole.threshold);
+    return { name, ...(ending.code || !refusal ? ending : refusal), claims, report };
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     const { code, message, hint, failures } = error;

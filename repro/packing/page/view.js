@@ -24,7 +24,7 @@ function digits(text) {
   return part("code", { class: "digits" }, ...groups.map((group) => part("span", {}, group)));
 }
 
-const toneOf = (status) => (status === PROVEN ? "good" : status === REFUTED ? "bad" : "open");
+const toneOf = (status) => (status === PROVEN || status === ATTESTED ? "good" : status === REFUTED ? "bad" : "open");
 
 function headline(outcome) {
   const tone = outcome.code === 0 ? "good" : outcome.code === 3 ? "bad" : "open";
@@ -96,11 +96,16 @@ function runsPart(runs) {
 const who = (report, signer) =>
   !signer ? say("nobody") : signer === report.signer ? say("maker") : part("code", { class: "who" }, `${signer.slice(0, 16)}…`);
 
+function resultOf({ result }) {
+  const tone = { PASSED: "good", FAILED: "bad" }[result] || "open";
+  return result ? part("span", { class: `status ${tone}` }, result) : "-";
+}
+
 function statementLine(report, statement) {
   const kinds = { [PROVENANCE]: "provenance", [SUMMARY]: "summary", [TEST_RESULT]: statement.isRebuild ? "rebuild" : "test" };
   const subjects = [...statement.digests.values()];
   const subject = subjects.length > 1 ? `${subjects[0]} + ${subjects.length - 1}` : subjects[0];
-  return [code(statement.name), say(kinds[statement.kind]), statement.result || "-", subject, who(report, statement.signer)];
+  return [code(statement.name), say(kinds[statement.kind]), resultOf(statement), subject, who(report, statement.signer)];
 }
 
 function statementsPart(report) {
