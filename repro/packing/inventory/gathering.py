@@ -361,7 +361,8 @@ def _models_and_data(paths: Paths, include: Sequence[str], own: Party, record: R
     if weights.is_file():
         parts.append(Part(
             "model:demo", MODEL, "demo checkpoint", "1", own, own, (_OWN_LICENCE,), _OWN_COPYRIGHT,
-            digests_of(weights), weights.name, _generic("demo-checkpoint", "1"), description="the true architecture, trained on the demo corpus",
+            digests_of(weights), weights.name, _generic("demo-checkpoint", "1"),
+            description="the true architecture, trained on the demo corpus",
         ))  # fmt: skip
     if record is not None and record.data.kind == "user":
         parts.append(Part(
