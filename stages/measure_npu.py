@@ -179,11 +179,12 @@ def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert_npu stage's results")
     runtime_arguments.batch_size(parser)
+    runtime_arguments.cann(parser)
     runtime_arguments.loop(parser)
     runtime_arguments.devices(parser)
     options = parser.parse_args(arguments)
     summary = stage.read_json(os.path.join(options.model, "summary.json"))
-    commands = ascend.Commands(options.obs)
+    commands = ascend.Commands(options.obs, options.cann)
     linked_model(commands, options)
     loop = options.loop
     figures = measure(commands, options, loop, "ais_bench_measure")

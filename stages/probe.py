@@ -15,7 +15,7 @@ import sys
 from typing import Sequence
 
 from stages.npu import ascend
-from stages.shared import stage
+from stages.shared import runtime_arguments, stage
 
 _KALDI = "/usr/local/bin/compute-fbank-feats"
 
@@ -66,8 +66,12 @@ def _found() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Command line: --out DIR --obs DIR."""
-    options = stage.parser(__doc__).parse_args(arguments)
+    """Command line: --out DIR --obs DIR, and --cann where the host lends its CANN."""
+    parser = stage.parser(__doc__)
+    runtime_arguments.cann(parser)
+    options = parser.parse_args(arguments)
+    if options.cann and ascend.identity() != options.cann:
+        raise stage.StageError("the host's CANN is {}, not {}".format(ascend.identity() or "absent", options.cann))
     result = {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs CANN's toolkit and the 310P's kernels into /usr/local/Ascend, and aclruntime and ais_bench beside numpy.
+# Installs a CANN's toolkit and its kernels (8.5 and later: ops) for the 310P into /usr/local/Ascend, and aclruntime and ais_bench beside numpy.
 #
 # In: /run/in/sources/*, the vendor's packages as .run or as the .zip around it, and two wheels. Out: /run/out, a tree.
 # --quiet accepts the vendor's licence: the host starts this only for a user who has said that he accepts it.
@@ -35,7 +35,11 @@ for name in toolkit kernels; do
     "$TMPDIR/$name.run" --quiet --install --install-path="$prefix" --install-for-all
     rm "$TMPDIR/$name.run"
 done
-[ -f /run/out$prefix/ascend-toolkit/set_env.sh ] || { echo "build.sh: no set_env.sh was installed" >&2; exit 1; }
+# Up to 8.4 the toolkit goes into ascend-toolkit/VERSION, from 8.5 on into cann-VERSION.
+ls /run/out$prefix/ascend-toolkit/set_env.sh /run/out$prefix/cann*/set_env.sh 2> /dev/null | grep -q . || {
+    echo "build.sh: no set_env.sh was installed" >&2
+    exit 1
+}
 
 site=$(python3 -c 'import numpy, os; print(os.path.dirname(os.path.dirname(numpy.__file__)))')
 mkdir -p "/run/out$site"

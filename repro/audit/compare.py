@@ -72,6 +72,9 @@ class Sides:
         pinned = [", ".join(sorted(record.request.pinned or ())) or "none" for record in (self.one, self.two)]
         if pinned[0] != pinned[1]:
             return f"made with other toolchains: in their pinned images ran {pinned[0]}, and {pinned[1]}"
+        canns = [record.request.cann or "the table's" for record in (self.one, self.two)]
+        if canns[0] != canns[1]:
+            return f"made with other versions of CANN: {canns[0]} and {canns[1]}"
         return ""
 
     @property

@@ -16,13 +16,10 @@ from repro.guide import toolchain
 from repro.guide.conditions import is_excepted
 from repro.guide.published import Published, load_published
 from repro.guide.verdict import verdict
-from repro.record.document import Record, ToolchainRow
 from repro.record.stage_files import ProbeFile
 from repro.report.crate import METADATA, WORKFLOW, crate_files, described_files
 from repro.report.writer import render_html, render_markdown
 from repro.run import record as records
-from repro.run.reproduce import PINNED_DEVIATING
-from repro.run.target import PINNED, PORTABLE
 
 REPORTS = ("report.md", "report.html")  # what a crate describes beside the record
 
@@ -61,21 +58,16 @@ def _examine_toolchain(it: Examination, evidence: Evidence, table: Published) ->
     host = {name: str(value) for name, value in msgspec.to_builtins(record.host).items()}
     rows = toolchain.compare(toolchain.load_components(paths.conf), probes, host)
     it.wrong += differences(record.toolchain, rows, "toolchain")
-    name = _toolchain_name(record, rows, table)
+    asked = record.request
+    name = toolchain.name_of(
+        asked.pinned or (), asked.cann or "", rows, lambda row: is_excepted(row, record.host, table)
+    )
     if record.request.toolchain != name:
         it.wrong.append(f"request.toolchain is {record.request.toolchain!r}; recomputed: {name!r}")
     if any(row.found and row.probe.endswith(" in this host") for row in record.toolchain):
         it.kind = ATTESTED
         it.evidence.append("driver, firmware and chip are attested by the run")
     it.evidence.append(f"{len(rows)} components of conf/compatibility.toml, {len(probes)} probes by digest")
-
-
-def _toolchain_name(record: Record, rows: tuple[ToolchainRow, ...], table: Published) -> str:
-    """'pinned' only where the pinned images ran and every row of the compatibility table is as required."""
-    if not record.request.pinned:
-        return PORTABLE
-    wrong = toolchain.deviations(rows, lambda row: is_excepted(row, record.host, table))
-    return PINNED_DEVIATING if wrong else PINNED
 
 
 def _examine_reports(it: Examination, evidence: Evidence) -> None:

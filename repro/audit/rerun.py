@@ -24,7 +24,7 @@ from repro.machine.facts import architecture
 from repro.run.inputs import DEMO, demo_checkpoint_path, find_data, users_checkpoint
 from repro.run.options import Options
 from repro.run.reproduce import reproduce
-from repro.run.target import PINNED, PORTABLE, lacking_for_pinned
+from repro.run.target import PORTABLE, lacking_for_pinned
 
 _CPU = "cpu"
 
@@ -109,9 +109,10 @@ def _run(
     console: Console,
 ) -> None:
     record = evidence.record
-    request = replace(request_of(record, **found), device=_CPU, soc_version="", precision_mode="", num_devices=1)
-    asked = request.pinned
-    lacking = lacking_for_pinned(evidence.paths, architecture()) if asked else []
+    request = replace(
+        request_of(record, **found), device=_CPU, soc_version="", precision_mode="", num_devices=1, cann=""
+    )
+    lacking = list(lacking_for_pinned(evidence.paths, architecture(), request.pinned).values())
     if lacking:
         request = replace(request, pinned=())
     options = Options(
@@ -119,7 +120,8 @@ def _run(
         data_option=str(found["data"] or DEMO),
         checkpoint_option=DEMO if record.checkpoint.kind == DEMO else str(found["checkpoint"]),
         engine=how.engine,
-        toolchain=PINNED if request.pinned else PORTABLE,
+        toolchain=PORTABLE,
+        pinned=request.pinned,
         fetch=how.fetch,
     )
     made: list[Evidence] = []

@@ -62,6 +62,7 @@ def request_of(record: Record, data: Path | None = None, checkpoint: Path | None
         precision=asked.precision or PRECISIONS[0],
         precision_mode=asked.precision_mode or "",
         num_devices=asked.num_devices or 1,
+        cann=asked.cann or "",
     )
 
 

@@ -304,7 +304,11 @@ def source_lines(paths: Paths, architecture: str) -> list[Line]:
     """What the pinned toolchain and the NPU take from data/sources, by name; and the vendor's licence."""
     other = f"-{by_name(architecture).other.name}"
     everything = load_sources(paths.conf).values()  # the checkpoint has a line of its own
-    known = [source for source in everything if not source.name.endswith(other) and source.name != "checkpoint"]
+    known = [
+        source
+        for source in everything
+        if not (source.versioned or source.name.endswith(other) or source.name == "checkpoint")
+    ]
     lines = []
     for source in known:
         path = find_source(paths, source)

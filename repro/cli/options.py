@@ -89,11 +89,16 @@ class Run(Inputs, Engine, Offline):
     bs: str = option("8", "batch size: one number, a list (1,8,64), or all (1,4,8,16,32,64, the published table's)")
     toolchain: str = option(
         "auto",
-        "pinned (the compatibility table to the letter), portable, or auto: pinned on an Ascend host that has its "
-        "sources, else portable; the report lists every deviation",
+        "pinned (the compatibility table to the letter, all or nothing), portable, or auto: every pinned image whose "
+        "sources are in data/sources, the portable ones beside them; the report lists every deviation",
     )
     device: str = of_request(
         "what converts, infers and is timed: cpu, or npu (an Ascend 310P3, with CANN from data/sources)"
+    )
+    cann: str = option(
+        "",
+        "with --device npu: which CANN; left out: the published table's; host: what the host has in /usr/local/Ascend, "
+        "mounted read-only; or a version (8.1.RC1) whose packages are in data/sources; never compared with the table",
     )
     devices: str = option("", "NPU device numbers (0 or 0,1) that share the batches; left out: the first idle chip")
     precision: str = of_request(
@@ -126,6 +131,7 @@ class Run(Inputs, Engine, Offline):
             engine=self.engine,
             toolchain=self.toolchain,
             devices=parse_devices(self.devices),
+            cann=self.cann,
             force=self.force,
             fetch=not self.offline,
         )
@@ -336,20 +342,6 @@ class BundleResign(SigningKey):
 @dataclass(frozen=True)
 class BundlePage:
     to: str = option("", "the file to write (artifacts/verify.html by default)")
-
-
-@dataclass(frozen=True)
-class ModelSign:
-    model: str = argument("a checkpoint, an ONNX or OM file, or a folder")
-    key: str = option("", "the file of the private key, of P-256")
-    to: str = option("", "the signature's file; left out: MODEL.sig, or model.sig in a folder")
-
-
-@dataclass(frozen=True)
-class ModelVerify:
-    model: str = argument("the file or folder that was signed")
-    keys: str = option("", "a file of the public keys (PEM, P-256) of those who may have signed")
-    signature: str = option("", "the signature; left out: MODEL.sig, or model.sig in a folder")
 
 
 @dataclass(frozen=True)

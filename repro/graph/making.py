@@ -15,7 +15,7 @@ import msgspec
 
 from repro.base.errors import CouldNotRun
 from repro.base.files import make_shared_folder, pretty_json, write_atomic
-from repro.container.job import Engine, Limits
+from repro.container.job import Engine, Limits, Mount
 from repro.engines.npu_access import Access
 from repro.graph.alone import machine
 from repro.graph.code import snapshot
@@ -73,6 +73,7 @@ class Surroundings:
         given: how much stages may use at once.
         access: gives what stages that run on the NPU are given of it; asked only when one runs.
         subject: what is measured by stages that are: the NPU's chips, or the processor.
+        mounts: what the host lends to every container of an image, by the image's name.
         machine_lock: held by every stage, see `repro.graph.alone`; None for none.
         began_s: of the monotonic clock: all times are counted from then.
     """
@@ -83,6 +84,7 @@ class Surroundings:
     given: Given
     access: Callable[[], Access] = Access
     subject: Subject = field(default_factory=Subject)
+    mounts: Mapping[str, tuple[Mount, ...]] = field(default_factory=dict)
     machine_lock: Path | None = None
     began_s: float = field(default_factory=time.monotonic)
 
@@ -166,6 +168,7 @@ class Maker:
             },
             work=work.result,
             limits=limits,
+            lent=self._around.mounts.get(node.stage.image, ()),
             access=self._around.access() if node.stage.accelerator else Access(),
         )
         with machine(

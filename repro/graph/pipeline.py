@@ -9,6 +9,7 @@ from typing import Union
 
 from repro.base.confined import TreeLimits
 from repro.base.errors import UsageError
+from repro.graph.cann_images import CANN_IMAGE, cann_image, host_cann
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 PRECISIONS = ("fp32", "bf16")
@@ -47,7 +48,6 @@ class StageDefinition:
     leaves: TreeLimits = SMALL
 
 
-CANN_IMAGE = "cann"
 STAGES: Mapping[str, StageDefinition] = {
     stage.name: stage
     for stage in (
@@ -145,6 +145,7 @@ class Request:
         precision: the number format that the model runs in on the CPU, one of PRECISIONS.
         precision_mode: of atc; '' leaves it to the vendor's default.
         num_devices: how many chips share the batches.
+        cann: which CANN, as `repro.graph.cann_images` has it; '' for the table's.
     """
 
     batch_sizes: tuple[int, ...]
@@ -162,6 +163,7 @@ class Request:
     precision: str = PRECISIONS[0]
     precision_mode: str = ""
     num_devices: int = 1
+    cann: str = ""
 
     @property
     def on_npu(self) -> bool:
@@ -201,6 +203,8 @@ def _flags(request: Request, *names: str) -> dict[str, str]:
     known["precision"] = {} if request.precision == PRECISIONS[0] else {"precision": request.precision}
     if request.on_npu and request.precision_mode:
         known["soc"] = {**known["soc"], "precision-mode": request.precision_mode}
+    if request.on_npu and host_cann(request.cann):
+        known = {**known, **{name: {**known[name], "cann": host_cann(request.cann)} for name in ("soc", "devices")}}
     merged: dict[str, str] = {}
     for name in names:
         merged.update(known[name])
@@ -222,6 +226,8 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
         definition = STAGES[NPU_STAGES.get(stage, stage) if request.on_npu else stage]
         if stage in request.pinned:
             definition = replace(definition, image=PINNED_IMAGES[stage])
+        if definition.image == CANN_IMAGE:
+            definition = replace(definition, image=cann_image(request.cann))
         if (stage in request.pinned and stage == "features") or "precision" in parameters:
             # Kaldi multiplies by OpenBLAS, bf16 in the processor's matrix unit where it has one.
             definition = replace(definition, exactness=ISA_EXACT)

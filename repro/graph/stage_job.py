@@ -25,6 +25,7 @@ class StageJob:
         inputs: host path by option name, mounted read-only as /run/in/NAME.
         work: holds out/ and obs/, mounted as /run/out and /run/obs; the only things that the stage can write.
         state: host folder by name, writable as /run/NAME (a training's; stages of the graph have none).
+        lent: what the host lends to its image.
         access: what it is given of an NPU.
     """
 
@@ -36,6 +37,7 @@ class StageJob:
     work: Path
     limits: Limits
     state: Mapping[str, Path] = field(default_factory=dict)
+    lent: tuple[Mount, ...] = ()
     access: Access = field(default_factory=Access)
 
     def job(self) -> Job:
@@ -47,7 +49,7 @@ class StageJob:
         return Job(
             image=self.image,
             argv=self.argv,
-            mounts=(*mounts, *self.access.mounts),
+            mounts=(*mounts, *self.lent, *self.access.mounts),
             env={**STAGE_ENV, **self.access.env},
             devices=self.access.devices,
             groups=self.access.groups,

@@ -13,6 +13,10 @@ def machine_reasons(record: Findings, published: Published) -> list[str]:
     """Why nothing of this run compares: another device or toolchain."""
     wanted, request = published.preconditions, record.request
     reasons = [*_device_reasons(request, published), *_precision_reasons(request)]
+    if request.cann:
+        reasons.append(
+            f"toolchain: CANN {request.cann}, as was asked for; the table's is installed from its own packages"
+        )
     if request.toolchain != wanted.toolchain:
         reasons.append(f"toolchain: {request.toolchain}; the table's is {wanted.toolchain}")
     for row in record.toolchain:

@@ -11,6 +11,7 @@ from repro.base import versions
 from repro.base.errors import UsageError
 from repro.base.foreign import shown
 from repro.base.toml import read_toml
+from repro.graph.cann_images import CANN_IMAGE, is_cann
 from repro.graph.pipeline import PINNED_IMAGES, STAGES
 from repro.record.document import ToolchainRow
 from repro.record.stage_files import ProbeFile
@@ -18,6 +19,9 @@ from repro.record.stage_files import ProbeFile
 SAME: Literal["same"] = "same"
 DEVIATES: Literal["deviates"] = "deviates"
 ABSENT: Literal["absent"] = "absent"
+PORTABLE: Literal["portable"] = "portable"
+PINNED: Literal["pinned"] = "pinned"
+PINNED_DEVIATING: Literal["pinned-deviating"] = "pinned-deviating"
 _UNPINNED = "not pinned by the guide"
 _PINNED_ROLES = {STAGES[stage].image: image for stage, image in PINNED_IMAGES.items()}
 _HOST = "host"
@@ -72,6 +76,8 @@ def compare(
 def _row(component: Component, probes: Mapping[str, ProbeFile], host: Mapping[str, str]) -> ToolchainRow:
     pinned = _PINNED_ROLES.get(component.image, "")
     image = pinned if pinned in probes else component.image
+    if image == CANN_IMAGE:
+        image = next((name for name in sorted(probes) if is_cann(name)), image)
 
     def look_up(source: str) -> str:
         if image == _HOST:
@@ -123,6 +129,22 @@ def deviations(rows: Iterable[ToolchainRow], accepted: Callable[[ToolchainRow], 
         for row in rows
         if row.kind == "table" and row.status != SAME and not accepted(row)
     ]
+
+
+def name_of(
+    pinned: Sequence[str], cann: str, rows: Iterable[ToolchainRow], accepted: Callable[[ToolchainRow], bool]
+) -> Literal["portable", "pinned", "pinned-deviating"]:
+    """What a run may call its toolchain: pinned only where every row of the table is as required, or excepted.
+
+    Args:
+        pinned: the stages that ran in their pinned image.
+        cann: which CANN was asked for beside the table's; '' for none.
+        rows: as `compare` gives them.
+        accepted: as `deviations` takes it.
+    """
+    if not pinned:
+        return PORTABLE
+    return PINNED_DEVIATING if cann or deviations(rows, accepted) else PINNED
 
 
 def describe(rows: Sequence[ToolchainRow]) -> str:

@@ -15,7 +15,7 @@ from repro.container.job import Engine
 from repro.images.definition import ImageDefinition
 from repro.images.layers.built import BuiltLock, add_built, run_recipe
 from repro.images.layers.tree import Tree
-from repro.locks.archives import copy_verified, how_to_get, load_sources, missing_sources
+from repro.locks.archives import copy_verified, how_to_get, known_source, load_sources, missing_sources
 from repro.machine.emulation import emulation
 
 EngineFor = Callable[[Image], Engine]
@@ -37,7 +37,8 @@ def why_left_out(paths: Paths, definition: ImageDefinition, architecture: str) -
     lacking = missing_sources(paths, names)
     if lacking:
         return "; ".join([definition.optional, *(how_to_get(source) for source in lacking)])
-    licences = {source.accept for source in load_sources(paths.conf).values() if source.name in names} - {""}
+    known = load_sources(paths.conf)
+    licences = {known_source(known, name).accept for name in names} - {""}
     for licence in sorted(licences):
         if not accepted(paths, licence):
             return f"{definition.optional}: `invoke accept-cann-licence` says that you accept {LICENCES[licence]}"

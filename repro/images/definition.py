@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from repro.base import versions
 from repro.base.errors import UsageError
 from repro.base.toml import read_toml
 
 _KEYS = {"description", "python", "extends", "stages", "layers", "alternatives", "env", "optional", "site_packages",
-         "largest_page_bytes"}  # fmt: skip
+         "largest_page_bytes", "versions"}  # fmt: skip
 _LOCKED_KINDS = ("debs", "wheels")
 _BUILT_KEYS = {"kind", "recipe", "sources", "toolchain"}
 _BUILT_MAY = {"cpu_seconds", "architectures"}
+_VERSIONED = re.compile(r"([a-z]+)-([0-9][0-9a-z.-]*)")
+_VERSION = "{version}"
 
 
 @dataclass(frozen=True)
@@ -78,15 +82,42 @@ class ImageDefinition:
         return tuple(layer for layer in self.layers if layer.kind == "built")
 
 
-def _parse(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        known = ", ".join(image_names(path.parent.parent))
-        raise UsageError(f"there is no image {path.parent.name!r}", hint=f"images: {known}")
+def _parse(docker: Path, name: str) -> dict[str, Any]:
+    own = docker / name / "image.toml"
+    path, version = (own, "") if own.exists() else _template(docker, name)
+    if path is None:
+        raise UsageError(f"there is no image {name!r}", hint=f"images: {', '.join(image_names(docker))}")
     document = read_toml(path)
+    if version:
+        document = {key: _for_version(value, version) for key, value in document.items() if key != "versions"}
     surplus = sorted(set(document) - _KEYS)
     if surplus:
-        raise UsageError(f"{path.parent.name}/image.toml has unknown keys: {', '.join(surplus)}")
+        raise UsageError(f"docker/{path.parent.name}/image.toml has unknown keys: {', '.join(surplus)}")
     return document
+
+
+def _template(docker: Path, name: str) -> tuple[Path | None, str]:
+    """For an image of a version, such as 'cann-8.1.rc1': the definition that stands for such versions, and the version.
+
+    A definition stands for versions where it has `versions`: the first of them, and the first that it is not for.
+    """
+    asked = _VERSIONED.fullmatch(name)
+    version = versions.parse(asked[2]) if asked else None
+    for path in sorted(docker.glob(f"{asked[1]}-*/image.toml")) if asked and version else []:
+        bounds = read_toml(path).get("versions", [])
+        first, end = (versions.parse(text) for text in bounds) if len(bounds) == 2 else (None, None)
+        if bounds and version and (first is None or first <= version) and (end is None or version < end):
+            return path, version.text
+    return None, ""
+
+
+def _for_version(value: Any, version: str) -> Any:
+    """What a definition says, with its version in place of '{version}'."""
+    if isinstance(value, dict):
+        return {key: _for_version(item, version) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_for_version(item, version) for item in value]
+    return value.replace(_VERSION, version) if isinstance(value, str) else value
 
 
 def load_definition(docker: Path, name: str) -> ImageDefinition:
@@ -94,12 +125,12 @@ def load_definition(docker: Path, name: str) -> ImageDefinition:
 
     Args:
         docker: the folder that holds one folder per image.
-        name: the image's folder.
+        name: the image's folder, or 'NAME-VERSION' for one that a folder with `versions` stands for.
 
     Raises:
         UsageError: no such image, or its image.toml is wrong.
     """
-    document = _parse(docker / name / "image.toml")
+    document = _parse(docker, name)
     parent = load_definition(docker, document["extends"]) if "extends" in document else None
     layers = [_layer(name, item) for item in document.get("layers", [])]
     python = document.get("python", parent.python if parent else "")
@@ -141,5 +172,5 @@ def _layer(image: str, item: Mapping[str, Any]) -> LayerDefinition:
 
 
 def image_names(docker: Path) -> list[str]:
-    """Every image that has a definition, sorted."""
-    return sorted(path.parent.name for path in docker.glob("*/image.toml"))
+    """Every image that has a definition of its own, sorted."""
+    return sorted(path.parent.name for path in docker.glob("*/image.toml") if "versions" not in read_toml(path))

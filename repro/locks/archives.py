@@ -22,7 +22,7 @@ from repro.base.toml import read_toml
 from repro.locks.model import LockedFile
 
 _KEYS = {"title", "file", "sha256", "content_sha256", "first_use", "zip_sha256", "accept", "headers", "licence", "page",
-         "urls", "debian", "size_bytes", "snapshot"}  # fmt: skip
+         "urls", "debian", "size_bytes", "snapshot", "versioned", "also"}  # fmt: skip
 _TRUSTED = "trusted on first use: recorded in data/user.lock.json"
 _CHUNK_BYTES = 1 << 20
 
@@ -40,6 +40,9 @@ class SourceArchive:
         zip_sha256: of the .zip that the file also comes in, whose digest is known.
         accept: the vendor's licence that the user must accept, as repro.base.user_lock names it.
         headers: what a download must send beside the usual.
+        versioned: the table stands for every version; the archive of one has a name with '@', and is found whatever
+            the case of its file's name.
+        also: other names that the file may have.
         debian: its path in Debian's archive; '' where it is not Debian's. Such an archive is fetched as .debs are.
         size_bytes, snapshot: of such a one, its size and the date of the snapshot archive that holds it.
     """
@@ -56,6 +59,8 @@ class SourceArchive:
     zip_sha256: str = ""
     accept: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    versioned: bool = False
+    also: tuple[str, ...] = ()
     debian: str = ""
     size_bytes: int = 0
     snapshot: str = ""
@@ -148,7 +153,8 @@ def _parsed(name: str, table: Any) -> SourceArchive:
     if sum(key in table for key in ("sha256", "content_sha256", "first_use")) != 1:
         raise UsageError(f"conf/sources.toml: [{name}] needs one of sha256, content_sha256 and first_use")
     try:
-        return SourceArchive(name=name, **{**table, "urls": tuple(table["urls"])})
+        lists = {key: tuple(table.get(key, ())) for key in ("urls", "also")} if "urls" in table else {}
+        return SourceArchive(name=name, **{**table, **lists})
     except (KeyError, TypeError) as error:
         raise UsageError(f"conf/sources.toml: [{name}] is not complete: {error}") from None
 
@@ -160,6 +166,12 @@ def find_source(paths: Paths, source: SourceArchive) -> Optional[Path]:
         if name and (folder / name).is_file():
             return folder / name
     candidates = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
+    if "@" in source.name:
+        names = [name.lower() for name in (source.file, *source.also)]
+        named = {path.name.lower(): path for path in candidates}
+        found = next((named[name] for name in names if name in named), None)
+        if found is not None:
+            return found
     if not source.first_use:
         return next((path for path in candidates if source.accepts(path)), None)
     # By the published digest of its .zip, or by that of the file seen first under its usual name.
@@ -226,14 +238,26 @@ def known_source(known: dict[str, SourceArchive], name: str) -> SourceArchive:
     Raises:
         UsageError: there is none.
     """
+    stem, _, version = name.partition("@")
+    if version and stem in known and known[stem].versioned:
+        return _of_version(known[stem], version)
     if name not in known:
         raise UsageError(f"conf/sources.toml has no [{name}]", hint="known: " + ", ".join(sorted(known)))
     return known[name]
 
 
+def _of_version(template: SourceArchive, version: str) -> SourceArchive:
+    title, file, *also = (
+        text.replace("{version}", version) for text in (template.title, template.file, *template.also)
+    )
+    name = f"{template.name}@{version}"
+    return replace(template, name=name, title=title, file=file, also=tuple(also), versioned=False)
+
+
 def how_to_get(source: SourceArchive) -> str:
     """For a person who lacks the archive."""
-    zipped = f" (or {source.zip_file})" if source.zip_file else ""
+    others = [*filter(None, [source.zip_file]), *source.also]
+    zipped = f" (or {', or '.join(others)})" if others else ""
     return f"get {source.file}{zipped} from {source.page} and put it into data/sources"
 
 

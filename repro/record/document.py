@@ -43,7 +43,8 @@ class RequestedDecoder(Strict, frozen=True):
 class Request(Strict, frozen=True):
     """What was asked for.
 
-    `soc_version`, `precision_mode` and `num_devices` stand in runs on an NPU, `precision` in runs in another number
+    `soc_version`, `precision_mode` and `num_devices` stand in runs on an NPU, `cann` in those with another CANN than
+    the table's (its version, or 'host' and what the host's own says of itself), `precision` in runs in another number
     format, `pinned` (stages) in runs with pinned images.
     """
 
@@ -60,6 +61,7 @@ class Request(Strict, frozen=True):
     precision: Union[Literal["bf16"], UnsetType] = UNSET
     precision_mode: Union[str, UnsetType] = UNSET
     num_devices: Union[Positive, UnsetType] = UNSET
+    cann: Union[str, UnsetType] = UNSET
     pinned: Union[Annotated[tuple[Name, ...], Meta(extra_json_schema={"uniqueItems": True})], UnsetType] = UNSET
 
     def __post_init__(self) -> None:

@@ -47,9 +47,11 @@ def _toolchain(record: Record) -> Section:
         f"Toolchain {record.request.toolchain}: {same} of {len(rows)} components are what the guide's "
         "compatibility table requires; found by probes, not by declaration."
     )
+    took = [f"In pinned images ran: {', '.join(record.request.pinned)}."] if record.request.pinned else []
+    took += [f"CANN, as was asked for: {record.request.cann}."] if record.request.cann else []
     return Section(
         "Toolchain",
-        [sentence],
+        [sentence, *took],
         tables=[table(["component", "required", "found", "status", "probe"], rows)],
         lead=f"{record.request.toolchain}: {same} of {len(rows)} components as required",
     )

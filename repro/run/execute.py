@@ -84,7 +84,7 @@ def execute(
 
     with session.phases.phase("stages"):
         subject = Subject(target.npu, target.chips, options.ascend_host)
-        runner = session.runner(engine, session.keys(images, target.accelerator), access, subject)
+        runner = session.runner(engine, session.keys(images, target.accelerator), access, subject, target.mounts)
         done = runner.run(nodes, force)
     if inputs.DEMO_CORPUS in done:
         inputs.check_demo_corpus(session.paths.conf, done[inputs.DEMO_CORPUS].result)

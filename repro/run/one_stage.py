@@ -22,11 +22,10 @@ def run_stages(options: Options, stage: str, paths: Paths, console: Console) -> 
     session = Session(paths, console)
     if stage in NPU_STAGES.values():
         options = replace(options, request=replace(options.request, device=NPU))
-    single = options.toolchain == PINNED and stage in PINNED_IMAGES  # its own image is all that is asked for
-    target = aim(replace(options, toolchain=PORTABLE) if single else options, session)
+    if options.toolchain == PINNED and stage in PINNED_IMAGES:  # its own image is all that is asked for
+        options = replace(options, toolchain=PORTABLE, pinned=(stage,))
+    target = aim(options, session)
     request, _ = resolve(options, paths, session.cache, target)
-    if single:
-        request = replace(request, pinned=(stage,))
     if stage == DEMO_CORPUS:
         request = replace(request, data=None)
     if stage == "lm":

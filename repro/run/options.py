@@ -15,7 +15,9 @@ class Options:
 
     Attributes:
         engine: 'auto' or an engine's name.
+        pinned: the stages that run in their pinned image, whatever `toolchain` says; None leaves it to that.
         devices: NPU devices; none for the first idle chip.
+        cann: '' for the table's, 'host', or a version.
         ascend_host: where the NPU is looked for: this host, but in tests.
     """
 
@@ -24,7 +26,9 @@ class Options:
     checkpoint_option: str = ""
     engine: str = "auto"
     toolchain: str = "auto"
+    pinned: tuple[str, ...] | None = None
     devices: tuple[int, ...] = ()
+    cann: str = ""
     ascend_host: npu.Host = field(default_factory=npu.Host)
     force: bool = False
     fetch: bool = True

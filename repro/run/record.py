@@ -98,6 +98,7 @@ def _request(parts: Parts) -> document.Request:
         special["soc_version"] = request.soc_version
         special["precision_mode"] = request.precision_mode
         special["num_devices"] = request.num_devices
+        special |= {"cann": request.cann} if request.cann else {}
     elif request.precision != PRECISIONS[0]:
         special["precision"] = request.precision
     if request.pinned:

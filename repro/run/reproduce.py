@@ -14,11 +14,11 @@ from repro.display.console import Console
 from repro.graph.making import Done
 from repro.guide import toolchain
 from repro.guide.conditions import is_excepted
-from repro.guide.published import Published, load_published
+from repro.guide.published import load_published
 from repro.images.archives import sources_of
 from repro.machine import facts, npu
 from repro.record import Record
-from repro.record.document import DataKind, EngineUsed, Host, Observations, PassedOver, ToolchainRow
+from repro.record.document import DataKind, EngineUsed, Host, Observations, PassedOver
 from repro.record.stage_files import CorpusFile, ProbeFile
 from repro.record.stages import Step
 from repro.run import host_fits
@@ -27,13 +27,12 @@ from repro.run.options import Options
 from repro.run.record import Parts, make_record, read_output
 from repro.run.request import aim, graph_of, resolve
 from repro.run.session import Session, span
-from repro.run.target import PINNED, PORTABLE, Target
+from repro.run.target import Target
 from repro.run.writing import write_run
 
 if TYPE_CHECKING:
     from repro.run.engine_choice import Choice
 
-PINNED_DEVIATING = "pinned-deviating"  # the pinned images, but something of the table is not as required
 SIMULATOR = "npu-simulator"  # what stands in for an NPU in tests: no record calls it one
 NO_ENGINE = "none"  # every result was stored
 _ENFORCED = "enforced"
@@ -64,7 +63,7 @@ def _reproduced(options: Options, session: Session) -> Record:
         request = replace(request, device=SIMULATOR)
     parts = Parts(
         request=request,
-        toolchain_name=_toolchain_name(target, rows, host, table),
+        toolchain_name=toolchain.name_of(request.pinned, request.cann, rows, lambda row: is_excepted(row, host, table)),
         data_kind=_data_kind(done["corpus"]) if request.data else "demo",
         checkpoint=checkpoint,
         images=used,
@@ -123,11 +122,3 @@ def engine_used(choice: Choice | None, done: Mapping[str, Done]) -> EngineUsed:
         limits=limits,
         passed_over=tuple(PassedOver(name=other.name, reason=other.reason) for other in choice.passed_over),
     )
-
-
-def _toolchain_name(target: Target, rows: tuple[ToolchainRow, ...], host: Host, table: Published) -> str:
-    """'pinned' only where every row of the compatibility table is as required, or excepted for this card."""
-    if target.toolchain != PINNED:
-        return PORTABLE
-    wrong = toolchain.deviations(rows, lambda row: is_excepted(row, host, table))
-    return PINNED_DEVIATING if wrong else PINNED

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from repro.base.paths import Paths
 from repro.graph.cache import StatCache
+from repro.graph.cann_images import host_cann, is_cann
 from repro.graph.pipeline import Node, Request, StageDefinition, build_graph
 from repro.run import inputs
 from repro.run.options import Options, check_request
@@ -17,10 +18,7 @@ from repro.run.target import Target, settle
 def aim(options: Options, session: Session) -> Target:
     """Toolchain and chips of a run; says what a person should know of the choice."""
     check_request(options)
-    request = options.request
-    target = settle(
-        session.paths, session.architecture, options.toolchain, request.device, options.devices, options.ascend_host
-    )
+    target = settle(session.paths, session.architecture, options)
     for line in target.said:
         session.console.say(line)
     return target
@@ -40,6 +38,7 @@ def resolve(
             soc_version=target.soc_version,
             num_devices=max(1, len(target.chips)),
             precision_mode=options.request.precision_mode,
+            cann=target.cann,
         )
     return request, checkpoint
 
@@ -47,11 +46,13 @@ def resolve(
 def graph_of(request: Request, paths: Paths) -> dict[str, Node]:
     """The whole graph of a request, probes included."""
     nodes = build_graph(request, paths.conf, inputs.demo_checkpoint_path(paths))
-    return {**nodes, **probe_nodes({node.stage.image for node in nodes.values()})}
+    return {**nodes, **probe_nodes({node.stage.image for node in nodes.values()}, request.cann)}
 
 
-def probe_nodes(images: Collection[str]) -> dict[str, Node]:
-    """A probe of each image: what is really in it."""
+def probe_nodes(images: Collection[str], cann: str = "") -> dict[str, Node]:
+    """A probe of each image: what is really in it, and of the host's CANN where that is lent to it."""
+    lent = {"cann": told} if (told := host_cann(cann)) else {}
     return {
-        f"probe:{name}": Node(f"probe:{name}", StageDefinition("probe", name), {}) for name in sorted(images)
-    }  # fmt: skip
+        f"probe:{name}": Node(f"probe:{name}", StageDefinition("probe", name), {}, lent if is_cann(name) else {})
+        for name in sorted(images)
+    }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from repro.base.paths import Paths
 from repro.container.image import Image
-from repro.container.job import Engine
+from repro.container.job import Engine, Mount
 from repro.display.console import Console
 from repro.engines.npu_access import Access
 from repro.fetching import fetch_files
@@ -114,7 +114,12 @@ class Session:
         return EngineWhenNeeded(lambda: self.engine(name, fetch=fetch))
 
     def runner(
-        self, engine: Engine, keys: Keys, access: Callable[[], Access] = Access, subject: Subject | None = None
+        self,
+        engine: Engine,
+        keys: Keys,
+        access: Callable[[], Access] = Access,
+        subject: Subject | None = None,
+        mounts: Mapping[str, tuple[Mount, ...]] | None = None,
     ) -> Runner:
         around = Surroundings(
             code=self.paths.code,
@@ -123,6 +128,7 @@ class Session:
             given=facts.given(),
             access=access,
             subject=subject or Subject(),
+            mounts=mounts or {},
             machine_lock=machine_lock(),
             began_s=self.phases.began_s,
         )

@@ -1,21 +1,25 @@
-"""What a run is made on: which toolchain, and which chips of this host's NPU."""
+"""What a run is made on: which toolchain, which CANN, and which chips of this host's NPU."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from repro.base.errors import CouldNotRun, UsageError
 from repro.base.paths import Paths
-from repro.graph.pipeline import CANN_IMAGE, PINNED_IMAGES
+from repro.container.job import Mount
+from repro.graph.cann_images import ASCEND
+from repro.graph.pipeline import PINNED_IMAGES
 from repro.images.archives import sources_of
 from repro.images.compile import why_left_out
 from repro.images.definition import load_definition
 from repro.images.layer_index import known_images
 from repro.locks.archives import find_source
 from repro.machine import npu as ascend
+from repro.run.cann_choice import Cann, choose_cann
 from repro.run.host_fits import cann_fit, firmware_deviation, firmware_fit, table_cann
+from repro.run.options import Options
 
 AUTO, PORTABLE, PINNED = "auto", "portable", "pinned"
 CPU, NPU = "cpu", "npu"
@@ -28,20 +32,19 @@ class Target:
     """Where a run goes.
 
     Attributes:
-        toolchain: 'pinned' or 'portable', whatever was asked for.
+        pinned: the stages that run in their pinned image.
         chips: of the NPU; none on the CPU.
+        cann: which CANN, as a request has it: '' for the table's.
+        mounts: what the host lends to containers, by image.
         said: what a person should know of how this was decided.
     """
 
-    toolchain: str
+    pinned: tuple[str, ...]
     npu: ascend.Npu
     chips: tuple[ascend.Chip, ...] = ()
+    cann: str = ""
+    mounts: Mapping[str, tuple[Mount, ...]] = field(default_factory=dict)
     said: tuple[str, ...] = ()
-
-    @property
-    def pinned(self) -> tuple[str, ...]:
-        """The stages that run in their pinned image."""
-        return tuple(PINNED_IMAGES) if self.toolchain == PINNED else ()
 
     @property
     def soc_version(self) -> str:
@@ -76,92 +79,112 @@ def parse_devices(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def settle(
-    paths: Paths, architecture: str, asked: str, device: str, devices: Sequence[int], host: ascend.Host | None = None
-) -> Target:
-    """Decide toolchain and chips.
+def settle(paths: Paths, architecture: str, options: Options) -> Target:
+    """Decide toolchain, CANN and chips.
 
     Args:
         paths: of the checkout.
         architecture: of this machine.
-        asked: 'auto', 'pinned' or 'portable'. auto: pinned on an Ascend host that has its sources, else portable.
-        device: 'cpu' or 'npu'.
-        devices: NPU devices asked for; none for the first idle chip.
-        host: where to look.
+        options: of the run. --toolchain auto takes each pinned image that can be made here, pinned all or none.
 
     Raises:
         UsageError: an option's value is not known.
-        CouldNotRun: pinned or the NPU was asked for, and something of it is not there or not as it must be.
+        CouldNotRun: pinned, a CANN or the NPU was asked for, and something of it is not there or not as it must be.
     """
-    if asked not in (AUTO, PORTABLE, PINNED):
-        raise UsageError(f"--toolchain {asked} is not known", hint="auto, portable or pinned")
+    device, host = options.request.device, options.ascend_host
+    _check(options)
+    npu = ascend.examine(host)
+    chips = ascend.choose_chips(npu, options.devices) if device == NPU else ()
+    if chips:  # the card's name is that of the chips taken, where a host has cards of several kinds
+        npu = replace(npu, product=ascend.product_of(host, npu.tool, npu.chips, chips[0].card))
+    said, cann = [], Cann()
+    if device == NPU:
+        cann = choose_cann(paths, options.cann, host)
+        _require_image(paths, architecture, cann.image)
+        said += [_sentence(npu, chips), *_cost(paths, architecture, cann.image), *_misfits(npu, paths, cann)]
+    wrong = firmware_deviation(npu, paths.conf) if npu.present else ""
+    if options.toolchain == PINNED and device == NPU and (wrong or cann.request):
+        raise CouldNotRun(f"this is not the pinned toolchain: {wrong or f'--cann {options.cann}'}",
+                          hint="install that firmware and driver, or say --toolchain auto: the report then lists "
+                          "the deviation, and nothing is compared")  # fmt: skip
+    if wrong:
+        said.append(f"deviates: {wrong}")
+    pinned, told = _pinned_stages(paths, architecture, options, on_ascend=npu.present)
+    mounts = {cann.image: (Mount(cann.folder, f"/{ASCEND}"),)} if cann.folder is not None else {}
+    return Target(pinned, npu, chips, cann.request, mounts, (*said, *told))
+
+
+def _check(options: Options) -> None:
+    device = options.request.device
+    if options.toolchain not in (AUTO, PORTABLE, PINNED):
+        raise UsageError(f"--toolchain {options.toolchain} is not known", hint="auto, portable or pinned")
     if device not in (CPU, NPU):
         raise UsageError(f"--device {device} is not available in this version", hint="cpu or npu")
-    if devices and device != NPU:
-        raise UsageError("--devices is for --device npu", hint="leave it out on the CPU")
-    npu = ascend.examine(host)
-    chips = ascend.choose_chips(npu, devices) if device == NPU else ()
-    if chips:  # the card's name is that of the chips taken, where a host has cards of several kinds
-        product = ascend.product_of(host or ascend.Host(), npu.tool, npu.chips, chips[0].card)
-        npu = replace(npu, product=product)
-    said = []
-    if device == NPU:
-        _require_image(paths, architecture)
-        said += [_sentence(npu, chips), *_cost(paths, architecture)]
-    wrong = firmware_deviation(npu, paths.conf) if npu.present else ""
-    if device == NPU:
-        fits = {"firmware": firmware_fit(npu), "CANN": cann_fit(npu, paths.conf, table_cann(paths.conf))}
-        said += [f"driver and {what} fit each other: {fit}" for what, fit in fits.items() if fit.answer != "yes"]
-    lacking = lacking_for_pinned(paths, architecture) if asked == PINNED or (asked == AUTO and npu.present) else []
-    if asked == PINNED:
+    for name, given in (("--devices", options.devices), ("--cann", options.cann)):
+        if given and device != NPU:
+            raise UsageError(f"{name} is for --device npu", hint="leave it out on the CPU")
+
+
+def _misfits(npu: ascend.Npu, paths: Paths, cann: Cann) -> list[str]:
+    """Which of driver, firmware and CANN do not fit each other, or are not known to, before anything is fetched."""
+    version = cann.version or table_cann(paths.conf)
+    fits = {"firmware": firmware_fit(npu), f"CANN {version}": cann_fit(npu, paths.conf, version, cann.told)}
+    return [f"driver and {what} fit each other: {fit}" for what, fit in fits.items() if fit.answer != "yes"]
+
+
+def _pinned_stages(
+    paths: Paths, architecture: str, options: Options, *, on_ascend: bool
+) -> tuple[tuple[str, ...], list[str]]:
+    """The stages that run in their pinned image, and what a person should know of the choice."""
+    if options.toolchain == PORTABLE and options.pinned is None:
+        return (), []
+    wanted = tuple(PINNED_IMAGES) if options.pinned is None else options.pinned
+    lacking = lacking_for_pinned(paths, architecture, wanted)
+    if options.toolchain == PINNED or options.pinned is not None:
         if lacking:
-            raise CouldNotRun("the pinned toolchain is not complete here", detail="\n".join(lacking),
-                              hint="put what is named into data/sources, or use --toolchain portable")  # fmt: skip
-        if wrong and device == NPU:
-            raise CouldNotRun(f"this is not the pinned toolchain: {wrong}",
-                              hint="install that firmware and driver, or say --toolchain auto: the report then lists "
-                              "the deviation, and nothing is compared")  # fmt: skip
-    elif wrong:
-        said.append(f"deviates: {wrong}")
-    pinned = asked == PINNED or (asked == AUTO and npu.present and not lacking)
-    if lacking and not pinned:
-        said.append("this is an Ascend host, but the pinned toolchain is not complete: " + "; ".join(lacking))
-    return Target(PINNED if pinned else PORTABLE, npu, chips, tuple(said))
+            raise CouldNotRun("the pinned toolchain is not complete here", detail="\n".join(lacking.values()),
+                              hint="put what is named into data/sources, or use --toolchain auto")  # fmt: skip
+        return wanted, []
+    taken = tuple(stage for stage in wanted if PINNED_IMAGES[stage] not in lacking)
+    said = [f"pinned: {stage} runs in image {PINNED_IMAGES[stage]}" for stage in taken]
+    if lacking and (taken or on_ascend):
+        said.append("the pinned toolchain is not complete: " + "; ".join(lacking.values()))
+    return taken, said
 
 
-def lacking_for_pinned(paths: Paths, architecture: str) -> list[str]:
-    """What keeps the pinned images from being here, a line an image; nothing when all can be made."""
-    return _lacking(paths, architecture, sorted(set(PINNED_IMAGES.values())))
+def lacking_for_pinned(paths: Paths, architecture: str, stages: Sequence[str] = tuple(PINNED_IMAGES)) -> dict[str, str]:
+    """What keeps the pinned images of stages from being here, by image; nothing when all can be made."""
+    return _lacking(paths, architecture, sorted({PINNED_IMAGES[stage] for stage in stages}))
 
 
-def _lacking(paths: Paths, architecture: str, names: Sequence[str]) -> list[str]:
-    lines = []
+def _lacking(paths: Paths, architecture: str, names: Sequence[str]) -> dict[str, str]:
+    lines = {}
     for name in names:
         why = why_left_out(paths, load_definition(paths.docker, name), architecture)
         if why and not known_images(paths, [name], architecture):
-            lines.append(f"image {name}: {why}")
+            lines[name] = f"image {name}: {why}"
     return lines
 
 
-def _require_image(paths: Paths, architecture: str) -> None:
-    lacking = _lacking(paths, architecture, [CANN_IMAGE])
+def _require_image(paths: Paths, architecture: str, image: str) -> None:
+    lacking = _lacking(paths, architecture, [image])
     if lacking:
         raise CouldNotRun(
             "--device npu needs CANN, which is not here",
-            detail="\n".join(lacking),
+            detail="\n".join(lacking.values()),
             hint="docs/guide-lab.md says what to put where; `invoke doctor` says what is missing",
         )
 
 
-def _cost(paths: Paths, architecture: str) -> list[str]:
+def _cost(paths: Paths, architecture: str, image: str) -> list[str]:
     """What building the CANN image will take, told before it is spent; nothing where it is built.
 
     Raises:
         CouldNotRun: the disk has not that much.
     """
-    if known_images(paths, [CANN_IMAGE], architecture):
+    if known_images(paths, [image], architecture):
         return []
-    found = [find_source(paths, source) for source in sources_of(paths, [CANN_IMAGE], architecture)]
+    found = [find_source(paths, source) for source in sources_of(paths, [image], architecture)]
     needed = _UNPACKED_FACTOR * sum(path.stat().st_size for path in found if path is not None)
     free = shutil.disk_usage(paths.root).free
     if free < needed:

@@ -15,14 +15,12 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Sequence
+from typing import Any, NamedTuple, Sequence
 
 from stages.npu.catalogue import explain
 from stages.shared.stage import StageError, write_json
 
 ROOT = "/usr/local/Ascend"
-SET_ENV = ROOT + "/ascend-toolkit/set_env.sh"
-TOOLKIT = ROOT + "/ascend-toolkit/latest"
 PYTHON = "python3"
 _VENDORS_LINES = 5
 _DRIVER = tuple(ROOT + "/driver/lib64" + below for below in ("", "/common", "/driver"))
@@ -34,19 +32,54 @@ _SOLUTION = re.compile(r"\s*Solution: *(?!N/A)(\S.*)")
 _REFUSED_WARNINGS = (r"aclruntime version:\S+ is lower",)
 
 
+class Installation(NamedTuple):
+    """Where a CANN lies: its environment script, and the folder of its toolkit."""
+
+    set_env: str
+    toolkit: str
+
+
+def installation() -> Installation | None:
+    """The CANN below ROOT, told by its files; None where there is none.
+
+    Up to 8.4 the toolkit is ascend-toolkit/latest, as in the guide. From 8.5 on it is cann-VERSION, to which cann
+    leads; where the vendor's images have the old names as well, they are taken.
+    """
+    names = sorted((name for name in _listed(ROOT) if name.startswith("cann-")), reverse=True)
+    for folder, toolkit in [("ascend-toolkit", "ascend-toolkit/latest"), ("cann", "cann"), *zip(names, names)]:
+        found = Installation(os.path.join(ROOT, folder, "set_env.sh"), os.path.join(ROOT, toolkit))
+        if os.path.isfile(found.set_env) and os.path.isdir(found.toolkit):
+            return found
+    return None
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
 class Commands:
     """Runs commands in one new working folder, and writes down each in `obs`/commands.json.
 
     Args:
         obs: the stage's folder for observations; each command's output is kept there.
+        cann: what the host's own CANN must say of itself, as `identity` has it; '' where CANN is the image's.
     """
 
-    def __init__(self, obs: str) -> None:
+    def __init__(self, obs: str, cann: str = "") -> None:
         self._obs = obs
         self._done: list[dict[str, Any]] = []
         self._lock = threading.Lock()
-        if not os.path.isfile(SET_ENV):
-            raise StageError("this image holds no CANN: {} is not there".format(SET_ENV), "use the cann image")
+        found = installation()
+        if found is None:
+            raise StageError("there is no CANN in {}: no set_env.sh".format(ROOT), "use the cann image")
+        if cann and identity() != cann:
+            raise StageError(
+                "the host's CANN is {}, and was {} when the run began".format(identity(), cann), "start the run again"
+            )
+        self._installed = found
         self.folder = tempfile.mkdtemp(prefix="cann.")
 
     def link(self, name: str, target: str) -> None:
@@ -61,7 +94,7 @@ class Commands:
 
     def atc(self, words: Sequence[str]) -> list[str]:
         """Run atc; the stub libraries that it needs on a machine without a driver are seen by it alone."""
-        devlib = "{}/{}-linux/devlib".format(TOOLKIT, platform.machine())
+        devlib = "{}/{}-linux/devlib".format(self._installed.toolkit, platform.machine())
         return self._run("atc", ["atc", *words], (devlib,))
 
     def ais_bench(self, log_name: str, words: Sequence[str]) -> list[str]:
@@ -85,7 +118,7 @@ class Commands:
 
     def _run(self, name: str, words: Sequence[str], libraries: Sequence[str], *, recorded: bool = True) -> list[str]:
         script = 'source "{}" && export LD_LIBRARY_PATH="{}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}" && exec "$@"'
-        argv = ["/bin/bash", "-c", script.format(SET_ENV, ":".join(libraries)), "guide", *words]
+        argv = ["/bin/bash", "-c", script.format(self._installed.set_env, ":".join(libraries)), "guide", *words]
         began_s = time.monotonic()
         lines = []
         process = subprocess.Popen(
@@ -110,7 +143,7 @@ class Commands:
         with self._lock:
             self._done.append({"argv": words, "exit_code": code, "wall_s": round(wall_s, 3)})
             document = {
-                "sourced": SET_ENV,
+                "sourced": self._installed.set_env,
                 "commands": sorted(self._done, key=lambda item: item["argv"]),
             }
             write_json(os.path.join(self._obs, "commands.json"), document)
@@ -144,7 +177,10 @@ def _vendors_lines(tool: str, lines: Sequence[str], coded: int | None) -> list[s
 
 def toolkit_info() -> dict[str, str]:
     """CANN's own record of its installation: version, innerversion, compatible_version …; empty where there is none."""
-    path = "{}/{}-linux/ascend_toolkit_install.info".format(TOOLKIT, platform.machine())
+    found = installation()
+    if found is None:
+        return {}
+    path = "{}/{}-linux/ascend_toolkit_install.info".format(found.toolkit, platform.machine())
     try:
         with open(path, encoding="utf-8") as stream:
             pairs = [line.strip().partition("=") for line in stream]
@@ -156,6 +192,12 @@ def toolkit_info() -> dict[str, str]:
 def toolkit_version() -> str:
     """CANN's version as its own record tells it; '' where there is none."""
     return toolkit_info().get("version", "")
+
+
+def identity() -> str:
+    """What tells a CANN from another: its version and the vendor's own number of the build."""
+    told = toolkit_info()
+    return " ".join(told[name] for name in ("version", "innerversion") if name in told)
 
 
 def is_simulator() -> bool:

@@ -32,6 +32,11 @@ def devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-devices", type=positive, default=1, metavar="N", help="NPU chips given (default: 1)")
 
 
+def cann(parser: argparse.ArgumentParser) -> None:
+    """Add the option --cann: what the host's own CANN says of itself, where the image has none."""
+    parser.add_argument("--cann", default="", metavar="IDENTITY", help="of the host's CANN, which must be the one here")
+
+
 def loop(parser: argparse.ArgumentParser) -> None:
     """Add the option --loop: how many executions are timed."""
     parser.add_argument("--loop", type=positive, default=100, metavar="N", help="timed executions (default: 100)")

@@ -1,7 +1,7 @@
 """A checkout of its own whose CANN image is made from the simulator's packages, and runs on a simulated host.
 
-The image is the repository's own, but for its Python: cann-python stands on the runtime image (Python 3.11 with ONNX
-Runtime, which the simulator computes by) in place of a compiled 3.7.5.
+The images are the repository's own, except their Python: cann-python and cann-python311 stand on the runtime image
+(Python 3.11 with ONNX Runtime, which the simulator computes by).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from repro.run.options import Options
 from repro.run.reproduce import reproduce
 from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.host import AscendHost
-from tests.simulators.ascend.packages import write_packages
+from tests.simulators.ascend.packages import VERSION, write_packages
 
 _CANN_PYTHON = """description = "runtime, in place of Python 3.7.5: the simulator computes by ONNX Runtime"
 extends = "runtime"
@@ -29,19 +30,22 @@ optional = "made for tests"
 """
 
 
-def checkout(root: Path, ais_bench: Path | None = None) -> Paths:
+def checkout(root: Path, ais_bench: Path | None = None, versions: Sequence[str] = (VERSION,)) -> Paths:
     """Conf, images, stages and demo of this checkout below `root`, with the simulator's packages in data/sources.
 
     Args:
         root: an empty folder.
         ais_bench: the vendor's wheel, in place of the stand-in.
+        versions: of CANN, whose packages are put there.
     """
     for name in ("conf", "docker", "stages"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "site.toml"))
-    (root / "docker" / "cann-python" / "image.toml").write_text(_CANN_PYTHON)
+    for name in ("cann-python", "cann-python311"):
+        (root / "docker" / name / "image.toml").write_text(_CANN_PYTHON)
     (root / "data").mkdir()
     (root / "data" / "demo").symlink_to(ROOT / "data" / "demo")
-    write_packages(root / "data" / "sources", ais_bench=ais_bench)
+    for version in versions:
+        write_packages(root / "data" / "sources", ais_bench=ais_bench, version=version)
     artifacts = root / "artifacts"
     (artifacts / "oci" / "blobs" / "sha256").mkdir(parents=True)
     for blob in (ROOT / "artifacts" / "oci" / "blobs" / "sha256").iterdir():
@@ -67,7 +71,7 @@ def run(paths: Paths, host: AscendHost | None, engine: str, *sizes: int, **more:
     Args:
         more: fields of Options, or of Request.
     """
-    of_options = {name: more.pop(name) for name in ("toolchain", "devices", "force") if name in more}
+    of_options = {name: more.pop(name) for name in ("toolchain", "devices", "force", "cann") if name in more}
     request = Request(
         batch_sizes=sizes or (8,),
         device="cpu" if host is None else "npu",

@@ -5,26 +5,29 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from repro.base.errors import BundleError, CouldNotRun, VerificationFailed
 from repro.base.paths import Paths
-from repro.graph.pipeline import BATCH_SIZES
+from repro.graph.pipeline import BATCH_SIZES, PINNED_IMAGES, Request
 from repro.images.build import build_images
 from repro.machine import facts as host_facts
 from repro.machine.npu import Host
 from repro.record import load_record
 from repro.report import terminal_summary
 from repro.run.engine_choice import compiling_engine, probe_all
-from repro.run.target import settle
+from repro.run.options import Options
+from repro.run.target import Target, settle
 from tests.integration._ascend import checkout, run
 from tests.integration._runs import ROOT
 from tests.simulators.ascend.host import AscendHost
-from tests.simulators.ascend.packages import write_packages, zipped
+from tests.simulators.ascend.packages import LAYOUTS, write_packages, zipped
 
 ARCHITECTURE = host_facts.architecture()
 # The vendor's own wheel, where a person has it: then its front end runs in place of the stand-in.
+LONG_FORM = pytest.mark.skipif("CANN_LAYOUTS" not in os.environ, reason="the long form: CANN_LAYOUTS=all")
 WHEEL = Path(os.environ.get("AIS_BENCH_WHEEL", ROOT / "data/sources/ais_bench-0.0.2-py3-none-any.whl"))
 
 
@@ -37,7 +40,12 @@ def build_cann(paths):
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    return checkout(tmp_path_factory.mktemp("ascend"))
+    return checkout(tmp_path_factory.mktemp("ascend"), versions=tuple(LAYOUTS))
+
+
+def aim_at(paths: Paths, toolchain: str, device: str, host: Host) -> Target:
+    options = Options(Request((8,), device=device), toolchain=toolchain, ascend_host=host)
+    return settle(paths, ARCHITECTURE, options)
 
 
 def engine(name: str) -> str:
@@ -104,6 +112,44 @@ def test_two_chips_of_one_card_share_the_batches_and_compare_with_nothing(paths)
     assert document["results"][0]["published"] == alone["results"][0]["published"]
 
 
+def in_layout(paths: Paths, engine_name: str, cann: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """A run with another CANN than the table's, and its row: the commands are the guide's, and nothing is compared."""
+    host = AscendHost(driver="25.0.rc1.1", firmware="25.0.rc1.1", cann="8.5.0" if cann == "host" else "")
+    document = run(paths, host, engine(engine_name), 8, cann=cann)
+    assert document["results"][0]["comparison"]["within_thresholds"]
+    assert commands(document, "convert@8")[0][-1] == "--soc_version=Ascend310P3"
+    assert any(f"CANN {document['request']['cann']}" in reason for reason in document["verdict"]["reasons"])
+    row = next(row for row in document["toolchain"] if row["component"] == "CANN")
+    assert (row["status"], document["host"]["firmware_and_driver"][:4]) == ("deviates", "yes:")
+    assert document["host"]["cann_and_driver"].startswith("yes: ")
+    return document, row
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("version", "engine_name"),
+    [
+        ("8.1.RC1", "docker"),
+        ("8.5.0", "sandbox"),
+        pytest.param("8.1.RC1", "sandbox", marks=LONG_FORM),
+        pytest.param("8.5.0", "docker", marks=LONG_FORM),
+    ],
+)
+def test_another_cann_runs_in_the_layout_that_its_files_show(paths, version, engine_name):
+    document, row = in_layout(paths, engine_name, version)
+    assert (row["found"], row["probe"]) == (version, f"found:cann in image cann-{version.lower()}")
+    assert {source["name"] for source in document["sources"]} >= {f"cann-toolkit-any-{ARCHITECTURE}@{version.lower()}"}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("engine_name", ["docker", pytest.param("sandbox", marks=LONG_FORM)])
+def test_the_hosts_own_cann_is_lent_to_the_stages(paths, engine_name):
+    document, row = in_layout(paths, engine_name, "host")
+    assert document["request"]["cann"] == "host 8.5.0 V100R001C25SPC001B220"
+    assert row["probe"] == "found:cann in image cann-host-py311"
+    assert not any(source["name"].startswith("cann-") for source in document["sources"])
+
+
 @pytest.mark.timeout(900)
 def test_the_vendors_own_front_end_is_satisfied_by_the_simulated_runtime(tmp_path):
     if not WHEEL.exists():
@@ -125,7 +171,7 @@ def test_the_vendors_own_front_end_is_satisfied_by_the_simulated_runtime(tmp_pat
 )
 def test_an_npu_that_cannot_be_used_is_refused_before_anything_runs(paths, host, said, remedy, tmp_path):
     with pytest.raises(CouldNotRun, match=said) as caught:
-        settle(paths, ARCHITECTURE, "portable", "npu", (), host.make(tmp_path))
+        aim_at(paths, "portable", "npu", host.make(tmp_path))
     assert remedy in caught.value.hint
 
 
@@ -133,9 +179,9 @@ def test_an_npu_that_cannot_be_used_is_refused_before_anything_runs(paths, host,
 @pytest.mark.parametrize(
     ("fault", "said", "remedy"),
     [
-        ("dcmi", "dcmi cannot be initialised", "npu-smi info"),
+        ("dcmi-8005", "dcmi cannot be initialised", "npu-smi info"),
         ("busy", "the NPU is busy", "--devices"),
-        ("open", "the NPU could not be opened", "HwHiAiUser"),
+        ("open-device", "the NPU could not be opened", "HwHiAiUser"),
     ],
 )
 def test_a_driver_that_fails_inside_the_container_is_explained(paths, fault, said, remedy):
@@ -153,19 +199,19 @@ def test_a_chip_that_is_not_the_one_converted_for_is_explained(paths):
 
 def test_pinned_refuses_to_be_called_so_where_firmware_or_sources_deviate(paths, tmp_path, monkeypatch):
     with pytest.raises(CouldNotRun, match="not complete here") as caught:
-        settle(paths, ARCHITECTURE, "pinned", "cpu", (), Host(tmp_path, search=()))
+        aim_at(paths, "pinned", "cpu", Host(tmp_path, search=()))
     assert "exporter-pinned" in caught.value.detail
     assert "Python-3.7.5.tar.xz" in caught.value.detail
-    monkeypatch.setattr("repro.run.target.lacking_for_pinned", lambda *_: [])
+    monkeypatch.setattr("repro.run.target.lacking_for_pinned", lambda *_: {})
     host = AscendHost(driver="23.0.0").make(tmp_path)
     with pytest.raises(CouldNotRun, match=r"has driver 23\.0\.0; the compatibility table requires 22.0.4"):
-        settle(paths, ARCHITECTURE, "pinned", "npu", (), host)
-    target = settle(paths, ARCHITECTURE, "auto", "npu", (), host)
-    assert (target.toolchain, any("deviates" in line for line in target.said)) == ("pinned", True)
+        aim_at(paths, "pinned", "npu", host)
+    target = aim_at(paths, "auto", "npu", host)
+    assert (set(target.pinned), any("deviates" in line for line in target.said)) == (set(PINNED_IMAGES), True)
 
 
 def test_auto_is_portable_where_no_ascend_card_is(paths, tmp_path):
-    assert settle(paths, ARCHITECTURE, "auto", "cpu", (), Host(tmp_path, search=())).toolchain == "portable"
+    assert aim_at(paths, "auto", "cpu", Host(tmp_path, search=())).pinned == ()
 
 
 def test_a_packages_other_bytes_are_held_to_the_first_seen_and_the_licence_is_asked_for(tmp_path):

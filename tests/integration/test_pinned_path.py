@@ -89,6 +89,24 @@ def test_each_step_ran_in_the_image_that_the_guide_s_toolchain_has_for_it(on_npu
     assert features["argv"][features["argv"].index("--implementation") + 1] == "kaldi"
 
 
+def test_auto_takes_kaldi_s_image_without_an_npu_and_the_report_says_so(paths):
+    """As on a laptop with Kaldi's archive and no other: the exporter's definition is the repository's own again."""
+    definition = paths.docker / "exporter-pinned" / "image.toml"
+    definition.write_bytes((ROOT / "docker" / "exporter-pinned" / "image.toml").read_bytes())
+    try:
+        document = run(paths, None, "sandbox", 8, toolchain="auto")
+    finally:
+        definition.write_text(_STAND_IN)
+    if document["request"]["pinned"] == ["features", "export", "reference"]:
+        pytest.skip("CPython's archive is here as well: nothing is left for the portable images")
+    assert (document["request"]["pinned"], document["request"]["toolchain"]) == (["features"], "pinned-deviating")
+    assert row(document, "Kaldi with OpenBLAS")["probe"] == "found:kaldi in image kaldi"
+    assert row(document, "PyTorch")["probe"] == "wheel:torch in image exporter"
+    for name in ("report.md", "report.html"):
+        text = (paths.runs / "latest" / name).read_text()
+        assert "In pinned images ran: features." in text and "found:kaldi in image kaldi" in text
+
+
 def test_an_audit_refutes_nothing_of_it(paths, npu_run):
     outcome = verify_run(open_run(npu_run, paths), GOLDEN / "TIMIT", paths.data / "demo" / "checkpoint.pth")
     assert outcome.of_status(REFUTED) == []

@@ -15,7 +15,7 @@ import pytest
 from stages import convert_npu, infer_npu, measure_npu
 from stages.npu import ascend
 from stages.shared.stage import StageError
-from tests.simulators.ascend.packages import PAYLOAD
+from tests.simulators.ascend.packages import CORPUS, PAYLOAD
 
 B = 2
 FIGURES = (
@@ -55,6 +55,7 @@ def cann(tmp_path, monkeypatch):
     for folder in (toolkit / "bin", toolkit / machine / "devlib", root / "python", tmp_path / "home"):
         folder.mkdir(parents=True)
     shutil.copyfile(PAYLOAD / "atc", toolkit / "bin" / "atc")
+    shutil.copytree(CORPUS / "errors", toolkit / "simulated")
     (toolkit / "bin" / "atc").chmod(0o755)
     (toolkit / machine / "ascend_toolkit_install.info").write_text("version=6.3.RC1\n")
     (root / "python" / "ais_bench.py").write_text(AIS_BENCH)
@@ -62,8 +63,6 @@ def cann(tmp_path, monkeypatch):
         f"export ASCEND_TOOLKIT_HOME={toolkit} PATH={toolkit}/bin:$PATH PYTHONPATH={root}/python\n"
     )
     monkeypatch.setattr(ascend, "ROOT", str(root))
-    monkeypatch.setattr(ascend, "SET_ENV", f"{root}/ascend-toolkit/set_env.sh")
-    monkeypatch.setattr(ascend, "TOOLKIT", str(toolkit))
     monkeypatch.setattr(ascend, "PYTHON", sys.executable)
     monkeypatch.setattr(ascend.tempfile, "tempdir", str(tmp_path))  # the working folders go with the test's own
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -145,8 +144,8 @@ def test_stub_libraries_are_seen_by_atc_alone(cann, monkeypatch):
 
 
 def test_an_image_without_cann_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(ascend, "SET_ENV", "/nowhere/set_env.sh")
-    with pytest.raises(StageError, match="holds no CANN"):
+    monkeypatch.setattr(ascend, "ROOT", "/nowhere")
+    with pytest.raises(StageError, match="there is no CANN in /nowhere"):
         ascend.Commands(str(tmp_path))
 
 

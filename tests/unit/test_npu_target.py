@@ -9,17 +9,20 @@ import msgspec
 import pytest
 
 from repro.base.errors import CouldNotRun, UsageError
+from repro.base.paths import Paths
 from repro.container.job import Job
 from repro.engines.bubblewrap import closed_args
 from repro.engines.closed import check_job, device_paths, group, passwd
 from repro.engines.npu_access import access_for
 from repro.graph.pipeline import STAGES, Request, build_graph
 from repro.guide import published, toolchain
+from repro.guide.conditions import is_excepted
+from repro.guide.toolchain import PINNED_DEVIATING
 from repro.guide.verdict import verdict
 from repro.machine.npu import Host, choose_chips, examine
 from repro.record.document import Host as RecordedHost
 from repro.record.stage_files import ProbeFile
-from repro.run.reproduce import PINNED_DEVIATING, _toolchain_name
+from repro.run.options import Options
 from repro.run.target import Target, parse_devices, settle
 from tests.simulators.ascend.host import AscendHost
 from tests.unit._graph_cases import image
@@ -67,14 +70,16 @@ def test_what_is_no_list_of_devices_is_wrong_use(text):
     [("best", "cpu", (), "--toolchain best"), ("auto", "tpu", (), "--device tpu"), ("auto", "cpu", (0,), "--devices")],
 )
 def test_options_that_do_not_fit_are_wrong_use(toolchain_name, device, devices, said):
-    from repro.base.paths import Paths
-
     with pytest.raises(UsageError, match=said):
-        settle(Paths(ROOT), "amd64", toolchain_name, device, devices)
+        aim_at(toolchain_name, device, devices=devices)
+
+
+def aim_at(toolchain_name: str, device: str = "cpu", host: Host | None = None, **more: object) -> Target:
+    options = Options(Request((8,), device=device), toolchain=toolchain_name, **more)
+    return settle(Paths(ROOT), "amd64", options if host is None else replace(options, ascend_host=host))
 
 
 def test_disk_is_asked_for_before_it_is_spent(tmp_path, monkeypatch):
-    from repro.base.paths import Paths
     from repro.run.target import _cost
 
     (tmp_path / "conf").symlink_to(CONF)
@@ -83,13 +88,13 @@ def test_disk_is_asked_for_before_it_is_spent(tmp_path, monkeypatch):
     package.parent.mkdir(parents=True)
     package.write_bytes(bytes(1000))
     monkeypatch.setattr("repro.run.target.known_images", lambda *_: {})
-    (line,) = _cost(Paths(tmp_path), "amd64")
+    (line,) = _cost(Paths(tmp_path), "amd64", "cann")
     assert "is built first" in line
     monkeypatch.setattr("repro.run.target._UNPACKED_FACTOR", 1e15)
     with pytest.raises(CouldNotRun, match="GB are free"):
-        _cost(Paths(tmp_path), "amd64")
+        _cost(Paths(tmp_path), "amd64", "cann")
     monkeypatch.setattr("repro.run.target.known_images", lambda *_: {"cann": image("cann")})
-    assert _cost(Paths(tmp_path), "amd64") == []
+    assert _cost(Paths(tmp_path), "amd64", "cann") == []
 
 
 def test_a_container_gets_the_chosen_nodes_and_the_driver_and_nothing_else(tmp_path):
@@ -194,7 +199,7 @@ def rows(probes=EVERYTHING, host=HOST):
 
 
 def named(found, host=HOST):
-    return _toolchain_name(Target("pinned", None), found, typed_host(host), TABLE)  # type: ignore[arg-type]
+    return toolchain.name_of(("features",), "", found, lambda row: is_excepted(row, typed_host(host), TABLE))
 
 
 def test_pinned_is_earned_by_every_row_of_the_table_and_requirements_are_only_shown():
@@ -239,27 +244,55 @@ def test_the_footnote_does_not_excuse_every_driver_of_its_card(driver: str):
     assert named(rows(host=duo), duo) == PINNED_DEVIATING
 
 
-@pytest.mark.parametrize(
-    ("lacking", "taken", "said"),
-    [([], "pinned", ""), (["image kaldi: sources are missing"], "portable", "image kaldi")],
-)
-def test_auto_takes_the_pinned_toolchain_only_where_its_sources_are_there(lacking, taken, said, tmp_path, monkeypatch):
-    from repro.base.paths import Paths
+NO_KALDI = {"kaldi": "image kaldi: sources are missing"}
+NO_PYTHON = {"exporter-pinned": "image exporter-pinned: sources are missing"}
 
-    monkeypatch.setattr("repro.run.target.lacking_for_pinned", lambda *_: lacking)
-    host = AscendHost().make(tmp_path)
-    target = settle(Paths(ROOT), "amd64", "auto", "cpu", (), host)
-    assert (target.toolchain, target.pinned != ()) == (taken, taken == "pinned")
-    assert said in " ".join(target.said)
-    nowhere = settle(Paths(ROOT), "amd64", "auto", "cpu", (), Host(tmp_path / "none", search=()))
-    assert nowhere.toolchain == "portable"
-    if lacking:
-        with pytest.raises(CouldNotRun, match="not complete"):
-            settle(Paths(ROOT), "amd64", "pinned", "cpu", (), host)
+
+@pytest.mark.parametrize(
+    ("lacking", "taken"),
+    [
+        ({}, ("features", "export", "reference")),
+        (NO_PYTHON, ("features",)),
+        (NO_KALDI, ("export", "reference")),
+        ({**NO_KALDI, **NO_PYTHON}, ()),
+    ],
+)
+def test_auto_takes_every_pinned_image_that_can_be_made_with_and_without_an_npu(lacking, taken, tmp_path, monkeypatch):
+    monkeypatch.setattr("repro.run.target._lacking", lambda *_: lacking)
+    for host in (AscendHost().make(tmp_path / "ascend"), Host(tmp_path / "none", search=())):
+        target = aim_at("auto", host=host)
+        assert target.pinned == taken
+        said = " ".join(target.said)
+        assert all(f"pinned: {stage} runs in image" in said for stage in taken)
+        if taken or host.root.name == "ascend":
+            assert all(why in said for why in lacking.values())
+        else:
+            assert said == ""
+        assert aim_at("portable", host=host).pinned == ()
+        if lacking:
+            with pytest.raises(CouldNotRun, match="not complete") as caught:
+                aim_at("pinned", host=host)
+            assert all(why in caught.value.detail for why in lacking.values())
+        else:
+            assert aim_at("pinned", host=host).pinned == taken
+
+
+def test_stages_asked_for_by_name_are_pinned_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("repro.run.target._lacking", lambda *asked: NO_PYTHON if len(asked[2]) > 1 else {})
+    host = Host(tmp_path, search=())
+    assert aim_at("portable", host=host, pinned=("features",)).pinned == ("features",)
+    assert aim_at("auto", host=host, pinned=()).pinned == ()
+    with pytest.raises(CouldNotRun, match="not complete"):
+        aim_at("portable", host=host, pinned=("features", "export"))
 
 
 def test_a_portable_run_is_never_called_pinned():
-    assert _toolchain_name(Target("portable", None), rows(), typed_host(HOST), TABLE) == "portable"  # type: ignore[arg-type]
+    assert toolchain.name_of((), "", rows(), lambda _: True) == "portable"
+
+
+def test_another_cann_takes_the_name_pinned_away_though_its_version_is_the_tables():
+    assert toolchain.name_of(("features",), "host 6.3.RC1", rows(), lambda _: True) == "pinned-deviating"
+    assert toolchain.name_of(("features",), "", rows(), lambda _: True) == "pinned"
 
 
 def test_the_table_is_shown_with_what_stands_in():
@@ -284,6 +317,7 @@ def run_on(device, **request):
         (run_on("npu-simulator"), "not-comparable", "ran on the NPU-SIMULATOR"),
         (run_on("npu", num_devices=2), "not-comparable", "shared by 2 chips"),
         (run_on("npu", precision_mode="force_fp32"), "not-comparable", "atc's force_fp32"),
+        (run_on("npu", cann="8.1.RC1"), "not-comparable", "CANN 8.1.RC1, as was asked for"),
         (run_on("cpu"), "not-comparable", "ran on the CPU"),
     ],
 )

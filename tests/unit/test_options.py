@@ -31,6 +31,7 @@ TYPED: dict[str, tuple[list[str], str, Any]] = {
     "engine": (["--engine", "podman"], "engine", "podman"),
     "toolchain": (["--toolchain", "pinned"], "toolchain", "pinned"),
     "device": (["--device", "npu"], "request.device", "npu"),
+    "cann": (["--cann", "8.1.RC1"], "cann", "8.1.RC1"),
     "devices": (["--devices", "1,0"], "devices", (1, 0)),
     "precision": (["--precision", "bf16"], "request.precision", "bf16"),
     "precision_mode": (["--precision-mode", "force_fp16"], "request.precision_mode", "force_fp16"),

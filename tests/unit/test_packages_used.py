@@ -27,7 +27,11 @@ NOT_IMPORTED = {
     ("cann", "setuptools"): "ais_bench reads aclruntime's version through pkg_resources",
     ("cann", "pip"): "CANN's installer unpacks wheels of its own with it",
     ("cann", "tqdm"): "ais_bench's",
-    **{("cann", name): "CANN's Python parts import it" for name in (
+    ("cann311", "setuptools"): "ais_bench reads aclruntime's version through pkg_resources",
+    ("cann311", "pip"): "CANN's installer unpacks wheels of its own with it",
+    ("cann311", "tqdm"): "ais_bench's",
+    **{("cann311", name): "CANN 8 asks for it" for name in ("cython", "cloudpickle", "ml-dtypes", "tornado")},
+    **{(wheels, name): "CANN's Python parts import it" for wheels in ("cann", "cann311") for name in (
         "protobuf", "attrs", "decorator", "sympy", "cffi", "pyyaml", "pathlib2", "psutil", "scipy", "requests",
         "absl-py")},
 }  # fmt: skip

@@ -103,6 +103,15 @@ CHANGES = {
         {"precision_mode": "force_fp32"},
         {"convert@8": "convert_npu --onnx /run/in/onnx --bs 8 --precision-mode force_fp32 --soc-version Ascend310P3"},
     ),
+    "cann": (
+        NPU,
+        {"cann": "host 8.1.RC1 V100R001C21"},
+        {
+            "convert@8": "convert_npu --onnx /run/in/onnx --bs 8 --cann 8.1.RC1 V100R001C21 --soc-version Ascend310P3",
+            "infer@8": "infer_npu --batches /run/in/batches --model /run/in/model --bs 8 --cann 8.1.RC1 V100R001C21",
+            "measure@8": "measure_npu --model /run/in/model --bs 8 --cann 8.1.RC1 V100R001C21 --loop 100",
+        },
+    ),
     "num_devices": (
         NPU,
         {"num_devices": 2},

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.machine.npu import Host
+from tests.simulators.ascend.packages import install_on
 
 _CORPUS = Path(__file__).resolve().parents[2] / "data" / "ascend"
 _TOOL = """#!/bin/sh
@@ -45,7 +46,8 @@ class AscendHost:
         common: a file of tests/data/ascend/common; '' for a tool that does not know `-t common`.
         devices: N of each /dev/davinciN.
         tool_folder: where npu-smi lies, below the root.
-        fault: what opening a device fails with: 'dcmi', 'busy' or 'open'.
+        fault: what opening a device fails with: a file of tests/data/ascend/errors.
+        cann: the version of a CANN that is installed on the host, one of the simulator's layouts.
         chip: what the driver says it drives, where that is not what npu-smi shows.
     """
 
@@ -60,6 +62,7 @@ class AscendHost:
     tool_folder: str = "usr/local/bin"
     fault: str = ""
     chip: str = "Ascend310P3"
+    cann: str = ""
 
     def make(self, root: Path) -> Host:
         """Write the host's files below `root`; nothing of them is a device."""
@@ -84,6 +87,8 @@ class AscendHost:
         firmware = _version_info("firmware", self.firmware or "without-a-release")
         (root / "usr/local/Ascend/firmware/version.info").write_text(firmware)
         (root / "etc/ascend_install.info").write_text("UserName=HwHiAiUser\nUserGroup=HwHiAiUser\n")
+        if self.cann and not (root / "usr/local/Ascend/SIMULATOR").exists():
+            install_on(root / "usr/local/Ascend", self.cann)
         for name in [f"davinci{number}" for number in self.devices] + list(self.control):
             node = root / "dev" / name
             node.unlink(missing_ok=True)
