@@ -344,6 +344,18 @@ def keys_trust(asked: options.KeysTrust, here: Here) -> None:
     show(f"trusted, in {trust_key(asked.fingerprint)}")
 
 
+@command("support.bundle", options.SupportBundle)
+def support_bundle(asked: options.SupportBundle, here: Here) -> None:
+    """Write one archive to send when something fails.
+
+    Versions, doctor's report, npu-smi's, logs and record, without names, paths, addresses, serials, keys, TIMIT's text.
+    """
+    from repro.cli import doctor, support
+
+    around = support.Surroundings(doctor=lambda: doctor.examine(here.paths))
+    show(support.make_bundle(here.paths, asked.to, asked.data, around))
+
+
 @command("bench", options.Bench)
 def bench(asked: options.Bench, here: Here) -> None:
     """Measure speed, as ratios within one run.

@@ -345,6 +345,12 @@ class BundlePage:
 
 
 @dataclass(frozen=True)
+class SupportBundle:
+    to: str = option("", "the file to write, NAME.zip (artifacts/support-bundle.zip by default)")
+    data: str = option("", "TIMIT's folder or data.zip, whose sentences are taken out; left out: the one in data/")
+
+
+@dataclass(frozen=True)
 class KeysMake:
     to: str = option("", "the private key's file to write")
 

@@ -83,8 +83,11 @@ def test_every_published_batch_size_in_docker_equals_the_cpu_and_is_the_guides_c
 
 @pytest.mark.timeout(900)
 def test_no_simulated_figure_can_be_taken_for_an_npus(paths):
-    document = run(paths, AscendHost(), engine("sandbox"), 8)
+    host = AscendHost(common="310p3-pro-at-work-throttled")
+    document = run(paths, host, engine("sandbox"), 8, loop=3)  # not the loop of the run in Docker: measured anew
     assert document["request"]["device"] == "npu-simulator"
+    assert any("device 0 was throttled: its clock was 648 of 1080 MHz" in why for why in document["verdict"]["reasons"])
+    assert document["results"][0]["while_measuring"]["seen_by"].startswith("npu-smi")
     assert document["host"]["npu_simulator"].startswith("yes")
     assert {check["status"] for check in document["verdict"]["checks"]} == {"not-comparable"}
     reasons = document["verdict"]["checks"][-1]["reasons"]
