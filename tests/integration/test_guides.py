@@ -4,8 +4,8 @@ Not a part of CI's ordinary run, as it takes ten minutes and 10 GB: GUIDES=short
 one bundle among all pages, and leaves out the blocks marked `long`. GUIDES=full runs everything, each installed folder
 with results of its own. What a page may hold at all is a quick test: tests/unit/test_guides.py.
 
-Words in capitals that a guide leaves to its reader are filled in: NAME, FINGERPRINT, SHA256, RUN, CHECKOUT, COMMIT and
-EARLIER.tar.
+Words in capitals that a guide leaves to its reader are filled in: NAME, FINGERPRINT, SHA256, RUN, CHECKOUT, COMMIT,
+TOOLS and EARLIER.tar.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,18 @@ class World:
         assert found
         self.fills.update(
             {"EARLIER.tar": str(bundle), "NAME": NAME, "FINGERPRINT": found.group(1), "SHA256": digest,
-             "RUN": run.split("/")[3], "CHECKOUT": str(self.checkout), "COMMIT": commit}
+             "TOOLS": str(self.tools()), "RUN": run.split("/")[3], "CHECKOUT": str(self.checkout), "COMMIT": commit}
         )  # fmt: skip
+
+    def tools(self) -> Path:
+        """What stands for a reader's own environment with other people's tools: the libraries of these tests."""
+        found = find_spec("securesystemslib")
+        assert found is not None and found.origin is not None, "requirements/test.txt is not installed"
+        python = self.new_folder("tools") / "bin" / "python"
+        python.parent.mkdir()
+        python.write_text(f'#!/bin/sh\nPYTHONPATH={Path(found.origin).parent.parent} exec python3 "$@"\n')
+        python.chmod(0o755)
+        return python.parent.parent
 
     def tidy(self) -> None:
         """Remove what a page's reader made of the bundle: 4 GB for each installation."""
