@@ -22,7 +22,7 @@ from repro.base.errors import CouldNotRun, UsageError
 from repro.base.files import canonical_json, sha256_bytes, sha256_file, write_atomic
 from repro.packing.installer.listing import STATEMENT_TYPE
 from repro.packing.installer.provenance import named
-from repro.packing.installer.statements import REBUILD, SUMMARY, TEST_RESULT, files_beside, read_statements
+from repro.packing.installer.statements import REBUILD, SUMMARY, TEST_RESULT, Statement, files_beside, read_statements
 from repro.packing.signing import Signer
 from repro.packing.statements import signed_files
 
@@ -179,6 +179,8 @@ def examine_statements(outcome: Outcome, folder: Path, auditors: Mapping[str, by
             raise UsageError(f"{folder} holds no statement", hint="name the folder attestations of a signed audit")
         statements, wrong = read_statements(names, lambda name: read_below(folder, name, _MOST_BYTES), auditors)
         it.wrong += wrong
+        page = folder.parent / AUDIT_FILE  # where an audit wrote the folder
+        beside = sha256_file(page) if page.is_file() else ""
         for statement in statements:
             of_others = [f"{name} sha256 {digest}" for digest, name in statement.digests().items()
                          if digest not in outcome.subjects.values()]  # fmt: skip
@@ -188,8 +190,20 @@ def examine_statements(outcome: Outcome, folder: Path, auditors: Mapping[str, by
                 it.wrong.append(f"{statement.name}: nobody signed it, or its result is not that of its tests")
             elif auditors and statement.signer not in auditors:
                 it.missing.append(f"{statement.name} is signed by {statement.signer}, whose key you did not name")
+            elif beside and not statement.is_rebuild() and _signed_page(statement) not in ("", beside):
+                it.wrong.append(f"{statement.name} was made of another {AUDIT_FILE} than the one beside it")
             else:
                 it.evidence.append(f"{statement.name}: {statement.result()}, signed by {statement.signer}")
+
+
+def _signed_page(statement: Statement) -> str:
+    """The sha256 of the audit.json that a test result was made of; '' for a summary, which names its test result."""
+    try:
+        configuration = statement.document["predicate"].get("configuration", [])
+        found = [item["digest"]["sha256"] for item in configuration if item.get("name") == AUDIT_FILE]
+    except (KeyError, TypeError, AttributeError):
+        return "nothing that this project would name"
+    return str(found[0]) if found else ""
 
 
 def rebuilds_of(name: str, found: str, claims: Sequence[str | None], made_from: Mapping[str, str]) -> Iterator[Rebuild]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,19 @@ def test_a_changed_statement_is_refuted(run: Path, tmp_path: Path):
         path.write_bytes(sound.replace(b"A", b"B", 1))
         assert shown(place, Outcome("verify", "x", subjects={"record.json": reopen(run).sha256}))[0] == REFUTED, path
         path.write_bytes(sound)
+
+
+def test_an_audit_that_was_changed_after_it_was_signed_is_refuted(run: Path, tmp_path: Path):
+    signed(of_run(run), tmp_path / "audit")
+    page, chance = tmp_path / "audit" / "audit.json", random.Random(16)
+    sound = page.read_bytes()
+    for _ in range(40):
+        damaged = bytearray(sound)
+        damaged[chance.randrange(len(sound))] ^= chance.randrange(1, 256)
+        page.write_bytes(damaged)
+        outcome = Outcome("verify", "x", subjects={"record.json": reopen(run).sha256})
+        status, findings = shown(tmp_path / "audit" / "attestations", outcome)
+        assert status == REFUTED and "was made of another audit.json" in findings[0]
 
 
 def test_the_commands_sign_and_read_what_they_signed(run: Path, tmp_path: Path, monkeypatch):
