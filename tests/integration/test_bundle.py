@@ -21,7 +21,9 @@ import pytest
 from repro.base.paths import Paths
 from repro.packing import verify_bundle
 from repro.packing.installer import install as installer
+from repro.packing.installer.archive import Archive
 from repro.packing.installer.listing import Refused
+from repro.packing.page import verify_page
 from repro.packing.script import install_script
 from repro.report.crate import METADATA
 from tests.integration._runs import QUICK, ROOT, output_digests
@@ -140,6 +142,9 @@ def test_packing_twice_gives_the_same_bytes(packed: Packed, tmp_path: Path):
     elsewhere = {**packed.environment, "TZ": "Asia/Tokyo", "LC_ALL": "C"}
     packed.pack(again, env=elsewhere, preexec_fn=lambda: os.umask(0o077) and None)
     assert subprocess.run(["cmp", str(packed.bundle), str(again)], check=False).returncode == 0
+    archive = Archive(again)
+    assert archive.content("verify.html") == verify_page()
+    archive.close()
 
 
 @pytest.mark.integration

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import socket
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from playwright.sync_api import Browser
 
 from repro.audit.bundles import Given, verify_a_bundle
 from repro.packing.page import verify_page
+from repro.packing.resign import resign
 from repro.packing.writer import Item
 from tests.integration._pages import NARROW, WIDE, Opened, opened
 from tests.integration._verify_page import KEY, OTHER, file, place
@@ -74,22 +74,34 @@ def test_it_is_read_on_a_phone_and_by_a_screen_reader(
         seen.finish()
 
 
-def test_files_that_are_dropped_are_verified(browser: Browser, file: Path, place: Path):
-    cases.pack(place, part_size_bytes=40_000)
-    texts = [(part.name, base64.b64encode(part.read_bytes()).decode()) for part in sorted(place.iterdir())]
-    drop = """(files) => {
-      const transfer = new DataTransfer();
-      for (const [name, text] of files) {
-        transfer.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name));
-      }
-      document.getElementById("drop").dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true}));
-    }"""
+def test_files_that_are_dropped_are_verified_and_a_folder_is_named(browser: Browser, file: Path, place: Path):
+    path = cases.pack(place, part_size_bytes=40_000)
+    folder = resign(path, cases.signer(2))
+    files = [
+        *sorted(part for part in place.iterdir() if part.is_file()),
+        *folder.rglob("*.json"),
+        *folder.rglob("*.pem"),
+    ]
     with opened(browser, file) as seen:
-        seen.page.evaluate(drop, texts)
-        assert "small.tar.003" in seen.page.inner_text("#chosen")
+        box = seen.page.locator("#drop").bounding_box()
+        session = seen.page.context.new_cdp_session(seen.page)
+
+        def drop(given: Sequence[Path]) -> str:
+            data = {"items": [], "files": [str(path) for path in given], "dragOperationsMask": 1}
+            for kind in ("dragEnter", "dragOver", "drop"):
+                session.send(
+                    "Input.dispatchDragEvent", {"type": kind, "x": box["x"] + 9, "y": box["y"] + 9, "data": data}
+                )
+            seen.page.locator("#chosen", has_text="MB").wait_for()
+            return seen.page.inner_text("#chosen")
+
+        assert "A folder cannot be read from here" in drop([path, folder])
+        chosen = drop(files)
+        assert "small.tar.001" in chosen and "+ 3 files" in chosen and "folder" not in chosen
+        seen.page.fill("#key", OTHER)
         seen.page.click("#start")
         seen.page.wait_for_selector("#save")
-        assert "names no key" not in told(seen) and "Not verified" in told(seen)
+        assert "The list is also signed by" in told(seen) and "Verified" in told(seen)
         seen.finish()
 
 
@@ -200,6 +212,21 @@ def test_large_files_are_hashed_in_workers_and_a_verification_can_be_stopped(bro
         seen.page.wait_for_selector("#save")
         assert "stopped before the end" in told(seen)
         seen.finish()
+
+
+@pytest.mark.parametrize("worker", ["undefined", "function () { throw new Error('refused'); }", "Broken"])
+def test_where_the_browser_starts_no_worker_the_page_hashes_by_itself(
+    browser: Browser, file: Path, place: Path, worker: str
+):
+    items = [*cases.files(), *(Item.of_bytes(f"tree/large/{n}", cases.noise(5 << 20, str(n))) for n in range(3))]
+    path = cases.pack(place, items)
+    broken = "class Broken extends Worker { constructor() { super(URL.createObjectURL(new Blob(['throw 1']))); } }"
+    with opened(browser, file) as seen:
+        seen.page.evaluate(f"() => {{ {broken}; globalThis.Worker = {worker}; }}")
+        verify_in(seen, [path], KEY)
+        assert "Verified" in told(seen)
+        if worker != "Broken":  # whose own error the console shows
+            seen.finish()
 
 
 def test_the_page_is_the_same_bytes_each_time_and_holds_nothing_from_elsewhere():

@@ -14,14 +14,27 @@ import pytest
 from playwright.sync_api import Page
 
 from repro.audit.bundles import Given, verify_a_bundle
-from repro.packing.installer.listing import canonical
+from repro.packing.installer.listing import canonical, parsed
+from repro.packing.installer.provenance import run_statement
 from repro.packing.resign import resign
 from repro.packing.verify import NOBODY, Rebuilders
 from repro.packing.writer import Item, write_bundle
+from repro.record import record_bytes
 from tests.integration._pages import Opened
 from tests.integration._verify_page import KEY, OTHER, assert_same, by_command, file, in_page, place, seen
 from tests.unit import _bundle_cases as cases
-from tests.unit._forged_bundles import IMAGE, ODD_HEADS, ODD_LISTS, ODD_MEMBERS, audit, contradictions, edited, packed
+from tests.unit._forged_bundles import (
+    IMAGE,
+    ODD_HEADS,
+    ODD_LISTS,
+    ODD_MEMBERS,
+    attested,
+    audit,
+    contradictions,
+    edited,
+    packed,
+)
+from tests.unit._record_cases import demo_record, record_of
 
 __all__ = ["file", "place", "seen"]  # fixtures
 pytestmark = pytest.mark.integration
@@ -192,6 +205,14 @@ def test_statements_that_contradict_the_bundle_are_refused_alike(seen: Opened, p
     for fault, (replaced, said) in contradictions().items():
         found = assert_same(seen.page, [packed(place, **replaced)])
         assert found["code"] == 3 and said in "\n".join(found["failures"]), fault
+
+
+def test_a_whole_record_with_its_fractions_agrees_with_its_statement(seen: Opened, place: Path):
+    data = record_bytes(record_of(demo_record()))
+    statement = run_statement(parsed("the record", data), hashlib.sha256(data).hexdigest())
+    path = "tree/artifacts/received/20260101T000000Z/record.json"
+    replaced = {path: data, **attested("run-20260101T000000Z", statement)}
+    assert assert_same(seen.page, [packed(place, **replaced)])["code"] == 0
 
 
 def with_beside(path: Path) -> list[Path]:

@@ -1,5 +1,13 @@
 // The form: files in, one verification at a time, its outcome shown.
 
+/** What was dropped: [files, whether a folder was among it]. A page that is opened from disk cannot look into folders. */
+function droppedIn(transfer) {
+  const isFolder = (item) => item.webkitGetAsEntry && (item.webkitGetAsEntry() || {}).isDirectory;
+  const items = Array.from(transfer.items).filter((item) => item.kind === "file");
+  const files = items.filter((item) => !isFolder(item)).map((item) => item.getAsFile());
+  return [files, files.length < items.length];
+}
+
 function begin() {
   const at = (id) => document.getElementById(id);
   const [form, input, key, drop, shownOutcome] = ["form", "files", "key", "drop", "outcome"].map(at);
@@ -7,14 +15,14 @@ function begin() {
   let last = null;
   let running = null;
 
-  const choose = (list) => {
+  const choose = (list, withFolder = false) => {
     files = Array.from(list);
     const bundle = files.filter((file) => !liesBeside(file));
     const bytes = bundle.reduce((sum, file) => sum + file.size, 0);
     const names = bundle.slice(0, 3).map((file) => shown(file.name, 100)).join(", "); // prettier-ignore
     const beside = files.length > bundle.length ? ` + ${files.length - bundle.length} ${say("beside")}` : "";
     const told = `${names}${bundle.length > 3 ? ", …" : ""}: ${megabytes(bytes)} MB${beside}`;
-    at("chosen").textContent = files.length ? told : "";
+    at("chosen").textContent = (files.length ? told : "") + (withFolder ? ` ${say("folder")}` : "");
     at("start").disabled = !files.length;
   };
 
@@ -87,7 +95,7 @@ function begin() {
     document.addEventListener(name, (event) => {
       event.preventDefault(); // a file that misses the field must not replace the page
       drop.classList.toggle("over", name === "dragenter" || name === "dragover");
-      if (name === "drop" && !running && event.dataTransfer.files.length) choose(event.dataTransfer.files);
+      if (name === "drop" && !running) choose(...droppedIn(event.dataTransfer));
     });
   }
   for (const button of document.querySelectorAll("[data-tongue]")) {

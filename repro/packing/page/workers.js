@@ -32,11 +32,19 @@ function startWorker(files) {
   return worker;
 }
 
-/** Hand tasks to one worker until none is left. */
+/** Hand tasks to one worker until none is left. One that cannot run gives its task back. */
 function drain(worker, tasks, found, told) {
   return new Promise((resolve, reject) => {
-    const next = () => (tasks.length ? worker.postMessage({ task: tasks.shift() }) : resolve());
-    worker.onerror = (event) => reject(new Refused(4, `a worker ended: ${event.message}`, "try another browser"));
+    let task;
+    const next = () => {
+      task = tasks.shift();
+      if (task) worker.postMessage({ task });
+      else resolve();
+    };
+    worker.onerror = () => {
+      tasks.unshift(task);
+      resolve();
+    };
     worker.onmessage = ({ data }) => {
       if (data.bytes) told(data.bytes);
       if (data.refused) reject(new Refused(data.refused.code, data.refused.message, data.refused.hint));
@@ -49,26 +57,35 @@ function drain(worker, tasks, found, told) {
   });
 }
 
-/** Checks entries; a `stop` that is called ends it. Little ones are checked here: starting a worker takes longer. */
+/** The workers for some tasks; none where one is enough, or where this browser starts none for a page like this. */
+function startWorkers(files, tasks) {
+  const count = Math.min(tasks.length, MOST_WORKERS, navigator.hardwareConcurrency || 2);
+  const workers = [];
+  try {
+    while (tasks.length > 1 && workers.length < count) workers.push(startWorker(files));
+  } catch {
+    // a policy or a setting of the browser: the page hashes by itself
+  }
+  return workers;
+}
+
+/** Checks entries, until `stopped` is aborted. Little ones are checked here: starting a worker takes longer. */
 function hasherFor(told, stopped) {
   return async (archive, entries) => {
     const tasks = tasksOf(entries);
     const found = new Map();
-    if (tasks.length > 1 && typeof Worker === "function") {
-      const count = Math.min(tasks.length, MOST_WORKERS, navigator.hardwareConcurrency || 2);
-      const workers = Array.from({ length: count }, () => startWorker(archive.files));
-      try {
-        const ended = new Promise((_, reject) => stopped.addEventListener("abort", () => reject(stoppedByUser())));
-        await Promise.race([Promise.all(workers.map((worker) => drain(worker, tasks, found, told))), ended]);
-      } finally {
-        workers.forEach((worker) => worker.terminate());
-      }
-    } else {
-      archive.told = told;
-      for (const task of tasks) {
-        if (stopped.aborted) throw stoppedByUser();
-        (await checkTask(archive, task)).forEach(([path, failures]) => found.set(path, failures));
-      }
+    const workers = startWorkers(archive.files, tasks);
+    if (stopped.aborted) throw stoppedByUser();
+    const ended = new Promise((_, reject) => stopped.addEventListener("abort", () => reject(stoppedByUser())));
+    try {
+      await Promise.race([Promise.all(workers.map((worker) => drain(worker, tasks, found, told))), ended]);
+    } finally {
+      workers.forEach((worker) => worker.terminate());
+    }
+    archive.told = told;
+    for (const task of tasks) {
+      if (stopped.aborted) throw stoppedByUser();
+      (await checkTask(archive, task)).forEach(([path, failures]) => found.set(path, failures));
     }
     return entries.flatMap((entry) => found.get(entry.path));
   };
