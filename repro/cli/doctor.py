@@ -26,7 +26,7 @@ from repro.images.layer_index import known_images
 from repro.images.rootfs import SANDBOX_IMAGE
 from repro.images.runnable import HINT, why_image_cannot_run
 from repro.locks.archives import find_source, how_to_get, load_sources
-from repro.machine import facts, npu
+from repro.machine import cann, facts, npu
 from repro.machine.emulation import foreign
 from repro.machine.vendor_lists import Fit
 from repro.run import host_fits, inputs
@@ -202,7 +202,8 @@ def _taken_line(found: list[Availability], asked: str, *, to_come: bool) -> Line
 
 def npu_lines(system: System, conf: Path) -> list[Line]:
     """NPU tools, device nodes, chips, firmware and driver, held against the compatibility table."""
-    found = npu.examine(npu.Host(system.root, system.search))
+    host = npu.Host(system.root, system.search)
+    found = npu.examine(host)
     if not found.present:
         advice = "not needed on the CPU, which `invoke reproduce` takes unless told --device npu"
         return [Line(MISSING, "NPU", found.problem, advice)]
@@ -220,6 +221,13 @@ def npu_lines(system: System, conf: Path) -> list[Line]:
         table = host_fits.table_cann(conf)
         lines.append(_fit_line("driver and firmware", host_fits.firmware_fit(found)))
         lines.append(_fit_line(f"driver and CANN {table}", host_fits.cann_fit(found, conf, table)))
+    installed = cann.find(host)
+    if installed is not None:
+        fit = host_fits.cann_fit(found, conf, installed.version, installed.told)
+        lines.append(
+            Line(OK, "host's CANN", f"{installed.version} in /{cann.ASCEND}/{installed.toolkit}: `--cann host`")
+        )
+        lines.append(_fit_line("driver and host's CANN", fit))
     return lines
 
 

@@ -6,8 +6,6 @@ from repro.base import versions
 
 CANN_IMAGE = "cann"
 HOST = "host"
-ASCEND = "usr/local/Ascend"
-"""Where the vendor installs CANN and the driver, below the root."""
 _FIRST_ON_PYTHON_311 = versions.parse("8.0.RC1")
 
 

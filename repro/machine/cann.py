@@ -9,7 +9,8 @@ from pathlib import Path
 
 from repro.machine.npu import Host, version_info
 
-_ASCEND = "usr/local/Ascend"
+ASCEND = "usr/local/Ascend"
+"""Where the vendor installs CANN and the driver, below the root."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class Installed:
 
 def find(host: Host) -> Installed | None:
     """The CANN of a host; None where there is none, or none that says its version."""
-    for toolkit in _toolkits(host.path(_ASCEND)):
-        told = version_info(host, f"{_ASCEND}/{toolkit}/{platform.machine()}-linux/ascend_toolkit_install.info")
+    for toolkit in _toolkits(host.path(ASCEND)):
+        told = version_info(host, f"{ASCEND}/{toolkit}/{platform.machine()}-linux/ascend_toolkit_install.info")
         if told.get("version"):
-            return Installed(host.path(_ASCEND).resolve(), toolkit, told)
+            return Installed(host.path(ASCEND).resolve(), toolkit, told)
     return None
 
 

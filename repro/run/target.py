@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from repro.base.errors import CouldNotRun, UsageError
 from repro.base.paths import Paths
 from repro.container.job import Mount
-from repro.graph.cann_images import ASCEND
 from repro.graph.pipeline import PINNED_IMAGES
 from repro.images.archives import sources_of
 from repro.images.compile import why_left_out
@@ -17,6 +16,7 @@ from repro.images.definition import load_definition
 from repro.images.layer_index import known_images
 from repro.locks.archives import find_source
 from repro.machine import npu as ascend
+from repro.machine.cann import ASCEND
 from repro.run.cann_choice import Cann, choose_cann
 from repro.run.host_fits import cann_fit, firmware_deviation, firmware_fit, table_cann
 from repro.run.options import Options

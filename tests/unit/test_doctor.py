@@ -158,6 +158,12 @@ def test_the_vendors_lists_answer_before_anything_is_fetched(system: System):
     assert (unknown.status, unknown.found.startswith("not known: ")) == (MISSING, True)
 
 
+def test_the_hosts_own_cann_is_named_and_held_to_its_driver(system: System):
+    lines = npu_machine(system, AscendHost(driver="25.0.rc1.1", firmware="25.0.rc1.1", cann="8.5.0"))
+    assert line(lines, "host's CANN").found == "8.5.0 in /usr/local/Ascend/cann: `--cann host`"
+    assert line(lines, "driver and host's CANN").found.startswith("yes: CANN works with drivers of V100R001C21")
+
+
 def test_device_nodes_half_there_are_named(system: System):
     found = line(npu_machine(system, AscendHost(control=("davinci_manager",))), "NPU devices")
     assert found.status == DEVIATES
