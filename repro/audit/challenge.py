@@ -161,14 +161,20 @@ def _hold_image(outcome: Outcome, asked: Challenge, architecture: str, image: Im
                 text = f"layer {layer.name} ({architecture})"
                 outcome.rebuilt += rebuilds_of(text, layer.diff_id, [*known.values()], sources)
                 _hold(it.wrong, it.evidence, layer.diff_id, known)
-                if it.wrong:
-                    claimed_digest = next(digest for digest in known.values() if digest not in (None, layer.diff_id))
-                    it.wrong += asked.kept.layer(layer, str(claimed_digest))
+                for other in _others(layer.diff_id, known):
+                    it.wrong += asked.kept.layer(layer, other)
     with outcome.examine(f"image:{name}:{architecture}", f"image {name} ({architecture}): it has the same ID") as it:
         known = {where: claimed.images.get(name) for where, claimed in claims.items()}
         layers = {f"layer {layer.name}": layer.diff_id for layer in image.layers}
         outcome.rebuilt += rebuilds_of(f"image {name} ({architecture})", image.config_digest, [*known.values()], layers)
         _hold(it.wrong, it.evidence, image.config_digest, known)
+        for other in _others(image.config_digest, known):
+            it.wrong += asked.kept.image(image, other)
+
+
+def _others(found: str, known: Mapping[str, Optional[str]]) -> list[str]:
+    """What is claimed in place of the digest that came out, each once."""
+    return sorted({digest for digest in known.values() if digest is not None and digest != found})
 
 
 @dataclass(frozen=True)

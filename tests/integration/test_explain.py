@@ -94,21 +94,16 @@ def test_the_list_of_files_is_diffoscopes(planted):
 
 @dataclasses.dataclass(frozen=True)
 class _Claiming(Paths):
-    """The checkout, with other pins and another artifacts/oci: what somebody else claims."""
+    """The checkout, with another artifacts/oci: what somebody else claims."""
 
     claimed: Path = Path()
-
-    @property
-    def conf(self) -> Path:
-        return self.claimed / "conf"
 
     @property
     def oci(self) -> Path:
         return self.claimed / "oci"
 
 
-def test_a_challenge_keeps_both_sides_and_says_what_was_substituted(layer: Path, tmp_path: Path):
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+def test_a_challenge_keeps_both_sides_and_says_what_was_substituted(layer: Path, tmp_path: Path, monkeypatch):
     paths = _Claiming(ROOT, tmp_path / "results", claimed=tmp_path)
     paths.blobs.mkdir(parents=True)
     data = bytearray(layer.read_bytes())
@@ -121,7 +116,7 @@ def test_a_challenge_keeps_both_sides_and_says_what_was_substituted(layer: Path,
     claimed.rename(paths.blobs / digest)
     pins = load_pins(paths)
     pins["layers"][ARCH]["debs:sandbox"] = f"sha256:{digest}"
-    (paths.conf / "locks" / "images.json").write_text(json.dumps(pins))
+    monkeypatch.setattr("repro.audit.challenge.load_pins", lambda _: pins)
     outcome = Outcome("challenge", "a claim")
     kept = Kept(paths, tmp_path / "page" / "differences")
     challenge(outcome, Challenge(paths, [ARCH], ["sandbox"], None, False, lambda _: None, kept))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -28,6 +29,7 @@ from repro.base.errors import NotPlain, UsageError, VerificationFailed
 from repro.base.files import sha256_file
 from repro.base.paths import Paths
 from repro.container.image import Layer
+from repro.images.oci import compute_image
 from tests.planted_causes import npy, plant, zipped
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -159,6 +161,10 @@ def test_a_file_of_another_kind_and_a_version_in_a_path_are_named(tmp_path: Path
     assert {found[path].causes for path in found if path.endswith(".crt")} == {(causes.LOCALE,)}
     assert {found[path].causes for path in found if "tmp" in path} == {(causes.RANDOM,)}
     assert causes.KIND in found["k"].causes
+    other = tar(tmp_path / "C", {"p/?.crt": b"another certificate", "p/tmpzz99yy": b"x"})
+    found = explained(tmp_path, one, other)
+    for path in ("p/Ő.crt", "p/?.crt", "p/tmpab12cd"):  # a name explains nothing where the content is another
+        assert (found[path].causes, found[path].judgement) == ((causes.MISSING,), OPEN)
 
 
 def test_locked_sources_tell_a_substituted_file_from_a_careless_build(tmp_path: Path):
@@ -275,6 +281,30 @@ def test_saved_images_are_explained_by_settings_and_layers(tmp_path: Path):
     assert [finding.path for finding in parts["layer 1 of image x/base:1"].findings] == ["f"]
 
 
+def test_images_of_the_layout_are_explained_by_their_digests(tmp_path: Path):
+    paths = Paths(tmp_path)
+    paths.blobs.mkdir(parents=True)
+
+    def blob(data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        (paths.blobs / digest).write_bytes(data)
+        return f"sha256:{digest}"
+
+    manifests = []
+    for data in (b"1\n", b"2\n"):
+        layers = [blob(tar(tmp_path / "l", {"f": data}).read_bytes()), "sha256:" + data.hex() * 16]
+        config = blob(json.dumps({"rootfs": {"diff_ids": layers}}).encode())
+        manifests.append(blob(json.dumps({"config": {"digest": config}, "layers": []}).encode()))
+    parts = explain(paths, *manifests).parts
+    assert [finding.path for part in parts if "layer 1" in part.name for finding in part.findings] == ["f"]
+    assert ["the bytes of A are not here" in part.notes for part in parts if "layer 2" in part.name] == [True]
+    hostile = blob(json.dumps({"rootfs": {"diff_ids": ["../../etc/passwd"]}}).encode())
+    with pytest.raises(VerificationFailed, match="which is no digest"):
+        explain(paths, manifests[0], hostile)
+    with pytest.raises(UsageError, match="one is an image"):
+        explain(paths, manifests[0], str(tar(tmp_path / "x", {"a": b""})))
+
+
 def test_what_is_written_is_the_same_each_time_and_says_that_they_differ(tmp_path: Path):
     one, two = tar(tmp_path / "A", {"a": b"1"}), tar(tmp_path / "B", {"a": b"2"})
     said = []
@@ -303,4 +333,17 @@ def test_both_sides_of_a_challenged_layer_are_kept_and_explained(tmp_path: Path)
     assert {"sha256:" + sha256_file(path) for path in folder.glob("*.tar")} == set(digests)
     (paths.blobs / digests[0][7:]).unlink()
     (paths.blobs / digests[0][7:]).write_bytes(b"damaged")
-    assert "other bytes than" in kept.layer(dataclasses.replace(layer, path=tmp_path / "T"), digests[0])[0]
+    layer = dataclasses.replace(layer, path=tmp_path / "T")
+    assert "other bytes than" in kept.layer(layer, digests[0])[0]
+
+
+def test_both_configs_of_a_challenged_image_are_kept_and_explained(tmp_path: Path):
+    paths = Paths(tmp_path)
+    claimed, built = (compute_image("base", "amd64", [], {"X": value}, "", "a test") for value in "12")
+    kept = Kept(paths, tmp_path / "differences")
+    paths.blobs.mkdir(parents=True)
+    assert "is not here to compare with" in kept.image(built, claimed.config_digest)[0]
+    (paths.blobs / claimed.config_digest[7:]).write_bytes(claimed.config)
+    first, last = kept.image(built, claimed.config_digest)
+    assert "config.config.Env" in first and "X=1" in first and "X=2" in first and "image-base/" in last
+    assert len(list((tmp_path / "differences" / "image-base").iterdir())) == 2

@@ -81,7 +81,10 @@ def compare(one: Side, two: Side, truth: Side | None = None, utterances: Utteran
     alone = [path for path in (*one.members, *two.members) if (path in one.members) != (path in two.members)]
     partner = _partners(alone, one, two)
     for path in alone:
-        found[path] = _alone(path, one, partner)
+        other = partner.get(path, "")
+        pair = (path, other) if path in one.members else (other, path)
+        same = bool(other) and _content(one, pair[0]) == _content(two, pair[1])
+        found[path] = _alone(path, "A" if path in one.members else "B", other, same_content=same)
     out_of_order = _first_out_of_order(one, two)
     for path in one.members:
         if path not in two.members:
@@ -152,19 +155,20 @@ def _shape(path: str) -> str:
     return path
 
 
-def _alone(path: str, one: Side, partner: Mapping[str, str]) -> _Why:
-    """Why a path stands on one side alone."""
-    words = [f"only in {'A' if path in one.members else 'B'}"]
+def _alone(path: str, side: str, other: str, *, same_content: bool) -> _Why:
+    """Why a path stands on one side alone; a name explains that only where what it names is the same."""
+    words = [f"only in {side}"]
     if _BYTE_CODE.search(path):
         return _Why([causes.BYTE_CODE], words, UNCOMPILED)
-    other = partner.get(path)
-    if other is None:
+    if not other:
         return _Why([causes.MISSING], words)
     words.append(f"the other side has {other}")
-    if not (path.isascii() and other.isascii()):
-        return _Why([causes.LOCALE], words)
     if ".dist-info" in path or ".egg-info" in path:
         return _Why([causes.VERSION], words)
+    if not same_content:
+        return _Why([causes.MISSING], [*words, "with other content"])
+    if not (path.isascii() and other.isascii()):
+        return _Why([causes.LOCALE], words)
     return _Why(sorted(causes_of_line(path, other)) or [causes.MISSING], words)
 
 

@@ -1,4 +1,4 @@
-"""Both sides of a layer that came out otherwise: kept beside an audit's page, and explained in it."""
+"""Both sides of a layer or image that came out otherwise: kept beside an audit's page, and explained in it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from repro.audit.explain.command import part_lines
 from repro.audit.explain.comparison import compare
 from repro.audit.explain.sides import TarSide
 from repro.audit.explain.subjects import Blob, Part, opened, same_members
-from repro.base.files import pretty_json, write_atomic
+from repro.audit.leaves import differences
+from repro.base import strict_json
+from repro.base.confined import read_below
+from repro.base.files import pretty_json, sha256_bytes, write_atomic
 from repro.base.paths import Paths
-from repro.container.image import Layer
+from repro.base.strict_json import MAX_BYTES
+from repro.container.image import Image, Layer
 
 _COPIED = ("debs", "wheels", "files")
 
@@ -60,6 +64,20 @@ class Kept:
             part = Part(name, tuple(findings)) if findings else same_members(name, one, two)
         write_atomic(folder / "explanation.json", pretty_json(part.as_json()))
         return [*part_lines(part), f"both sides, and the whole explanation: {folder.name}/"]
+
+    def image(self, built: Image, claimed: str) -> list[str]:
+        """Keep both configs of an image, and say in which settings they differ; arguments as `layer`."""
+        folder = self.folder / f"image-{built.name}"
+        write_atomic(folder / f"built-{built.config_digest[7:19]}.json", built.config)
+        try:
+            config = read_below(self.paths.blobs, claimed[7:], MAX_BYTES)
+        except FileNotFoundError:
+            return [f"the config {claimed} is not here to compare with; the one built is kept in {folder.name}/"]
+        if f"sha256:{sha256_bytes(config)}" != claimed:
+            return [f"artifacts/oci holds another config than {claimed}; the one built is kept in {folder.name}/"]
+        write_atomic(folder / f"claimed-{claimed[7:19]}.json", config)
+        one, two = (strict_json.parse(data, what=f"the config of {built.name}") for data in (config, built.config))
+        return [*differences(one, two, "config"), f"both configs: {folder.name}/"]
 
 
 def _keep(source: Path, target: Path) -> None:

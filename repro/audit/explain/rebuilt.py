@@ -17,6 +17,8 @@ from repro.images.layers.tree import Spool, Tree
 from repro.images.pins import load_pins
 from repro.images.recipes import LayerRecipe, recipes_of
 
+_MOST_PACKAGE_BYTES = 256 << 20  # a large wheel is held in memory while it is installed
+
 
 class Truths:
     """What the locked sources at hand hold of a layer that the repository pins."""
@@ -35,6 +37,9 @@ class Truths:
             return None, "neither layer is one that conf/locks/images.json pins: no locked sources decide"
         if recipe.definition.kind not in ("debs", "wheels"):
             return None, f"layer {recipe.name} is compiled: only `invoke audit.challenge` makes it again"
+        if recipe.package_bytes > _MOST_PACKAGE_BYTES:
+            size = f"{recipe.package_bytes / 1e6:.0f} MB"
+            return None, f"layer {recipe.name} has {size} of packages: only `invoke audit.challenge` makes it again"
         try:
             return self._made(recipe), f"held to layer {recipe.name}, made again of {len(recipe.files)} locked packages"
         except BundleError as error:
