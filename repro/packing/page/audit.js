@@ -48,7 +48,7 @@ function auditJson(outcome) {
 }
 
 /** The page to sign: what is shown, without a script, and with a place for a name. */
-function auditPage(shownOutcome, json) {
+function auditPage(outcome, shownOutcome, json) {
   const page = document.implementation.createHTMLDocument(say("audit"));
   page.documentElement.lang = tongue;
   const style = document.querySelector("style").cloneNode(true);
@@ -59,8 +59,10 @@ function auditPage(shownOutcome, json) {
   page.head.prepend(charset, width, policy);
   page.head.append(style);
   const main = page.body.appendChild(page.createElement("main"));
-  main.append(...Array.from(shownOutcome.cloneNode(true).children).filter((part) => part.id !== "save"));
-  for (const part of main.querySelectorAll("details")) part.open = part.id !== "every";
+  main.append(part("header", {}, part("h1", {}, say("audit")), part("p", {}, outcome.name)));
+  main.append(...shownOutcome.cloneNode(true).children);
+  for (const left of main.querySelectorAll("#save, section:has(#every)")) left.remove();
+  for (const details of main.querySelectorAll("details")) details.open = true;
   const signed = [
     [say("toSign"), sha256Hex(bytesOf(json))],
     [say("auditor"), ""],

@@ -46,7 +46,8 @@ function headline(outcome) {
 function claimsPart(outcome) {
   const cards = outcome.claims.map((claim) => {
     const status = part("span", { class: `status ${toneOf(claim.status)}` }, say("outcomes")[claim.status] || claim.status);
-    const evidence = claim.evidence.map((line) => part("p", { class: "note" }, line));
+    const first = claim.key === "statements" ? [] : claim.evidence; // who said what has a table of its own
+    const evidence = first.map((line) => part("p", { class: "note" }, line));
     const count = claim.status === REFUTED ? outcome.failures.length : 0;
     const lines = count ? [`${count} ${say("above")}`] : claim.findings.slice(0, 5);
     const findings = lines.map((line) => part("p", { class: "finding" }, line));
@@ -111,7 +112,7 @@ function statementLine(report, statement) {
 function statementsPart(report) {
   const heads = [say("statement"), say("kind"), say("result"), say("about_"), say("by")];
   const lines = report.statements.map((statement) => statementLine(report, statement));
-  return folded("statements", say("statements"), lines.length, () => table(heads, lines));
+  return folded("statements", say("statements"), lines.length, table(heads, lines));
 }
 
 function rebuildersPart(report) {
@@ -127,10 +128,16 @@ function rebuildersPart(report) {
   return section(say("rebuilders"), table(heads, lines));
 }
 
-function folded(id, title, count, fill) {
-  const details = part("details", { id }, part("summary", {}, part("h2", {}, `${title} (${count})`)));
-  details.addEventListener("toggle", () => details.childElementCount > 1 || details.append(fill()), { once: true });
-  return part("section", {}, details);
+const folded = (id, title, count, ...inside) =>
+  part("section", {}, part("details", { id }, part("summary", {}, part("h2", {}, `${title} (${count})`)), ...inside));
+
+/** The list of files, which may be long: made when it is looked at, and no part of the page to sign. */
+function filesPart(report) {
+  const box = folded("every", say("every"), report.entries.length);
+  const heads = [say("path"), say("bytes"), say("sha256")];
+  const fill = ({ target }) => target.append(table(heads, report.entries.map(fileLine)));
+  box.firstChild.addEventListener("toggle", fill, { once: true });
+  return box;
 }
 
 const fileLine = (entry) => [code(entry.path), String(entry.size), entry.offset < 0 ? say("earlier") : code(entry.sha256)];
@@ -147,10 +154,9 @@ async function outcomeParts(outcome) {
     if (report.statements.length) parts.push(statementsPart(report));
     const heads = [say("architecture"), say("image"), say("identity")];
     const lines = report.images.map(([architecture, name, image]) => [architecture, name, code(image.image_id)]);
-    if (lines.length) parts.push(folded("images", say("images"), lines.length, () => table(heads, lines)));
+    if (lines.length) parts.push(folded("images", say("images"), lines.length, table(heads, lines)));
   }
-  const heads = [say("path"), say("bytes"), say("sha256")];
-  parts.push(folded("every", say("every"), report.entries.length, () => table(heads, report.entries.map(fileLine))));
+  parts.push(filesPart(report));
   return parts;
 }
 
@@ -163,7 +169,7 @@ function savePart(outcome, shownOutcome) {
   const json = auditJson(outcome);
   const page = part("button", { type: "button", class: "main" }, say("savePage"));
   const data = part("button", { type: "button" }, say("saveJson"));
-  page.addEventListener("click", () => save("audit.html", "text/html", auditPage(shownOutcome, json)));
+  page.addEventListener("click", () => save("audit.html", "text/html", auditPage(outcome, shownOutcome, json)));
   data.addEventListener("click", () => save("audit.json", "application/json", json));
   return part("section", { id: "save" }, part("p", { class: "do" }, page, data), part("p", { class: "note" }, say("saveHelp")));
 }
