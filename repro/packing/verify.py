@@ -14,7 +14,7 @@ from repro.packing.installer import install
 from repro.packing.installer.archive import Archive
 from repro.packing.installer.folder import KEPT, Compared, compare_folder, installed_path, read_kept, read_plain
 from repro.packing.installer.listing import LIST_NAME, Entry, Refused
-from repro.packing.installer.rebuilders import Rebuilt, insist_on_rebuilders, read_rebuilders
+from repro.packing.installer.rebuilders import Rebuilt, insist_on_rebuilders, read_rebuilders, trusted_rebuilders
 from repro.packing.installer.statements import Statement
 from repro.packing.installer.trust import Asked, Report, check_with, is_fingerprint, remember_key, trust_file
 from repro.packing.installer.trust import verify as verify_file
@@ -69,8 +69,13 @@ class Rebuilders:
     attestations: Path | None = None
 
     def asked(self, named: Sequence[str], *, first_use: bool = False) -> Asked:
-        """The same with the signers' keys, as install.py takes it."""
-        return Asked(named, first_use, self.attestations, keys_of(self.keys))
+        """The same with the signers' keys, as install.py takes it.
+
+        Raises:
+            Refused: there is no such file of keys, or a threshold without one.
+        """
+        keys = trusted_rebuilders(given_path("--rebuilders", self.keys) if self.keys else None, self.threshold)
+        return Asked(named, first_use, self.attestations, keys)
 
     def insist(self, report: BundleReport) -> None:
         """Hold every image to the threshold.

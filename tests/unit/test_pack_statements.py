@@ -23,6 +23,7 @@ from repro.packing.installer.listing import canonical
 from repro.packing.installer.provenance import first_difference, image_statement, lock_digest, run_statement
 from repro.packing.installer.rebuilders import count_rebuilders
 from repro.packing.installer.statements import read_statements
+from repro.packing.pack import _brought, _check_statements
 from repro.packing.script import install_script
 from repro.packing.statements import envelope, signed_files, statement_files
 from repro.packing.verify import Rebuilders, verify_installed, write_files
@@ -183,6 +184,33 @@ def test_every_changed_byte_beside_a_bundle_is_refused_and_its_file_named(tmp_pa
         place.write_bytes(sound)
 
 
+# --- carried in it
+
+
+def carrying(tmp_path: Path, statements: dict[str, dict[str, Any]]) -> Path:
+    """A bundle that was packed with `--attestations`, which holds what other keys signed."""
+    (tmp_path / "theirs").mkdir()
+    folder = cases.put_beside(tmp_path / "theirs" / "x.tar", statements, cases.signer(11))
+    return cases.pack(tmp_path, [*cases.files(), *_brought(folder)])
+
+
+def test_a_bundle_carries_what_rebuilders_and_auditors_signed_with_their_keys(tmp_path: Path):
+    sha256 = hashlib.sha256(canonical(cases.record())).hexdigest()
+    path = carrying(tmp_path, {"rebuild": cases.rebuild(IMAGE["image_id"]), "audit": audit(sha256)})
+    _check_statements([path])
+    report = verify_bundle(path, [KEY], Rebuilders(keys_file(tmp_path, 11)))
+    assert report.verified and len(report.statements) == 4
+    assert report.rebuilt[0].confirmed == (cases.signer(11).fingerprint,)
+    assert [item.path for item in _brought(None)] == []
+
+
+def test_a_bundle_that_whoever_receives_it_would_refuse_is_not_packed(tmp_path: Path):
+    path = carrying(tmp_path, {"audit": audit("8" * 64)})
+    with pytest.raises(VerificationFailed, match="nothing was packed") as caught:
+        _check_statements([path])
+    assert "speaks of record.json" in caught.value.detail and not path.exists()
+
+
 # --- rebuilders
 
 SEEDS = (11, 12, 13)
@@ -233,6 +261,15 @@ def test_so_many_of_the_trusted_rebuilders_must_confirm(tmp_path: Path, results,
         said = verify_and_describe(str(path), KEY, asked, first_use=False)
     assert (f"contradicted by {cases.signer(13).fingerprint}" in said) == liar
     assert (f"contradicted by {cases.signer(13).fingerprint}" in done.stdout) == liar
+
+
+def test_a_threshold_without_rebuilders_is_wrong_use(tmp_path: Path):
+    path = cases.pack(tmp_path)
+    with pytest.raises(UsageError, match="none are named"):
+        verify_and_describe(str(path), KEY, Rebuilders("", 2), first_use=False)
+    with pytest.raises(UsageError, match="no public key"):
+        (tmp_path / "empty.pem").write_text("")
+        verify_and_describe(str(path), KEY, Rebuilders(str(tmp_path / "empty.pem")), first_use=False)
 
 
 def test_whoever_contradicts_a_layer_of_an_image_does_not_confirm_the_image(tmp_path: Path):

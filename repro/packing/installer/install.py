@@ -22,7 +22,7 @@ from repro.packing.installer.archive import Archive, Meter, processors
 from repro.packing.installer.base import Bases, require_base
 from repro.packing.installer.folder import KEPT, compare_folder, installed_path, read_kept
 from repro.packing.installer.listing import LIST_NAME, Entry, Listing, Refused
-from repro.packing.installer.rebuilders import insist_on_rebuilders, read_rebuilders
+from repro.packing.installer.rebuilders import insist_on_rebuilders, trusted_rebuilders
 from repro.packing.installer.settings import Made, forget, known_folders, mark_as_ready, new_folder, remember
 from repro.packing.installer.trust import Asked, Report, check, is_fingerprint
 
@@ -322,7 +322,7 @@ def run(words: Sequence[str]) -> int:
         raise Refused(2, "--key wants a fingerprint: 64 hex digits", "its owner tells it: `invoke bundle.keys.show`")
     archive = Archive(arguments.bundle)  # stays open: what is installed is what was verified, whatever has its name
     try:
-        rebuilders = read_rebuilders(arguments.rebuilders) if arguments.rebuilders else {}
+        rebuilders = trusted_rebuilders(arguments.rebuilders, arguments.threshold)
         report = check(archive, Asked(keys, arguments.first_use, arguments.attestations, rebuilders))
         print(describe(report))
         _insist(report, arguments.threshold if rebuilders else None, allow_unsigned=arguments.allow_unsigned)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from repro.packing.installer.listing import Refused, fingerprint_of, public_key_of
 from repro.packing.installer.statements import Statement
@@ -49,6 +49,19 @@ def read_rebuilders(path: Path) -> dict[str, bytes]:
     if not keys:
         raise Refused(2, f"{path} holds no public key in PEM", "put the rebuilders' keys into it, one after another")
     return {fingerprint_of(key): key for key in keys}
+
+
+def trusted_rebuilders(path: Optional[Path], threshold: int) -> dict[str, bytes]:
+    """As `read_rebuilders`; none where no file is named.
+
+    Raises:
+        Refused: code 2, also for a threshold that nobody could count towards.
+    """
+    if path is None and threshold != 1:
+        raise Refused(
+            2, f"--threshold {threshold} counts rebuilders, and none are named", "name them: --rebuilders KEYS"
+        )
+    return {} if path is None else read_rebuilders(path)
 
 
 def count_rebuilders(
