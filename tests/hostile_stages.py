@@ -105,6 +105,8 @@ _HOST_FILES = {
     "the host's log as a link": Hostile("os.symlink(VICTIM, OBS + '/stage.log'); print('OWNED')", "symbolic link"),
     "the host's log as a folder": Hostile("os.mkdir(OBS + '/stage.log')", "host's own name"),
     "the host's log as a file": Hostile("write(OBS + '/stage.log', b'forged')", "host's own name"),
+    "the host's readings as a file": Hostile("write(OBS + '/machine.json', b'{}')", "host's own name"),
+    "the host's readings as a folder": Hostile("os.mkdir(OBS + '/machine.json')", "host's own name"),
     "the host's log as a FIFO": Hostile("os.mkfifo(OBS + '/stage.log')", "is a FIFO"),
     "the host's log as a second name of a file": Hostile(
         "write(OBS + '/a'); os.link(OBS + '/a', OBS + '/stage.log')", "host's own name"
