@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from repro.audit import commands as audit
+from repro.audit.explain import command as explaining
 from repro.cli import options
 from repro.cli.main import Commands, Settings
 from repro.explore import commands as explorer
@@ -106,6 +107,13 @@ def test_the_options_of_a_packing_arrive(monkeypatch: pytest.MonkeyPatch, tmp_pa
     }  # fmt: skip
     typed("bundle.pack", "--unsigned")
     assert reached[1][1] == {"unsigned": True}
+
+
+def test_what_audit_explain_compares_arrives(monkeypatch: pytest.MonkeyPatch):
+    reached: list[Any] = []
+    monkeypatch.setattr(explaining, "explain_and_write", lambda *given: reached.append(given[1:4]) or False)
+    typed("audit.explain", "a", "b", "--to", "t")
+    assert reached == [("a", "b", "t")]
 
 
 def test_the_options_of_the_explorer_arrive(monkeypatch: pytest.MonkeyPatch):

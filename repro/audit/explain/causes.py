@@ -16,6 +16,7 @@ FLOAT = "floating point's last digits"
 TARGET = "link target"
 KIND = "kind of file"
 MISSING = "only on one side"
+SETTING = "setting"
 FORM = "form of the archive"
 FOREIGN = "foreign bytes"
 

@@ -47,7 +47,7 @@ class Explanation:
     def lines(self) -> Iterator[str]:
         """For a person: each part, its causes counted, its files up to a number."""
         if not self.differ:
-            yield "A and B are equal: no difference"
+            yield "no difference"
         for part in self.parts:
             yield from part_lines(part)
 

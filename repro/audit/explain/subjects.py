@@ -28,6 +28,7 @@ from repro.base.paths import Paths, given_path
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _MOST_BYTES = 64 * 1024**3
 _MOST_DOCUMENT_BYTES = 16 * 1024**2
+_MOST_LAYERS = 1000  # of one image
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def explain_blobs(paths: Paths, one: Blob, two: Blob, stack: ExitStack, truths: 
 
 def explain_image(one: ImageGiven, two: ImageGiven, truths: Truths) -> list[Part]:
     """Why two images differ: their settings, and layer by layer."""
+    if max(len(one.layers), len(two.layers)) > _MOST_LAYERS:
+        raise VerificationFailed(f"image {one.name} names more than {_MOST_LAYERS} layers")
     found = differences(one.config, two.config, "config")
     parts = [Part(f"settings of image {one.name}", tuple(_setting(text) for text in found))] if found else []
     if len(one.layers) != len(two.layers):
@@ -148,8 +151,8 @@ def explain_image(one: ImageGiven, two: ImageGiven, truths: Truths) -> list[Part
     return parts
 
 
-def _setting(text: str) -> Finding:
-    return Finding("config", (causes.FOREIGN,), shown(text, 300), OPEN, "an image's settings come from its definition")
+def _setting(text: str, reason: str = "an image's settings come from its definition") -> Finding:
+    return Finding(text.partition(" ")[0], (causes.SETTING,), shown(text, 300), OPEN, reason)
 
 
 def explain_layer(name: str, one: Blob, two: Blob, truths: Truths) -> Part:
@@ -237,6 +240,15 @@ def _explain_results(name: str, one: Path, two: Path, utterances: Utterances | N
 
 
 def _explain_runs(one: Evidence, two: Evidence, stack: ExitStack, truths: Truths) -> Iterator[Part]:
+    asked = [
+        text
+        for name in ("request", "data", "checkpoint", "toolchain")
+        for text in differences(getattr(one.record, name), getattr(two.record, name), name)
+    ]
+    if asked:
+        yield Part(
+            "what was asked and given", tuple(_setting(text, "not the same run was asked for") for text in asked)
+        )
     yield from _explain_recorded_layers(one, two, stack, truths)
     keys = [stage.key for stage in one.record.stages]
     others = [stage.key for stage in two.record.stages]
