@@ -101,7 +101,9 @@ def test_files_that_are_dropped_are_verified_and_a_folder_is_named(browser: Brow
         seen.page.fill("#key", OTHER)
         seen.page.click("#start")
         seen.page.wait_for_selector("#save")
-        assert "The list is also signed by" in told(seen) and "Verified" in told(seen)
+        assert "Verified" in told(seen)
+        signers = " ".join(seen.page.locator("section:has(> .digits)").inner_text().replace("\n", "").split())
+        assert signers.endswith(f"The list is also signed by{OTHER}This is the key that you named.")
         seen.finish()
 
 
@@ -196,7 +198,7 @@ def test_the_audits_page_is_saved_without_a_script_and_its_json_is_an_audits(bro
 def test_large_files_are_hashed_in_workers_and_a_verification_can_be_stopped(browser: Browser, file: Path, place: Path):
     large = place / "large"
     with open(large, "wb") as stream:
-        for number in range(8):
+        for number in range(3):
             stream.write(cases.noise(4 << 20, str(number)))
     items = [*cases.files(), *(Item.of_file(f"tree/large/{number}", large) for number in range(2))]
     path = cases.pack(place, items)
@@ -206,7 +208,7 @@ def test_large_files_are_hashed_in_workers_and_a_verification_can_be_stopped(bro
         assert sum(url.startswith("blob:") for url in seen.requests) >= 2
         damaged = path.rename(place / "damaged.tar")
         with open(damaged, "r+b") as stream:
-            stream.seek(40 << 20)
+            stream.seek(20 << 20)
             stream.write(b"\0\0\0\0")
         verify_in(seen, [damaged], KEY)
         assert "Refused" in told(seen) and "tree/large/1: its content has sha256" in told(seen)
@@ -217,7 +219,7 @@ def test_large_files_are_hashed_in_workers_and_a_verification_can_be_stopped(bro
         seen.finish()
 
 
-@pytest.mark.parametrize("worker", ["undefined", "function () { throw new Error('refused'); }", "Broken"])
+@pytest.mark.parametrize("worker", ["undefined", "Broken"])
 def test_where_the_browser_starts_no_worker_the_page_hashes_by_itself(
     browser: Browser, file: Path, place: Path, worker: str
 ):

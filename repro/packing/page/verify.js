@@ -112,12 +112,13 @@ async function examine(files, asked, watch) {
   const { entries, about, sha256, fingerprint } = archive.listing;
   const beside = await readBeside(archive, files.filter(liesBeside), rebuilders);
   const signers = [fingerprint, ...beside.countersigners];
-  const trust = trustIn(signers.find((key) => named.includes(key)) || fingerprint, named);
+  const accepted = signers.find((key) => named.includes(key)) || "";
+  const trust = trustIn(accepted || fingerprint, named);
   const failures = await checkBytes(archive, hasherFor(watch.told, watch.stopped));
   let checked = { statements: [], failures: [], images: [] };
   if (!failures.length) checked = await checkStatements(archive, beside, rebuilders);
   return {
-    archive, entries, about, trust,
+    archive, entries, about, accepted, trust,
     listSha256: sha256,
     signer: fingerprint,
     countersigners: beside.countersigners,

@@ -59,10 +59,12 @@ function claimsPart(outcome) {
 
 function signerPart(report) {
   if (!report.signer) return section(say("signer"), part("p", { class: "caution" }, say("nobody")));
-  const known = report.trust === "pinned"; // by this key, or by one that signed once more
-  const means = part("p", { class: known ? "fine" : "caution" }, say(known ? "namedKey" : "unknownKey"));
-  const box = section(say("signer"), digits(report.signer), means);
-  for (const key of report.countersigners) box.append(part("p", { class: "note" }, say("alsoSigned")), digits(key));
+  const named = (key) => (key === report.accepted ? [part("p", { class: "fine" }, say("namedKey"))] : []);
+  const box = section(say("signer"), digits(report.signer), ...named(report.signer));
+  if (!report.accepted) box.append(part("p", { class: "caution" }, say("unknownKey")));
+  for (const key of report.countersigners) {
+    box.append(part("p", { class: "note" }, say("alsoSigned")), digits(key), ...named(key));
+  }
   return box;
 }
 
