@@ -284,6 +284,25 @@ def bundle_verify(asked: options.BundleVerify, here: Here) -> None:
     show(verify_and_describe(asked.path, asked.key, asked.others(), first_use=asked.first_use))
 
 
+@command("model.sign", options.ModelSign)
+def model_sign(asked: options.ModelSign, here: Here) -> None:
+    """Sign a model, as the OpenSSF specifies.
+
+    The key is of P-256. The same model and key give the same signature.
+    """
+    from repro.packing.commands import sign_a_model
+
+    show(sign_a_model(asked.model, asked.key, asked.to))
+
+
+@command("model.verify", options.ModelVerify)
+def model_verify(asked: options.ModelVerify, here: Here) -> None:
+    """Verify a model's signature, ours or others'."""
+    from repro.packing.commands import verify_a_model
+
+    show(verify_a_model(asked.model, asked.keys, asked.signature))
+
+
 @command("bundle.diff", options.BundleDiff)
 def bundle_diff(asked: options.BundleDiff, here: Here) -> None:
     """Show what another bundle would change.

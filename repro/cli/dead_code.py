@@ -28,7 +28,7 @@ _ARGUED = {
         "samp_freq", "frame_length_ms", "frame_shift_ms", "preemph_coeff", "remove_dc_offset", "window_type",
         "snip_edges", "low_freq", "high_freq", "use_energy", "raw_energy", "energy_floor", "htk_compat",
         "use_log_fbank", "use_power"), _KALDI),
-    "timestamp": "an attribute of CycloneDX's document, which its library writes", "serial_number": "likewise",
+    "serial_number": "an attribute of CycloneDX's document, which its library writes",
     "older": "read of conf/published.toml; tests hold the tolerances to it",
     "numeric": "the report's templates read it",
     "bus_id": "part of what npu-smi says of a chip", "power_w": "likewise", "temperature_c": "likewise",

@@ -351,6 +351,20 @@ class SupportBundle:
 
 
 @dataclass(frozen=True)
+class ModelSign:
+    model: str = argument("a checkpoint, an ONNX or OM file, or a folder")
+    key: str = option("", "the file of the private key, of P-256")
+    to: str = option("", "the signature's file; left out: MODEL.sig, or model.sig in a folder")
+
+
+@dataclass(frozen=True)
+class ModelVerify:
+    model: str = argument("the file or folder that was signed")
+    keys: str = option("", "a file of the public keys (PEM, P-256) of those who may have signed")
+    signature: str = option("", "the signature; left out: MODEL.sig, or model.sig in a folder")
+
+
+@dataclass(frozen=True)
 class KeysMake:
     to: str = option("", "the private key's file to write")
 

@@ -14,7 +14,7 @@ from repro.packing.installer.trust import trusted_keys
 from repro.packing.pack import Choices, Say, pack
 from repro.packing.page import verify_page
 from repro.packing.resign import resign
-from repro.packing.signing import Signer, default_key_path, load_key, make_key
+from repro.packing.signing import Signer, default_key_path, load_key, load_model_key, make_key
 from repro.packing.verify import (
     NOBODY,
     BundleReport,
@@ -24,6 +24,7 @@ from repro.packing.verify import (
     verify_bundle,
     verify_installed,
 )
+from repro.run.model_signature import SUFFIX, hint_of, public_keys, sign_model, verify_model
 
 
 def pack_bundle(paths: Paths, say: Say, choices: Choices, to: str, key: str, *, unsigned: bool) -> list[Path]:
@@ -118,6 +119,47 @@ def write_page(paths: Paths, to: str) -> str:
 def diff_bundles(old: str, new: str) -> str:
     """`bundle.diff`: see `repro.packing.difference.describe`."""
     return describe(given_path("the old bundle", old), given_path("the new bundle", new))
+
+
+def sign_a_model(model: str, key: str, to: str) -> str:
+    """`model.sign`: sign a file, or every file of a folder, after the OpenSSF model signing specification.
+
+    Args:
+        model: a checkpoint, an exported or converted network, or a folder.
+        key: the file of the private key, of P-256.
+        to: the signature's file; '' for MODEL.sig, and for model.sig in a folder.
+
+    Raises:
+        UsageError: there is no such model.
+        NotPlain: the folder holds a link, or another thing that is no plain file.
+    """
+    place, private = _model(model), load_model_key(given_path("--key", key))
+    target = given_path("--to", to) if to else _signature_of(place)
+    inside = target.resolve()
+    ignored = [inside.relative_to(place.resolve()).as_posix()] if inside.is_relative_to(place.resolve()) else []
+    write_atomic(target, sign_model(place, private, ignored))
+    return f"signed by the P-256 key {hint_of(private.public_key())}: {target}"
+
+
+def verify_a_model(model: str, keys: str, signature: str) -> str:
+    """`model.verify`: hold a model to its signature. Errors as `verify_model`."""
+    place = _model(model)
+    beside = given_path("--signature", signature) if signature else _signature_of(place)
+    if not beside.is_file():
+        raise CouldNotVerify(f"there is no signature {beside}", hint="name it: --signature FILE")
+    said = verify_model(place, beside, public_keys(given_path("--keys", keys)))
+    return f"verified: {len(said.files)} files, signed by the P-256 key {said.signer}"
+
+
+def _model(text: str) -> Path:
+    place = given_path("the model", text)
+    if not place.exists():
+        raise UsageError(f"{text}: there is no such file or folder")
+    return place
+
+
+def _signature_of(model: Path) -> Path:
+    return model / f"model{SUFFIX}" if model.is_dir() else model.with_name(model.name + SUFFIX)
 
 
 def make_signing_key(to: str) -> str:

@@ -14,6 +14,7 @@ from repro.fetching import Cache
 from repro.images.archives import sources_of
 from repro.images.definition import ImageDefinition, load_definition
 from repro.images.oci import layout_files
+from repro.images.recipes import recipes_of
 from repro.images.rootfs import SANDBOX_IMAGE
 from repro.locks.archives import find_source, known_source, load_sources
 from repro.locks.model import LockedFile, load_deb_lock, load_wheel_lock
@@ -117,6 +118,19 @@ def _with_compilers(paths: Paths, names: Iterable[str], architecture: str) -> li
             definition = load_definition(paths.docker, name).of(architecture)
             pending += [layer.toolchain for layer in definition.built_layers]
     return list(known)
+
+
+def locked_files(paths: Paths, images: Images) -> list[LockedFile]:
+    """The packages that the images hold, each once: the inventories give digests of their bytes."""
+    found = {
+        file.sha256: file
+        for architecture, named in images.items()
+        for name in named
+        for recipe in recipes_of(paths, name, architecture)
+        if recipe.definition.kind in ("debs", "wheels")
+        for file in recipe.files
+    }
+    return [found[sha256] for sha256 in sorted(found)]
 
 
 def locked_sources(paths: Paths, images: Images) -> list[LockedFile]:

@@ -22,8 +22,8 @@ from repro.packing.installer.archive import Archive
 from repro.packing.installer.listing import FORMAT, Refused, parsed
 from repro.packing.installer.provenance import image_statement, run_statement
 from repro.packing.installer.statements import ATTESTATIONS, Beside, check_statements, files_beside
+from repro.packing.inventory import cyclonedx, gather, spdx
 from repro.packing.page import verify_page
-from repro.packing.sbom import make_sbom
 from repro.packing.script import install_script
 from repro.packing.signing import Signer
 from repro.packing.statements import envelope, statement_files
@@ -119,7 +119,7 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
     images = _images(paths, chosen, choices, say)
     wheels = load_host_wheels(paths.root, chosen)
     sources = contents.locked_sources(paths, images) if choices.with_sources else []
-    _bring(paths, [*wheels, *sources], fetch=choices.fetch)
+    _bring(paths, [*wheels, *contents.locked_files(paths, images), *sources], fetch=choices.fetch)
     items = _in_order(
         [
             *contents.repository_items(repository.files_at(paths.root, commit)),
@@ -130,7 +130,7 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
             *(item for run in packed for item in run.items),
             *_attestations(images, packed, commit, signer),
             *_brought(choices.attestations),
-            Item.of_bytes("sbom.cdx.json", make_sbom(paths, images, wheels, commit, choices.include)),
+            *_inventories(paths, images, wheels, packed, choices),
             Item.of_bytes("install.py", install_script(), executable=True),
             Item.of_bytes("verify.html", verify_page()),
             Item.of_bytes("README.txt", _read_me(target, choices).encode()),
@@ -263,6 +263,20 @@ def _check_statements(written: Sequence[Path]) -> None:
             hint="pack only statements about these images and this run: --attestations FOLDER",
             detail="\n".join(failures),
         )
+
+
+def _inventories(
+    paths: Paths,
+    images: contents.Images,
+    wheels: Sequence[LockedFile],
+    packed: Sequence[runs.PackedRun],
+    choices: Choices,
+) -> list[Item]:
+    """What lies in the bundle, twice: the same facts in the two formats that other tools read."""
+    record = packed[0].record if packed else None
+    commit = repository.described(paths.root, repository.head(paths.root))
+    facts = gather(paths, images, wheels, commit, choices.include, record)
+    return [Item.of_bytes("sbom.cdx.json", cyclonedx(facts)), Item.of_bytes("sbom.spdx.json", spdx(facts))]
 
 
 def _difference(items: Sequence[Item], since: Path) -> tuple[list[Item], str]:

@@ -6,9 +6,11 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from repro.base.errors import CouldNotRun, UsageError
+from repro.packing.inventory import Commit
 
 _FILE, _PROGRAM = "100644", "100755"
 
@@ -38,6 +40,18 @@ def head(root: Path) -> str:
             hint="commit or undo these changes, then pack again",
         )
     return commit
+
+
+def described(root: Path, commit: str) -> Commit:
+    """A commit's time and author, which say when and by whom what is packed was made.
+
+    Raises:
+        CouldNotRun: git fails.
+    """
+    text = _git(root, "show", "--no-patch", "--format=%ct%n%an%n%ae", commit).decode("utf-8", "replace")
+    seconds, author, email = text.splitlines()[:3]
+    time = datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Commit(commit, time, author, email)
 
 
 def files_at(root: Path, commit: str) -> list[CommittedFile]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from repro.base.errors import CouldNotRun, UsageError
@@ -78,23 +79,36 @@ def make_key(path: Path, environ: Mapping[str, str] = os.environ) -> Signer:
 
 
 def load_key(path: Path, environ: Mapping[str, str] = os.environ) -> Signer:
-    """Read a private key.
+    """Read a private key of Ed25519.
 
     Raises:
         CouldNotRun: there is no such file, or the passphrase is missing or wrong.
         UsageError: it is no Ed25519 key, or others on this machine can read it.
     """
+    key = _load(path, environ, "`invoke bundle.keys.make` makes one; --unsigned packs without")
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"{path} is not an Ed25519 key", hint="`invoke bundle.keys.make` makes one")
+    return signer_of(key)
+
+
+def load_model_key(path: Path, environ: Mapping[str, str] = os.environ) -> EllipticCurvePrivateKey:
+    """Read a private key of P-256, which models are signed with. Errors as `load_key`."""
+    make = f"openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {path}"
+    key = _load(path, environ, make)
+    if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
+        raise UsageError(f"{path} is not a key of P-256, which models are signed with", hint=make)
+    return key
+
+
+def _load(path: Path, environ: Mapping[str, str], how_to_make: str) -> object:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise CouldNotRun(
-            f"there is no signing key {path}",
-            hint="`invoke bundle.keys.make` makes one; --unsigned packs without, and nothing then calls it verified",
-        ) from None
+        raise CouldNotRun(f"there is no signing key {path}", hint=how_to_make) from None
     if path.stat().st_mode & 0o077:
         raise UsageError(f"{path} can be read by others than its owner", hint=f"chmod 600 {path}")
     try:
-        key = serialization.load_pem_private_key(data, _passphrase(environ))
+        return serialization.load_pem_private_key(data, _passphrase(environ))
     except TypeError:
         raise CouldNotRun(
             f"{path}: it is encrypted and no passphrase was given, or the other way round",
@@ -105,6 +119,3 @@ def load_key(path: Path, environ: Mapping[str, str] = os.environ) -> Signer:
             f"{path} cannot be opened as a private key in PEM",
             hint=f"a wrong passphrase in {PASSPHRASE_VARIABLE}, or a damaged file",
         ) from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"{path} is not an Ed25519 key", hint="`invoke bundle.keys.make` makes one")
-    return signer_of(key)

@@ -34,7 +34,7 @@ from repro.resolving.intents import DebIntent, WheelIntent, load_deb_intents, lo
 from repro.resolving.wheels import resolve_wheels, uv_compile
 
 Log = Callable[[str], None]
-REQUIREMENTS = ("host", "test", "crate", "model-signing")
+REQUIREMENTS = ("host", "test", "validators", "model-signing")
 
 
 def write_locks(root: Path, names: Sequence[str], log: Log) -> None:

@@ -21,6 +21,7 @@ DEMO = "demo"
 DEMO_CORPUS = "demo_corpus"
 _DATA_PLACES = ("data.zip", "TIMIT", "timit")
 PUBLISHED_CHECKPOINT = "ctc_best_model.pth"
+MODEL_SIGNERS = "model-signers.pem"  # in data/: public keys of those whose signatures of models this user trusts
 _CHECKPOINT_FOLDERS = ("checkpoint/ctc_fbank_cnn", "checkpoint", "", "sources")
 _LIKE_DATA = re.compile(r"(timit.*|data\.(zip|tar|tgz|tbz2?|txz|7z|rar|iso|tar\..*))", re.IGNORECASE)
 _LIKE_CHECKPOINT = re.compile(r"ctc_best_model.*", re.IGNORECASE)
@@ -169,20 +170,31 @@ def _user_checkpoint(paths: Paths, path: Path, cache: StatCache) -> Checkpoint:
     Any other checkpoint is what it is: its digest stands in the record, and nothing else is known of it.
     """
     found = digest_file(path, cache).sha256
+    signed = _signed(paths, path, found)
     if path.name != PUBLISHED_CHECKPOINT:
-        return Checkpoint(path, "user", found, "the user's own: known by this digest alone")
+        return Checkpoint(path, "user", found, signed or "the user's own: known by this digest alone")
+    also = f"; {signed}" if signed else ""
     known = user_lock.read(paths)
     seen = known.get("checkpoint", {}).get(path.name) or known.get("sources", {}).get(path.name)
     if seen is None:
         user_lock.first_seen(paths, "checkpoint", path.name, found)
-        return Checkpoint(path, "user", found, "trusted on first use: recorded now in data/user.lock.json")
+        return Checkpoint(path, "user", found, "trusted on first use: recorded now in data/user.lock.json" + also)
     if seen != found:
         raise VerificationFailed(
             f"{path} has sha256 {found}, but the one seen first had {seen} (data/user.lock.json)",
             hint=f"if the file was replaced on purpose, remove {path.name} from data/user.lock.json; give a "
             "model of your own another name",
         )
-    return Checkpoint(path, "user", found, "trusted on first use: equal to the one in data/user.lock.json")
+    return Checkpoint(path, "user", found, "trusted on first use: equal to the one in data/user.lock.json" + also)
+
+
+def _signed(paths: Paths, checkpoint: Path, sha256: str) -> str:
+    """What a signature beside a checkpoint says of it; the library of keys is imported only where there is one."""
+    if not any(checkpoint.with_name(name).exists() for name in (f"{checkpoint.name}.sig", "model.sig")):
+        return ""
+    from repro.run.model_signature import signer_of_checkpoint  # noqa: PLC0415 - cryptography: 0.1 s
+
+    return signer_of_checkpoint(checkpoint, sha256, paths.data / MODEL_SIGNERS)
 
 
 def demo_corpus_digest(result: Result) -> str:

@@ -1,4 +1,4 @@
-"""An independent validator reads a run's RO-Crate, in an environment of its own."""
+"""Independent validators read a run's RO-Crate and a bundle's inventories, in an environment of their own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 from _runs import ROOT
 
+from repro.base import architecture
 from repro.base.paths import Paths
+from repro.fetching import fetch_all
+from repro.images.build import build_images
+from repro.packing.inventory import Commit, gather, spdx
 from repro.packing.runs import pack_run
 from repro.report.crate import METADATA
-from tests.unit._record_cases import demo_record
+from repro.run.engine_choice import compiling_engine
+from tests.unit._record_cases import demo_record, record_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -35,7 +40,7 @@ def validator(tmp_path_factory) -> Path:
         "--no-compile",
         "--require-hashes",
         "-r",
-        "requirements/crate.txt",
+        "requirements/validators.txt",
     ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode and "hash" not in done.stderr.lower():
@@ -83,3 +88,40 @@ def test_the_validator_would_have_said_so(validator: Path, tmp_path: Path):
     done = validated(validator, folder)
     assert done.returncode == 1
     assert "workflow" in done.stdout.lower()
+
+
+@pytest.fixture(scope="module")
+def inventory(tmp_path_factory) -> Path:
+    """Of two real images, with a run."""
+    paths, here = Paths(ROOT), architecture.here().name
+    fetch_all(ROOT, (here,), ("debs/base", "debs/sandbox", "wheels/base"))
+    images = build_images(paths, ["base", "sandbox"], here, lambda _: None, engine_for=compiling_engine(paths))
+    commit = Commit("c" * 40, "2026-01-02T03:04:05Z", "A. Maker", "maker@example.org")
+    file = tmp_path_factory.mktemp("inventory") / "sbom.spdx.json"
+    file.write_bytes(spdx(gather(paths, {here: images}, [], commit, (), record_of(demo_record()))))
+    return file
+
+
+def checked(python: Path, file: Path):
+    words = [str(python), str(ROOT / "tests" / "integration" / "_validate_spdx.py"), str(file)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    model = os.environ.get("SPDX_MODEL", "")  # a folder with SPDX's own shapes, which no package carries
+    return subprocess.run([*words, *([model] if model else [])], env=environment, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+
+
+def test_the_inventory_holds_what_three_public_standards_ask_for(validator: Path, inventory: Path):
+    done = checked(validator, inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_checkers_would_have_said_so(validator: Path, inventory: Path, tmp_path: Path):
+    document = json.loads(inventory.read_bytes())
+    package = next(item for item in document["@graph"] if item.get("name") == "bash")
+    del package["suppliedBy"]
+    document["@graph"] = [item for item in document["@graph"] if not (
+        item.get("relationshipType") == "hasConcludedLicense" and item["from"] == package["spdxId"])]  # fmt: skip
+    (tmp_path / "sbom.spdx.json").write_text(json.dumps(document))
+    done = checked(validator, tmp_path / "sbom.spdx.json")
+    assert done.returncode == 1
+    assert {"ntia: no supplier: bash", "bsi: no distribution_licenses: bash"} <= set(done.stdout.splitlines())
