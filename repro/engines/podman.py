@@ -70,7 +70,8 @@ class Service:
         argv = [podman, *runtime, "system", "service", "--time=0", self.url]
         reading, self._lifeline = os.pipe()
         try:
-            self._process = spawn(on_a_lifeline(argv), env=dict(environ), stdin=reading)
+            # Its conmon leaves a file `oom` in the folder that it was started in, where a container used up its memory.
+            self._process = spawn(on_a_lifeline(argv), env=dict(environ), stdin=reading, folder=self._folder)
         finally:
             os.close(reading)
         self._said: list[bytes] = []

@@ -227,8 +227,10 @@ def test_a_fork_bomb_that_ignores_signals_ends_by_timeout_while_other_work_goes_
 def test_memory_beyond_the_limit_ends_the_job_alone(engine, attack):
     if getattr(engine, "_parents", None) is not None and "not enforced" in engine.facts()["memory"]:
         pytest.skip("no control group here: " + engine.facts()["memory"])
+    before = set(os.listdir())
     outcome, _, _ = attack("swallow")
     assert outcome.exit_code == 137
+    assert set(os.listdir()) <= before | {".pytest_cache"}, "something was left in the caller's folder"
     assert not outcome.timed_out
     if engine.name != "podman":  # its events do not tell
         assert outcome.out_of_memory
