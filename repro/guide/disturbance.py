@@ -41,7 +41,8 @@ def while_measuring(machine: MachineFile, load: LoadFile | None, loop: int) -> W
     for chip in chips:
         readings = [reading for reading in machine.readings if reading.chip == chip]
         told = {found.kind for found in series if found.chip == chip}
-        not_told += [f"{kind} of {_name(chip)}" for kind, *_ in _KINDS if kind not in told and _expected(kind, chip)]
+        absent = [kind for kind, *_ in _KINDS if kind not in told and _expected(kind, chip)]
+        not_told += [f"{kind} of {_name(chip)}" + (" (NA)" if chip is not None else "") for kind in absent]
         if chip is not None:
             disturbances += _of_a_chip(readings, told)
     if not machine.readings:

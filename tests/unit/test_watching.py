@@ -96,7 +96,7 @@ def test_power_that_is_not_available_is_named_and_is_no_number(tmp_path):
     with watch.running():
         watch._look()
     found = judged(msgspec.convert(watch.document(), MachineFile))
-    assert "power of device 0" in found.not_told
+    assert "power of device 0 (NA)" in found.not_told
     assert "power" not in {series.kind for series in found.series}
 
 
