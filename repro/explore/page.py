@@ -6,13 +6,15 @@ import base64
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from repro.audit.arithmetic import distance
+from repro.base.errors import VerificationFailed
 from repro.base.files import write_atomic
 from repro.base.foreign import shown
 from repro.base.templates import html_templates, policy_hash
@@ -22,8 +24,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _ONE_FILE, _PER_PART = 400, 100  # utterances with details in one page, and in each page of a large run
 PAGE = "explore.html"
 # A phone is one letter in the page's data; none that JSON or HTML would have to escape.
-_LETTERS = [chr(code) for code in (*range(0x21, 0x7F), *range(0x100, 0x2000)) if chr(code).isprintable()]
-_LETTERS = [letter for letter in _LETTERS if letter not in "\"\\<>&'-"]
+_LETTERS = [chr(code) for code in (*range(0x21, 0x7F), *range(0x100, 0x3000)) if chr(code) not in "\"\\<>&'"]
+_LETTERS = [letter for letter in _LETTERS if letter.isprintable()]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,16 @@ class Explored:
     classes: Sequence[str]
     greedy: bool
     utterances: Sequence[Utterance]
+
+    @property
+    def differing(self) -> list[tuple[str, Sequence[str]]]:
+        """The facts in which the runs differ."""
+        return [(name, values) for name, values in self.facts if len(set(values)) > 1]
+
+    @property
+    def equal(self) -> list[tuple[str, Sequence[str]]]:
+        """The facts that the runs share."""
+        return [(name, values) for name, values in self.facts if len(set(values)) == 1]
 
 
 def write_pages(explored: Explored, details: Iterable[Detail], folder: Path) -> Path:
@@ -87,12 +99,14 @@ def _page(
     part: Callable[[int], str] | None = None,
 ) -> str:
     phones = sorted({phone for one in utterances for phone in (*one.reference, *one.hypothesis, *(one.other or ()))})
-    letters = dict(zip(phones, _letters(len(phones))))
+    if len(phones) > len(_LETTERS):
+        raise VerificationFailed(f"the run tells {len(phones)} different phones apart; the most is {len(_LETTERS)}")
+    letters = dict(zip(phones, _LETTERS))
     speakers, dialects = (sorted({getattr(one, name) for one in utterances}) for name in ("speaker", "dialect"))
     data: dict[str, Any] = {
         "names": [shown(name) for name in explored.names],
         "phones": [shown(phone) for phone in phones],
-        "letters": "".join(letters.values()) if _are_short(letters) else list(letters.values()),
+        "letters": "".join(letters.values()),
         "classes": [shown(name) for name in explored.classes],
         "speakers": [shown(name) for name in speakers],
         "dialects": [shown(name) for name in dialects],
@@ -114,22 +128,14 @@ def _page(
     )  # fmt: skip
 
 
-def _letters(count: int) -> Iterator[str]:
-    """A letter per phone; beyond the alphabet, which no honest run has, words of it."""
-    return itertools.islice(itertools.chain(_LETTERS, (f"{a}{b}" for a in _LETTERS for b in _LETTERS)), count)
-
-
-def _are_short(letters: Mapping[str, str]) -> bool:
-    return all(len(letter) == 1 for letter in letters.values())
-
-
 def _row(one: Utterance, letters: Mapping[str, str], speakers: Sequence[str], dialects: Sequence[str]) -> list[Any]:
     def spelt(phones: Sequence[str]) -> str:
         return "".join(letters[phone] for phone in phones)
 
     row: list[Any] = [shown(one.name), speakers.index(one.speaker), dialects.index(one.dialect),
-                      spelt(one.reference), spelt(one.hypothesis), shown(one.words)]  # fmt: skip
-    return row if one.other is None else [*row, spelt(one.other)]
+                      spelt(one.reference), spelt(one.hypothesis), shown(one.words),
+                      distance(one.reference, one.hypothesis)]  # fmt: skip
+    return row if one.other is None else [*row, spelt(one.other), distance(one.reference, one.other)]
 
 
 def _json(data: Mapping[str, Any]) -> Markup:

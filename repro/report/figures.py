@@ -65,7 +65,7 @@ def key_figures(record: Record) -> Table:
         row = [Cell(str(size), below=[origin(record, f"score@{size}", f"measure@{size}")])]
         for metric, found, bounds in cells:
             claimed = published.get((size, metric))
-            row.append(Cell(found, below=[demo.strip(), bounds, f"published {number(claimed, 4)}"]))
+            row.append(Cell(found, below=[f"{demo} {bounds}".strip(), f"published {number(claimed, 4)}"]))
         rows.append(row)
     return table(["B", "#WER %, 95 %", "#CER %, 95 %", "#utterances/s"], rows)
 

@@ -12,7 +12,7 @@ from repro.record.stages import Step
 from repro.report.canvas import WIDTH, Canvas, round_values
 from repro.report.timeline import IMAGE, LAYER, PHASE, STAGE, Span, spans_of
 
-_ROW, _LEFT, _RIGHT, _TOP = 20, 128, 96, 24
+_ROW, _LEFT, _RIGHT, _TOP = 20, 128, 118, 24
 _LETTER = 6.2  # units that a letter of 12 units takes
 _STYLES = {PHASE: "phase", LAYER: "made", IMAGE: "made", STAGE: "bar"}
 
@@ -35,7 +35,7 @@ class _Lane:
 
 
 def _lanes(record: Record) -> list[_Lane]:
-    """Phases, layers and images first, then a lane per stage; several batch sizes have one lane each."""
+    """Phases, layers and images first, then a lane per stage; several batch sizes have one lane each, after those."""
     several = len(record.request.batch_sizes) > 1
 
     def label(key: str) -> str:
@@ -49,7 +49,12 @@ def _lanes(record: Record) -> list[_Lane]:
         for span in spans:
             if span.kind == kind:
                 lanes.setdefault(name, _Lane(name)).put(span)
-    for step in sorted(record.observations.steps, key=lambda step: (step.started_s, step.key)):
+
+    def order(step: Step) -> tuple[int, float, str]:
+        size = step.key.partition("@")[2]
+        return (int(size) if several and size.isdecimal() else 0, step.started_s, step.key)
+
+    for step in sorted(record.observations.steps, key=order):
         lane = lanes.setdefault(label(step.key), _Lane(label(step.key)))
         if step.cached:
             lane.stored.append(step)

@@ -171,7 +171,8 @@ def groups(reasons: Sequence[Bullet]) -> list[Group]:
         word = reason.text.partition(":")[0]
         title = next((title for title, words in _GROUPS.items() if word.startswith(words)), _OTHER)
         short = reason.text[len(word) + 1 :].strip() if word == title.lower() else reason.text
-        found.setdefault(title, []).append(Bullet(short, reason.about))
+        about = reason.about.removesuffix(f" at {word}")  # a reason of one batch size says so itself
+        found.setdefault(title, []).append(Bullet(short, about))
     made = []
     for title in (*_GROUPS, _OTHER):
         bullets = found.get(title, [])

@@ -58,6 +58,11 @@ class Opened:
         widths = self.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert widths[0] <= widths[1], f"{widths[0]} px of content in a window of {widths[1]} px"
 
+    def keep(self, name: str) -> None:
+        """A picture of the window in artifacts/pages, to look at: none is compared, since fonts differ by machine."""
+        folder = Path(__file__).resolve().parents[2] / "artifacts" / "pages"
+        self.page.screenshot(path=folder / f"{name}-{(self.page.viewport_size or {}).get('width', 0)}.png")
+
     def serious(self) -> list[str]:
         """What axe-core finds of serious or critical impact, with the elements."""
         found: list[dict[str, Any]] = Axe().run(self.page).response["violations"]

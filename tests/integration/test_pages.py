@@ -138,6 +138,7 @@ def test_a_page_is_quiet_fits_and_can_be_read_by_everybody(browser: Browser, tmp
             expect(seen.page.locator("audio")).to_have_js_property("duration", 3)
         seen.fits()
         assert seen.serious() == []
+        seen.keep(make.__name__)
         seen.finish()
 
 

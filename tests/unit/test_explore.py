@@ -82,7 +82,7 @@ def test_two_runs_side_by_side_say_first_what_changed(run: Path, tmp_path: Path)
     text, data = page_of(run, tmp_path, against=str(run / "results" / "runs" / RUN))
     assert "0 of 10 utterances are recognised otherwise." in text
     assert "Data, checkpoint, images and request are equal." in text
-    assert all(row[4] == row[6] for row in data["utterances"])
+    assert all(row[4] == row[7] for row in data["utterances"])
 
 
 def test_a_batch_size_that_the_run_has_not_is_wrong_use(run: Path, tmp_path: Path):

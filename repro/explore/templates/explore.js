@@ -8,7 +8,7 @@ const make = (tag, className, text) => {
   if (text !== undefined) element.textContent = text;
   return element;
 };
-const PAGE = 50, FRAME_S = 0.04, COLUMN_S = 0.02, BINS = 80, LEAST = 7, LEFT = 56;
+const PAGE = 50, FRAME_S = 0.04, COLUMN_S = 0.02, BINS = 80, LEAST = 7, LEFT = 46;
 const EQUAL = 0, SUB = 1, GONE = 2, EXTRA = 3;
 
 const phoneOf = new Map(Array.from(run.letters, (letter, index) => [letter, index]));
@@ -45,18 +45,18 @@ function align(said, heard) {
   return [...said.slice(0, start).map(same), ...middle.reverse(), ...said.slice(said.length - end).map(same)];
 }
 
-const errors = (steps) => steps.reduce((sum, step) => sum + (step[0] !== EQUAL), 0);
-const all = run.utterances.map(([name, speaker, dialect, said, heard, words, other], index) => {
-  const reference = spelt(said), steps = align(reference, spelt(heard));
-  const one = { index, name, speaker, dialect, said, heard, words, other, length: reference.length, steps, edits: errors(steps) };
-  one.rate = reference.length ? one.edits / reference.length : one.edits ? Infinity : 0;
-  one.wrong = new Set(steps.filter((step) => step[0] !== EQUAL).flatMap((step) => [step[1], step[2]]));
-  if (other !== undefined) {
-    one.otherSteps = other === heard ? steps : align(reference, spelt(other));
-    one.gain = errors(one.otherSteps) - one.edits;
+// Alignments are made when they are needed: ten thousand of them would keep the first screen waiting.
+class Utterance {
+  constructor([name, speaker, dialect, said, heard, words, edits, other, otherEdits], index) {
+    Object.assign(this, { index, name, speaker, dialect, said, heard, words, edits, other, length: said.length });
+    this.rate = this.length ? edits / this.length : edits ? Infinity : 0;
+    if (other !== undefined) this.gain = otherEdits - edits;
   }
-  return one;
-});
+  get steps() { return this.made ??= align(spelt(this.said), spelt(this.heard)); }
+  get otherSteps() { return this.other === undefined ? undefined : align(spelt(this.said), spelt(this.other)); }
+  get wrong() { return this.phones ??= new Set(this.steps.filter((step) => step[0] !== EQUAL).flatMap((step) => [step[1], step[2]])); }
+}
+const all = run.utterances.map((row, index) => new Utterance(row, index));
 const compared = run.names.length > 1;
 
 function choices(select, options) {
@@ -73,7 +73,10 @@ choices($("which"), [["", "all"], ["wrong", "with errors"], ["right", "without e
   ...(compared ? [["changed", "changed"], ["better", "better in A"], ["worse", "worse in A"]] : [])]);
 choices($("sort"), [["rate", "error rate"], ["edits", "errors"], ["order", "order of the run"], ["name", "id"],
   ["length", "length"], ...(compared ? [["gain", "change"]] : [])]);
-if (compared) { $("which").value = "changed"; $("sort").value = "gain"; }
+if (compared && all.some((one) => one.other !== undefined && one.other !== one.heard)) {
+  $("which").value = "changed";
+  $("sort").value = "gain";
+}
 
 const sorts = {
   rate: (a, b) => b.rate - a.rate || b.edits - a.edits,
@@ -159,7 +162,7 @@ function item(one) {
   entry.append(head);
   if (one.words) entry.append(make("p", "words", one.words));
   entry.append(aligned(one.steps, compared ? "A" : ""));
-  if (one.otherSteps) entry.append(one.other === one.heard ? make("p", "tags", "B: the same") : aligned(one.otherSteps, "B"));
+  if (one.other !== undefined) entry.append(one.other === one.heard ? make("p", "tags", "B: the same") : aligned(one.otherSteps, "B"));
   return entry;
 }
 
@@ -178,26 +181,28 @@ async function toggle(one, entry, button) {
   const [frames, ...packed] = $(`d${one.index}`).textContent.split(" ");
   const [posteriors, spectrogram, sound] = await Promise.all(packed.map(unpacked));
   panel.append(time);
-  if (spectrogram) time.append(drawSpectrogram(spectrogram, +frames, posteriors, one));
-  if (posteriors) time.append(drawPosteriors(posteriors, +frames, panel));
+  if (spectrogram) time.append(drawSpectrogram(spectrogram, +frames, posteriors, one, time.clientWidth));
+  if (posteriors) time.append(drawPosteriors(posteriors, +frames, panel, time.clientWidth));
   if (sound) play(sound, +frames, panel, time);
   if (!spectrogram && !posteriors && !sound) panel.append(make("p", "tags", "The network's outputs are not beside this page's run."));
 }
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const rgb = (name) => [1, 3, 5].map((at) => parseInt(colour(name).slice(at, at + 2), 16));
-function canvasOf(width, height, label) {
-  const canvas = make("canvas");
-  canvas.width = width;
-  canvas.height = height;
+// A canvas of this size in the page's pixels, sharp on fine screens.
+function canvasOf(width, height, label, fine = devicePixelRatio || 1) {
+  const canvas = make("canvas"), context = canvas.getContext("2d");
+  canvas.width = Math.round(width * fine);
+  canvas.height = Math.round(height * fine);
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", label);
-  return [canvas, canvas.getContext("2d")];
+  context.scale(fine, fine);
+  return [canvas, context];
 }
 
 // Values from 0 to 1 as one picture, `columns` wide and `rows` high, from the page's background to its strongest colour.
 function picture(columns, rows, value) {
-  const [canvas, context] = canvasOf(columns, rows, ""), image = context.createImageData(columns, rows);
+  const [canvas, context] = canvasOf(columns, rows, "", 1), image = context.createImageData(columns, rows);
   const low = rgb("--low"), high = rgb("--high");
   for (let y = 0, at = 0; y < rows; y++) {
     for (let x = 0; x < columns; x++) {
@@ -219,20 +224,19 @@ function best(posteriors, frames) {
   });
 }
 
-const WIDTH = 1100;
-function drawSpectrogram(levels, frames, posteriors, one) {
+function drawSpectrogram(levels, frames, posteriors, one, width) {
   const columns = levels.length / (BINS / 2), height = 190, top = 18;
-  const [canvas, context] = canvasOf(WIDTH, height + top, `Spectrogram of ${one.name}, ${(columns * COLUMN_S).toFixed(2)} seconds`);
+  const [canvas, context] = canvasOf(width, height + top, `Spectrogram of ${one.name}, ${(columns * COLUMN_S).toFixed(2)} seconds`);
   const level = (x, y) => { const bin = BINS - 1 - y, both = levels[x * BINS / 2 + (bin >> 1)]; return (bin & 1 ? both & 15 : both >> 4) / 15; };
   context.imageSmoothingEnabled = false;
-  const wide = (WIDTH - LEFT) * Math.min(1, columns * COLUMN_S / (frames * FRAME_S));
+  const wide = (width - LEFT) * Math.min(1, columns * COLUMN_S / (frames * FRAME_S));
   context.drawImage(picture(columns, BINS, level), LEFT, top, wide, height);
   context.fillStyle = colour("--quiet");
-  context.font = "13px system-ui, sans-serif";
+  context.font = "12px system-ui, sans-serif";
   context.fillText("mel", 4, top + 14);
   if (!posteriors) return canvas;
   context.fillStyle = colour("--path");
-  const step = (WIDTH - LEFT) / frames;
+  const step = (width - LEFT) / frames;
   let last = 0, free = 0;
   best(posteriors, frames).forEach((index, frame) => {
     const x = LEFT + frame * step;
@@ -245,7 +249,7 @@ function drawSpectrogram(levels, frames, posteriors, one) {
   return canvas;
 }
 
-function drawPosteriors(posteriors, frames, panel) {
+function drawPosteriors(posteriors, frames, panel, width) {
   const classes = run.classes.length, path = best(posteriors, frames), first = new Map();
   const probability = (frame, index) => { const value = posteriors[frame * classes + index]; return value ? Math.exp((value / 255 - 1) * LEAST) : 0; };
   for (let frame = 0; frame < frames; frame++) {
@@ -253,17 +257,18 @@ function drawPosteriors(posteriors, frames, panel) {
   }
   const rows = [...first.keys()].sort((a, b) => first.get(a) - first.get(b));
   rows.push(0);
-  const high = 15, step = (WIDTH - LEFT) / frames, at = new Map(rows.map((index, row) => [index, row]));
+  const high = 15, step = (width - LEFT) / frames, at = new Map(rows.map((index, row) => [index, row]));
   const heard = path.filter((index, frame) => index && index !== path[frame - 1]).map((index) => run.classes[index]).join(" ");
-  const [canvas, context] = canvasOf(WIDTH, rows.length * high + 20, `Probability of each phone over time; ${run.greedy ? "decoded path" : "likeliest classes"}: ${heard}`);
+  const [canvas, context] = canvasOf(width, rows.length * high + 20, `Probability of each phone over time; ${run.greedy ? "decoded path" : "likeliest classes"}: ${heard}`);
   context.imageSmoothingEnabled = false;
-  context.drawImage(picture(frames, rows.length, (x, y) => probability(x, rows[y])), LEFT, 0, WIDTH - LEFT, rows.length * high);
+  context.drawImage(picture(frames, rows.length, (x, y) => probability(x, rows[y])), LEFT, 0, width - LEFT, rows.length * high);
   context.font = "12px system-ui, sans-serif";
   context.textAlign = "right";
   context.fillStyle = colour("--quiet");
   rows.forEach((index, row) => context.fillText(run.classes[index], LEFT - 6, row * high + 12));
   context.textAlign = "center";
-  for (let second = 0; second <= frames * FRAME_S; second += 0.5) context.fillText(`${second.toFixed(1)} s`, Math.max(LEFT + 12, LEFT + second / FRAME_S * step), rows.length * high + 15);
+  const tick = width > 600 ? 0.5 : 1;
+  for (let second = 0; second <= frames * FRAME_S; second += tick) context.fillText(`${second.toFixed(1)} s`, Math.max(LEFT + 12, LEFT + second / FRAME_S * step), rows.length * high + 15);
   const middle = (index) => (at.get(index) ?? rows.length - 1) * high + high / 2;
   context.strokeStyle = colour("--path");
   for (const [upright, width] of [[true, 0.5], [false, 3]]) {
@@ -278,7 +283,7 @@ function drawPosteriors(posteriors, frames, panel) {
   }
   const told = make("p", "probe", `The line is ${run.greedy ? "the decoded path" : "the likeliest class of each frame; the decoder is a beam search"}. Point at a frame for its probabilities.`);
   canvas.addEventListener("pointermove", (event) => {
-    const box = canvas.getBoundingClientRect(), frame = Math.floor(((event.clientX - box.left) / box.width * WIDTH - LEFT) / step);
+    const box = canvas.getBoundingClientRect(), frame = Math.floor(((event.clientX - box.left) / box.width * width - LEFT) / step);
     if (frame < 0 || frame >= frames) return;
     const top = Array.from({ length: classes }, (_, index) => index).sort((a, b) => probability(frame, b) - probability(frame, a)).slice(0, 4);
     told.textContent = `${(frame * FRAME_S).toFixed(2)} s: ` + top.map((index) => `${run.classes[index]} ${probability(frame, index).toFixed(3)}`).join(", ");
@@ -311,7 +316,7 @@ function play(law, frames, panel, time) {
   const move = () => {
     const share = audio.currentTime / (frames * FRAME_S);
     now.hidden = !audio.currentTime || share > 1;
-    now.style.left = `${100 * (LEFT + share * (WIDTH - LEFT)) / WIDTH}%`;
+    now.style.left = `${LEFT + share * (time.clientWidth - LEFT)}px`;
     if (!audio.paused) requestAnimationFrame(move);
   };
   audio.addEventListener("play", move);
