@@ -236,7 +236,7 @@ def explore(asked: options.Explore, here: Here) -> None:
     """Write a page to see and hear each utterance."""
     from repro.explore.commands import explore as write
 
-    show(write(here.paths, asked.parsed()))
+    show(here.paths.told(write(here.paths, asked.parsed())))
 
 
 @command("test", options.Test)
