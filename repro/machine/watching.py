@@ -92,13 +92,22 @@ def parse_common(text: str) -> dict[int, dict[str, float]]:
         elif name == "Chip Name" and value.lower() == "mcu":
             here = card
         for ours, theirs in _NAMES.items():
-            if name == theirs:
-                with contextlib.suppress(ValueError):
-                    (chips.setdefault(0, {}) if here is None else here)[ours] = float(value)
+            number = _plausible(value)
+            if name == theirs and number is not None:
+                (chips.setdefault(0, {}) if here is None else here)[ours] = number
     if "power_w" in card:
         for chip in chips.values():
             chip.setdefault("power_w", card["power_w"])
     return chips
+
+
+def _plausible(value: object) -> float | None:
+    """A figure that such a tool may print; None for NA and for what no chip has."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if -273.0 <= number <= 1e6 else None  # NaN is neither
 
 
 class Watch:
@@ -176,9 +185,9 @@ class Watch:
         if shown_chip is None:
             return Reading(now_s - self._began_s, device, **values)  # type: ignore[arg-type]
         for name in ("temperature_c", "power_w"):
-            values[name] = getattr(shown_chip, name) if values[name] is None else values[name]
+            values[name] = _plausible(getattr(shown_chip, name)) if values[name] is None else values[name]
         if values["utilisation_percent"] is None:
-            values["utilisation_percent"] = shown_chip.aicore_percent
+            values["utilisation_percent"] = _plausible(shown_chip.aicore_percent)
         health = "" if shown_chip.health == HEALTHY else shown_chip.health
         held_by = tuple(holder for holder in shown_chip.processes if not self._is_own(holder))
         return Reading(now_s - self._began_s, device, **values, health=health, held_by=held_by)

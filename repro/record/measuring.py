@@ -34,9 +34,9 @@ class Reading(Strict, frozen=True):
     chip: Optional[Count]
     temperature_c: Optional[Real]
     power_w: Optional[Real]
-    clock_mhz: Optional[Amount]
-    rated_clock_mhz: Optional[Amount]
-    utilisation_percent: Optional[Percent]
+    clock_mhz: Optional[Real]
+    rated_clock_mhz: Optional[Real]
+    utilisation_percent: Optional[Real]
     health: str
     held_by: tuple[str, ...]
 

@@ -100,6 +100,12 @@ def test_power_that_is_not_available_is_named_and_is_no_number(tmp_path):
     assert "power" not in {series.kind for series in found.series}
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-1e300", "NA", "-", "", "1080 MHz"])
+def test_a_figure_that_no_chip_has_is_none_and_ends_no_run(value):
+    text = f"Chip ID : 0\nAicore curFreq(MHZ) : {value}\nTemperature(C) : 41\n"
+    assert watching.parse_common(text) == {0: {"temperature_c": 41.0}}
+
+
 def test_a_chip_that_worked_before_it_was_measured_is_disturbed(tmp_path):
     before = npu.examine(AscendHost(smi="working").make(tmp_path))
     watch = Watch(Subject(before, before.chips, npu.Host(tmp_path, search=(), run=npu.Host().run)), ARGV, cores=64)
