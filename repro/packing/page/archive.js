@@ -237,7 +237,12 @@ async function checkEntry(archive, entry) {
 async function checkBytes(archive, hasher) {
   const failures = checkParts(archive);
   failures.push(...(await checkOrder(archive)));
-  failures.push(...(await hasher(archive, archive.listing.entries.filter((entry) => entry.offset >= 0))));
+  failures.push(
+    ...(await hasher(
+      archive,
+      archive.listing.entries.filter((entry) => entry.offset >= 0),
+    )),
+  );
   const zeros = paddingBytes(archive.envelope.length);
   if (!isZeros(await archive.read(BLOCK + archive.envelope.length, zeros), zeros)) {
     failures.push(`${LIST_NAME}: the zeros behind it were changed`);

@@ -6,11 +6,21 @@ const KINDS = [RECOMPUTED, "run again here", "true if rerun", ATTESTED, "claimed
 /** Indented JSON with sorted members, one spelling for equal outcomes. */
 function pretty(value, indent = "") {
   const inside = `${indent}  `;
-  const block = (open, items, close) => (items.length ? `${open}\n${inside}${items.join(`,\n${inside}`)}\n${indent}${close}` : open + close);
-  if (Array.isArray(value)) return block("[", value.map((item) => pretty(item, inside)), "]"); // prettier-ignore
+  const block = (open, items, close) =>
+    items.length ? `${open}\n${inside}${items.join(`,\n${inside}`)}\n${indent}${close}` : open + close;
+  if (Array.isArray(value))
+    return block(
+      "[",
+      value.map((item) => pretty(item, inside)),
+      "]",
+    );
   if (!isObject(value)) return JSON.stringify(value);
   const names = Object.keys(value).sort(byCodePoint);
-  return block("{", names.map((name) => `${JSON.stringify(name)}: ${pretty(value[name], inside)}`), "}"); // prettier-ignore
+  return block(
+    "{",
+    names.map((name) => `${JSON.stringify(name)}: ${pretty(value[name], inside)}`),
+    "}",
+  );
 }
 
 function auditJson(outcome) {
@@ -18,7 +28,8 @@ function auditJson(outcome) {
   const count = (names, of) => Object.fromEntries(names.map((name) => [name, outcome.claims.filter(of(name)).length]));
   const refuted = outcome.claims.find((claim) => claim.status === REFUTED);
   const { report } = outcome;
-  const signer = report && (report.signer ? `key ${report.signer} (${report.trust})` : "nobody: the bundle is not signed");
+  const signer =
+    report && (report.signer ? `key ${report.signer} (${report.trust})` : "nobody: the bundle is not signed");
   const list = report && { [`list of ${outcome.name}`]: report.listSha256 };
   const said = report && !report.failures.length ? report.statements : [];
   const statements = said.map(({ name, sha256 }) => [`statement ${shown(name)}`, sha256]);

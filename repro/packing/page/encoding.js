@@ -21,7 +21,9 @@ class Fraction {
 
   /** As Python writes it. */
   toString() {
-    const [, sign, digits, exponent] = /^(-?)([0-9.]+)e(.*)$/.exec((Object.is(this.value, -0) ? 0 : this.value).toExponential());
+    const [, sign, digits, exponent] = /^(-?)([0-9.]+)e(.*)$/.exec(
+      (Object.is(this.value, -0) ? 0 : this.value).toExponential(),
+    );
     const minus = sign || Object.is(this.value, -0) ? "-" : "";
     const plain = digits.replace(".", "");
     const power = Number(exponent);
@@ -57,7 +59,12 @@ function base64Of(bytes) {
 /** The bytes of a base64 text in its one spelling. */
 function decoded(what, text) {
   const whole = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
-  if (typeof text === "string" && text.length % 4 === 0 && whole.test(text.slice(-4)) && !/[^A-Za-z0-9+/=]/.test(text)) {
+  if (
+    typeof text === "string" &&
+    text.length % 4 === 0 &&
+    whole.test(text.slice(-4)) &&
+    !/[^A-Za-z0-9+/=]/.test(text)
+  ) {
     try {
       const letters = atob(text);
       const bytes = new Uint8Array(letters.length);

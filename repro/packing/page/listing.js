@@ -38,7 +38,8 @@ function checkPaths(paths) {
   const [files, folders] = [new Map(), new Map()];
   for (const path of paths) {
     const steps = path.split("/");
-    const odd = (step) => step === "." || step === ".." || !/^[A-Za-z0-9._+@=,~ -]{1,255}$/.test(step) || /[ .]$/.test(step);
+    const odd = (step) =>
+      step === "." || step === ".." || !/^[A-Za-z0-9._+@=,~ -]{1,255}$/.test(step) || /[ .]$/.test(step);
     if (steps.some(odd) || path.length > 240) {
       return `the list names the path ${quoted(path)}, which is absolute, climbs, or is not portable`;
     }
@@ -130,7 +131,8 @@ async function signerOfPayload(signatures, keyOf, payload) {
   const key = keyOf(proper[0].keyid);
   const signature = decoded("the signature", proper[0].sig);
   const fingerprint = fingerprintOf(key);
-  if (proper[0].keyid !== fingerprint || signatures.length !== 1) throw new Malformed("the signature names another key");
+  if (proper[0].keyid !== fingerprint || signatures.length !== 1)
+    throw new Malformed("the signature names another key");
   if (!(await ed25519Holds(key, pae(PAYLOAD_TYPE, payload), signature))) {
     throw new Malformed("the signature does not hold: the content, the key or the signature was changed");
   }

@@ -81,7 +81,8 @@ function firstDifference(found, wanted, place = "") {
   const inside = [];
   if (isObject(found) && isObject(wanted)) {
     const names = [...new Set([...Object.keys(found), ...Object.keys(wanted)])].sort(byCodePoint);
-    for (const name of names) inside.push([`${place}.${name}`.replace(/^\.+/, ""), found[name] ?? null, wanted[name] ?? null]);
+    for (const name of names)
+      inside.push([`${place}.${name}`.replace(/^\.+/, ""), found[name] ?? null, wanted[name] ?? null]);
   } else if (Array.isArray(found) && Array.isArray(wanted) && found.length === wanted.length) {
     found.forEach((item, number) => inside.push([`${place}[${number}]`, item, wanted[number]]));
   } else {

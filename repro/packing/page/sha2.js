@@ -186,7 +186,10 @@ class Sha512 extends Sha2 {
         low[i] = view.getInt32(8 * i + 4);
       }
       for (let i = 16; i < 80; i++) {
-        const [s0, s1] = [[0, 0], [0, 0]];
+        const [s0, s1] = [
+          [0, 0],
+          [0, 0],
+        ];
         turn(s0, high[i - 15], low[i - 15], 1);
         turn(s0, high[i - 15], low[i - 15], 8);
         shift(s0, high[i - 15], low[i - 15], 7);
@@ -204,11 +207,17 @@ class Sha512 extends Sha2 {
   rounds(high, low) {
     const [up, down] = [Array.from(this.high), Array.from(this.low)]; // a to h
     for (let i = 0; i < 80; i++) {
-      const [s0, s1] = [[0, 0], [0, 0]];
+      const [s0, s1] = [
+        [0, 0],
+        [0, 0],
+      ];
       for (const bits of [28, 34, 39]) turn(s0, up[0], down[0], bits);
       for (const bits of [14, 18, 41]) turn(s1, up[4], down[4], bits);
       const choice = [up[6] ^ (up[4] & (up[5] ^ up[6])), down[6] ^ (down[4] & (down[5] ^ down[6]))];
-      const majority = [(up[0] & up[1]) | (up[2] & (up[0] | up[1])), (down[0] & down[1]) | (down[2] & (down[0] | down[1]))];
+      const majority = [
+        (up[0] & up[1]) | (up[2] & (up[0] | up[1])),
+        (down[0] & down[1]) | (down[2] & (down[0] | down[1])),
+      ];
       const one = (down[7] >>> 0) + (s1[1] >>> 0) + (choice[1] >>> 0) + (ROUND_LOW[i] >>> 0) + (low[i] >>> 0);
       const oneHigh = (up[7] + s1[0] + choice[0] + ROUND_HIGH[i] + high[i] + Math.floor(one / TWO_32)) | 0;
       const two = (s0[1] >>> 0) + (majority[1] >>> 0) + (one % TWO_32);

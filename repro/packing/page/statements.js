@@ -26,7 +26,12 @@ class Statement {
   constructor(name, signer, document, sha256) {
     Object.assign(this, { name, signer, document, sha256 });
     this.kind = String(document.predicateType);
-    this.digests = new Map(items(document.subject).map((item) => [String(member(member(item, "digest"), "sha256")), String(member(item, "name"))]));
+    this.digests = new Map(
+      items(document.subject).map((item) => [
+        String(member(member(item, "digest"), "sha256")),
+        String(member(item, "name")),
+      ]),
+    );
     if (!this.digests.size || !isObject(document.predicate)) throw new Malformed("it speaks of nothing");
     const { result, verificationResult } = document.predicate;
     this.result = [result, verificationResult, ""].find((value) => typeof value === "string" && value) || "";
@@ -57,7 +62,8 @@ async function readStatement(name, envelope, keys) {
   try {
     const { payload, statement, signatures } = opened("the statement", envelope);
     const keyOf = (fingerprint) => {
-      if (!keys.has(fingerprint)) throw new Malformed(`the key ${ascii(String(fingerprint))} that it names is not beside it`);
+      if (!keys.has(fingerprint))
+        throw new Malformed(`the key ${ascii(String(fingerprint))} that it names is not beside it`);
       return keys.get(fingerprint);
     };
     const signer = await signerOfPayload(signatures, keyOf, payload);
@@ -85,7 +91,10 @@ async function readStatements(names, read, keys) {
   for (const [name, data] of content) {
     if (!name.startsWith(KEYS) || data === null) continue;
     const pem = textOf(data);
-    const key = await orMalformed(async () => publicKeyOf(pem), () => null); // prettier-ignore
+    const key = await orMalformed(
+      async () => publicKeyOf(pem),
+      () => null,
+    );
     if (key === null || pemOf(key) !== pem || name !== `${KEYS}${fingerprintOf(key)}.pem`) {
       failures.push(`${name}: it is not the public key of that fingerprint`);
     } else known.set(fingerprintOf(key), key);
@@ -232,7 +241,10 @@ async function checkStatements(archive, beside, rebuilders) {
   const [carried, wrong] = await readStatements(names, read, [...rebuilders, ...keyOfList(listing)]);
   const statements = [...carried, ...beside.statements];
   const failures = [...wrong.map((line) => ATTESTATIONS + line), ...beside.failures];
-  const images = await orMalformed(() => readImages(archive), (error) => error); // prettier-ignore
+  const images = await orMalformed(
+    () => readImages(archive),
+    (error) => error,
+  );
   if (images instanceof Malformed) return { statements, failures: [...failures, images.message], images: [] };
   const inside = digestsInside(listing, images);
   for (const statement of statements) {
@@ -248,7 +260,8 @@ async function checkStatements(archive, beside, rebuilders) {
 /** The public keys in a text of PEM blocks, as [fingerprint, key] pairs. */
 function readRebuilders(pems) {
   if (!pems.trim()) return [];
-  const blocks = pems.replaceAll("\r\n", "\n").match(/-----BEGIN PUBLIC KEY-----\n[^-]*-----END PUBLIC KEY-----\n?/g) || [];
+  const blocks =
+    pems.replaceAll("\r\n", "\n").match(/-----BEGIN PUBLIC KEY-----\n[^-]*-----END PUBLIC KEY-----\n?/g) || [];
   try {
     if (!blocks.length) throw new Malformed("it holds no public key in PEM");
     return [...new Map(blocks.map(publicKeyOf).map((key) => [fingerprintOf(key), key]))];
@@ -276,7 +289,11 @@ function countRebuilders(images, statements, rebuilders) {
 }
 
 function rebuiltSentence({ image, confirmed, contradicted, silent }) {
-  const said = [["confirmed", confirmed], ["contradicted", contradicted], ["nothing said", silent]]; // prettier-ignore
+  const said = [
+    ["confirmed", confirmed],
+    ["contradicted", contradicted],
+    ["nothing said", silent],
+  ];
   const words = said.filter(([, keys]) => keys.length).map(([word, keys]) => `${word} by ${keys.join(", ")}`);
   return `${image}: ${words.join("; ")}`;
 }

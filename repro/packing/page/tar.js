@@ -45,7 +45,13 @@ function paxRecord(keyword, value) {
 function tarHeader(path, size, executable) {
   let records = path.length > 100 || /[^\x00-\x7f]/.test(path) ? paxRecord("path", path) : "";
   if (size >= 8 ** 11) records += paxRecord("size", size);
-  const block = ustar(path.replace(/[^\x00-\x7f]/gu, "?"), size >= 8 ** 11 ? 0 : size, executable ? 0o755 : 0o644, MTIME, "0");
+  const block = ustar(
+    path.replace(/[^\x00-\x7f]/gu, "?"),
+    size >= 8 ** 11 ? 0 : size,
+    executable ? 0o755 : 0o644,
+    MTIME,
+    "0",
+  );
   if (!records) return block;
   const payload = bytesOf(records);
   const whole = new Uint8Array(BLOCK + payload.length + paddingBytes(payload.length) + BLOCK);
@@ -76,7 +82,15 @@ function readHeader(block) {
   if (block.length !== BLOCK || block.every((byte) => byte === 0)) return null;
   if (!checksums(block).includes(fieldNumber(block, 148, 156))) return null;
   let kind = String.fromCharCode(block[156]);
-  const numbers = [[100, 108], [108, 116], [116, 124], [124, 136], [136, 148], [329, 337], [337, 345]]; // prettier-ignore
+  const numbers = [
+    [100, 108],
+    [108, 116],
+    [116, 124],
+    [124, 136],
+    [136, 148],
+    [329, 337],
+    [337, 345],
+  ];
   if (kind === "S") numbers.push([483, 495], ...[0, 1, 2, 3, 4, 5, 6, 7].map((n) => [386 + 12 * n, 398 + 12 * n])); // sparse
   if (numbers.some(([from, to]) => fieldNumber(block, from, to) === null)) return null;
   let name = fieldText(block, 0, 100);

@@ -118,7 +118,11 @@ async function examine(files, asked, watch) {
   let checked = { statements: [], failures: [], images: [] };
   if (!failures.length) checked = await checkStatements(archive, beside, rebuilders);
   return {
-    archive, entries, about, accepted, trust,
+    archive,
+    entries,
+    about,
+    accepted,
+    trust,
     listSha256: sha256,
     signer: fingerprint,
     countersigners: beside.countersigners,
@@ -128,7 +132,7 @@ async function examine(files, asked, watch) {
     rebuilt: rebuilders.length ? countRebuilders(checked.images, checked.statements, rebuilders) : [],
     asksForRebuilders: rebuilders.length > 0,
     sizeBytes: entries.reduce((sum, entry) => sum + entry.size, 0),
-  }; // prettier-ignore
+  };
 }
 
 /** What a number of rebuilders adds: a refusal where too few confirm an image, or null. */
@@ -155,7 +159,9 @@ function claimsOf(report, refusal, threshold) {
   }
   if (report.asksForRebuilders) {
     const text = `each image is confirmed by ${threshold} rebuilders`;
-    const lines = refusal ? [refusal.message + (refusal.failures.length ? ` (${refusal.failures.join("; ")})` : "")] : [];
+    const lines = refusal
+      ? [refusal.message + (refusal.failures.length ? ` (${refusal.failures.join("; ")})` : "")]
+      : [];
     const [wrong, missing] = refusal && refusal.code === 3 ? [lines, []] : [[], lines];
     claims.push(claimOf("rebuilders", text, wrong, missing, report.rebuilt.map(rebuiltSentence), ATTESTED));
   }

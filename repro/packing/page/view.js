@@ -10,9 +10,21 @@ function part(name, attributes = {}, ...children) {
 
 function table(heads, lines) {
   const cell = (value) => part("td", {}, ...[value].flat());
-  const rows = lines.map((line) => part("tr", {}, ...line.map((value, place) => (place || heads.length ? cell(value) : part("th", { scope: "row" }, value))))); // prettier-ignore
-  const head = heads.length ? [part("thead", {}, part("tr", {}, ...heads.map((text) => part("th", { scope: "col" }, text))))] : []; // prettier-ignore
-  return part("div", { class: "scroll", tabindex: "0", role: "group" }, part("table", {}, ...head, part("tbody", {}, ...rows)));
+  const rows = lines.map((line) =>
+    part(
+      "tr",
+      {},
+      ...line.map((value, place) => (place || heads.length ? cell(value) : part("th", { scope: "row" }, value))),
+    ),
+  );
+  const head = heads.length
+    ? [part("thead", {}, part("tr", {}, ...heads.map((text) => part("th", { scope: "col" }, text))))]
+    : [];
+  return part(
+    "div",
+    { class: "scroll", tabindex: "0", role: "group" },
+    part("table", {}, ...head, part("tbody", {}, ...rows)),
+  );
 }
 
 const section = (title, ...children) => part("section", {}, part("h2", {}, title), ...children);
@@ -29,7 +41,12 @@ const toneOf = (status) => (status === PROVEN || status === ATTESTED ? "good" : 
 function headline(outcome) {
   const tone = outcome.code === 0 ? "good" : outcome.code === 3 ? "bad" : "open";
   const means = outcome.code === 2 ? say("wrongUse") : say(`${tone}Means`);
-  const box = part("section", { class: `verdict ${tone}` }, part("p", { class: "headline" }, say(tone)), part("p", {}, means));
+  const box = part(
+    "section",
+    { class: `verdict ${tone}` },
+    part("p", { class: "headline" }, say(tone)),
+    part("p", {}, means),
+  );
   if (outcome.code) box.append(part("p", { class: "message" }, outcome.message));
   if (outcome.hint) {
     box.append(part("p", {}, part("strong", {}, `${say("todo")}: `), outcome.hint));
@@ -45,7 +62,11 @@ function headline(outcome) {
 
 function claimsPart(outcome) {
   const cards = outcome.claims.map((claim) => {
-    const status = part("span", { class: `status ${toneOf(claim.status)}` }, say("outcomes")[claim.status] || claim.status);
+    const status = part(
+      "span",
+      { class: `status ${toneOf(claim.status)}` },
+      say("outcomes")[claim.status] || claim.status,
+    );
     const first = claim.key === "statements" ? [] : claim.evidence; // who said what has a table of its own
     const evidence = first.map((line) => part("p", { class: "note" }, line));
     const count = claim.status === REFUTED ? outcome.failures.length : 0;
@@ -97,7 +118,11 @@ function runsPart(runs) {
 }
 
 const who = (report, signer) =>
-  !signer ? say("nobody") : signer === report.signer ? say("maker") : part("code", { class: "who" }, `${signer.slice(0, 16)}…`);
+  !signer
+    ? say("nobody")
+    : signer === report.signer
+      ? say("maker")
+      : part("code", { class: "who" }, `${signer.slice(0, 16)}…`);
 
 function resultOf({ result }) {
   const tone = { PASSED: "good", FAILED: "bad" }[result] || "open";
@@ -105,10 +130,20 @@ function resultOf({ result }) {
 }
 
 function statementLine(report, statement) {
-  const kinds = { [PROVENANCE]: "provenance", [SUMMARY]: "summary", [TEST_RESULT]: statement.isRebuild ? "rebuild" : "test" };
+  const kinds = {
+    [PROVENANCE]: "provenance",
+    [SUMMARY]: "summary",
+    [TEST_RESULT]: statement.isRebuild ? "rebuild" : "test",
+  };
   const subjects = [...statement.digests.values()];
   const subject = subjects.length > 1 ? `${subjects[0]} + ${subjects.length - 1}` : subjects[0];
-  return [code(statement.name), say(kinds[statement.kind]), resultOf(statement), subject, who(report, statement.signer)];
+  return [
+    code(statement.name),
+    say(kinds[statement.kind]),
+    resultOf(statement),
+    subject,
+    who(report, statement.signer),
+  ];
 }
 
 function statementsPart(report) {
@@ -142,7 +177,11 @@ function filesPart(report) {
   return box;
 }
 
-const fileLine = (entry) => [code(entry.path), String(entry.size), entry.offset < 0 ? say("earlier") : code(entry.sha256)];
+const fileLine = (entry) => [
+  code(entry.path),
+  String(entry.size),
+  entry.offset < 0 ? say("earlier") : code(entry.sha256),
+];
 
 /** Everything that is known of a bundle that was verified, or why nothing is. */
 async function outcomeParts(outcome) {
@@ -173,5 +212,10 @@ function savePart(outcome, shownOutcome) {
   const data = part("button", { type: "button" }, say("saveJson"));
   page.addEventListener("click", () => save("audit.html", "text/html", auditPage(outcome, shownOutcome, json)));
   data.addEventListener("click", () => save("audit.json", "application/json", json));
-  return part("section", { id: "save" }, part("p", { class: "do" }, page, data), part("p", { class: "note" }, say("saveHelp")));
+  return part(
+    "section",
+    { id: "save" },
+    part("p", { class: "do" }, page, data),
+    part("p", { class: "note" }, say("saveHelp")),
+  );
 }

@@ -53,7 +53,8 @@ const WORDS = {
     base: "a difference: it needs the bundle whose list has SHA-256",
     notes: "Licences",
     runs: "What its maker claims",
-    runsMeans: "The bytes of these records are as signed. Their figures are the signer's claim until audit.verify recomputes them.",
+    runsMeans:
+      "The bytes of these records are as signed. Their figures are the signer's claim until audit.verify recomputes them.",
     none: "It carries no run.",
     run: "run",
     verdict: "verdict",
@@ -100,7 +101,8 @@ const WORDS = {
   },
   zh: {
     title: "校验套件",
-    about: "签名和每个文件的 SHA-256 都在本页计算。任何内容都不会离开本页，本页无法建立网络连接，也不安装或运行任何东西。",
+    about:
+      "签名和每个文件的 SHA-256 都在本页计算。任何内容都不会离开本页，本页无法建立网络连接，也不安装或运行任何东西。",
     caution:
       "随套件而来的页面不能为自己作证：能改动套件的人也能改动页面。请使用您信任的检出所生成的页面（invoke bundle.page），" +
       "或将本文件的 SHA-256 与制作者公布的值核对。",
