@@ -71,6 +71,7 @@ def test_it_is_read_on_a_phone_and_by_a_screen_reader(
                 summary.click()
             assert seen.serious() == []
             seen.fits()
+            seen.keep(f"verify-{'damaged' if damaged in paths else 'sound'}")
         seen.finish()
 
 
