@@ -133,6 +133,8 @@ NEW = {
         "repro/machine/cann.py",
         "repro/run/cann_choice.py",
     ],
+    "SPDX, model card": ["repro/packing/inventory/spdx_json.py", "repro/packing/inventory/model_card.py"],
+    "signed models": ["repro/run/model_signature.py"],
     "support archive": [
         "repro/cli/support.py",
         "repro/cli/redaction.py",

@@ -10,22 +10,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from repro.audit.claims import RUN_AGAIN, Examination, Outcome
-from repro.audit.stage_files import Accuracy, Honesty, Judged, Sustained
+from repro.audit.stage_files import Accuracy, Honesty, Judged
 from repro.audit.times import validity
-from repro.base import typed_json
-from repro.base.confined import read_below
 from repro.base.paths import Paths
 from repro.display.console import Console
 from repro.graph.making import Done
 from repro.graph.pipeline import Node, Output, StageDefinition
 from repro.record.measuring import LEAST_DURATION_S, LEAST_EXECUTIONS
+from repro.record.stage_files import SustainedFile
 from repro.run.options import Options
+from repro.run.record import SUSTAINED, read_observed, read_output
 from repro.run.request import graph_of
 from repro.run.session import Session
 
 HONESTY = StageDefinition("honesty", "runtime", whole_machine=True, host_bound=True, timeout_s=2 * 3600.0)
 MOST_TRIES = 4
-_MOST_BYTES = 256 * 1024**2
 _HONEST, _DISHONEST = "honest", "dishonest"
 
 
@@ -88,14 +87,9 @@ def _honesty(session: Session, options: Options, size: int, rounds: int) -> list
         if tries:
             session.console.say(f"the speed checks of batch size {size} are undecided: again with {rounds} rounds")
         done = _run(session, options, {f"honesty@{size}": _honesty_node(session, options, size, rounds)})
-        stage = done[f"honesty@{size}"].result
-        accuracy = typed_json.read(
-            read_below(stage.out, "accuracy.json", _MOST_BYTES), Accuracy, what="honesty: accuracy.json"
-        )
-        times = typed_json.read(
-            read_below(stage.obs, "honesty.json", _MOST_BYTES), Honesty, what="honesty: honesty.json"
-        )
-        tries.append((accuracy, times))
+        stage = done[f"honesty@{size}"]
+        times = read_observed(stage, "honesty.json", Honesty)
+        tries.append((read_output(stage, "accuracy.json", Accuracy), times))
         verdicts = {judged.verdict for one in tries for judged in (one[1].caching, one[1].content)}
         undecided = times.fresh_batches > 0 and not all(_decided(tries, name) for name in ("caching", "content"))
         undecided = undecided and _DISHONEST not in verdicts
@@ -124,8 +118,7 @@ def _examine_own_speed(it: Examination, session: Session, options: Options, size
     lacks: list[str] = []
     for attempt in range(1, MOST_TRIES + 1):
         done = _run(session, replace(options, request=replace(options.request, loop=loop)), {})
-        data = read_below(done[f"measure@{size}"].result.obs, "sustained.json", _MOST_BYTES)
-        times_ms = typed_json.read(data, Sustained, what=f"measure@{size}: sustained.json").times_ms
+        times_ms = read_observed(done[f"measure@{size}"], SUSTAINED, SustainedFile).times_ms
         lacks, facts = validity(times_ms)
         it.evidence += facts
         if not lacks:

@@ -20,9 +20,8 @@ from repro.base import typed_json
 from repro.base.errors import VerificationFailed
 from repro.base.foreign import shown
 from repro.base.values import Amount, Count, Name, Positive, RelativePath, Sha256, Strict
-from repro.record.measuring import LoopFigure
-from repro.record.scores import Latency, WerCounts
-from repro.record.stage_files import FRAMES, MOST_TIMES, Milliseconds, Times
+from repro.record.scores import WerCounts
+from repro.record.stage_files import FRAMES, MOST_TIMES, Milliseconds
 from repro.record.stages import OutputFile, StageObservations
 
 COLUMNS = 243  # of the network's input
@@ -71,21 +70,6 @@ class ScoredUtterance(Strict, frozen=True):
     wer_counts: WerCounts
     published: Spoken
     complete: Spoken
-
-
-class Sustained(Strict, frozen=True):
-    """The stage measure: obs/sustained.json, the figures of all its loops together; on the NPU without a list."""
-
-    batch_size: Positive
-    formula: str
-    latency_ms: Latency
-    loop: Positive
-    loops: Positive
-    throughput_utterances_per_s: Amount
-    times_ms: Times
-    figures: dict[str, str]
-    least_seconds: Amount
-    each: Union[tuple[LoopFigure, ...], UnsetType] = UNSET
 
 
 class MeasureSummary(Strict, frozen=True):

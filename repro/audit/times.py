@@ -15,14 +15,14 @@ from repro.audit import arithmetic
 from repro.audit.claims import Examination
 from repro.audit.evidence import Evidence
 from repro.audit.leaves import differences
-from repro.audit.stage_files import InferSummary, MeasureSummary, Sustained
+from repro.audit.stage_files import InferSummary, MeasureSummary
 from repro.base import typed_json
 from repro.base.errors import CouldNotVerify, VerificationFailed
 from repro.graph.leavings import HOST_WATCH
 from repro.guide.disturbance import while_measuring
-from repro.record.measuring import LEAST_DURATION_S, LEAST_EXECUTIONS, LoadFile, MachineFile, SustainedFile
+from repro.record.measuring import LEAST_DURATION_S, LEAST_EXECUTIONS, LoadFile, MachineFile
 from repro.record.scores import Result
-from repro.record.stage_files import MeasureFile
+from repro.record.stage_files import MeasureFile, SustainedFile
 from repro.run.record import LOAD, sustained
 
 PRINTED = 1e-6  # relative: what a tool rounds away when it prints
@@ -110,7 +110,7 @@ def _examine_statistics(it: Examination, measured: MeasureFile) -> None:
         it.wrong.append(f"{_MEASURE}: minimum, median, mean, 99th percentile and maximum are not in order")
 
 
-def _sustained(it: Examination, evidence: Evidence, size: int, measured: MeasureFile) -> Sustained | None:
+def _sustained(it: Examination, evidence: Evidence, size: int, measured: MeasureFile) -> SustainedFile | None:
     """The figures of all loops, held to those of the first; None where only the first was timed.
 
     On the NPU they are those of one longer run, and the vendor's tool keeps no list of times.
@@ -118,7 +118,7 @@ def _sustained(it: Examination, evidence: Evidence, size: int, measured: Measure
     stage = evidence.stage(f"measure@{size}")
     if _SUSTAINED not in stage.observations.files:
         return None
-    whole = typed_json.read(evidence.observed(stage, _SUSTAINED), Sustained, what=f"{stage.key}: {_SUSTAINED}")
+    whole = typed_json.read(evidence.observed(stage, _SUSTAINED), SustainedFile, what=f"{stage.key}: {_SUSTAINED}")
     if (whole.loop, whole.batch_size, whole.formula) != (measured.loop, size, measured.formula):
         it.wrong.append(f"{_SUSTAINED}: its loop, batch size or formula is not that of {_MEASURE}")
     if not measured.times_ms:
@@ -137,7 +137,7 @@ def _sustained(it: Examination, evidence: Evidence, size: int, measured: Measure
     return whole
 
 
-def _examine_all_loops(it: Examination, result: Result, whole: Sustained | None, path: str) -> None:
+def _examine_all_loops(it: Examination, result: Result, whole: SustainedFile | None, path: str) -> None:
     """Whether the figures of all loops in the record are those of the file, and each loop's follow from its times."""
     if whole is None or not whole.each:
         if result.sustained:
@@ -152,8 +152,7 @@ def _examine_all_loops(it: Examination, result: Result, whole: Sustained | None,
         expected = arithmetic.speeds(times_ms, whole.batch_size)[_THROUGHPUT] if times_ms else 0.0
         if not math.isclose(each.throughput_utterances_per_s, expected, rel_tol=ROUNDING):
             it.wrong.append(f"{_SUSTAINED}: loop {number} has not the throughput of its times, {expected!r}")
-    file = typed_json.convert(msgspec.to_builtins(whole), SustainedFile, what=_SUSTAINED)
-    it.wrong += differences(result.sustained or {}, sustained(file), f"{path}.sustained")
+    it.wrong += differences(result.sustained or {}, sustained(whole), f"{path}.sustained")
 
 
 def _examine_watched(it: Examination, evidence: Evidence, result: Result, path: str) -> None:

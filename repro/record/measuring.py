@@ -75,21 +75,6 @@ class LoopFigure(Strict, frozen=True):
     throughput_utterances_per_s: Amount
 
 
-class SustainedFile(Strict, frozen=True):
-    """measure's sustained.json without its times: figures of all loops together, and of each."""
-
-    batch_size: Positive
-    each: Annotated[tuple[LoopFigure, ...], Meta(min_length=1)]
-    figures: dict[str, str]
-    formula: str
-    latency_ms: Latency
-    least_seconds: Amount
-    loop: Positive
-    loops: Positive
-    throughput_utterances_per_s: Amount
-    times_ms: tuple[Amount, ...]
-
-
 class Sustained(Strict, frozen=True):
     """All loops together: the figure to quote. The table's condition is the first loop.
 

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from repro.base.foreign import shown
-from repro.base.values import Count, Positive, Strict
+from repro.base.values import Amount, Count, Positive, Strict
+from repro.record.measuring import LoopFigure
 from repro.record.scores import Decoder, Excluded, Latency, Measured, Protocol
 
 FRAMES = 195  # of the network's output
@@ -43,6 +44,24 @@ class MeasureFile(Measured, frozen=True, kw_only=True):
     def figures(self) -> Measured:
         """Without the times."""
         return Measured(**{name: getattr(self, name) for name in Measured.__struct_fields__})
+
+
+class SustainedFile(Strict, frozen=True):
+    """measure's obs/sustained.json: the figures of all its loops together; on the NPU without a list of times.
+
+    `each` is empty in results of versions that did not write it.
+    """
+
+    batch_size: Positive
+    figures: dict[str, str]
+    formula: str
+    latency_ms: Latency
+    least_seconds: Amount
+    loop: Positive
+    loops: Positive
+    throughput_utterances_per_s: Amount
+    times_ms: Times
+    each: tuple[LoopFigure, ...] = ()
 
 
 class Entry(Strict, frozen=True):

@@ -8,8 +8,7 @@ from markupsafe import Markup
 
 from repro.base.foreign import shown
 
-WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 34, 44
+WIDTH = 720
 
 
 class Canvas:

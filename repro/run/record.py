@@ -27,11 +27,10 @@ from repro.record.measuring import (
     LoadFile,
     MachineFile,
     Sustained,
-    SustainedFile,
     WhileMeasuring,
 )
 from repro.record.scores import Comparison, Result
-from repro.record.stage_files import CorpusFile, Manifest, MeasureFile, ScoreFile, SplitSummaries
+from repro.record.stage_files import CorpusFile, Manifest, MeasureFile, ScoreFile, SplitSummaries, SustainedFile
 from repro.record.stages import OutputFile, Outputs, Stage, StageInput, StageObservations
 from repro.run.inputs import Checkpoint
 
@@ -79,6 +78,11 @@ def read_output(done: Done, name: str, kind: type[T]) -> T:
         VerificationFailed: it is not what this stage writes; the message names the place.
     """
     return _read(done, done.result.out, name, kind)
+
+
+def read_observed(done: Done, name: str, kind: type[T]) -> T:
+    """The same of its obs/."""
+    return _read(done, done.result.obs, name, kind)
 
 
 def _read(done: Done, folder: Path, name: str, kind: type[T]) -> T:
@@ -157,7 +161,7 @@ def _checkpoint(found: Checkpoint) -> document.CheckpointUsed:
 def _result(size: int, done: Mapping[str, Done]) -> Result:
     score = read_output(done[f"score@{size}"], "score.json", ScoreFile)
     measured = done[f"measure@{size}"]
-    speed = _read(measured, measured.result.obs, "measure.json", MeasureFile)
+    speed = read_observed(measured, "measure.json", MeasureFile)
     return Result(
         batch_size=size,
         published=score.protocols.published,
@@ -176,7 +180,8 @@ def _result(size: int, done: Mapping[str, Done]) -> Result:
 def _sustained(measured: Done) -> Sustained | UnsetType:
     if SUSTAINED not in measured.result.observations.get("files", {}):
         return UNSET
-    return sustained(_read(measured, measured.result.obs, SUSTAINED, SustainedFile))
+    file = read_observed(measured, SUSTAINED, SustainedFile)
+    return sustained(file) if file.each else UNSET
 
 
 def sustained(file: SustainedFile) -> Sustained:
@@ -201,8 +206,8 @@ def _while_measuring(measured: Done, loop: int) -> WhileMeasuring | UnsetType:
     files = measured.result.observations.get("files", {})
     if HOST_WATCH not in files:
         return UNSET
-    machine = _read(measured, measured.result.obs, HOST_WATCH, MachineFile)
-    load = _read(measured, measured.result.obs, LOAD, LoadFile) if LOAD in files else None
+    machine = read_observed(measured, HOST_WATCH, MachineFile)
+    load = read_observed(measured, LOAD, LoadFile) if LOAD in files else None
     return while_measuring(machine, load, loop)
 
 

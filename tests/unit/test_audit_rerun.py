@@ -136,7 +136,8 @@ def played(tmp_path: Path, monkeypatch):
             (place / "accuracy.json").write_bytes(pretty_json(accuracy))
             caching, content = verdicts[len(rounds_asked) - 1]
             (place / "honesty.json").write_bytes(times(rounds_asked[-1], caching, content))
-            return {f"honesty@{SIZE}": SimpleNamespace(result=SimpleNamespace(out=place, obs=place))}
+            key, result = f"honesty@{SIZE}", SimpleNamespace(out=place, obs=place)
+            return {key: SimpleNamespace(node=SimpleNamespace(key=key), result=result)}
 
         monkeypatch.setattr(speed_checks, "_honesty_node", node_of)
         monkeypatch.setattr(speed_checks, "_run", run)

@@ -33,7 +33,6 @@ from repro.packing.installer.provenance import (
 )
 
 ATTESTATIONS = "attestations/"
-BESIDE = ".attestations"  # what a folder of statements beside NAME.tar is called: NAME.tar.attestations
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 SUMMARY = "https://slsa.dev/verification_summary/v1"
 OUTCOMES = ("PASSED", "WARNED", "FAILED")
