@@ -133,8 +133,18 @@ NEW = {
         "repro/machine/cann.py",
         "repro/run/cann_choice.py",
     ],
-    "SPDX, model card": ["repro/packing/inventory/spdx_json.py", "repro/packing/inventory/model_card.py"],
-    "signed models": ["repro/run/model_signature.py"],
+    "SPDX, model card": [
+        "repro/packing/inventory/spdx_json.py",
+        "repro/packing/inventory/model_card.py",
+        "repro/packing/inventory/facts.py:Metric,ModelCard",
+        "repro/packing/inventory/cyclonedx_json.py:_with_cards,_card,_metric,formulas",
+    ],
+    "signed models": [
+        "repro/run/model_signature.py",
+        "repro/cli/options.py:ModelSign,ModelVerify",
+        "repro/packing/commands.py:sign_a_model,verify_a_model",
+        "tasks.py:model_sign,model_verify",
+    ],
     "support archive": [
         "repro/cli/support.py",
         "repro/cli/redaction.py",
