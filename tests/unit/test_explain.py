@@ -114,6 +114,33 @@ def test_any_changed_byte_is_found_at_its_place(data, draws):
     assert why("any", data, changed) is not None and why("any", data, data) is None
 
 
+_TREES = st.dictionaries(
+    st.text("ab/é.", min_size=1, max_size=4).filter(lambda name: name.strip("./")),
+    st.tuples(st.binary(max_size=3), st.sampled_from((0o644, 0o755)), st.integers(0, 2)),
+    max_size=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_TREES, _TREES)
+def test_exactly_the_paths_that_differ_are_listed(first, second):
+    listed, known = [], []
+    for tree in (first, second):
+        stream, held = io.BytesIO(), {}
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            for name in sorted(tree):
+                path = "/".join(part for part in name.split("/") if part not in ("", "."))
+                data, mode, mtime = held[path] = tree[name]
+                info = tarfile.TarInfo(name)
+                info.size, info.mode, info.mtime = len(data), mode, mtime
+                archive.addfile(info, io.BytesIO(data))
+        listed.append(TarSide(stream, 0, len(stream.getvalue()), "a tar"))
+        known.append(held)
+    moved = {finding.path for finding in compare(*listed) if finding.causes == (causes.ORDER,)}
+    found = {finding.path for finding in compare(*listed)} - moved
+    assert found == {path for path in {*known[0], *known[1]} if known[0].get(path) != known[1].get(path)}
+
+
 @pytest.mark.parametrize(
     ("name", "one", "two", "cause"),
     [
