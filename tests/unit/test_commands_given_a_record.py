@@ -33,6 +33,7 @@ COMMANDS = {
     "challenge": ("audit.challenge", "--run", "{broken}"),
     "compare-first": ("audit.compare", "{broken}", "{sound}"),
     "compare-second": ("audit.compare", "{sound}", "{broken}"),
+    "explain": ("audit.explain", "{sound}", "{broken}"),
     "pack": ("bundle.pack", "--run", "broken", "--unsigned", "--to", "{results}/packed.tar"),
 }
 
