@@ -27,10 +27,10 @@ class _Session(requests.Session):
         return super().merge_environment_settings(url, {**own, **(proxies or {})}, stream, verify, cert)
 
 
-def http_session(where: Whereabouts, pool_size: int = 8) -> requests.Session:
+def http_session(where: Whereabouts) -> requests.Session:
     """A session for this machine's sources; the environment's proxies count where no configuration names one."""
     session = _Session()
-    adapter = HTTPAdapter(max_retries=_RETRIES, pool_maxsize=pool_size)
+    adapter = HTTPAdapter(max_retries=_RETRIES, pool_maxsize=8)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     session.headers.update(where.site.headers)

@@ -7,7 +7,7 @@ The operations are those of `dither.Noise.draw_into`, one by one and none fused,
 from __future__ import annotations
 
 import math
-from typing import Mapping, Sequence
+from typing import Sequence
 
 import numpy
 
@@ -104,7 +104,6 @@ class Kernel:
         steps: (2, 2, samples) uint32, contiguous: of the uniform for the radius and of that for the angle, the
             multipliers and the increments of each sample's first state.
         second, third, reciprocal, sine: of `source`.
-        features: LLVM's processor features, for tests; by default this processor's.
     """
 
     def __init__(
@@ -114,14 +113,12 @@ class Kernel:
         third: tuple[int, int],
         reciprocal: float,
         sine: Sequence[float],
-        features: Mapping[str, bool] | None = None,
     ) -> None:
         from stages.compiled import llvm  # it imports llvmlite, which not every image has
 
         self._steps = steps
         text = source(steps.shape[2], second, third, reciprocal, sine)
-        known = llvm.host_features() if features is None else features
-        self._library = llvm.Library(text, known, {"dither": "pnppp"})
+        self._library = llvm.Library(text, llvm.host_features(), {"dither": "pnppp"})
 
     @staticmethod
     def fits(samples: int) -> bool:

@@ -7,7 +7,7 @@ are compiled in place of tens of thousands.
 
 from __future__ import annotations
 
-from typing import Mapping, Sequence
+from typing import Sequence
 
 import numpy
 
@@ -275,16 +275,14 @@ class Kernel:
 
     Args:
         recipe: what is computed; its length is a multiple of 8.
-        features: LLVM's processor features, for tests; by default this processor's.
     """
 
-    def __init__(self, recipe: Recipe, features: Mapping[str, bool] | None = None) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         from stages.compiled import llvm  # it imports llvmlite, which not every image has
 
         self._recipe = recipe
         self._tables = Tables(recipe)
-        known = llvm.host_features() if features is None else features
-        self._library = llvm.Library(_Kernel(recipe).source(), known, {"fbank": "pnpppp"})
+        self._library = llvm.Library(_Kernel(recipe).source(), llvm.host_features(), {"fbank": "pnpppp"})
         self._work = _aligned((_rows(recipe) + recipe.size) * LANES)
 
     @staticmethod
