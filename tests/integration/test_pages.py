@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
+from repro.audit.page import write_page
 from repro.base.paths import Paths
+from repro.bench import page as bench_page
+from repro.bench.figure import AT_LEAST, Figure
 from repro.explore.commands import Wanted, explore
 from repro.explore.media import mu_law
 from repro.explore.page import PAGE, Explored, write_pages
@@ -106,7 +109,7 @@ def details(count: int) -> Iterator[Detail]:
     levels = bytes(range(40)) * 150
     tone = mu_law(array("h", [(-1) ** (number // 20) * 3000 for number in range(48000)]))
     for number in range(count):
-        yield Detail(75, b"".join(frames), levels, tone if number < 100 else b"")
+        yield Detail(75, b"".join(frames), *((levels, tone) if number < 100 else ()))
 
 
 def explorer(folder: Path) -> Path:
@@ -122,6 +125,26 @@ def side_by_side(folder: Path) -> Path:
     return write_pages(two, details(60), folder)
 
 
+def an_audit(folder: Path) -> Path:
+    from tests.unit._audit_cases import audit, make_run
+
+    make_run(folder / "run")
+    write_page(audit(folder / "run"), folder)
+    return folder / "audit.html"
+
+
+def a_bench(folder: Path) -> Path:
+    figures = [Figure("1 goal", "a figure", value, "times", "this / that", AT_LEAST, 1.5, (1.0, 3.0), 3, "equal")
+               for value in (1.0, 2.0)]  # fmt: skip
+    document = {
+        "kind": "quick", "figures": [figure.as_json() for figure in figures], "could_not": {}, "notes": [],
+        "host": {"cpu": "a processor", "cores": 2, "architecture": "amd64", "os": "Debian"}, "finished": "today",
+        "load_before": 0.1,
+    }  # fmt: skip
+    (folder / "bench.html").write_text(bench_page.html(document, []))
+    return folder / "bench.html"
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> Path:
     """The list of a run with 10,000 utterances; its details lie in pages beside it."""
@@ -129,7 +152,7 @@ def many(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-@pytest.mark.parametrize("make", [demo, every_size, failing, from_the_store, explorer, side_by_side])
+@pytest.mark.parametrize("make", [demo, every_size, failing, from_the_store, explorer, side_by_side, an_audit, a_bench])
 def test_a_page_is_quiet_fits_and_can_be_read_by_everybody(browser: Browser, tmp_path: Path, make: Callable, width):
     with opened(browser, make(tmp_path), width) as seen:
         if make in (explorer, side_by_side):
@@ -237,7 +260,7 @@ def test_ten_thousand_utterances_are_found_sorted_and_opened(browser: Browser, m
         name = link.inner_text()
         link.click()
         expect(page.locator("button.name[aria-expanded=true]")).to_have_text(name)
-        expect(page.locator("canvas")).to_have_count(2)
+        expect(page.locator("canvas")).not_to_have_count(0)
         page.get_by_role("link", name="All utterances").click()
         assert page.url.endswith(PAGE) and seen.said == []
         assert all(url.startswith(("file://", "blob:")) for url in seen.requests)

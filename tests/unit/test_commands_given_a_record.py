@@ -34,6 +34,7 @@ COMMANDS = {
     "compare-first": ("audit.compare", "{broken}", "{sound}"),
     "compare-second": ("audit.compare", "{sound}", "{broken}"),
     "explain": ("audit.explain", "{sound}", "{broken}"),
+    "explore": ("explore", "{broken}"),
     "pack": ("bundle.pack", "--run", "broken", "--unsigned", "--to", "{results}/packed.tar"),
 }
 
