@@ -86,6 +86,8 @@ def verify(paths: Paths, asked: Verify, page: Page, say: Say) -> None:
     """
     place = run_folder(paths, asked.subject)
     data, checkpoint = _given(asked.data), _given(asked.checkpoint)
+    auditors = keys_of(asked.auditors)
+    asked.rebuilders.check()
     if not is_run(place) and place.exists():
         earlier = _given(asked.base)
         keys = [asked.key] if asked.key else []
@@ -98,7 +100,7 @@ def verify(paths: Paths, asked: Verify, page: Page, say: Say) -> None:
     if evidence is not None:
         examine_run(outcome, evidence, data, checkpoint)
         if asked.rebuilders.attestations is not None:
-            examine_statements(outcome, asked.rebuilders.attestations, keys_of(asked.auditors))
+            examine_statements(outcome, asked.rebuilders.attestations, auditors)
     _finish(outcome, paths, digest, page, say)
 
 

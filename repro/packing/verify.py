@@ -77,6 +77,22 @@ class Rebuilders:
         keys = trusted_rebuilders(given_path("--rebuilders", self.keys) if self.keys else None, self.threshold)
         return Asked(named, first_use, self.attestations, keys)
 
+    def check(self) -> None:
+        """Find wrong use before anything else is done.
+
+        Raises:
+            UsageError: there is no such file of keys, or so many keys cannot meet the threshold.
+        """
+        try:
+            keys = self.asked(()).rebuilders
+        except Refused as error:
+            raise translated(error) from error
+        if keys and not 1 <= self.threshold <= len(keys):
+            raise UsageError(
+                f"--threshold {self.threshold} cannot be met by {len(keys)} rebuilders",
+                hint="name more keys, or a lower threshold",
+            )
+
     def insist(self, report: BundleReport) -> None:
         """Hold every image to the threshold.
 

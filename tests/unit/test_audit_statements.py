@@ -192,6 +192,19 @@ def test_a_bundle_carries_audits_and_an_audit_of_it_lists_them(run: Path, tmp_pa
     assert f"contradicted by {KEY.fingerprint}" in found["rebuilders"].findings[0]
 
 
+def test_keys_and_thresholds_that_cannot_be_are_wrong_use_and_no_finding(tmp_path: Path):
+    (tmp_path / "keys.pem").write_text(KEY.public_pem)
+    for asked, said in (
+        (Rebuilders(str(tmp_path / "none.pem")), "cannot be read"),
+        (Rebuilders(str(tmp_path / "keys.pem"), 2), "cannot be met by 1 rebuilders"),
+        (Rebuilders("", 2), "none are named"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            commands.verify(PATHS, commands.Verify("x.tar", rebuilders=asked), commands.Page(str(tmp_path)), print)
+    with pytest.raises(UsageError, match="cannot be read"):
+        commands.verify(PATHS, commands.Verify("x.tar", auditors="/none"), commands.Page(str(tmp_path)), print)
+
+
 # --- rebuilds
 
 
