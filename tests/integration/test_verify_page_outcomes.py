@@ -263,6 +263,13 @@ def test_so_many_rebuilders_must_confirm_as_for_bundle_verify(
     assert_same_claims(seen.page, with_beside(path), KEY, Rebuilders(str(keys), threshold), **asked)
 
 
+def test_a_threshold_without_rebuilders_is_wrong_use_in_both(seen: Opened, place: Path):
+    path = cases.pack(place)
+    code, message, hint, _ = by_command(path, KEY, Rebuilders(threshold=2))
+    found = in_page(seen.page, [path], KEY, threshold=2)
+    assert (found["code"], found["message"], found["hint"]) == (code, message, hint) and code == 2
+
+
 def test_changed_bytes_beside_a_bundle_are_refused_alike(seen: Opened, place: Path):
     path = cases.pack(place)
     sha256 = hashlib.sha256(canonical(cases.record())).hexdigest()

@@ -258,7 +258,11 @@ async function checkStatements(archive, beside, rebuilders) {
 }
 
 /** The public keys in a text of PEM blocks, as [fingerprint, key] pairs. */
-function readRebuilders(pems) {
+function readRebuilders(pems, threshold) {
+  if (!pems.trim() && threshold !== 1) {
+    const message = `--threshold ${threshold} counts rebuilders, and none are named`;
+    throw new Refused(2, message, "name them: --rebuilders KEYS");
+  }
   if (!pems.trim()) return [];
   const blocks =
     pems.replaceAll("\r\n", "\n").match(/-----BEGIN PUBLIC KEY-----\n[^-]*-----END PUBLIC KEY-----\n?/g) || [];

@@ -106,7 +106,7 @@ const liesBeside = (file) => /\.(?:dsse\.json|sigstore\.json|pem)$/.test(file.na
 
 async function examine(files, asked, watch) {
   const named = fingerprintsIn(asked.keys);
-  const rebuilders = readRebuilders(asked.rebuilders);
+  const rebuilders = readRebuilders(asked.rebuilders, asked.threshold);
   const archive = await new Archive(orderedFiles(files.filter((file) => !liesBeside(file)))).open();
   watch.known(archive);
   const { entries, about, sha256, fingerprint } = archive.listing;
