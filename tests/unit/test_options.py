@@ -118,7 +118,7 @@ def test_what_audit_explain_compares_arrives(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_options_of_the_explorer_arrive(monkeypatch: pytest.MonkeyPatch):
     reached: list[Any] = []
-    monkeypatch.setattr(explorer, "explore", lambda paths, wanted: reached.append(wanted))
+    monkeypatch.setattr(explorer, "explore", lambda paths, wanted: reached.append(wanted) or paths.root)
     typed("explore", "r", "--against", "a", "--bs", "4", "--with-audio", "--data", "d", "--to", "t")
     assert vars(reached[0]) == {
         "run": "r", "against": "a", "bs": 4, "with_audio": True, "data": "d", "to": "t",
