@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from auditing import verify_run
 
+from repro.audit.claims import REFUTED
+from repro.audit.evidence import open_run
 from repro.base.errors import BundleError, CouldNotRun, VerificationFailed
 from repro.base.paths import Paths
 from repro.graph.pipeline import BATCH_SIZES, PINNED_IMAGES, Request
@@ -21,7 +24,7 @@ from repro.run.engine_choice import compiling_engine, probe_all
 from repro.run.options import Options
 from repro.run.target import Target, settle
 from tests.integration._ascend import checkout, run
-from tests.integration._runs import ROOT
+from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.host import AscendHost
 from tests.simulators.ascend.packages import LAYOUTS, write_packages, zipped
 
@@ -116,9 +119,15 @@ def test_two_chips_of_one_card_share_the_batches_and_compare_with_nothing(paths)
 
 
 def in_layout(paths: Paths, engine_name: str, cann: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """A run with another CANN than the table's, and its row: the commands are the guide's, and nothing is compared."""
+    """A run with another CANN than the table's, and its row: the commands are the guide's, and nothing is compared.
+
+    The long form forces every stage: what the other engine stored would be taken.
+    """
     host = AscendHost(driver="25.0.rc1.1", firmware="25.0.rc1.1", cann="8.5.0" if cann == "host" else "")
-    document = run(paths, host, engine(engine_name), 8, cann=cann)
+    document = run(paths, host, engine(engine_name), 8, cann=cann, force="CANN_LAYOUTS" in os.environ)
+    assert {stage["observations"]["engine"] for stage in document["stages"] if stage["name"].endswith("_npu")} == {
+        engine_name
+    }
     assert document["results"][0]["comparison"]["within_thresholds"]
     assert commands(document, "convert@8")[0][-1] == "--soc_version=Ascend310P3"
     assert any(f"CANN {document['request']['cann']}" in reason for reason in document["verdict"]["reasons"])
@@ -151,6 +160,9 @@ def test_the_hosts_own_cann_is_lent_to_the_stages(paths, engine_name):
     assert document["request"]["cann"] == "host 8.5.0 V100R001C25SPC001B220"
     assert row["probe"] == "found:cann in image cann-host-py311"
     assert not any(source["name"].startswith("cann-") for source in document["sources"])
+    folder = (paths.runs / "latest").resolve()
+    outcome = verify_run(open_run(folder, paths), GOLDEN / "TIMIT", paths.data / "demo" / "checkpoint.pth")
+    assert outcome.of_status(REFUTED) == []
 
 
 @pytest.mark.timeout(900)

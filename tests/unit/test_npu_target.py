@@ -277,6 +277,34 @@ def test_auto_takes_every_pinned_image_that_can_be_made_with_and_without_an_npu(
             assert aim_at("pinned", host=host).pinned == taken
 
 
+@pytest.mark.parametrize("spelt", ["23.0.rc1", "23.0.RC1", "6.3.rc1"])
+def test_the_pinned_toolchain_takes_a_duo_of_the_footnote_and_no_other_cann(spelt, tmp_path, monkeypatch):
+    monkeypatch.setattr("repro.run.target._lacking", lambda *_: {})
+    monkeypatch.setattr("repro.run.target._cost", lambda *_: [])
+    host = AscendHost(smi="duo", devices=(0, 1), driver=spelt, firmware=spelt).make(tmp_path)
+    target = aim_at("pinned", "npu", host)
+    assert (target.npu.product, len(target.pinned), target.cann) == ("Atlas 300I Duo", 3, "")
+    assert not any(line.startswith(("deviates", "driver and")) for line in target.said)
+    with pytest.raises(CouldNotRun, match=r"not the pinned toolchain: --cann 8\.1\.RC1"):
+        aim_at("pinned", "npu", host, cann="8.1.RC1")
+    assert aim_at("auto", "npu", host, cann="8.1.RC1").cann == "8.1.RC1"
+    with pytest.raises(UsageError, match="--cann is for --device npu"):
+        aim_at("auto", "cpu", host, cann="8.1.RC1")
+
+
+def test_what_the_vendors_lists_exclude_is_said_before_anything_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr("repro.run.target._lacking", lambda *_: {})
+    monkeypatch.setattr("repro.run.target._cost", lambda *_: [])
+    host = AscendHost(driver="25.0.rc1.1", firmware="25.0.rc1.1", cann="8.1.RC1").make(tmp_path)
+    assert any(
+        line.startswith("driver and CANN 6.3.RC1 fit each other: no") for line in aim_at("auto", "npu", host).said
+    )
+    lent = aim_at("auto", "npu", host, cann="host")
+    assert not any("fit each other" in line for line in lent.said)
+    ((image_name, (mount,)),) = lent.mounts.items()
+    assert (image_name, mount.target, mount.writable) == ("cann-host-py311", "/usr/local/Ascend", False)
+
+
 def test_stages_asked_for_by_name_are_pinned_and_no_others(tmp_path, monkeypatch):
     monkeypatch.setattr("repro.run.target._lacking", lambda *asked: NO_PYTHON if len(asked[2]) > 1 else {})
     host = Host(tmp_path, search=())

@@ -41,11 +41,14 @@ def _open_device(number):
         _play("open-device")
 
 
+def _recorded(name):
+    with open(os.path.join(os.environ["ASCEND_TOOLKIT_HOME"], "simulated", name + ".txt"), encoding="utf-8") as stream:
+        return stream.read()
+
+
 def _play(name, **replaced):
     """End as a real runtime did, whose output was recorded."""
-    with open(os.path.join(os.environ["ASCEND_TOOLKIT_HOME"], "simulated", name + ".txt"), encoding="utf-8") as stream:
-        text = stream.read()
-    print(re.sub("|".join(replaced) or "(?!)", lambda found: replaced[found[0]], text), flush=True)
+    print(re.sub("|".join(replaced) or "(?!)", lambda found: replaced[found[0]], _recorded(name)), flush=True)
     raise RuntimeError("[1][ACL: general failure]")
 
 
