@@ -8,10 +8,10 @@ from msgspec import UNSET
 
 from repro.audit import times
 from repro.audit.claims import Examination
-from repro.audit.stage_files import Sustained
 from repro.base.errors import VerificationFailed
 from repro.guide.disturbance import while_measuring
-from repro.record.measuring import MachineFile, SustainedFile
+from repro.record.measuring import MachineFile
+from repro.record.stage_files import SustainedFile
 from repro.run.record import sustained
 from stages import measure
 
@@ -99,7 +99,7 @@ def recorded(measured, whole, observed=(), **of_result):
     fields = {"batch_size": SIZE, "measured": SimpleNamespace(loop=measured["loop"]),
               "sustained": UNSET, "while_measuring": UNSET, **of_result}  # fmt: skip
     result, it = SimpleNamespace(**fields), Examination()
-    times._examine_all_loops(it, result, msgspec.convert(whole, Sustained), "r")
+    times._examine_all_loops(it, result, msgspec.convert(whole, SustainedFile), "r")
     times._examine_watched(it, evidence, result, "r")
     return it.wrong
 
