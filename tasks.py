@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from repro.cli import options
+from repro.cli.bundles import add_bundles
 from repro.cli.stages import add_stages
 from repro.cli.tasking import Commands, Here, exit_with_verdict, show
 
@@ -261,108 +262,6 @@ def mutants(asked: options.Mutants, here: Here) -> None:
     mutate(here.paths, [name for name in asked.only.split(",") if name], asked.changed, here.console.say)
 
 
-@command("bundle.pack", options.BundlePack)
-def bundle_pack(asked: options.BundlePack, here: Here) -> None:
-    """Pack everything into one signed file.
-
-    Repository, images, wheels, locks and demo; never TIMIT. It is installed by the install.py that it holds.
-    """
-    from repro.packing.commands import pack_bundle
-
-    for path in pack_bundle(here.paths, here.console.say, asked.parsed(), asked.to, asked.key, unsigned=asked.unsigned):
-        show(path)
-
-
-@command("bundle.verify", options.BundleVerify)
-def bundle_verify(asked: options.BundleVerify, here: Here) -> None:
-    """Verify a bundle: who signed, every byte.
-
-    Every statement too; with --rebuilders, that so many of them confirm each image.
-    """
-    from repro.packing.commands import verify_and_describe
-
-    show(verify_and_describe(asked.path, asked.key, asked.others(), first_use=asked.first_use))
-
-
-@command("model.sign", options.ModelSign)
-def model_sign(asked: options.ModelSign, here: Here) -> None:
-    """Sign a model, as the OpenSSF specifies.
-
-    The key is of P-256. The same model and key give the same signature.
-    """
-    from repro.packing.commands import sign_a_model
-
-    show(sign_a_model(asked.model, asked.key, asked.to))
-
-
-@command("model.verify", options.ModelVerify)
-def model_verify(asked: options.ModelVerify, here: Here) -> None:
-    """Verify a model's signature, ours or others'."""
-    from repro.packing.commands import verify_a_model
-
-    show(verify_a_model(asked.model, asked.keys, asked.signature))
-
-
-@command("bundle.diff", options.BundleDiff)
-def bundle_diff(asked: options.BundleDiff, here: Here) -> None:
-    """Show what another bundle would change.
-
-    Packages, licences, images, tolerances, code and statements, read from both lists and the files they describe.
-    """
-    from repro.packing.commands import diff_bundles
-
-    show(diff_bundles(asked.old, asked.new))
-
-
-@command("bundle.resign", options.BundleResign)
-def bundle_resign(asked: options.BundleResign, here: Here) -> None:
-    """Sign a bundle's list once more, beside it.
-
-    The bundle is verified first, and no byte of it changes: the signature lies in NAME.tar.attestations.
-    """
-    from repro.packing.commands import resign_bundle
-
-    show(resign_bundle(asked.path, asked.key, asked.signer))
-
-
-@command("bundle.page", options.BundlePage)
-def bundle_page(asked: options.BundlePage, here: Here) -> None:
-    """Write the page that verifies bundles in a browser.
-
-    One file, opened from disk: it takes a bundle, needs no network and no program, and says what bundle.verify says.
-    """
-    from repro.packing.commands import write_page
-
-    show(write_page(here.paths, asked.to))
-
-
-@command("bundle.keys.make", options.KeysMake)
-def keys_make(asked: options.KeysMake, here: Here) -> None:
-    """Make a signing key for this user.
-
-    It is encrypted where BUNDLE_KEY_PASSPHRASE holds a passphrase.
-    """
-    from repro.packing.commands import make_signing_key
-
-    show(make_signing_key(asked.to))
-
-
-@command("bundle.keys.show", options.SigningKey)
-def keys_show(asked: options.SigningKey, here: Here) -> None:
-    """Show this user's key and the trusted ones."""
-    from repro.packing.commands import show_keys
-
-    show(show_keys(asked.key))
-
-
-@command("bundle.keys.trust", options.KeysTrust)
-def keys_trust(asked: options.KeysTrust, here: Here) -> None:
-    """Trust a signer's key on this machine."""
-    from repro.packing import trust_key
-
-    show(f"trusted, in {trust_key(asked.fingerprint)}")
-
-
 @command("support.bundle", options.SupportBundle)
 def support_bundle(asked: options.SupportBundle, here: Here) -> None:
     """Write one archive to send when something fails.
@@ -388,6 +287,7 @@ def bench(asked: options.Bench, here: Here) -> None:
     show(f"{summary(document)}\nbench: {folder}/bench.html (also bench.md, bench.json)")
 
 
+add_bundles(_commands)
 add_stages(_commands)
 ns = _commands.root
 
