@@ -125,3 +125,13 @@ def test_the_keys_of_debians_archive_in_the_auditors_guide_are_those_of_the_keyr
     held = {certificate.fingerprint.upper() for certificate in pysequoia.Cert.split_bytes(keyring)}
     printed = re.findall(r"^([0-9A-F]{40})  ", (ROOT / "docs/guide-auditor.md").read_text("utf-8"), re.MULTILINE)
     assert len(printed) == len(set(printed)) and set(printed) == held
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_table_of_commands_has_each_of_them(page: str):
+    rows = "\n".join(line for line in (ROOT / page).read_text().splitlines() if line.startswith("| `"))
+    names = {name for name in tasks.ns.task_names if not name.startswith("stage.")}
+    short = {name: name.rpartition(".")[2] for name in names}
+    missing = {name for name in names if f"`{name}`" not in rows and f"`.{short[name]}`" not in rows}
+    assert missing <= {"images.list", "lock.write"}  # what the collections' own names mean
+    assert "`images`" in rows and "`lock`" in rows and "`stage.NAME`" in rows
