@@ -25,8 +25,9 @@ from repro.guide import toolchain
 from repro.guide.published import load_published
 from repro.guide.verdict import verdict
 from repro.record import Record, read_record, record_bytes
-from repro.record.stage_files import ProbeFile
+from repro.record.stage_files import ProbeFile, SustainedFile
 from repro.report import write_report
+from repro.run.record import sustained
 
 VERIFY, RERUN, NOBODY = "verify", "rerun", "nobody"
 Change = Callable[[Path], None]
@@ -136,6 +137,8 @@ def _settle_figures(store: Path, document) -> None:
     )  # fmt: skip
     measured.pop("times_ms")
     result["measured"] = measured
+    whole = msgspec.convert(out(f"measure@{SIZE}", "sustained.json", "obs"), SustainedFile)
+    result["sustained"] = msgspec.to_builtins(sustained(whole))
 
 
 # ---- single changes
@@ -407,7 +410,8 @@ def lies() -> Iterator[Forgery]:
         document["times_ms"] = [value * 0.875 for value in document["times_ms"]]
         for name in document["latency_ms"]:
             document["latency_ms"][name] *= 0.875
-        document["throughput_utterances_per_s"] /= 0.875
+        for figures in (document, *document.get("each", ())):
+            figures["throughput_utterances_per_s"] /= 0.875
 
     def both(folder: Path) -> None:
         for name in ("measure.json", "sustained.json"):

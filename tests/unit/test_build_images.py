@@ -37,7 +37,7 @@ def filled(monkeypatch) -> list[str]:
             built.append(recipe.name)
         tree.file("name", f"{recipe.name} {recipe.architecture}".encode())
 
-    monkeypatch.setattr(build._Builder, "_files", lambda *_: [])
+    monkeypatch.setattr(build, "_files", lambda *_: [])
     monkeypatch.setattr(build._Builder, "_fill", fill)
     return built
 

@@ -149,7 +149,7 @@ def test_a_layer_that_fails_its_pin_is_not_entered_as_built(tmp_path: Path, monk
 
     recipe = recipes_of(Paths(ROOT), "base", "amd64")[0]
     paths = Paths(tmp_path)
-    monkeypatch.setattr(build._Builder, "_files", lambda *_: [])
+    monkeypatch.setattr(build, "_files", lambda *_: [])
     monkeypatch.setattr(build._Builder, "_fill", lambda _self, tree, *_: tree.file("a", b"x"))
     pins = {"layers": {"amd64": {recipe.name: "sha256:other"}}}
     builder = build._Builder(paths, lambda _: None, lambda _: None, lambda *_: None, pins, {})
