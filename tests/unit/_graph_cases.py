@@ -11,6 +11,7 @@ from repro.container.job import Job, OnLine, Outcome
 from repro.graph.cache import StatCache
 from repro.graph.code import Codes
 from repro.graph.keys import Keys
+from repro.graph.local import LocalExecutor
 from repro.graph.making import Surroundings
 from repro.graph.pipeline import Node, Output, Source, StageDefinition
 from repro.graph.runner import Runner
@@ -101,4 +102,5 @@ class Bench:
         around = Surroundings(
             artifacts / "code", artifacts / "logs", self.watcher, given, machine_lock=self.machine_lock
         )
-        return Runner(self.engine, keys, self.store(), around)
+        store = self.store()
+        return Runner(LocalExecutor(self.engine, keys, store, around), keys, store, around)

@@ -16,7 +16,7 @@ from repro.container.job import Outcome
 from repro.graph.cache import StatCache
 from repro.graph.code import read_code
 from repro.graph.keys import difference
-from repro.graph.runner import may_run_beside
+from repro.graph.local import may_run_beside
 from repro.machine.facts import Given, Machine
 from repro.run.engine_when_needed import EngineWhenNeeded
 
@@ -300,7 +300,9 @@ def test_no_image_is_made_ready_beside_a_measurement_that_is_the_first_to_start(
     """Which stages were still to come when images were made ready ahead."""
     ahead = []
     runner = bench.runner()
-    monkeypatch.setattr(runner, "_prepare_ahead", lambda waiting: ahead.append([node.key for node in waiting]))
+    monkeypatch.setattr(
+        runner._executor, "_prepare_ahead", lambda waiting: ahead.append([node.key for node in waiting])
+    )
     runner.run(bench.nodes(host_bound=True))
     assert ahead == [[]]  # with `second`, which runs after the measurement
 
