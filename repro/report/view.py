@@ -131,6 +131,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("decoder", request.decode.type),
         ("device", request.device),
         *_number_format(request),
+        *([("measurement", request.sample)] if request.sample else []),
         ("toolchain", request.toolchain),
         ("results", made_and_stored(record)),
         ("engine", engine_name(record)),
