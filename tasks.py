@@ -226,9 +226,9 @@ def audit_explain(asked: options.AuditExplain, here: Here) -> None:
 
     Names each file, its cause and its first differing bytes. Exit code 1 where they differ.
     """
-    from repro.audit.explain.command import explain_and_write
+    from repro.audit import commands
 
-    if explain_and_write(here.paths, asked.first, asked.second, asked.to, show):
+    if commands.explain(here.paths, asked.first, asked.second, commands.page(asked.to, asked.sign), show):
         exit_with_verdict("not-reproduced")
 
 
