@@ -82,6 +82,7 @@ class Bench:
         self.machine = MACHINE
         self.watcher = SilentWatcher()
         self.machine_lock: Path | None = None
+        self.shared = False  # other machines use the store too
 
     def nodes(self, **definition: object) -> dict[str, Node]:
         first = Node("first", StageDefinition("first", "base", **definition), {"data": Source("data", self.data)})
@@ -90,7 +91,7 @@ class Bench:
 
     def store(self) -> Store:
         cache = StatCache(self.root / "artifacts" / "digests.sqlite")
-        return Store(self.root / "artifacts" / "store", self.root / "artifacts" / "tmp", cache)
+        return Store(self.root / "artifacts" / "store", self.root / "artifacts" / "tmp", cache, shared=self.shared)
 
     def keys_of(self) -> Keys:
         cache = StatCache(self.root / "artifacts" / "digests.sqlite")
