@@ -248,7 +248,7 @@ def test(asked: options.Test, here: Here) -> None:
     """
     from repro.cli.checks import run_tests
 
-    run_tests(here.paths.root, unit_only=asked.unit, expression=asked.keep)
+    run_tests(here.paths.root, unit_only=asked.unit, full=asked.full, expression=asked.keep)
 
 
 @command("mutants", options.Mutants)

@@ -171,6 +171,7 @@ class Mutants:
 @dataclass(frozen=True)
 class Test:
     unit: bool = flag("only the fast tests, without images or engines")
+    full: bool = flag("long tests in full: hours, and 10 GB; left out: their short forms")
     keep: str = option("", "pytest's -k expression: only the tests whose names match")
 
 
