@@ -226,9 +226,9 @@ def audit_explain(asked: options.AuditExplain, here: Here) -> None:
 
     Names each file, its cause and its first differing bytes. Exit code 1 where they differ.
     """
-    from repro.audit import commands
+    from repro.audit.explain.command import explain_and_write
 
-    if commands.explain(here.paths, asked.first, asked.second, commands.page(asked.to, asked.sign), show):
+    if explain_and_write(here.paths, asked.first, asked.second, asked.to, show):
         exit_with_verdict("not-reproduced")
 
 
@@ -248,7 +248,7 @@ def test(asked: options.Test, here: Here) -> None:
     """
     from repro.cli.checks import run_tests
 
-    run_tests(here.paths.root, unit_only=asked.unit, full=asked.full, expression=asked.keep)
+    run_tests(here.paths.root, unit_only=asked.unit, expression=asked.keep)
 
 
 @command("mutants", options.Mutants)
@@ -257,9 +257,10 @@ def mutants(asked: options.Mutants, here: Here) -> None:
 
     Minutes for what you changed (--changed main), hours for everything. Exit code 3 where a mutant survives unargued.
     """
-    from repro.cli.mutants import mutate
+    from repro.cli.mutants import Extent, mutate
 
-    mutate(here.paths, [name for name in asked.only.split(",") if name], asked.changed, here.console.say)
+    extent = Extent.asked(here.paths.root, asked.changed, asked.sample, asked.seed)
+    mutate(here.paths, [name for name in asked.only.split(",") if name], extent, here.console.say)
 
 
 @command("support.bundle", options.SupportBundle)

@@ -139,12 +139,12 @@ def open_below(root: Path, name: str, max_bytes: int) -> Iterator[BinaryIO]:
             if error.errno in _LINK_ERRORS:
                 raise NotPlain(f"{shown(name)} is not a plain file") from None
             raise
-        stream = stack.enter_context(os.fdopen(descriptor, "rb"))
-        found = os.fstat(stream.fileno())
+        stack.callback(os.close, descriptor)
+        found = os.fstat(descriptor)
         plain_file(name, found)
         if found.st_size > max_bytes:
             raise NotPlain(f"{shown(name)} has {found.st_size} bytes; at most {max_bytes} were expected")
-        yield stream
+        yield stack.enter_context(os.fdopen(descriptor, "rb", closefd=False))
 
 
 def read_below(root: Path, name: str, max_bytes: int) -> bytes:

@@ -166,12 +166,13 @@ class DemoTrain(Engine):
 class Mutants:
     only: str = option("", "areas of tests/mutants.toml, separated by commas; left out: all")
     changed: str = option("", "COMMIT: only functions that changed since then; left out: all")
+    sample: int = option(0, "only N mutants per area, chosen by --seed; left out: all")
+    seed: int = option(1, "of the sample: the same mutants as long as the code is the same")
 
 
 @dataclass(frozen=True)
 class Test:
     unit: bool = flag("only the fast tests, without images or engines")
-    full: bool = flag("long tests in full: hours, and 10 GB; left out: their short forms")
     keep: str = option("", "pytest's -k expression: only the tests whose names match")
 
 
@@ -183,17 +184,11 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Sign:
-    """Every audit's outcome can be signed."""
-
-    sign: str = option("", "the file of your private key: sign the outcome, whatever it is (see bundle.keys.make)")
-
-
-@dataclass(frozen=True)
-class Page(Sign):
+class Page:
     """What every audit writes."""
 
     to: str = option("", "folder for the page: audit.html, audit.md, audit.json; left out: one in artifacts/audits")
+    sign: str = option("", "the file of your private key: sign the outcome, whatever it is (see bundle.keys.make)")
 
 
 @dataclass(frozen=True)
@@ -268,11 +263,11 @@ class AuditCompare(Page):
 
 @dataclass(frozen=True)
 class AuditSign(SigningKey):
-    folder: str = argument("an audit's folder (it holds audit.json or explanation.json)")
+    folder: str = argument("an audit's folder (it holds audit.json)")
 
 
 @dataclass(frozen=True)
-class AuditExplain(Sign):
+class AuditExplain:
     first: str = argument("A: a layer's tar, a saved archive, a run's or result's folder, or a digest in artifacts/oci")
     second: str = argument("B: of the same kind")
     to: str = option("", "folder for explanation.json; left out: one in artifacts/audits")

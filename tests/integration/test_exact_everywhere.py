@@ -29,7 +29,7 @@ from repro.run.session import Session
 from tests.integration._everywhere import LESS, SIZE, STAGES, Way, digest, digests_of, graph, run
 from tests.integration._runs import ROOT
 
-pytestmark = [pytest.mark.side_by_side, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 LISTED = json.loads((ROOT / "tests" / "data" / "exact_digests.json").read_bytes())["stages"]
 LIGHT = ("corpus", "lm", "features", f"batches@{SIZE}", f"score@{SIZE}")
 IMAGES, SETS = ("base", "features"), ("debs/base", "wheels/base", "wheels/features")

@@ -11,7 +11,6 @@ from repro.container.job import Job, OnLine, Outcome
 from repro.graph.cache import StatCache
 from repro.graph.code import Codes
 from repro.graph.keys import Keys
-from repro.graph.local import LocalExecutor
 from repro.graph.making import Surroundings
 from repro.graph.pipeline import Node, Output, Source, StageDefinition
 from repro.graph.runner import Runner
@@ -26,7 +25,7 @@ def image(name: str = "base", config_digest: str = "sha256:" + "1" * 64) -> Imag
 
 
 class FakeEngine:
-    """Runs a Python function in place of a container.
+    """Runs a Python function in place of a container, and holds each job to what a stage may be given.
 
     `behave(job, out, obs, on_line)` returns the exit code.
     """
@@ -45,6 +44,13 @@ class FakeEngine:
     def run(self, job: Job, on_line: OnLine) -> Outcome:
         with self._lock:
             self.ran.append(job.name)
+        assert {mount.target for mount in job.mounts if mount.writable} == {"/run/out", "/run/obs"}, (
+            "inputs are read-only"
+        )
+        assert job.env == {"PYTHONPATH": "/run/code"} and not (
+            job.devices or job.groups or job.shares_ipc or job.runtime
+        )
+        assert job.limits.timeout_s > 0 and 0 < job.limits.memory_bytes <= 16 * 1024**3 and job.limits.pids == 1024
         places = {mount.target: mount.source for mount in job.mounts}
         code = self.behave(job, places["/run/out"], places["/run/obs"], on_line)
         return Outcome(code, False, 0.01, {"network": "enforced"})
@@ -82,7 +88,6 @@ class Bench:
         self.machine = MACHINE
         self.watcher = SilentWatcher()
         self.machine_lock: Path | None = None
-        self.shared = False  # other machines use the store too
 
     def nodes(self, **definition: object) -> dict[str, Node]:
         first = Node("first", StageDefinition("first", "base", **definition), {"data": Source("data", self.data)})
@@ -91,7 +96,7 @@ class Bench:
 
     def store(self) -> Store:
         cache = StatCache(self.root / "artifacts" / "digests.sqlite")
-        return Store(self.root / "artifacts" / "store", self.root / "artifacts" / "tmp", cache, shared=self.shared)
+        return Store(self.root / "artifacts" / "store", self.root / "artifacts" / "tmp", cache)
 
     def keys_of(self) -> Keys:
         cache = StatCache(self.root / "artifacts" / "digests.sqlite")
@@ -103,5 +108,4 @@ class Bench:
         around = Surroundings(
             artifacts / "code", artifacts / "logs", self.watcher, given, machine_lock=self.machine_lock
         )
-        store = self.store()
-        return Runner(LocalExecutor(self.engine, keys, store, around), keys, store, around)
+        return Runner(self.engine, keys, self.store(), around)

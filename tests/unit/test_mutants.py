@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from repro.base.errors import UsageError
 from repro.cli import mutants
-from repro.cli.mutants import Mutant, Outcome, changed_functions, load_table
+from repro.cli.mutants import Arguments, Extent, Mutant, Outcome, changed_functions, load_table
+from repro.cli.wording import changes_wording
+from tests import quickest_first
 
 ROOT = Path(__file__).resolve().parents[2]
 DIFF = """--- repro/guide/verdict.py
@@ -28,7 +33,19 @@ def test_every_area_names_modules_and_tests_that_are_there():
         assert area.test_files(ROOT), area
         for pattern in area.mutate:
             assert list(ROOT.glob(pattern)), f"{area.name}: {pattern}"
-    assert all(why.strip() for why in argued.values())
+    assert all(why.strip() for why in (*argued.single.values(), *argued.kinds.values()))
+
+
+def test_the_quickest_tests_of_the_quickest_file_come_first(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["slow.py::one", "quick.py::slower", "quick.py::quicker"]
+    items = [SimpleNamespace(nodeid=name, path=Path(name.partition("::")[0])) for name in names]
+    quickest_first.pytest_collection_modifyitems(items)
+    assert [item.nodeid for item in items] == names, "nothing was measured yet"
+    seconds = dict(zip(names, (0.5, 0.3, 0.1)))
+    quickest_first.MEASURED.write_text(json.dumps({"duration_by_test": seconds}))
+    quickest_first.pytest_collection_modifyitems(items)
+    assert [item.nodeid for item in items] == [names[2], names[1], names[0]]
 
 
 def test_a_mutant_is_known_by_its_function_and_lines_and_not_by_its_number():
@@ -53,15 +70,73 @@ def test_only_functions_with_changed_lines_are_taken(tmp_path: Path):
     module.write_text("def one():\n    return 1\n\n\ndef two():\n    return 3\n")
     assert changed_functions(tmp_path, "HEAD") == {"repro/m.py": {"two"}}
     area = mutants.Area("a", ("repro/*.py",), ())
-    assert mutants._patterns(area, {"repro/m.py": {"two"}}) == ["repro.m.*two__mutmut_*"]
-    assert mutants._patterns(mutants.Area("b", ("stages/*.py",), ()), {"repro/m.py": {"two"}}) == []
+    names = [
+        "repro.m.x_one__mutmut_1",
+        "repro.m.xǁKindǁtwo__mutmut_1",
+        "repro.m.x_two__mutmut_2",
+        "repro.n.x_two__mutmut_1",
+    ]
+    assert Extent({"repro/m.py": {"two"}}).chosen(area, names) == names[1:3]
+    assert Extent({"repro/m.py": {"two"}}).chosen(mutants.Area("b", ("stages/*.py",), ()), names) == []
     with pytest.raises(UsageError, match="no_such"):
         changed_functions(tmp_path, "no_such")
 
 
+def test_a_sample_is_the_same_for_the_same_code_and_a_larger_one_holds_the_smaller():
+    area = mutants.Area("a", ("repro/*.py",), ())
+    names = [f"repro.m.x_f__mutmut_{number}" for number in range(50)]
+    ten = Extent(sample=10).chosen(area, names)
+    assert ten == Extent(sample=10).chosen(area, names[::-1]) and len(set(ten)) == 10
+    assert Extent(sample=20).chosen(area, names)[:10] == ten != Extent(sample=10, seed=2).chosen(area, names)
+    assert Extent().chosen(area, names) == names and sorted(Extent(sample=99).chosen(area, names)) == sorted(names)
+    assert Extent().everything and not Extent(sample=1).everything and not Extent({}).everything
+
+
+def test_a_sample_of_less_than_nothing_is_wrong_use():
+    with pytest.raises(UsageError, match="-1"):
+        Extent.asked(ROOT, "", -1, 1)
+    assert Extent.asked(ROOT, "", 5, 7) == Extent(None, 5, 7)
+
+
 def test_an_argued_survivor_counts_and_a_missing_test_does_not():
-    outcome = Outcome("a", killed=88, total=100, argued=3, unargued=(Mutant("f", "x", "y"),) * 9, stale=())
+    outcome = Outcome("a", 88, 100, 400, 7, argued=3, unargued=(Mutant("f", "x", "y"),) * 9, stale=())
     assert outcome.share == pytest.approx(0.91) and "9 not" in outcome.sentence()
+    assert "88 of 100 mutants (a sample of 400) killed" in outcome.sentence()
+
+
+def test_survivors_are_argued_one_by_one_or_by_a_kind_of_change():
+    one = Mutant("f", 'text.encode("utf-8")', 'text.encode("UTF-8")')
+    assert one in Arguments({}, {'"utf-8".* -> .*"UTF-8"': "one codec"}) and one in Arguments({one: "why"}, {})
+    assert one not in Arguments(
+        {Mutant("g", one.removed, one.added): "of another function"}, {"latin": "another change"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("removed", "added", "expected"),
+    [
+        ('raise Wrong("a text", hint="do")', 'raise Wrong("XXa textXX", hint="do")', True),
+        ('raise Wrong("a text", hint="do")', 'raise Wrong("a text", hint=None)', True),
+        ('raise Wrong("a text", hint="do")', 'raise Wrong("a text", )', True),
+        ('fail(place, hint="do")', 'fail(place, hint="DO")', True),
+        ('fail(place, hint="do")', 'fail(None, hint="do")', False),
+        ('raise Wrong(f"in {shown(text)}")', 'raise Wrong(f"in {shown(None)}")', False),
+        ('raise Wrong(one if many > 1 else "two")', 'raise Wrong(one if many >= 1 else "two")', False),
+        ("return many > 1", "return many >= 1", False),
+        ('return "a"', 'return "XXaXX"', False),
+    ],
+)
+def test_wording_is_told_from_conditions(removed, added, expected):
+    assert changes_wording(ast.parse(removed).body, ast.parse(added).body) is expected
+
+
+def test_the_kept_results_are_of_areas_that_are_there_and_reach_the_share():
+    kept = json.loads((ROOT / mutants.RESULTS).read_text("utf-8"))
+    areas, _ = load_table(ROOT)
+    assert set(kept) <= set(areas)
+    for name, result in kept.items():
+        assert result["tried"] - result["killed"] - result["argued"] == len(result["unargued"]), name
+        assert result["percent"] >= 100 * mutants.LEAST_KILLED, name
 
 
 @pytest.mark.parametrize(
