@@ -1,29 +1,40 @@
-"""Golden's corpus through the exact stages, one stage at a time, as another processor would run them.
+"""A corpus through the exact stages, one stage at a time, as another processor would run them.
 
 A `Way` is how: natively, natively with libraries told to use less of the processor, under QEMU's user mode with another
 model of processor, or in the other architecture's images. Each stage gets the native run's outputs as inputs, so that a
 difference is the stage's own.
+
+What CI has no minutes for runs by command, and is written into tests/data/exact_digests.json:
+
+    python -m tests.integration._everywhere golden native Haswell arm64 --steps infer@4
+    python -m tests.integration._everywhere other native less Nehalem Haswell EPYC Opteron_G3 arm64
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from repro.base.paths import Paths
 from repro.container.job import Engine, Job, Limits, Mount
+from repro.display.console import Console
+from repro.graph.cache import StatCache
 from repro.graph.code import read_code, snapshot
-from repro.graph.digests import FileDigest, StatCache, digest_folder, digest_of_files
+from repro.graph.digests import FileDigest, digest_folder, digest_of_files
 from repro.graph.keys import STAGE_ENV
-from repro.graph.pipeline import Node, Request, Source, build_graph
+from repro.graph.pipeline import EXACT, Node, Request, Source, build_graph
 from repro.machine import facts
 from repro.run.session import Session
+from tests.exact_list import note
 from tests.integration._runs import GOLDEN, ROOT
 
-SIZE = 4
-STAGES = ("corpus", "lm", "features", f"batches@{SIZE}", "export", f"convert@{SIZE}", f"infer@{SIZE}", f"score@{SIZE}")
-_EMULATOR = "/run/emulator"
+_EMULATOR, _MAKER = "/run/emulator", "/run/maker.py"
 # So that libraries choose their oldest code: NumPy's own choice, MKL's, the C library's.
 LESS = {
     "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX2 FMA3",
@@ -37,6 +48,7 @@ class Way:
     """How a stage is run.
 
     Attributes:
+        name: as the list has it.
         processor: the emulated model of x86_64, as QEMU names it; '' for none.
         architecture: '' for this machine's.
         env: beside the stage's own.
@@ -48,11 +60,48 @@ class Way:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def graph(session: Session) -> dict[str, Node]:
-    """The steps on golden's corpus with the demo's weights, decoded by beam search, so that `lm` is used."""
-    demo = session.paths.data / "demo" / "checkpoint.pth"
-    request = Request((SIZE,), data=GOLDEN / "TIMIT", checkpoint=demo, decode="Beam")
-    return build_graph(request, session.paths.conf, demo)
+NATIVE = Way("native")
+
+
+def way_of(word: str) -> Way:
+    """'native', 'less', an architecture, or a model of processor as QEMU names it."""
+    if word == NATIVE.name:
+        return NATIVE
+    if word == "less":
+        return Way("with older code of libraries", env=LESS)
+    if word in ("amd64", "arm64"):
+        return Way(f"in the {word} images on QEMU", architecture=word)
+    return Way(f"on QEMU's {word}", processor=word)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus, and what is asked of it.
+
+    Attributes:
+        name: as the list has it.
+        data: None for the demo's.
+        size: of the batches. Decoding is by beam search, so that `lm` is used.
+        maker: a program that stands in for the stage demo_corpus.
+    """
+
+    name: str
+    data: Path | None
+    size: int
+    maker: Path | None = None
+
+    def graph(self, session: Session) -> dict[str, Node]:
+        """The steps that are exact, each after its inputs; the weights are the demo's."""
+        demo = session.paths.data / "demo" / "checkpoint.pth"
+        request = Request((self.size,), data=self.data, checkpoint=demo, decode="Beam")
+        nodes = build_graph(request, session.paths.conf, demo)
+        return {key: node for key, node in nodes.items() if node.stage.exactness == EXACT and not node.stage.host_bound}
+
+
+GOLDENS = Corpus("golden", GOLDEN / "TIMIT", 4)
+DEMOS = Corpus("demo", None, 8)
+OTHERS = Corpus("other", None, 8, Path(__file__).with_name("_other_corpus.py"))
+CORPORA = {corpus.name: corpus for corpus in (GOLDENS, DEMOS, OTHERS)}
 
 
 def digests_of(folder: Path) -> dict[str, FileDigest]:
@@ -60,38 +109,115 @@ def digests_of(folder: Path) -> dict[str, FileDigest]:
     return digest_folder(folder, StatCache(None), "a stage's results")
 
 
-def run(session: Session, engine: Engine, way: Way, step: str, inputs: Mapping[str, Path], work: Path) -> Path:
-    """Run one step; returns its out/.
-
-    Args:
-        inputs: the out/ folders of the steps before, by their keys.
-        work: a folder for results.
-    """
-    node = graph(session)[step]
-    session.architecture = way.architecture or facts.architecture()
-    image = session.images([node.stage.image], fetch=True)[node.stage.image]
-    engine.prepare(image)
-    folder = work / f"{way.name}.{step}".replace(" ", "-")
-    for name in ("out", "obs"):
-        (folder / name).mkdir(parents=True)
-    mounts = [Mount(snapshot(read_code(ROOT, node.stage.name), session.paths.code, StatCache(None)), "/run/code")]
-    for name, source in node.inputs.items():
-        place = source.path if isinstance(source, Source) else inputs[source.node] / source.below
-        mounts.append(Mount(place, f"/run/in/{name}"))
-    mounts += [Mount(folder / name, f"/run/{name}", writable=True) for name in ("out", "obs")]
-    argv = node.argv()
-    if way.processor:
-        emulator = shutil.which("qemu-x86_64-static")
-        assert emulator
-        mounts.append(Mount(Path(emulator), _EMULATOR))
-        argv = (_EMULATOR, "-cpu", way.processor, *argv)
-    lines: list[str] = []
-    job = Job(image, argv, tuple(mounts), {**STAGE_ENV, **way.env}, limits=Limits(timeout_s=1800), name="everywhere")
-    outcome = engine.run(job, lambda _, line: lines.append(line))
-    assert outcome.exit_code == 0, f"{way.name}, {step}: {lines[-20:]}"
-    return folder / "out"
-
-
 def digest(folder: Path) -> str:
     """The digest of a stage's outputs, as a record has it."""
     return digest_of_files(digests_of(folder))
+
+
+@dataclass
+class Everywhere:
+    """Runs steps of one corpus each way.
+
+    Attributes:
+        work: a folder for results; what a native step left there before is taken.
+    """
+
+    session: Session
+    corpus: Corpus
+    work: Path
+
+    @cached_property
+    def engine(self) -> Engine:
+        self.session.architecture = facts.architecture()
+        return self.session.engine("sandbox", fetch=True).engine
+
+    @cached_property
+    def nodes(self) -> dict[str, Node]:
+        return self.corpus.graph(self.session)
+
+    def native(self, step: str) -> Path:
+        """The out/ of a native run of a step, made once."""
+        done = self.folder(NATIVE, step) / "done"
+        if not done.exists():
+            self.run(NATIVE, step)
+            done.touch()
+        return done.with_name("out")
+
+    def folder(self, way: Way, step: str) -> Path:
+        return self.work / f"{way.name}.{step}".replace(" ", "-")
+
+    def run(self, way: Way, step: str) -> Path:
+        """Run one step anew; returns its out/."""
+        node, folder = self.nodes[step], self.folder(way, step)
+        mounts = [Mount(snapshot(read_code(ROOT, node.stage.name), self.session.paths.code, StatCache(None)),
+                        "/run/code")]  # fmt: skip
+        for name, source in node.inputs.items():
+            place = source.path if isinstance(source, Source) else self.native(source.node) / source.below
+            mounts.append(Mount(place, f"/run/in/{name}"))
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in ("out", "obs"):
+            (folder / name).mkdir(parents=True)
+        mounts += [Mount(folder / name, f"/run/{name}", writable=True) for name in ("out", "obs")]
+        engine = self.engine
+        self.session.architecture = way.architecture or facts.architecture()
+        image = self.session.images([node.stage.image], fetch=True)[node.stage.image]
+        engine.prepare(image)
+        argv = node.argv()
+        if step == "demo_corpus" and self.corpus.maker:
+            mounts.append(Mount(self.corpus.maker, _MAKER))
+            argv = (argv[0], _MAKER, *argv[3:])
+        if way.processor:
+            emulator = shutil.which("qemu-x86_64-static")
+            assert emulator, "install qemu-user-static"
+            mounts.append(Mount(Path(emulator), _EMULATOR))
+            argv = (_EMULATOR, "-cpu", way.processor, *argv)
+        lines: list[str] = []
+        job = Job(
+            image, argv, tuple(mounts), {**STAGE_ENV, **way.env}, limits=Limits(timeout_s=7200), name="everywhere"
+        )
+        outcome = engine.run(job, lambda _, line: lines.append(line))
+        assert outcome.exit_code == 0, f"{way.name}, {step}: {lines[-20:]}"
+        return folder / "out"
+
+    def first_difference(self, step: str, found: Path) -> str:
+        """The first file of a step that is not the native run's."""
+        ours, theirs = digests_of(found), digests_of(self.native(step))
+        return next((name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)), "no file")
+
+
+def seen_on(way: Way) -> str:
+    """How the list names a way: for native runs, by this processor."""
+    if way.processor or way.architecture:
+        return way.name
+    found = facts.facts()
+    wide = ", with AVX-512" if "avx512f" in str(found["instruction_set"]).split() else ""
+    return f"{found['cpu']}{wide}" + ("" if way == NATIVE else ", libraries told to use older code")
+
+
+def main(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", choices=sorted(CORPORA))
+    parser.add_argument("ways", nargs="+", help="native, less, arm64, or a model of processor as QEMU names it")
+    parser.add_argument("--steps", default="", help="such as convert@4,infer@4; all that are exact")
+    parser.add_argument("--work", type=Path, default=ROOT / "artifacts" / "tmp" / "everywhere")
+    options = parser.parse_args(words)
+    corpus = CORPORA[options.corpus]
+    everywhere = Everywhere(Session(Paths(ROOT, options.work), Console()), corpus, options.work / corpus.name)
+    wrong = 0
+    for word in options.ways:
+        for step in options.steps.split(",") if options.steps else everywhere.nodes:
+            began_s = time.monotonic()
+            way = way_of(word)
+            out = everywhere.native(step) if way == NATIVE else everywhere.run(way, step)
+            found = digest(out)
+            equal = note(corpus.name, step, seen_on(way), found)
+            wrong += not equal
+            what = "equal" if equal else f"ANOTHER: {everywhere.first_difference(step, out)}"
+            print(
+                f"{corpus.name} {step} {way.name}: {found[:16]} {what}, {time.monotonic() - began_s:.1f} s", flush=True
+            )
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

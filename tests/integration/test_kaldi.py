@@ -25,6 +25,7 @@ from repro.images.rootfs import Roots
 from repro.machine import facts
 from repro.run.engine_choice import compiling_engine
 from repro.run.session import Session
+from tests.integration._everywhere import DEMOS, OTHERS, Corpus, Everywhere
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(4 * 3600)]
 SPLITS = ("train", "dev", "test")
@@ -81,8 +82,10 @@ def test_portable_features_equal_kaldi_s_on_golden_s_corpus(session: Session, by
 
 
 @pytest.mark.slow
-def test_portable_features_equal_kaldi_s_on_a_corpus_that_is_not_golden(session: Session):
-    portable, kaldi = features(session, None), features(session, None, "features")
+@pytest.mark.parametrize("corpus", [DEMOS, OTHERS], ids=lambda corpus: corpus.name)
+def test_portable_features_equal_kaldi_s_on_a_corpus_that_is_not_golden(session: Session, corpus: Corpus, tmp_path):
+    data = Everywhere(session, corpus, tmp_path).native("demo_corpus") if corpus.maker else None
+    portable, kaldi = features(session, data), features(session, data, "features")
     for split in SPLITS:
         found = differences(portable / split / "fbank.ark", kaldi / split / "fbank.ark")
         assert found.max() <= MAX_FROM_PORTABLE and found.mean() <= MEAN_FROM_PORTABLE, split

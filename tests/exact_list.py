@@ -1,0 +1,53 @@
+"""The digests of exact stages that were seen, and on which processors: tests/data/exact_digests.json, and its table.
+
+python -m tests.exact_list    writes the table into docs/decisions/exactness.md
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from repro.base.files import write_atomic
+from repro.base.locking import locked
+
+ROOT = Path(__file__).resolve().parent.parent
+LIST = ROOT / "tests" / "data" / "exact_digests.json"
+PAGE = ROOT / "docs" / "decisions" / "exactness.md"
+_TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
+_SHOWN = 12  # of a digest's figures
+
+
+def listed() -> dict[str, dict[str, dict[str, Any]]]:
+    """Per corpus and step: its `digest`, and where it was `seen`."""
+    return json.loads(LIST.read_bytes())["corpora"]
+
+
+def note(corpus: str, step: str, place: str, found: str) -> bool:
+    """Write where a digest was seen; returns whether it is the listed one. One that differs is not written."""
+    with locked(LIST.parent):
+        document: dict[str, Any] = json.loads(LIST.read_bytes())
+        entry = document["corpora"].setdefault(corpus, {}).setdefault(step, {"digest": found, "seen": []})
+        if entry["digest"] != found:
+            return False
+        if place not in entry["seen"]:
+            entry["seen"].append(place)
+            write_atomic(LIST, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
+        return True
+
+
+def table() -> str:
+    """One row per corpus and step, one column per place."""
+    rows = [(corpus, step, entry) for corpus, steps in listed().items() for step, entry in steps.items()]
+    places = list(dict.fromkeys(place for _, _, entry in rows for place in entry["seen"]))
+    lines = [f"| corpus | step | outputs | {' | '.join(places)} |", "|---" * (3 + len(places)) + "|"]
+    for corpus, step, entry in rows:
+        cells = ["yes" if place in entry["seen"] else "not run" for place in places]
+        lines.append(f"| {corpus} | {step} | `{entry['digest'][:_SHOWN]}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    write_atomic(PAGE, _TABLE.sub(table(), PAGE.read_text("utf-8"), count=1).encode())
