@@ -9,6 +9,7 @@ import sys
 
 from repro.cli import options
 from repro.cli.bundles import add_bundles
+from repro.cli.hosts import add_hosts
 from repro.cli.stages import add_stages
 from repro.cli.tasking import Commands, Here, exit_with_verdict, show
 
@@ -289,6 +290,7 @@ def bench(asked: options.Bench, here: Here) -> None:
 
 
 add_bundles(_commands)
+add_hosts(_commands)
 add_stages(_commands)
 ns = _commands.root
 

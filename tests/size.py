@@ -108,6 +108,7 @@ NEW = {
         "repro/cli/checks.py:import_contracts",
         "tasks.py:mutants",
     ],
+    "other hosts": ["repro/cli/hosts.py", "repro/cli/options.py:HostsRun"],
     "goals of the bench": ["repro/bench/goals.py"],
     "system call filter": [
         "repro/engines/seccomp.py",

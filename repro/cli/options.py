@@ -171,6 +171,12 @@ class Mutants:
 
 
 @dataclass(frozen=True)
+class HostsRun:
+    name: str = argument("a host of tests/hosts (see hosts.list)")
+    only: str = option("", "one scenario: readme, bundle or verify; left out: all that the host has")
+
+
+@dataclass(frozen=True)
 class Test:
     unit: bool = flag("only the fast tests, without images or engines")
     keep: str = option("", "pytest's -k expression: only the tests whose names match")
