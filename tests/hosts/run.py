@@ -66,7 +66,7 @@ def run_host(paths: Paths, name: str, only: str, say: Say) -> None:
     say(f"disk of {host.title}")
     disk = disks.make(name, host, folder)
     accel = accelerator(host.arch, disk.kernel)
-    with temporary_folder(folder, "machine") as work:
+    with temporary_folder(folder / "machines", "machine") as work:
         carried = work / "carried"
         commit, signer = _carry(paths, host, carried, {each.name for each in chosen}, say)
         for network in (True, False):
