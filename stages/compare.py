@@ -1,7 +1,8 @@
 """How far PyTorch, the exported graph and the converted graph agree, on the real batches.
 
 Three pairs: torch_onnx, torch_converted, onnx_converted. PyTorch's and the converted graph's outputs are read from
-their stages; the exported graph is run here. Only rows of real utterances count, never those that fill up a batch.
+their stages; the exported graph is run here. PyTorch runs once per utterance, so its batches may be of another size;
+reference_batch_size says of which. Only rows of real utterances count, never those that fill up a batch.
 With a and b the log-probabilities of a pair, over all N values of all real utterances (195 frames of 41 classes each),
 the pair's first member being a:
 
@@ -21,7 +22,7 @@ out/compare.json.
 from __future__ import annotations
 
 import os
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 import numpy
 
@@ -101,35 +102,49 @@ class Agreement:
         )
 
 
+def _run_onnx(graph: runtime.Graph, batches: Sequence[bins.Batch], manifest: bins.Manifest) -> Iterator[numpy.ndarray]:
+    """Every utterance's log-probabilities (195, 41) from the exported graph, in the manifest's order."""
+    for number, batch in enumerate(batches):
+        outputs = graph.run(bins.read_batch(batch, manifest.batch_size))
+        for utterance in manifest.of_batch(number):
+            yield outputs[:, utterance.row]
+
+
 def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--reference", required=True, metavar="DIR", help="the reference stage's results")
     parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
     parser.add_argument("--outputs", required=True, metavar="DIR", help="the infer stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
+    parser.add_argument(
+        "--reference-batches", metavar="DIR", help="those that PyTorch was given, where they are not --batches"
+    )
     runtime_arguments.batch_size(parser)
     options = parser.parse_args(arguments)
     manifest = bins.read_manifest(options.batches, options.bs)
     batches = bins.list_batches(options.batches, manifest)
     graph = runtime.Graph(os.path.join(options.onnx, "lstm_ctc.onnx"))
     graph.require_batch_size(options.bs)
-    rows_of: dict[int, list[bins.Placed]] = {}
-    for utterance in manifest.utterances:
-        rows_of.setdefault(utterance.batch, []).append(utterance)
+    of_torch = options.reference_batches or options.batches
+    torch_manifest = bins.read_manifest(of_torch)
+    if [each.id for each in torch_manifest.utterances] != [each.id for each in manifest.utterances]:
+        raise stage.StageError(
+            "{} and {} are not batches of the same utterances".format(of_torch, options.batches),
+            "run the stages batches and reference again",
+        )
+    torch_batches = bins.list_batches(of_torch, torch_manifest)
     pairs = {"torch_onnx": Agreement(), "torch_converted": Agreement(), "onnx_converted": Agreement()}
-    progress = stage.Progress("compare", len(batches))
-    for index, batch in enumerate(batches):
-        outputs = {
-            "torch": bins.read_output(options.reference, batch, options.bs),
-            "onnx": graph.run(bins.read_batch(batch, options.bs)),
-            "converted": bins.read_output(options.outputs, batch, options.bs),
-        }
+    progress = stage.Progress("compare", len(manifest.utterances))
+    for utterance, torch, onnx, converted in zip(
+        manifest.utterances,
+        bins.each_output(options.reference, torch_batches, torch_manifest),
+        _run_onnx(graph, batches, manifest),
+        bins.each_output(options.outputs, batches, manifest),
+    ):
+        outputs = {"torch": torch, "onnx": onnx, "converted": converted}
         for name, agreement in sorted(pairs.items()):
             first, second = name.split("_")
-            for utterance in rows_of.get(index, []):
-                agreement.add(
-                    outputs[first][:, utterance.row], outputs[second][:, utterance.row], utterance.output_frames
-                )
+            agreement.add(outputs[first], outputs[second], utterance.output_frames)
         progress.advance()
     results = {name: agreement.result() for name, agreement in pairs.items()}
     stage.write_json(
@@ -138,6 +153,7 @@ def main(arguments: Sequence[str]) -> None:
             results,
             batch_size=options.bs,
             formulas=FORMULAS,
+            reference_batch_size=torch_manifest.batch_size,
             thresholds={"at_least": MINIMA, "at_most": MAXIMA},
             within_thresholds=all(result["within_thresholds"] for result in results.values()),
         ),

@@ -9,19 +9,16 @@ memory holds one batch per core and one more. The outputs are the same bytes for
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
 import os
 import queue
 import time
-from typing import Callable, Iterable, Iterator, NamedTuple, Sequence, TypeVar
+from typing import Iterable, NamedTuple, Sequence
 
 from stages.formats import bins
 from stages.model import precision
 from stages.model.network import Network
 from stages.shared import runtime_arguments, stage
-
-T = TypeVar("T")
-R = TypeVar("R")
+from stages.shared.threads import in_order
 
 
 class Done(NamedTuple):
@@ -55,22 +52,6 @@ class _Streams:
         return Done(batch, bins.write_output(self._out, batch, output), time_ms)
 
 
-def _in_order(
-    pool: concurrent.futures.ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int
-) -> Iterator[R]:
-    """`function` of every item, on the pool, in the items' order; at most `ahead` are under way or waiting."""
-    waiting = iter(items)
-    pending = [pool.submit(function, item) for item in itertools.islice(waiting, ahead)]
-    try:
-        while pending:
-            result = pending.pop(0).result()
-            pending.extend(pool.submit(function, item) for item in itertools.islice(waiting, 1))
-            yield result
-    finally:
-        for future in pending:
-            future.cancel()
-
-
 def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="the convert stage's results")
@@ -89,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
     workers = len(networks) + 1  # so that one batch is read or written while the others are computed
     runs: dict[str, list[Done]] = {"result": [], "tail": []}
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for done in _in_order(pool, streams.run, batches, 2 * workers):
+        for done in in_order(pool, streams.run, batches, 2 * workers):
             runs[done.batch.folder].append(done)
             progress.advance()
     for folder, finished in sorted(runs.items()):

@@ -7,10 +7,10 @@ cannot be recomputed; it is held to what follows from the two others and the tri
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from repro.audit.stage_files import Outputs
 from repro.record.scores import Comparison, Pair, Thresholds
 from repro.record.stage_files import FRAMES, Manifest
 
@@ -29,6 +29,9 @@ _SMALLEST = 2.0**-23
 _RELATIVE = 1e-6  # two orders of summation of float64, and another library's exp
 _ABSOLUTE = 1e-12
 _LARGEST_EXPONENT = 700.0
+
+Frames = list["array[float]"]
+"""An utterance's outputs: of each frame all classes."""
 
 
 @dataclass
@@ -82,28 +85,22 @@ def within(figures: Mapping[str, float]) -> bool:
     )
 
 
-def agreement(manifest: Manifest, reference: Iterator[Outputs], converted: Iterator[Outputs]) -> Pair:
+def agreement(manifest: Manifest, reference: Iterator[Frames], converted: Iterator[Frames]) -> Pair:
     """The figures of the pair torch_converted.
 
     Args:
         manifest: of the stage batches.
-        reference: each batch's outputs of the stage reference, in order.
+        reference: each utterance's outputs of the stage reference, all frames of them, in the manifest's order.
         converted: likewise of the stage infer.
     """
     sums, scored, classes = _Sums(), 0, 0
-    entries = iter(manifest.utterances)
-    rest = len(manifest.utterances)
-    for first, second in zip(reference, converted):
-        classes = first.classes
-        for _ in range(min(rest, manifest.batch_size)):
-            entry = next(entries)
-            pairs = zip(first.frames(entry.row, FRAMES), second.frames(entry.row, FRAMES))
-            for number, (one, two) in enumerate(pairs):
-                a, b = one.tolist(), two.tolist()
-                sums.add(a, b)
-                sums.changed += number < entry.output_frames and a.index(max(a)) != b.index(max(b))
-            scored += entry.output_frames
-        rest -= manifest.batch_size
+    for entry, first, second in zip(manifest.utterances, reference, converted):
+        for number, (one, two) in enumerate(zip(first, second)):
+            a, b = one.tolist(), two.tolist()
+            classes = len(a)
+            sums.add(a, b)
+            sums.changed += number < entry.output_frames and a.index(max(a)) != b.index(max(b))
+        scored += entry.output_frames
     return sums.pair(len(manifest.utterances), scored, classes)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec import UNSET
 
 from repro.audit import arithmetic, beam, parity, scoring, times
 from repro.audit.claims import ATTESTED, Examination, Outcome
@@ -17,9 +20,10 @@ from repro.audit.stage_files import (
     read_utterances,
 )
 from repro.base.errors import CouldNotVerify, VerificationFailed
+from repro.graph.pipeline import reference_batch_size
 from repro.record.document import Record
 from repro.record.scores import Comparison, Protocol, Result
-from repro.record.stage_files import ROWS, Manifest, ScoreFile
+from repro.record.stage_files import FRAMES, ROWS, Manifest, ScoreFile
 
 Heard = dict[str, tuple[str, ...]]
 
@@ -83,6 +87,14 @@ def _each_output(evidence: Evidence, key: str, manifest: Manifest, classes: int)
     for number in manifest.batches:
         name = manifest.output_name(number)
         yield read_outputs(evidence.file(stage, name), manifest.batch_size, classes, f"{key}: {name}")
+
+
+def _each_utterance(evidence: Evidence, key: str, manifest: Manifest, classes: int) -> Iterator[parity.Frames]:
+    """The outputs of a stage, utterance by utterance in the manifest's order."""
+    entries = iter(manifest.utterances)
+    for outputs in _each_output(evidence, key, manifest, classes):
+        for entry in itertools.islice(entries, manifest.batch_size):
+            yield outputs.frames(entry.row, FRAMES)
 
 
 def _examine_symbols(it: Examination, evidence: Evidence, size: int) -> Heard:
@@ -253,14 +265,23 @@ def _examine_agreement(it: Examination, evidence: Evidence, result: Result) -> N
     told = evidence.read(evidence.stage(f"compare@{size}"), "compare.json", Comparison)
     classes = len(scoring.class_names(_units(evidence)))
     manifest = read_manifest(evidence, size)
+    once = reference_batch_size(evidence.record.request.batch_sizes)
+    of_torch = manifest if once == size else read_manifest(evidence, once)
+    if [entry.id for entry in of_torch.utterances] != [entry.id for entry in manifest.utterances]:
+        it.wrong.append(f"batches@{once}, which PyTorch was given, and batches@{size} are not of the same utterances")
+        return
     found = parity.agreement(
         manifest,
-        _each_output(evidence, f"reference@{size}", manifest, classes),
-        _each_output(evidence, f"infer@{size}", manifest, classes),
+        _each_utterance(evidence, f"reference@{once}", of_torch, classes),
+        _each_utterance(evidence, f"infer@{size}", manifest, classes),
     )
     it.wrong += parity.contradictions(told, found)
     if told.batch_size != size:
         it.wrong.append(f"compare.json is of batch size {told.batch_size}")
+    if told.reference_batch_size not in (UNSET, once):
+        it.wrong.append(
+            f"compare.json tells of PyTorch's outputs in batches of {told.reference_batch_size}, not {once}"
+        )
     it.evidence.append(
         f"{found.utterances} utterances of both outputs: largest difference {found.max_abs:.3g}, cosine "
         f"{found.cosine:.6f}, {found.symbols_changed} frames with another best class"

@@ -135,7 +135,11 @@ class Thresholds(Strict, frozen=True):
 
 
 class Comparison(Strict, frozen=True):
-    """The agreement of PyTorch, the exported graph and the converted one."""
+    """The agreement of PyTorch, the exported graph and the converted one.
+
+    `reference_batch_size` is that of PyTorch's own run, which serves every batch size; older records do not say it,
+    and are of runs in which it was `batch_size`.
+    """
 
     batch_size: Positive
     formulas: dict[str, str]
@@ -144,6 +148,7 @@ class Comparison(Strict, frozen=True):
     torch_converted: Pair
     onnx_converted: Pair
     within_thresholds: bool
+    reference_batch_size: Union[Positive, UnsetType] = UNSET
 
 
 class Result(Strict, frozen=True):

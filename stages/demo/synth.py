@@ -15,7 +15,7 @@ import sys
 import tempfile
 import wave
 from fractions import Fraction
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import Any, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ _ESPEAK_PROGRAM = os.path.abspath(espeak.__file__)
 _ESPEAK_EDGE_MS = 120  # silence before the speech, and the most that is kept after it
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}  # a voice or data folder in HOME must not be picked up
 _TIMEOUT_S = 120
+_SAMPLE_BYTES = 2
 
 _HALF_TAPS = 16
 _CUTOFF = Fraction(97, 100)
@@ -82,10 +83,10 @@ class Spoken(NamedTuple):
     segments: list[Segment]
 
 
-def _run(name: str, command: Sequence[str], text: str) -> bytes:
+def _run(name: str, command: Sequence[str]) -> bytes:
     try:
         done = subprocess.run(
-            command, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENVIRONMENT,
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENVIRONMENT,
             timeout=_TIMEOUT_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -93,9 +94,13 @@ def _run(name: str, command: Sequence[str], text: str) -> bytes:
             "{}: cannot run {}: {}".format(name, command[0], error), "run this stage in the synth image, which has it"
         )
     if done.returncode != 0:
-        reason = done.stderr.decode("utf-8", "replace").strip() or "exit code {}".format(done.returncode)
-        raise StageError("{}: the synthesiser failed: {}".format(name, reason), "run this stage in the synth image")
+        raise _failed(name, done.returncode, done.stderr)
     return done.stdout
+
+
+def _failed(name: str, exit_code: int, said: bytes) -> StageError:
+    reason = said.decode("utf-8", "replace").strip() or "exit code {}".format(exit_code)
+    return StageError("{}: the synthesiser failed: {}".format(name, reason), "run this stage in the synth image")
 
 
 def _milliseconds(text: str) -> Fraction:
@@ -123,7 +128,7 @@ def _flite(name: str, speaker: Speaker, text: str) -> Spoken:
         if speaker.pitch is not None:
             command += ["--setf", "int_f0_target_mean={}".format(speaker.pitch[0])]
             command += ["--setf", "int_f0_target_stddev={}".format(speaker.pitch[1])]
-        printed = _run(name, [*command, "-psdur", "-t", text, "-o", path], "")
+        printed = _run(name, [*command, "-psdur", "-t", text, "-o", path])
         with open(path, "rb") as stream:
             content = stream.read()
     with wave.open(io.BytesIO(content)) as reader:
@@ -149,11 +154,46 @@ def parse_espeak_phonemes(phonemes: Sequence[tuple[int, str]], speech_end_ms: Fr
     return segments
 
 
+class _EspeakProgram:
+    """One `espeak.py` at work: a request at a time, each spoken in a process of its own."""
+
+    def __init__(self) -> None:
+        self.of_process = os.getpid()
+        self._said = tempfile.TemporaryFile()  # not a pipe, which could fill
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", _ESPEAK_PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._said, env=_ENVIRONMENT,
+        )  # fmt: skip
+
+    def ask(self, name: str, request: Sequence[Any]) -> tuple[dict[str, Any], bytes]:
+        """The answer's header and samples, or StageError with what the program said."""
+        assert self._process.stdin is not None and self._process.stdout is not None  # both are pipes
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended: there is no answer
+        line = self._process.stdout.readline()
+        header = json.loads(line.decode()) if line.endswith(b"\n") else {"samples": 1}
+        content = self._process.stdout.read(_SAMPLE_BYTES * header["samples"])
+        if len(content) != _SAMPLE_BYTES * header["samples"]:
+            raise _failed(name, self._process.wait(), self._ended_with())
+        return header, content
+
+    def _ended_with(self) -> bytes:
+        self._said.seek(0)
+        return self._said.read()
+
+
+_espeak_program: _EspeakProgram | None = None
+
+
 def _espeak(name: str, speaker: Speaker, text: str) -> Spoken:
-    command = [sys.executable, "-I", "-S", _ESPEAK_PROGRAM, "en-us+" + speaker.voice, str(speaker.speed)]
-    answer = _run(name, command + [str(value) for value in speaker.pitch or ()], text)
-    header, _, content = answer.partition(b"\n")
-    spoken = json.loads(header.decode())
+    global _espeak_program
+    if _espeak_program is None or _espeak_program.of_process != os.getpid():  # a forked worker needs one of its own
+        _espeak_program = _EspeakProgram()
+    request = ["en-us+" + speaker.voice, speaker.speed, *(speaker.pitch or ()), text]
+    spoken, content = _espeak_program.ask(name, request)
     rate_hz = spoken["rate_hz"]
     speech = np.frombuffer(content, "=i2", count=spoken["samples"])
     segments = parse_espeak_phonemes(spoken["phonemes"], Fraction(1000 * len(speech), rate_hz))

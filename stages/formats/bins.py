@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
 import numpy
 
@@ -33,6 +33,11 @@ class Manifest(NamedTuple):
     num_tail_batches: int
     utterances: list[Placed]
     excluded: list[dict[str, str]]
+
+    def of_batch(self, number: int) -> list[Placed]:
+        """The utterances of one batch; they stand in the order of the batches."""
+        first = number * self.batch_size
+        return self.utterances[first : first + self.batch_size]
 
 
 class Batch:
@@ -164,6 +169,14 @@ def read_output(folder: str, batch: Batch, batch_size: int) -> numpy.ndarray:
     if not numpy.isfinite(values).all():
         raise StageError("{} holds values that are not finite".format(path))
     return values
+
+
+def each_output(folder: str, batches: Sequence[Batch], manifest: Manifest) -> Iterator[numpy.ndarray]:
+    """Every utterance's log-probabilities (195, 41) that a stage saved, in the manifest's order; holds one batch."""
+    for number, batch in enumerate(batches):
+        outputs = read_output(folder, batch, manifest.batch_size)
+        for utterance in manifest.of_batch(number):
+            yield outputs[:, utterance.row]
 
 
 def times_info(times_ms: Sequence[float]) -> dict[str, float]:

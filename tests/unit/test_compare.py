@@ -129,6 +129,49 @@ def test_rows_that_fill_a_batch_do_not_count(case):
     assert _compare(case)["torch_converted"]["max_abs"] == 0.0
 
 
+def _in_other_batches(case, size, ids):
+    """Hand the reference's outputs on in batches of `size`, of utterances `ids`."""
+    rows = [np.load(str(case / "reference" / name)) for name in ("result/inputs_0_0.npy", "tail/inputs_1_0.npy")]
+    every = np.concatenate(rows, axis=1)
+    whole, rest = divmod(len(ids), size)
+    utterances = [
+        {"id": name, "batch": index // size, "row": index % size, "stacked_frames": 200, "output_frames": 100}
+        for index, name in enumerate(ids)
+    ]
+    count = whole + bool(rest)
+    write_batches(case / "others", np.zeros((count, size, 390, 243), np.float32), whole, int(rest > 0), utterances)
+    for number in range(count):
+        folder = case / "reference-others" / ("result" if number < whole else "tail")
+        folder.mkdir(parents=True, exist_ok=True)
+        values = every[:, number * size : (number + 1) * size]
+        padded = np.full((195, size, 41), -1.0, np.float32)
+        padded[:, : values.shape[1]] = values
+        np.save(str(folder / f"inputs_{number}_0.npy"), padded)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_pytorch_s_batches_may_be_of_another_size(case, size):
+    _change(case / "outputs" / "tail" / "inputs_1_0.npy", 50, 0, np.linspace(-9, -1, 41))
+    expected = _compare(case)
+    _in_other_batches(case, size, ["u0", "u1", "u2"])
+    (case / "out" / "compare.json").unlink()
+    paths = {"reference": "reference-others", "reference-batches": "others", "onnx": "onnx", "outputs": "outputs"}
+    words = [word for name in paths for word in ("--" + name, str(case / paths[name]))]
+    words += [word for name in ("batches", "out", "obs") for word in ("--" + name, str(case / name))]
+    compare.main([*words, "--bs", "2"])
+    found = json.loads((case / "out" / "compare.json").read_text(encoding="utf-8"))
+    assert found == {**expected, "reference_batch_size": size}
+    assert expected["reference_batch_size"] == 2
+
+
+def test_batches_of_other_utterances_are_refused(case):
+    _in_other_batches(case, 1, ["u0", "u2", "u1"])
+    words = [word for name in ("onnx", "outputs", "batches", "out", "obs") for word in ("--" + name, str(case / name))]
+    words += ["--reference", str(case / "reference-others"), "--reference-batches", str(case / "others"), "--bs", "2"]
+    with pytest.raises(StageError, match="not batches of the same utterances"):
+        compare.main(words)
+
+
 @pytest.mark.parametrize("name", ["reference", "outputs"])
 def test_a_missing_output_is_refused_by_name(case, name):
     (case / name / "tail" / "inputs_1_0.npy").unlink()

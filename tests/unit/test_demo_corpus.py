@@ -258,6 +258,19 @@ def test_synthesisers_own_words_are_in_the_error(monkeypatch, tmp_path):
         synth.speak("FAKS0_SX1", speakers("dev")[0], "Hello.")
 
 
+@pytest.mark.parametrize("printed", ["", '{"rate_hz": 22050, "samples": 2, "phonemes": []}', '{"samples": 2}\\nab'])
+def test_an_espeak_that_ends_within_an_answer_is_named_with_its_last_words(monkeypatch, tmp_path, printed):
+    program = tmp_path / "espeak.py"
+    program.write_text(
+        f"import sys\nsys.stdin.readline()\nprint('{printed}', end='')\nprint('no such voice', file=sys.stderr)\n"
+    )
+    monkeypatch.setattr(synth, "_ESPEAK_PROGRAM", str(program))
+    monkeypatch.setattr(synth, "_espeak_program", None)
+    speaker = next(speaker for speaker in SPEAKERS if speaker.synthesiser == "espeak")
+    with pytest.raises(StageError, match="X_SX1: the synthesiser failed: no such voice"):
+        synth.speak("X_SX1", speaker, "Hello.")
+
+
 @needs_synthesisers
 @pytest.mark.parametrize("synthesiser", ["flite", "espeak"])
 def test_the_same_speech_twice_has_the_same_bytes(synthesiser):

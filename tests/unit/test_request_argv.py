@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.graph.pipeline import NPU_STAGES, PINNED_IMAGES, Node, Request, Source, build_graph
+from repro.graph.pipeline import NPU_STAGES, PINNED_IMAGES, Node, Output, Request, Source, build_graph
 
 CONF, DEMO = Path("/checkout/conf"), Path("/checkout/data/demo/checkpoint.pth")
 CPU = Request(batch_sizes=(8,))
@@ -151,11 +151,23 @@ def test_each_batch_size_has_its_steps_with_its_number():
     nodes = graph(replace(CPU, batch_sizes=(1, 64)))
     per_size = {step.partition("@")[0] for step in LINES if "@" in step}
     for size in (1, 64):
-        assert {step.partition("@")[0] for step in nodes if step.endswith(f"@{size}")} == per_size
+        assert {step.partition("@")[0] for step in nodes if step.endswith(f"@{size}")} | {"reference"} == per_size
         for stage in per_size - {"reference"}:
             assert f"--bs {size} " in line(replace(CPU, batch_sizes=(1, 64)), f"{stage}@{size}") + " "
     assert nodes["infer@64"].inputs["model"].node == "convert@64"
     assert nodes["score@64"].inputs["outputs"].node == "infer@64"
+
+
+@pytest.mark.parametrize(("sizes", "once"), [((1, 4, 8, 64), 8), ((1, 64), 1), ((16,), 16)])
+def test_pytorch_runs_once_and_every_batch_size_is_compared_with_that_run(sizes, once):
+    nodes = graph(replace(CPU, batch_sizes=sizes))
+    assert [step for step in nodes if step.startswith("reference@")] == [f"reference@{once}"]
+    assert nodes[f"reference@{once}"].inputs["batches"] == Output(f"batches@{once}")
+    for size in sizes:
+        inputs = nodes[f"compare@{size}"].inputs
+        assert inputs["reference"] == Output(f"reference@{once}")
+        assert inputs["batches"] == Output(f"batches@{size}")
+        assert inputs.get("reference-batches", inputs["batches"]) == Output(f"batches@{once}")
 
 
 def test_the_user_s_data_and_checkpoint_are_what_the_stages_read():
