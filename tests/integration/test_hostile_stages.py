@@ -71,9 +71,8 @@ EXPECTED: dict[str, tuple[str, ...]] = {
         (FAILED,),
     ),
     "commands_is_a_folder": EITHER,  # no file of that name: an observation like any other
-    # Millions of lines may take longer than the stage has, and 100,000 entries more room than the disk has.
-    **{name: (TAKEN, FAILED) for name in hostile.ACTS if name.startswith("output_")},
-    **dict.fromkeys(("many_files", "many_folders"), (REFUSED, FAILED)),
+    **dict.fromkeys(hostile.FLOODS, (TAKEN, FAILED)),
+    **dict.fromkeys(("many_files", "many_folders"), (REFUSED, FAILED) if FULL else (REFUSED,)),
     # A device may be made or not, another user's root may read what is closed or not, a race may be won or lost.
     **dict.fromkeys(
         (
@@ -93,6 +92,14 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("left_holding_the_output", "kills_all", "forks", "fills_its_own_places"), (TAKEN, REFUSED, FAILED)
     ),
+}
+
+
+# What may fail may do so for this one reason: millions of lines take longer than the stage has, 100,000 entries more
+# room than the disk has.
+WHY_FAILED = {
+    **dict.fromkeys(hostile.FLOODS, "ran longer than its limit"),
+    **dict.fromkeys(("many_files", "many_folders"), "No space left"),
 }
 
 
@@ -127,6 +134,7 @@ class Campaign:
         assert ended in EXPECTED.get(act, (TAKEN,)), f"{act} was {ended}: {error}"
         if error is not None:
             text = error.diagnostics()
+            assert ended != FAILED or WHY_FAILED.get(act, "") in text, f"{act}: {text}"
             assert "first" in error.message, text
             assert not any(ord(letter) < 32 and letter != "\n" for letter in text), repr(text)
             assert "\u202e" not in text

@@ -204,6 +204,17 @@ def test_an_unsigned_bundle_is_installed_only_knowingly_and_is_not_called_verifi
     assert refused.returncode == 4 and written(place) == set()
     done = install(place, "small.tar", "--files-only", "--allow-unsigned")
     assert done.returncode == 0 and "NOT VERIFIED" in done.stdout
+    only = install(place, "small.tar", "--verify-only", "--allow-unsigned")
+    assert only.returncode == 4 and "NOT VERIFIED: not signed" in only.stdout
+
+
+def test_an_unsigned_bundle_is_refused_where_a_key_is_named_or_trusted(place):
+    assert install(place, "small.tar", "--first-use", "--files-only").returncode == 0
+    write_bundle(place / "small.tar", cases.files(None), cases.about(), None, cases.Silent())
+    for words in ([], ["--key", KEY]):
+        done = install(place, "small.tar", "--files-only", "--allow-unsigned", "--to", "other", *words)
+        assert done.returncode == 3 and "the bundle is not signed, not by" in done.stderr
+    assert not (place / "other").exists()
 
 
 @pytest.mark.parametrize(
@@ -414,7 +425,12 @@ def test_a_step_that_fails_leaves_nothing(place):
     cases.pack(place, list({item.path: item for item in [*cases.files(), broken]}.values()))
     done = install(place, "small.tar", "--key", KEY)
     assert done.returncode == 4 and "no venv here" in done.stderr
-    assert written(place) == set()
+    assert "-> nothing is left installed; mend it" in done.stderr and written(place) == set()
+    assert install(place, "small.tar", "--key", KEY, "--files-only").returncode == 0
+    before = written(place)
+    done = install(place, "small.tar", "--key", KEY)
+    assert done.returncode == 4 and f"-> the files in {place / 'small'} stay as they were verified" in done.stderr
+    assert written(place) == before
 
 
 @pytest.mark.parametrize("name", ["bootstrap", "ready"])

@@ -223,8 +223,13 @@ def _extract(archive: Archive, bases: Bases, folder: Path) -> None:
     os.sync()
 
 
-def _make_ready(target: Path) -> None:
-    """The Python environment from the carried wheels, and the images where the engines of this machine want them."""
+def _make_ready(target: Path, kept: str) -> None:
+    """The Python environment from the carried wheels, and the images where the engines of this machine want them.
+
+    Args:
+        target: the installed folder.
+        kept: what stays of it where a step fails, for people.
+    """
     misleading = ("PIP_", "PYTHON", "VIRTUAL_ENV")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(misleading)}
     environment.update(
@@ -247,7 +252,7 @@ def _make_ready(target: Path) -> None:
         if done.returncode:
             code = 3 if done.returncode == 3 else 4  # 3: wrong bytes were found, by ./bootstrap or by the images' IDs
             raise Refused(code, f"{command[0]} ended with code {done.returncode} (its messages are above)",
-                          "nothing is left installed; mend it and run the same command again")  # fmt: skip
+                          f"{kept}; mend it and run the same command again")  # fmt: skip
 
 
 def write_files(archive: Archive, target: Path, earlier: Sequence[Path] = ()) -> None:
@@ -281,7 +286,7 @@ def _install(arguments: argparse.Namespace, archive: Archive, bases: Bases) -> P
         if os.path.lexists(target):
             made = _accept(target, listing)
             if not arguments.files_only and (made is None or made.state != "ready"):
-                _make_ready(target)
+                _make_ready(target, f"the files in {target} stay as they were verified")
                 if made is None:
                     mark_as_ready(target)
                 else:
@@ -297,7 +302,7 @@ def _install(arguments: argparse.Namespace, archive: Archive, bases: Bases) -> P
             temporary.chmod(0o777 & ~_umask())
             os.rename(temporary, target)
             if not arguments.files_only:
-                _make_ready(target)
+                _make_ready(target, "nothing is left installed")
             os.sync()
         except BaseException:
             if made.lies_at(made.place()):

@@ -381,8 +381,12 @@ def flood(data, megabytes, stream=1):
             rest = rest[os.write(stream, rest) :]
 
 
+FLOODS = []
+
+
 def streamed(name, data, stream=1):
-    ACTS[f"output_{name}"] = lambda at: flood(data, 32 if at.size == "full" else 4, stream)
+    FLOODS.append(f"output_{name}")
+    ACTS[FLOODS[-1]] = lambda at: flood(data, 32 if at.size == "full" else 4, stream)
 
 
 for _name, _data in {
