@@ -82,7 +82,7 @@ def verify_a_bundle(path: Path, scratch: Path, given: Given) -> Outcome:
     outcome.subjects[f"list of {path.resolve().name}"] = report.list_sha256
     with outcome.examine("bundle-signature", "the bundle's list is signed by a key that is trusted here") as it:
         _examine_signature(it, report)
-    signer = f"key {report.signer} ({report.trust})" if report.signer else "nobody: the bundle is not signed"
+    signer = f"key {report.relied_on} ({report.trust})" if report.relied_on else "nobody: the bundle is not signed"
     outcome.fact("attested by", signer)
     if outcome.of_status(REFUTED):
         return outcome  # bytes that are not the listed ones are looked at no further
@@ -106,14 +106,15 @@ def verify_a_bundle(path: Path, scratch: Path, given: Given) -> Outcome:
 
 
 def _examine_signature(it: Examination, report: BundleReport) -> None:
-    if not report.signer:
+    if not report.relied_on:
         it.missing.append("nobody signed it")
     elif report.trust not in _TRUSTED:
         it.missing.append(
-            f"it is signed by {report.signer}, which is not trusted on this machine: learn the fingerprint from the "
+            f"it is signed by {report.relied_on}, which is not trusted on this machine: learn the fingerprint from the "
             "maker by another way, and give it with --key"
         )
-    it.evidence.append(f"signer {report.signer or 'none'}, trust: {report.trust}")
+    it.evidence.append(f"signer {report.relied_on or 'none'}, trust: {report.trust}")
+    it.evidence += [f"the list is also signed by {key}" for key in report.also]
 
 
 def _examine_statements(outcome: Outcome, report: BundleReport, rebuilders: Rebuilders) -> None:

@@ -75,8 +75,8 @@ def _describe(report: BundleReport) -> str:
     how = {"pinned": "a trusted key", "first use": "a key trusted here since its first use"}[report.trust]
     lines = [
         f"verified: {report.files} files, {report.size_bytes / 1e6:.1f} MB, every byte as listed",
-        f"signed by {how}: {report.signer}",
-        *(f"the list is also signed by {key}" for key in report.countersigners),
+        f"signed by {how}: {report.relied_on}",
+        *(f"the list is also signed by {key}" for key in report.also),
         f"list: sha256 {report.list_sha256}",
         f"repository: commit {report.about['commit']}",
     ]

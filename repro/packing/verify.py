@@ -25,8 +25,10 @@ class BundleReport:
     """What a verification of a bundle found.
 
     Attributes:
-        signer: fingerprint of the key that signed, '' for nobody.
+        signer: fingerprint of the key that signed first, '' for nobody.
         trust: 'pinned', 'first use', 'unknown' or 'unsigned'.
+        relied_on: the key that is meant by `trust`: the first signer's, or that of another who signed the list.
+        also: fingerprints of the other keys that signed the list.
         failures: everything in which the bytes differ from the list, a line each, the first thing first.
         verified: no failures, and a key that is trusted here signed.
         list_sha256: of the signed list.
@@ -34,7 +36,6 @@ class BundleReport:
         about: what the list says of the bundle as a whole.
         entries: the files by path.
         not_covered: of an installed folder: places of which the list says nothing, such as its Python environment.
-        countersigners: fingerprints of other keys that signed the list.
         statements: in and beside the bundle, each signed and in agreement with it.
         rebuilt: what the trusted rebuilders say of each image; empty where none were named.
     """
@@ -49,7 +50,8 @@ class BundleReport:
     about: dict[str, Any]
     entries: dict[str, Entry]
     not_covered: tuple[str, ...] = ()
-    countersigners: tuple[str, ...] = ()
+    relied_on: str = ""
+    also: tuple[str, ...] = ()
     statements: tuple[Statement, ...] = ()
     rebuilt: tuple[Rebuilt, ...] = ()
 
@@ -135,7 +137,8 @@ def _report(report: Report, not_covered: Sequence[str] = ()) -> BundleReport:
         about=listing.about,
         entries={entry.path: entry for entry in listing.entries},
         not_covered=tuple(not_covered),
-        countersigners=report.countersigners,
+        relied_on=report.relied_on,
+        also=report.also,
         statements=report.checked.statements,
         rebuilt=report.rebuilt,
     )

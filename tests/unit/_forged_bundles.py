@@ -82,7 +82,12 @@ def _set(*steps: Any) -> Change:
 FILE = ("subject", 2)
 NOTES = (*FILE, "annotations")
 ABOUT = ("predicate",)
-ODD_NAMES = ["../evil", "tree/../../evil", "/etc/evil", "tree//x", "tree/./x", "tree/x\n", "tree/é", "tree/x ",
+OF_THE_MACHINE = ["made-here", "tree/.venv/bin/python", "tree/repro/__pycache__/x.cpython-311.pyc", "tree/repro/x.PYC",
+     "tree/.git/config", "tree/artifacts/store/ab/x", "tree/artifacts/layers/x.json", "tree/artifacts/rootfs/x",
+     "tree/artifacts/bundle/images.json", "tree/artifacts", "tree/Artifacts/runs/x", "tree/.pytest_cache/x",
+     "tree/conf/site.toml", "tree/data/model-signers.pem", "tree/data/user.lock.json"]  # fmt: skip
+ODD_NAMES = [
+    *OF_THE_MACHINE, "../evil", "tree/../../evil", "/etc/evil", "tree//x", "tree/./x", "tree/x\n", "tree/é", "tree/x ",
     "tree/x.",
      "C:\\evil", "tree/README.TXT/../x", "TREE/bootstrap", "tree/BOOTSTRAP", "tree/bootstrap", "tree/bootstrap/x",
      "list.dsse.json", "tree", ""]  # fmt: skip

@@ -141,7 +141,14 @@ def test_the_list_signed_once_more_is_trusted_by_that_key_and_the_first_signer_s
     resign(path, cases.signer(2))
     assert path.read_bytes() == before
     report = verify_bundle(path, [cases.signer(2).fingerprint])
-    assert report.verified and report.signer == KEY and report.countersigners == (cases.signer(2).fingerprint,)
+    officer = cases.signer(2).fingerprint
+    assert report.verified and (report.signer, report.relied_on, report.also) == (KEY, officer, (KEY,))
+    said = verify_and_describe(str(path), officer, Rebuilders(), first_use=False)
+    assert f"signed by a trusted key: {officer}\nthe list is also signed by {KEY}\n" in said
+    (tmp_path / "install.py").write_bytes(install_script())
+    words = [sys.executable, "-I", "install.py", path.name, "--key", officer, "--verify-only"]
+    told = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert told.startswith(f"signed by the trusted key {officer}\n") and f"the list is also signed by {KEY}\n" in told
     with pytest.raises(VerificationFailed, match="not by the key named"):
         verify_bundle(path, [cases.signer(3).fingerprint])
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from repro.packing.installer.archive import CHUNK_BYTES, MOST_LIST_BYTES, Meter, processors
-from repro.packing.installer.listing import INSTALLED, LIST_NAME, Entry, Listing, read_listing
+from repro.packing.installer.listing import CACHES, INSTALLED, LIST_NAME, Entry, Listing, read_listing
 
 KEPT = "artifacts/bundle"  # where an installed folder keeps its bundle's list
 MARK = KEPT + "/made-here"  # the token by which the user who installed knows his folder again
 _OWN = frozenset((f"{KEPT}/{LIST_NAME}", MARK))
 _COVERED = ("bundle", "oci", "received", "wheels")  # of artifacts/
 _MADE_HERE = ("artifacts/oci/.lock", "conf/site.toml")
-_CACHES = (".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 _MOST_FAILURES = 1000
 
 
@@ -134,7 +133,7 @@ def _made_here(path: str) -> str:
         return f"artifacts/{ascii(second)[1:-1]}"
     if top == "data" and second not in ("", "README.md", "demo"):
         return f"data/{ascii(second)[1:-1]}"
-    return path if path in _MADE_HERE or top in _CACHES else ""
+    return path if path in _MADE_HERE or top in CACHES else ""
 
 
 def _difference(root: Path, path: str, entry: Entry, meter: Meter) -> str:

@@ -69,13 +69,13 @@ def describe(report: Report) -> str:
         "first use": "signed by the key %s, trusted here since its first use",
         "unknown": "NOT VERIFIED: signed by the key %s, which is not trusted on this machine",
         "unsigned": "NOT VERIFIED: not signed%s",
-    }[report.trust] % listing.fingerprint
+    }[report.trust] % report.relied_on
     lines = [signer]
     if report.failures:
         lines.append(f"NOT VERIFIED: {len(report.failures)} things are wrong")
     else:
         lines.append(f"every byte is as listed: {count} files, {listing.total_bytes / 1e6:.1f} MB")
-    lines += [f"the list is also signed by {key}" for key in report.countersigners]
+    lines += [f"the list is also signed by {key}" for key in report.also]
     lines.append("list: sha256 {}, commit {}".format(listing.sha256, listing.about["commit"]))
     count = len(report.checked.statements)
     if count and not report.failures:

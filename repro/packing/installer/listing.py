@@ -23,6 +23,9 @@ _MOST_PATH_CHARACTERS = 240
 _MOST_DIGITS = 19  # of a number: a longer one costs time that grows with its square
 _MOST_BYTES = 1 << 53  # of a file and of the archive: beyond it a browser's numbers are no longer exact
 _MOST_DEPTH = 64  # of the list's JSON
+_CARRIED = ("cache", "oci", "received", "wheels")  # of artifacts/: a bundle's own; the rest is made on the machine
+CACHES = (".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
+_OF_THE_USER = ("artifacts/oci/.lock", "conf/site.toml", "data/model-signers.pem", "data/user.lock.json")
 _WORD = re.compile(r"[0-9a-f]{0,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ENVELOPE = {"payload", "payloadType", "signatures"}
@@ -119,8 +122,23 @@ def padding_bytes(size_bytes: int) -> int:
     return -size_bytes % BLOCK_BYTES
 
 
+def _is_of_the_machine(path: str) -> bool:
+    """Whether a file would lie where a machine keeps what it made, or its user what he trusts: it would be believed
+    there and no comparison with the repository shows it, such as byte code, environments, results, trusted keys."""
+    top, _, below = path.lower().partition("/")
+    if top + "/" != INSTALLED:
+        return path.lower() == "made-here"  # by which an installed folder is known again
+    steps = below.split("/")
+    if {".git", "__pycache__"} & set(steps) or steps[-1].endswith(".pyc"):
+        return True
+    if steps[0] in (".venv", *CACHES) or (steps[0] == "artifacts" and [*steps, ""][1] not in _CARRIED):
+        return True
+    return below in _OF_THE_USER
+
+
 def check_paths(paths: Iterable[str]) -> Optional[str]:
-    """What is wrong with the paths of a list, or None: climbing, absolute, odd, repeated, colliding or nested."""
+    """What is wrong with the paths of a list, or None: climbing, absolute, odd, repeated, colliding, nested, or in a
+    place of the machine."""
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
     for path in paths:
@@ -128,6 +146,8 @@ def check_paths(paths: Iterable[str]) -> Optional[str]:
         bad = [step for step in steps if step in (".", "..") or not _NAME.fullmatch(step) or step[-1] in " ."]
         if bad or len(path) > _MOST_PATH_CHARACTERS:
             return f"the list names the path {path!a}, which is absolute, climbs, or is not portable"
+        if _is_of_the_machine(path):
+            return f"the list names {path!a}, a place for what is made on the machine or is its user's"
         if path.lower() in files:
             return f"the list names {path!a} twice, or names that differ in case alone"
         files[path.lower()] = path

@@ -31,14 +31,16 @@ class Asked(NamedTuple):
 
 class Report(NamedTuple):
     """What a verification found. `trust` is 'pinned', 'first use', 'unknown' or 'unsigned'; it is verified when
-    `failures` is empty and the key is trusted. `countersigners`: other keys that signed the list. `rebuilt`: what the
-    trusted rebuilders say of each image; empty where none were named."""
+    `failures` is empty and the key is trusted. `relied_on`: the key that is meant by `trust`, '' where nobody signed;
+    `also`: the other keys that signed the list, its first signer's among them. `rebuilt`: what the trusted rebuilders
+    say of each image; empty where none were named."""
 
     listing: Listing
     trust: str
     failures: tuple[str, ...]
     verified: bool
-    countersigners: tuple[str, ...]
+    relied_on: str
+    also: tuple[str, ...]
     checked: Checked
     rebuilt: tuple[Rebuilt, ...]
 
@@ -150,11 +152,13 @@ def check_with(listing: Listing, read: Read, check_files: Callable[[], Sequence[
     known = trusted_keys()
     accepted = asked.named or known
     signers = (listing.fingerprint, *beside.countersigners)
-    trust = trust_in(next((key for key in signers if key in accepted), listing.fingerprint), asked.named, known)
+    relied_on = next((key for key in signers if key in accepted), listing.fingerprint)
+    trust = trust_in(relied_on, asked.named, known)
     failures, checked = list(check_files()), Checked()
     if not failures:
         checked = check_statements(listing, read, beside, asked.rebuilders)
         failures += checked.failures
     rebuilt = count_rebuilders(checked.images, checked.statements, asked.rebuilders) if asked.rebuilders else []
     verified = not failures and trust in ("pinned", "first use")
-    return Report(listing, trust, tuple(failures), verified, beside.countersigners, checked, tuple(rebuilt))
+    also = tuple(key for key in signers if key not in ("", relied_on))
+    return Report(listing, trust, tuple(failures), verified, relied_on, also, checked, tuple(rebuilt))

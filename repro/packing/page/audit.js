@@ -29,7 +29,7 @@ function auditJson(outcome) {
   const refuted = outcome.claims.find((claim) => claim.status === REFUTED);
   const { report } = outcome;
   const signer =
-    report && (report.signer ? `key ${report.signer} (${report.trust})` : "nobody: the bundle is not signed");
+    report && (report.reliedOn ? `key ${report.reliedOn} (${report.trust})` : "nobody: the bundle is not signed");
   const list = report && { [`list of ${outcome.name}`]: report.listSha256 };
   const said = report && !report.failures.length ? report.statements : [];
   const statements = said.map(({ name, sha256 }) => [`statement ${shown(name)}`, sha256]);

@@ -33,6 +33,20 @@ function publicKeyOf(pem) {
   return der.subarray(12);
 }
 
+const CARRIED = ["cache", "oci", "received", "wheels"]; // of artifacts/: a bundle's own
+const CACHES = [".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"];
+const OF_THE_USER = ["artifacts/oci/.lock", "conf/site.toml", "data/model-signers.pem", "data/user.lock.json"];
+
+/** Whether a file would lie where a machine keeps what it made, or its user what he trusts. */
+function isOfTheMachine(path) {
+  const [top, ...steps] = path.toLowerCase().split("/");
+  if (top !== "tree" || !steps.length) return path.toLowerCase() === "made-here";
+  if (steps.some((step) => step === ".git" || step === "__pycache__") || steps.at(-1).endsWith(".pyc")) return true;
+  if ([".venv", ...CACHES].includes(steps[0])) return true;
+  if (steps[0] === "artifacts" && !CARRIED.includes(steps[1])) return true;
+  return OF_THE_USER.includes(steps.join("/"));
+}
+
 /** What is wrong with the paths of a list, or "". */
 function checkPaths(paths) {
   const [files, folders] = [new Map(), new Map()];
@@ -42,6 +56,9 @@ function checkPaths(paths) {
       step === "." || step === ".." || !/^[A-Za-z0-9._+@=,~ -]{1,255}$/.test(step) || /[ .]$/.test(step);
     if (steps.some(odd) || path.length > 240) {
       return `the list names the path ${quoted(path)}, which is absolute, climbs, or is not portable`;
+    }
+    if (isOfTheMachine(path)) {
+      return `the list names ${quoted(path)}, a place for what is made on the machine or is its user's`;
     }
     if (files.has(path.toLowerCase())) {
       return `the list names ${quoted(path)} twice, or names that differ in case alone`;

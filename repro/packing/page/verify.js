@@ -48,16 +48,23 @@ const STATEMENTS_CLAIM = [
   "each statement that the bundle carries is signed, and none contradicts the bundle",
 ];
 
+/** The other keys that signed the list than the one that the trust lies in. */
+function alsoSigned({ signer, countersigners, reliedOn }) {
+  const others = [signer, ...countersigners].filter((key) => key && key !== reliedOn);
+  return others.map((key) => `the list is also signed by ${key}`);
+}
+
 function signatureClaim(report) {
   const missing = [];
-  if (!report.signer) missing.push("nobody signed it");
+  if (!report.reliedOn) missing.push("nobody signed it");
   else if (report.trust === "unknown") {
     missing.push(
-      `it is signed by ${report.signer}, which is not trusted on this machine: learn the fingerprint from the maker by ` +
+      `it is signed by ${report.reliedOn}, which is not trusted on this machine: learn the fingerprint from the maker by ` +
         "another way, and give it with --key",
     );
   }
-  return claimOf(...SIGNATURE_CLAIM, [], missing, [`signer ${report.signer || "none"}, trust: ${report.trust}`]);
+  const evidence = [`signer ${report.reliedOn || "none"}, trust: ${report.trust}`];
+  return claimOf(...SIGNATURE_CLAIM, [], missing, [...evidence, ...alsoSigned(report)]);
 }
 
 /** What a command would end with: exit code, message, what to do, every finding. */
@@ -88,8 +95,8 @@ function megabytes(bytes) {
 function describe(report) {
   const lines = [
     `verified: ${report.entries.length} files, ${megabytes(report.sizeBytes)} MB, every byte as listed`,
-    `signed by a trusted key: ${report.signer}`,
-    ...report.countersigners.map((key) => `the list is also signed by ${key}`),
+    `signed by a trusted key: ${report.reliedOn}`,
+    ...alsoSigned(report),
     `list: sha256 ${report.listSha256}`,
     `repository: commit ${report.about.commit}`,
   ];
@@ -122,6 +129,7 @@ async function examine(files, asked, watch) {
     entries,
     about,
     accepted,
+    reliedOn: accepted || fingerprint,
     trust,
     listSha256: sha256,
     signer: fingerprint,
