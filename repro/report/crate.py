@@ -8,7 +8,7 @@ output of one action is the input of the next by being the same entity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ _FILES = {
     "report.md": ("The report of the run, as Markdown", "text/markdown"),
 }
 _LICENCE = "https://spdx.org/licenses/Apache-2.0"
+_RUNNER = "urn:lstm-ctc-bundle:stage-graph:1"
 
 Entity = dict[str, Any]
 
@@ -129,6 +130,16 @@ def _ref(identity: str) -> dict[str, str]:
     return {"@id": identity}
 
 
+def _refs(identities: Sequence[str]) -> Any:
+    """References; a single one stands for itself, as JSON-LD recommends."""
+    found = [_ref(identity) for identity in identities]
+    return found[0] if len(found) == 1 else found
+
+
+def _program(stage: Stage) -> str:
+    return f"urn:lstm-ctc-bundle:stage:{stage.name}:sha256:{stage.code}"
+
+
 def _descriptor() -> Entity:
     return {
         "@id": METADATA,
@@ -175,9 +186,9 @@ def _file(name: str, data: bytes, record: Record) -> Entity:
             "name": "The graph of stages that ran",
             "description": "Each stage with its image, the digest of its code, its arguments and what fed it.",
             "encodingFormat": "application/json",
-            "programmingLanguage": _ref("#bundle"),
-            "hasPart": [_ref(f"#program/{name}") for name in sorted({stage.name for stage in record.stages})],
-            "step": [_ref(f"#step/{stage.key}") for stage in record.stages],
+            "programmingLanguage": _ref(_RUNNER),
+            "hasPart": _refs(sorted({_program(stage) for stage in record.stages})),
+            "step": _refs([f"#step/{stage.key}" for stage in record.stages]),
             "license": _ref(_LICENCE),
             "version": record.identity.sha256,
         }
@@ -187,7 +198,7 @@ def _file(name: str, data: bytes, record: Record) -> Entity:
 
 def _language() -> Entity:
     return {
-        "@id": "#bundle",
+        "@id": _RUNNER,
         "@type": ["ComputerLanguage", "SoftwareApplication"],
         "name": "lstm-ctc-bundle stage graph",
         "description": "Stages as containers over content-addressed inputs; repro/graph of the repository runs it.",
@@ -253,15 +264,12 @@ def _action(record: Record, results: list[str]) -> Entity:
         "description": f"{len(record.stages)} stages on {record.host.cpu}.",
         "instrument": _ref(WORKFLOW),
         "agent": _ref("#runner"),
-        "object": [
-            _ref(f"urn:sha256:{record.data.fingerprint}"),
-            _ref(f"urn:sha256:{record.checkpoint.sha256}"),
-        ],
-        "result": [_ref(name) for name in results],
-        "startTime": record.observations.started_at,
+        "object": _refs([f"urn:sha256:{record.data.fingerprint}", f"urn:sha256:{record.checkpoint.sha256}"]),
+        "result": _refs(results),
+        "startTime": _after(record.observations, 0),
         "endTime": _end(record.observations),
         "actionStatus": "http://schema.org/CompletedActionStatus",
-        "containerImage": [_ref(f"urn:{digest}") for _, digest in sorted(record.images.items())],
+        "containerImage": _refs([f"urn:{digest}" for _, digest in sorted(record.images.items())]),
     }
 
 
@@ -271,11 +279,11 @@ def _organisation(record: Record) -> Entity:
         "@id": "#organisation",
         "@type": "OrganizeAction",
         "name": "the runner of stages",
-        "instrument": _ref("#bundle"),
+        "instrument": _ref(_RUNNER),
         "agent": _ref("#runner"),
-        "object": [_ref(f"#control/{stage.key}") for stage in record.stages],
+        "object": _refs([f"#control/{stage.key}" for stage in record.stages]),
         "result": _ref("#run"),
-        "startTime": record.observations.started_at,
+        "startTime": _after(record.observations, 0),
         "endTime": _end(record.observations),
     }
 
@@ -291,9 +299,9 @@ def _stage(record: Record, stage: Stage) -> list[Entity]:
         "name": f"stage {stage.key}",
         "description": f"Fingerprint {stage.fingerprint}, engine {stage.observations.engine}, "
         f"{stage.observations.wall_s} s." + (" Made by an earlier run, and taken from the store." * stage.cached),
-        "instrument": _ref(f"#program/{stage.name}"),
+        "instrument": _ref(_program(stage)),
         "agent": _ref("#runner"),
-        "object": [_ref(f"urn:sha256:{digest}") for digest in taken],
+        "object": _refs([f"urn:sha256:{digest}" for digest in taken]),
         "result": _ref(f"urn:sha256:{stage.outputs.digest}"),
         "actionStatus": "http://schema.org/CompletedActionStatus",
         "containerImage": _ref(f"urn:{stage.image}"),
@@ -303,7 +311,7 @@ def _stage(record: Record, stage: Stage) -> list[Entity]:
         action["endTime"] = _after(record.observations, step.started_s + step.wall_s)
     return [
         {
-            "@id": f"#program/{stage.name}",
+            "@id": _program(stage),
             "@type": "SoftwareSourceCode",
             "name": f"stages/{stage.name}.py and what it imports",
             "version": stage.code,
@@ -314,7 +322,7 @@ def _stage(record: Record, stage: Stage) -> list[Entity]:
             "@type": "HowToStep",
             "name": stage.key,
             "position": str(position),
-            "workExample": _ref(f"#program/{stage.name}"),
+            "workExample": _ref(_program(stage)),
         },
         action,
         {
@@ -328,7 +336,7 @@ def _stage(record: Record, stage: Stage) -> list[Entity]:
 
 
 def _after(observations: Observations, seconds: float) -> str:
-    return (observations.started() + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (observations.started() + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S+00:00")
 
 
 def _end(observations: Observations) -> str:

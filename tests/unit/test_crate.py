@@ -67,7 +67,7 @@ def test_the_run_is_tied_to_data_weights_and_images_by_digest(run, crate: Path):
         f"urn:sha256:{record['checkpoint']['sha256']}",
     ]
     assert {item["@id"] for item in action["containerImage"]} == {f"urn:{image}" for image in record["images"].values()}
-    assert (action["startTime"], action["endTime"]) == ("2026-11-22T18:00:00Z", "2026-11-22T18:00:20Z")
+    assert (action["startTime"], action["endTime"]) == ("2026-11-22T18:00:00+00:00", "2026-11-22T18:00:20+00:00")
 
 
 def test_the_workflow_lists_every_stage_in_order(run, crate: Path):
@@ -83,7 +83,8 @@ def test_each_stage_is_an_action_fed_by_the_results_of_others(run, crate: Path):
         action = known[f"#action/{stage['key']}"]
         program = known[action["instrument"]["@id"]]
         assert (program["@type"], program["version"]) == ("SoftwareSourceCode", stage["code"])
-        taken = {item["@id"] for item in action["object"]}
+        objects = action["object"]
+        taken = {item["@id"] for item in (objects if isinstance(objects, list) else [objects])}
         assert taken == {f"urn:sha256:{given['digest']}" for given in stage["inputs"].values()}
         assert action["result"]["@id"] == f"urn:sha256:{stage['outputs']['digest']}"
         assert action["containerImage"]["@id"] == f"urn:{stage['image']}"
