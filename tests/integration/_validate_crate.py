@@ -15,7 +15,7 @@ from rocrate_validator.utils import document_loader
 
 CONTEXT_URL = "https://w3id.org/ro/crate/1.1/context"
 FETCHING = ["ro-crate-1.1_3.1", "ro-crate-1.1_3.2"]
-# What should be, and cannot truthfully be said: check, what it is about, and why. docs/decisions/bundle-format.md has it too.
+# What should be, and cannot truthfully be said: check, what it is about, why; docs/decisions/bundle-format.md has it.
 ARGUED = (
     ("process-run-crate-0.5_3.2", "", "the repository has no public address"),
     ("process-run-crate-0.5_5.1", "", "the check wants http; programs are named by URN, which is an absolute URI too"),

@@ -50,6 +50,7 @@ class World:
         user: words before a command that make it an ordinary user's; none where the tests are run by one.
         path: PATH of the terminals.
         fills: what stands for the words that a guide leaves to its reader.
+        commit: of the checkout.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class World:
     path: str
     fills: dict[str, str] = field(default_factory=dict)
     homes: int = 0
+    commit: str = ""
 
     @property
     def checkout(self) -> Path:
@@ -112,14 +114,12 @@ class World:
             assert script is not None
             digest = hashlib.sha256(script.read()).hexdigest()
         run = next(name for name in names if re.fullmatch(r"tree/artifacts/received/[^/]+/record\.json", name))
-        commit = subprocess.run(
-            ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
         found = re.search(r"^fingerprint ([0-9a-f]{64})", said.output, re.MULTILINE)
         assert found
         self.fills.update(
             {"EARLIER.tar": str(bundle), "NAME": NAME, "FINGERPRINT": found.group(1), "SHA256": digest,
-             "TOOLS": str(self.tools()), "RUN": run.split("/")[3], "CHECKOUT": str(self.checkout), "COMMIT": commit}
+             "TOOLS": str(self.tools()), "RUN": run.split("/")[3], "CHECKOUT": str(self.checkout),
+             "COMMIT": self.commit}
         )  # fmt: skip
 
     def tools(self) -> Path:
@@ -160,6 +160,8 @@ def world() -> Iterator[World]:
         folder.chmod(0o755)
         made = World(folder, *_user())
         subprocess.run(["git", "clone", "-q", str(ROOT), str(made.checkout)], check=True)
+        words = ["git", "-C", str(made.checkout), "rev-parse", "HEAD"]
+        made.commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
         for parent, folders, files in os.walk(made.checkout):
             made.own(Path(parent), *(Path(parent, each) for each in (*folders, *files)))
         _share_what_was_fetched(made)

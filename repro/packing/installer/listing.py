@@ -131,9 +131,9 @@ def _is_of_the_machine(path: str) -> bool:
     steps = below.split("/")
     if {".git", "__pycache__"} & set(steps) or steps[-1].endswith(".pyc"):
         return True
-    if steps[0] in (".venv", *CACHES) or (steps[0] == "artifacts" and [*steps, ""][1] not in _CARRIED):
+    if steps[0] == "artifacts" and [*steps, ""][1] not in _CARRIED:
         return True
-    return below in _OF_THE_USER
+    return steps[0].startswith(".venv") or steps[0] in CACHES or below in _OF_THE_USER
 
 
 def check_paths(paths: Iterable[str]) -> Optional[str]:

@@ -42,7 +42,7 @@ function isOfTheMachine(path) {
   const [top, ...steps] = path.toLowerCase().split("/");
   if (top !== "tree" || !steps.length) return path.toLowerCase() === "made-here";
   if (steps.some((step) => step === ".git" || step === "__pycache__") || steps.at(-1).endsWith(".pyc")) return true;
-  if ([".venv", ...CACHES].includes(steps[0])) return true;
+  if (steps[0].startsWith(".venv") || CACHES.includes(steps[0])) return true;
   if (steps[0] === "artifacts" && !CARRIED.includes(steps[1])) return true;
   return OF_THE_USER.includes(steps.join("/"));
 }
