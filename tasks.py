@@ -227,9 +227,9 @@ def audit_explain(asked: options.AuditExplain, here: Here) -> None:
 
     Names each file, its cause and its first differing bytes. Exit code 1 where they differ.
     """
-    from repro.audit.explain.command import explain_and_write
+    from repro.audit import commands
 
-    if explain_and_write(here.paths, asked.first, asked.second, asked.to, show):
+    if commands.explain(here.paths, asked.first, asked.second, commands.page(asked.to, asked.sign), show):
         exit_with_verdict("not-reproduced")
 
 
@@ -249,7 +249,7 @@ def test(asked: options.Test, here: Here) -> None:
     """
     from repro.cli.checks import run_tests
 
-    run_tests(here.paths.root, unit_only=asked.unit, expression=asked.keep)
+    run_tests(here.paths.root, unit_only=asked.unit, full=asked.full, expression=asked.keep)
 
 
 @command("mutants", options.Mutants)

@@ -10,6 +10,7 @@ from repro.audit.claims import ATTESTED, PROVEN, REFUTED, Examination, Outcome
 from repro.audit.evidence import RECORD, examine_record, record_digest
 from repro.audit.verify import examine_run
 from repro.base.errors import CouldNotVerify
+from repro.base.files import sha256_file
 from repro.base.paths import Paths
 from repro.base.temporary import temporary_folder
 from repro.packing.installer.listing import INSTALLED
@@ -77,6 +78,8 @@ def verify_a_bundle(path: Path, scratch: Path, given: Given) -> Outcome:
         it.read(f"list of {path.resolve().name}", report.list_sha256)
         found.append(report)
     if not found:
+        if path.is_file():  # no list can be believed: the outcome is of the file as it lies there
+            outcome.subjects[path.resolve().name] = sha256_file(path)
         return outcome
     report = found[0]
     outcome.subjects[f"list of {path.resolve().name}"] = report.list_sha256

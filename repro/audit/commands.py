@@ -13,9 +13,9 @@ from repro.audit.claims import STATUSES, Outcome
 from repro.audit.compare import Sides, compare_runs, machine_of
 from repro.audit.evidence import RECORD, Evidence, examine_record, record_digest
 from repro.audit.page import sentence, write_page
-from repro.audit.statements import examine_statements, sign_audit
+from repro.audit.statements import EXPLANATION, examine_statements, sign_audit
 from repro.audit.verify import examine_run
-from repro.base.errors import UsageError
+from repro.base.errors import CouldNotRun, UsageError
 from repro.base.files import sha256_bytes, sha256_file
 from repro.base.paths import Paths, given_path
 from repro.display.console import Console
@@ -143,7 +143,7 @@ def challenge(paths: Paths, subject: str, arch: str, images: str, page: Page, sa
         evidence = examine_record(outcome, place, paths)
     if evidence is not None or not subject:
         names = [name.strip() for name in images.split(",") if name.strip()]
-        kept = Kept(paths, _page_folder(outcome, paths, digest, page.to) / "differences")
+        kept = Kept(paths, _page_folder(outcome.kind, paths, digest, page.to) / "differences")
         build_again(outcome, Challenge(paths, architectures(arch), names, evidence, not offline, say, kept))
     _finish(outcome, paths, digest, page, say)
 
@@ -163,20 +163,45 @@ def compare(paths: Paths, first: str, second: str, page: Page, say: Say) -> None
     _finish(outcome, paths, digests["A"], page, say)
 
 
-def _page_folder(outcome: Outcome, paths: Paths, name: str, to: str) -> Path:
-    return given_path("--to", to) if to else paths.results / "audits" / f"{outcome.kind}-{name[:16]}"
+def explain(paths: Paths, first: str, second: str, page: Page, say: Say) -> bool:
+    """Say why two layers, images, results or runs differ, and write explanation.json; whether they differ.
+
+    Raises:
+        As `repro.audit.explain.command.explain`.
+    """
+    from repro.audit.explain.command import explain as say_why  # noqa: PLC0415 - images and their clients: 0.2 s
+    from repro.audit.explain.command import write_explanation  # noqa: PLC0415 - likewise
+
+    explanation = say_why(paths, first, second)
+    name = sha256_bytes("\n".join(explanation.subjects.values()).encode())
+    folder = _page_folder("explain", paths, name, page.to)
+    write_explanation(explanation, folder, say)
+    say(f"explanation: {paths.told(folder / EXPLANATION)}")
+    _sign(folder, page, say)
+    return explanation.differ
+
+
+def _page_folder(kind: str, paths: Paths, name: str, to: str) -> Path:
+    return given_path("--to", to) if to else paths.results / "audits" / f"{kind}-{name[:16]}"
+
+
+def _sign(folder: Path, page: Page, say: Say) -> None:
+    if page.signer is not None:
+        say(f"signed by {page.signer.fingerprint}: {sign_audit(folder, page.signer)}")
 
 
 def _finish(outcome: Outcome, paths: Paths, name: str, page: Page, say: Say) -> None:
-    folder = _page_folder(outcome, paths, name, page.to)
+    folder = _page_folder(outcome.kind, paths, name, page.to)
     write_page(outcome, folder)
     say(sentence(outcome))
     counts = outcome.counts()
     say(", ".join(f"{status}: {counts[status]}" for status in STATUSES if counts[status]))
     say(f"audit: {folder / 'audit.html'} (also audit.md, audit.json)")
-    if page.signer is not None:
-        say(f"signed by {page.signer.fingerprint}: {sign_audit(folder, page.signer)}")
     error = outcome.error()
+    try:
+        _sign(folder, page, say)
+    except CouldNotRun as unsigned:  # what was found is told whether it could be signed or not
+        raise (error or unsigned) from unsigned
     if error is not None:
         raise error
 

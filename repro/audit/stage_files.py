@@ -30,7 +30,7 @@ Text = Annotated[str, Meta(max_length=1_000_000)]
 
 
 class StoredKey(Strict, frozen=True):
-    """What a stored result says it was made of; the last three where the stage depends on them."""
+    """What a stored result says it was made of; the last four where the stage depends on them."""
 
     format: Count
     stage: Name
@@ -42,6 +42,7 @@ class StoredKey(Strict, frozen=True):
     instruction_set: Union[str, UnsetType] = UNSET
     host: Union[str, UnsetType] = UNSET
     accelerator: Union[str, UnsetType] = UNSET
+    sample: Union[str, UnsetType] = UNSET
 
 
 class StoredResult(Strict, frozen=True):

@@ -63,6 +63,7 @@ def request_of(record: Record, data: Path | None = None, checkpoint: Path | None
         precision_mode=asked.precision_mode or "",
         num_devices=asked.num_devices or 1,
         cann=asked.cann or "",
+        sample=asked.sample or "",
     )
 
 
@@ -176,6 +177,8 @@ def _key(evidence: Evidence, node: Node, stage: Stage, stored: Stored | None) ->
             return None
         if needed and stored is not None:
             own[name] = getattr(stored.told.key, name) or ""
+    if node.sample:
+        own["sample"] = node.sample
     return StoredKey(
         format=FORMAT,
         stage=node.stage.name,

@@ -1,4 +1,4 @@
-"""The outcome of an audit as signed statements that other people's tools read, made from audit.json alone.
+"""The outcome of an audit as signed statements that other people's tools read, made from its JSON alone.
 
 A test result with one test per claim, a SLSA Verification Summary of the whole, and for each layer and image that was
 built again a rebuilder's test result. Equal audits, signed by one key, give equal bytes.
@@ -27,6 +27,7 @@ from repro.packing.signing import Signer
 from repro.packing.statements import signed_files
 
 AUDIT_FILE = "audit.json"
+EXPLANATION = "explanation.json"  # what audit.explain writes in its place
 FOLDER = "attestations"  # of an audit's folder
 _MOST_BYTES = 64 * 1024**2
 _VERIFIER = "urn:lstm-ctc-bundle:verifier:1"
@@ -43,7 +44,7 @@ class SignedClaim(msgspec.Struct, frozen=True):
 
 
 class AuditDocument(msgspec.Struct, frozen=True):
-    """audit.json, as far as statements are made of it."""
+    """audit.json or explanation.json, as far as statements are made of it."""
 
     version: int
     kind: str
@@ -62,20 +63,20 @@ def code_digest() -> str:
     return sha256_bytes(canonical_json({path.relative_to(root).as_posix(): sha256_file(path) for path in files}))
 
 
-def statements_of(document: AuditDocument, audit_sha256: str) -> list[tuple[str, dict[str, Any]]]:
+def statements_of(document: AuditDocument, source: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """(name, statement) of everything that an audit says.
 
     Args:
-        document: audit.json.
-        audit_sha256: hex, of its bytes.
+        document: what it wrote.
+        source: a descriptor of that file, with its sha256.
 
     Raises:
         CouldNotRun: nothing could be audited, so that there is nothing to speak of.
     """
     if not document.subjects or not document.claims:
         raise CouldNotRun("this audit speaks of nothing that has a digest, so it cannot be signed")
-    stem = f"{document.kind}-{audit_sha256[:12]}"
-    result = _test_result(document, audit_sha256)
+    stem = "{}-{}".format(document.kind, source["digest"]["sha256"][:12])
+    result = _test_result(document, source)
     rebuilds = [(_rebuild_name(item), _rebuild_statement(item, document.verifier)) for item in document.rebuilt]
     return [(f"{stem}.result", result), (f"{stem}.summary", _summary(document, result)), *rebuilds]
 
@@ -92,12 +93,12 @@ def _tests(result: str, **tests: Sequence[str]) -> dict[str, Any]:
     return {"result": result, **{f"{word}Tests": list(tests.get(word, ())) for word in ("passed", "warned", "failed")}}
 
 
-def _test_result(document: AuditDocument, audit_sha256: str) -> dict[str, Any]:
+def _test_result(document: AuditDocument, source: Mapping[str, Any]) -> dict[str, Any]:
     failed = [claim.key for claim in document.claims if claim.status == REFUTED]
     warned = [claim.key for claim in document.claims if claim.status == UNVERIFIED]
     passed = [claim.key for claim in document.claims if claim.status not in (REFUTED, UNVERIFIED)]
     result = "FAILED" if failed else "WARNED" if warned else "PASSED"
-    configuration = [named(AUDIT_FILE, audit_sha256), named("verifier's code", document.verifier)]
+    configuration = [dict(source), named("verifier's code", document.verifier)]
     configuration += [named(name, sha256) for name, sha256 in sorted(document.looked_at.items())]
     tests = _tests(result, passed=passed, warned=warned, failed=failed)
     return _statement(TEST_RESULT, _subjects(document), {**tests, "configuration": configuration})
@@ -142,23 +143,27 @@ def sign_audit(folder: Path, signer: Signer) -> Path:
     """Sign what an audit wrote.
 
     Args:
-        folder: of the audit; it holds audit.json.
+        folder: of the audit; it holds audit.json, explanation.json, or both.
         signer: the auditor's key.
 
     Returns:
         The folder of the statements in it. Those of other signers stay there.
 
     Raises:
-        UsageError: there is no audit.json.
-        VerificationFailed: it is none.
+        UsageError: it holds neither.
+        VerificationFailed: one of them is not what its name says.
         CouldNotRun: it speaks of nothing that has a digest.
     """
-    try:
-        data = read_below(folder, AUDIT_FILE, _MOST_BYTES)
-    except OSError as error:
-        raise UsageError(f"{folder} holds no {AUDIT_FILE}: {error.strerror}", hint="name an audit's folder") from None
-    document = typed_json.read(data, AuditDocument, what=AUDIT_FILE, max_bytes=_MOST_BYTES)
-    found = statements_of(document, sha256_bytes(data))
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name in (AUDIT_FILE, EXPLANATION):
+        try:
+            data = read_below(folder, name, _MOST_BYTES)
+        except OSError:
+            continue
+        document = typed_json.read(data, AuditDocument, what=name, max_bytes=_MOST_BYTES)
+        found += statements_of(document, named(name, sha256_bytes(data)))
+    if not found:
+        raise UsageError(f"{folder} holds no {AUDIT_FILE} or {EXPLANATION} to read", hint="name an audit's folder")
     target, mine = folder / FOLDER, signer.fingerprint[:8]
     for name, content in signed_files(((f"{stem}.{mine}", said) for stem, said in found), signer).items():
         write_atomic(target / name, content)
@@ -179,31 +184,35 @@ def examine_statements(outcome: Outcome, folder: Path, auditors: Mapping[str, by
             raise UsageError(f"{folder} holds no statement", hint="name the folder attestations of a signed audit")
         statements, wrong = read_statements(names, lambda name: read_below(folder, name, _MOST_BYTES), auditors)
         it.wrong += wrong
-        page = folder.parent / AUDIT_FILE  # where an audit wrote the folder
-        beside = sha256_file(page) if page.is_file() else ""
+        pages = [folder.parent / name for name in (AUDIT_FILE, EXPLANATION)]  # where an audit wrote the folder
+        beside = {page.name: sha256_file(page) for page in pages if page.is_file()}
+        known = {*outcome.subjects.values(), *outcome.looked_at.values()}
         for statement in statements:
             of_others = [f"{name} sha256 {digest}" for digest, name in statement.digests().items()
-                         if digest not in outcome.subjects.values()]  # fmt: skip
+                         if digest not in known]  # fmt: skip
             if len(of_others) == len(statement.digests()) and not statement.is_rebuild():
                 it.wrong.append(f"{statement.name} speaks of {of_others[0]}, which is not what is audited here")
             elif not statement.signer or not statement.is_consistent():
                 it.wrong.append(f"{statement.name}: nobody signed it, or its result is not that of its tests")
             elif auditors and statement.signer not in auditors:
                 it.missing.append(f"{statement.name} is signed by {statement.signer}, whose key you did not name")
-            elif beside and not statement.is_rebuild() and _signed_page(statement) not in ("", beside):
-                it.wrong.append(f"{statement.name} was made of another {AUDIT_FILE} than the one beside it")
+            elif not statement.is_rebuild() and (wrong_page := _other_page(statement, beside)):
+                it.wrong.append(f"{statement.name} was made of another {wrong_page} than the one beside it")
             else:
                 it.evidence.append(f"{statement.name}: {statement.result()}, signed by {statement.signer}")
 
 
-def _signed_page(statement: Statement) -> str:
-    """The sha256 of the audit.json that a test result was made of; '' for a summary, which names its test result."""
+def _other_page(statement: Statement, beside: Mapping[str, str]) -> str:
+    """The name of a file beside the statements that a test result was made of, with another content; '' for none.
+
+    A summary names its test result alone.
+    """
     try:
         configuration = statement.document["predicate"].get("configuration", [])
-        found = [item["digest"]["sha256"] for item in configuration if item.get("name") == AUDIT_FILE]
+        made_of = {item["name"]: item["digest"]["sha256"] for item in configuration if item["name"] in beside}
     except (KeyError, TypeError, AttributeError):
-        return "nothing that this project would name"
-    return str(found[0]) if found else ""
+        return next(iter(beside), "")
+    return next((name for name, sha256 in made_of.items() if sha256 != beside[name]), "")
 
 
 def rebuilds_of(name: str, found: str, claims: Sequence[str | None], made_from: Mapping[str, str]) -> Iterator[Rebuild]:

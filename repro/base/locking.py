@@ -23,6 +23,10 @@ class Taken(CouldNotRun):
     """Another process or thread holds the lock, and the caller did not want to wait."""
 
 
+class NoLocks(CouldNotRun):
+    """The file system has no locks, so that nobody can know who else is at work."""
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = True, create: bool = False) -> Iterator[int]:
     """Hold the lock on a file or a folder; gives its open descriptor.
@@ -35,7 +39,7 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True, create: bool 
 
     Raises:
         Taken: somebody holds it, and `wait` is False.
-        CouldNotRun: the file system has no such locks.
+        NoLocks: the file system has none.
         OSError: the file cannot be opened; FileNotFoundError where it went away and `create` is False.
     """
     while True:
@@ -50,11 +54,20 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True, create: bool 
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def locked_where_possible(path: Path, *, shared: bool = False, create: bool = False) -> Iterator[None]:
+    """As `locked`, but holds nothing where there are no locks: for what a rename or a comparison settles too."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(NoLocks):
+            stack.enter_context(locked(path, shared=shared, create=create))
+        yield
+
+
 def acquire(descriptor: int, path: Path, *, shared: bool = False, wait: bool = True) -> None:
     """Take the lock of an open file; `path` is for the messages. It ends when the file is closed.
 
     Raises:
-        Taken, CouldNotRun: as `locked`.
+        Taken, NoLocks: as `locked`.
     """
     kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     try:
@@ -64,7 +77,7 @@ def acquire(descriptor: int, path: Path, *, shared: bool = False, wait: bool = T
     except OSError as error:
         if error.errno not in _NOT_THERE:
             raise
-        raise CouldNotRun(
+        raise NoLocks(
             f"{path}: its file system has no file locks ({error.strerror})",
             hint="put results on a local disk: BUNDLE_RESULTS=/local/folder; or mount the file system with locks",
         ) from error

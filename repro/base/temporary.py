@@ -1,7 +1,9 @@
 """Temporary folders: made here alone, locked while their owner lives, removed by the next command after a kill.
 
-A folder is PARENT/.tmp.KIND.RANDOM. Its owner holds the lock on it; whoever finds it unlocked removes it. Between the
-making and the locking nobody may look, so both makers and cleaners hold the lock on PARENT for that moment.
+A folder is PARENT/.tmp.KIND.at-MACHINE.RANDOM. Its owner holds the lock on it; whoever finds it unlocked on that
+machine removes it. Between the making and the locking nobody may look, so both makers and cleaners hold the lock on
+PARENT for that moment. Other machines remove it when it is so old that its owner cannot live. On a file system without
+locks the folder is made all the same: nobody removes it there either.
 """
 
 from __future__ import annotations
@@ -9,13 +11,16 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from repro.base.errors import CouldNotRun
 from repro.base.files import make_shared_folder, remove_tree
-from repro.base.locking import acquire, locked
+from repro.base.locking import NoLocks, acquire, locked, locked_where_possible
 from repro.base.paths import Paths
-from repro.base.temporary_file import PREFIX
+from repro.base.temporary_file import PREFIX, is_of_another_machine, prefix_of
+
+_CANNOT_LIVE_S = 8 * 24 * 3600.0  # no stage may run for more than a day
 
 
 class TemporaryFolder:
@@ -23,11 +28,12 @@ class TemporaryFolder:
 
     def __init__(self, parent: Path, kind: str) -> None:
         make_shared_folder(parent)
-        with locked(parent):
-            self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}.", dir=parent))
+        with locked_where_possible(parent):
+            self.path = Path(tempfile.mkdtemp(prefix=prefix_of(kind), dir=parent))
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                acquire(self._descriptor, self.path, wait=False)
+                with contextlib.suppress(NoLocks):
+                    acquire(self._descriptor, self.path, wait=False)
             except CouldNotRun:
                 os.close(self._descriptor)
                 self.path.rmdir()
@@ -86,6 +92,8 @@ def clear_dead(parent: Path) -> list[Path]:
 def _taken(stack: contextlib.ExitStack, path: Path) -> bool:
     """Take the lock on something whose owner is dead; False where it lives, or where it cannot be told."""
     try:
+        if is_of_another_machine(path.name) and time.time() - path.lstat().st_mtime < _CANNOT_LIVE_S:
+            return False
         stack.enter_context(locked(path, wait=False))
     except (OSError, CouldNotRun):
         return False

@@ -22,6 +22,7 @@ from repro.container.job import Engine
 from repro.graph.cache import StatCache
 from repro.graph.code import Codes
 from repro.graph.keys import Keys
+from repro.graph.local import LocalExecutor
 from repro.graph.making import Done, Surroundings
 from repro.graph.pipeline import Node, Output, StageDefinition
 from repro.graph.runner import Runner
@@ -199,7 +200,7 @@ class _Tiny:
         store = Store(self._root / "store", self._root / "tmp", self._cache)
         began_s = time.perf_counter()
         around = Surroundings(self._root / "code", self._root / "logs", _Silent(), given)
-        runner = Runner(engine, keys, store, around)
+        runner = Runner(LocalExecutor(engine, keys, store, around), keys, store, around)
         done = runner.run(nodes)
         seconds = time.perf_counter() - began_s
         for key, item in done.items():

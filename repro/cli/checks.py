@@ -17,6 +17,7 @@ from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 _TOOLS = ("ruff", "mypy", "vermin", "vulture", "pytest", "pytest_timeout", "xdist", "hypothesis")
 _PYTEST_NOTHING_CHOSEN = 5
 _QUICK = "not slow and not integration"
+_SIDE_BY_SIDE = "side_by_side or not integration"
 
 
 @dataclass(frozen=True)
@@ -98,22 +99,25 @@ def run_checks(checks: Sequence[Check], root: Path) -> list[Finding]:
 
 
 def pytest_runs(*, unit_only: bool, expression: str) -> list[list[str]]:
-    """The arguments of each run of pytest: unit tests side by side, then those that share engines."""
-    side_by_side = ["-m", "pytest", "tests/unit", "-n", "auto", "--dist", "loadfile"]
+    """The arguments of each run of pytest: what may run side by side, then what shares engines or times something."""
+    side_by_side = ["-m", "pytest", "-n", "auto", "--dist", "loadfile", "--durations=20"]
     if expression:
         marks = ["tests/unit", "-m", _QUICK] if unit_only else []
         return [["-m", "pytest", *marks, "-k", expression]]
     if unit_only:
-        return [[*side_by_side, "-m", _QUICK]]
-    return [side_by_side, ["-m", "pytest", "tests/integration", "--durations=20"]]
+        return [[*side_by_side, "tests/unit", "-m", _QUICK]]
+    # The files of integration come first: they are the longest, and a long file at the end leaves processors idle.
+    together = [*side_by_side, "tests/integration", "tests/unit", "-m", _SIDE_BY_SIDE]
+    return [together, ["-m", "pytest", "tests/integration", "--durations=20", "-m", f"not ({_SIDE_BY_SIDE})"]]
 
 
-def run_tests(root: Path, *, unit_only: bool = False, expression: str = "") -> None:
+def run_tests(root: Path, *, unit_only: bool = False, full: bool = False, expression: str = "") -> None:
     """Run the checks, then the tests; the summary of pytest is the last line when everything passes.
 
     Args:
         root: the checkout.
         unit_only: only the fast tests, without images or engines.
+        full: long tests run whole, by the variable that tests/forms.py reads.
         expression: pytest's -k; the checks are left out, as a person looks at a few tests.
 
     Raises:
@@ -134,7 +138,8 @@ def run_tests(root: Path, *, unit_only: bool = False, expression: str = "") -> N
     for finding in failed:
         print(f"\n--- {finding.check.name}\n{finding.output.rstrip()}", flush=True)
     runs = pytest_runs(unit_only=unit_only, expression=expression)
-    codes = [subprocess.call([sys.executable, *arguments], cwd=root) for arguments in runs]
+    environment = {**os.environ, "TESTS": "full"} if full else None
+    codes = [subprocess.call([sys.executable, *arguments], cwd=root, env=environment) for arguments in runs]
     if codes == [_PYTEST_NOTHING_CHOSEN]:
         raise UsageError(f"no test's name fits {expression!r}", hint="--keep takes pytest's -k expressions")
     if failed:

@@ -179,6 +179,7 @@ class HostsRun:
 @dataclass(frozen=True)
 class Test:
     unit: bool = flag("only the fast tests, without images or engines")
+    full: bool = flag("long tests in full: hours, and 10 GB; left out: their short forms")
     keep: str = option("", "pytest's -k expression: only the tests whose names match")
 
 
@@ -190,11 +191,17 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Page:
+class Sign:
+    """Every audit's outcome can be signed."""
+
+    sign: str = option("", "the file of your private key: sign the outcome, whatever it is (see bundle.keys.make)")
+
+
+@dataclass(frozen=True)
+class Page(Sign):
     """What every audit writes."""
 
     to: str = option("", "folder for the page: audit.html, audit.md, audit.json; left out: one in artifacts/audits")
-    sign: str = option("", "the file of your private key: sign the outcome, whatever it is (see bundle.keys.make)")
 
 
 @dataclass(frozen=True)
@@ -269,11 +276,11 @@ class AuditCompare(Page):
 
 @dataclass(frozen=True)
 class AuditSign(SigningKey):
-    folder: str = argument("an audit's folder (it holds audit.json)")
+    folder: str = argument("an audit's folder (it holds audit.json or explanation.json)")
 
 
 @dataclass(frozen=True)
-class AuditExplain:
+class AuditExplain(Sign):
     first: str = argument("A: a layer's tar, a saved archive, a run's or result's folder, or a digest in artifacts/oci")
     second: str = argument("B: of the same kind")
     to: str = option("", "folder for explanation.json; left out: one in artifacts/audits")

@@ -12,7 +12,7 @@ from pathlib import Path
 from repro.base.errors import UsageError
 from repro.base.files import fsync_folder, make_shared_folder, remove_tree, sha256_bytes
 from repro.base.imports import Modules, digest_of_closure
-from repro.base.locking import locked
+from repro.base.locking import locked_where_possible
 from repro.base.temporary import temporary_folder
 from repro.graph.cache import StatCache
 from repro.graph.digests import FileDigest, folders_of, missing_or_changed
@@ -90,12 +90,16 @@ def snapshot(code: StageCode, folder: Path, cache: StatCache) -> Path:
     make_shared_folder(folder)
     with temporary_folder(folder, "code") as work:
         _write(code, work / "root")
-        with locked(folder):
+        with locked_where_possible(folder):
             if _is_right(target, files, cache):
                 return target  # another run was first
-            if os.path.lexists(target):
-                os.rename(target, work / "wrong")
-            os.rename(work / "root", target)
+            try:
+                if os.path.lexists(target):
+                    os.rename(target, work / "wrong")
+                os.rename(work / "root", target)
+            except OSError:  # another machine was first, whom this lock does not keep away
+                if not _is_right(target, files, cache):
+                    raise
         fsync_folder(folder)
     return target
 

@@ -61,6 +61,8 @@ class Keys:
             key["instruction_set"] = self.machine.instruction_set
         if node.stage.host_bound:
             key["host"] = self.machine.identity
+        if node.sample:
+            key["sample"] = node.sample
         if node.stage.accelerator:
             key["accelerator"] = self.machine.accelerator
         return key
@@ -72,7 +74,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         f"{word} changed"
         for name, word in (("image", "image"), ("code", "code of the stage"), ("env", "environment"),
                            ("format", "format of the store"), ("instruction_set", "processor's instruction set"),
-                           ("host", "host or device"), ("accelerator", "NPU, its driver or firmware"))
+                           ("host", "host or device"), ("sample", "number of the measurement"),
+                           ("accelerator", "NPU, its driver or firmware"))
         if old.get(name) != new.get(name)
     ]  # fmt: skip
     if old.get("argv") != new.get("argv"):

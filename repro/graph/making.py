@@ -110,7 +110,7 @@ class Maker:
         self._prepared: set[str] = set()
         self.preparations: list[Preparation] = []
 
-    def make(self, node: Node, key: dict[str, Any], results: Mapping[str, Result], *, forced: bool) -> Done:
+    def make(self, node: Node, key: Mapping[str, Any], results: Mapping[str, Result], *, forced: bool) -> Done:
         """Run the node, unless another process made its result meanwhile.
 
         Args:
@@ -154,7 +154,7 @@ class Maker:
                 self.preparations.append(Preparation(image_name, started_s - self._around.began_s, seconds))
 
     def _executed(
-        self, node: Node, key: dict[str, Any], work: Workspace, results: Mapping[str, Result], *, forced: bool
+        self, node: Node, key: Mapping[str, Any], work: Workspace, results: Mapping[str, Result], *, forced: bool
     ) -> Result:
         watcher, limits = self._around.watcher, self._limits(node)
         stage = StageJob(

@@ -112,7 +112,8 @@ NONE: Mapping[str, str] = {}
 class Node:
     """One stage to run: its inputs by option name, its parameters by option name.
 
-    `key` names it within a run: 'features', 'infer@8'.
+    `key` names it within a run: 'features', 'infer@8'. `sample` tells several results of one host-bound stage apart,
+    where its speed is measured more than once on purpose; '' for the only one.
     """
 
     key: str
@@ -120,6 +121,7 @@ class Node:
     inputs: Inputs
     parameters: Mapping[str, str] = field(default_factory=dict)
     batch_size: int | None = None
+    sample: str = ""
 
     def argv(self) -> tuple[str, ...]:
         """The stage's command line inside its container, the same on every machine and engine."""
@@ -147,6 +149,7 @@ class Request:
         precision_mode: of atc; '' leaves it to the vendor's default.
         num_devices: how many chips share the batches.
         cann: which CANN, as `repro.graph.cann_images` has it; '' for the table's.
+        sample: which of several measurements of the same thing this is, such as 'repeat 2'; '' for the only one.
     """
 
     batch_sizes: tuple[int, ...]
@@ -165,6 +168,7 @@ class Request:
     precision_mode: str = ""
     num_devices: int = 1
     cann: str = ""
+    sample: str = ""
 
     @property
     def on_npu(self) -> bool:
@@ -240,7 +244,7 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
         if (stage in request.pinned and stage == "features") or "precision" in parameters:
             # Kaldi multiplies by OpenBLAS, bf16 in the processor's matrix unit where it has one.
             definition = replace(definition, exactness=ISA_EXACT)
-        nodes[key] = Node(key, definition, inputs, parameters, size)
+        nodes[key] = Node(key, definition, inputs, parameters, size, request.sample if definition.host_bound else "")
 
     data: Source | Output
     if request.data is None:

@@ -1,72 +1,60 @@
-"""Runs a graph of stages: what is stored is taken, the rest runs in its image, independent stages side by side."""
+"""Runs a graph of stages: what is stored is taken, the rest is handed to an executor as it becomes ready."""
 
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
 
-from repro.container.job import Engine
+from repro.base.errors import BundleError
+from repro.graph.executor import Ended, Executor, Task
 from repro.graph.keys import Keys
-from repro.graph.making import Done, Maker, Preparation, Surroundings, memory_of
+from repro.graph.making import Done, Preparation, Surroundings
 from repro.graph.pipeline import Node, Output
-from repro.graph.store import Result, Store, fingerprint_of
-from repro.machine.facts import Given
-
-Ended = Union[Done, BaseException]
-
-
-def cores_of(node: Node, given: Given) -> int:
-    """The cores that a stage takes: all, or one."""
-    return given.cores if node.stage.whole_machine else 1
-
-
-def may_run_beside(running: Collection[Node], node: Node, given: Given) -> bool:
-    """Whether the machine takes `node` beside `running`: a stage alone always may run, whatever it declares."""
-    if not running:
-        return True
-    together = (*running, node)
-    cores = sum(cores_of(other, given) for other in together)
-    memory_bytes = sum(memory_of(other, given) for other in together)
-    return cores <= given.cores and memory_bytes <= given.memory_bytes
+from repro.graph.store import Store
 
 
 @dataclass
 class _Progress:
-    """Where a run of the graph is."""
+    """Where a run of the graph is.
+
+    Attributes:
+        failed: by step, what it failed of, or what a step that it needs failed of.
+        goes_on: a failed step ends only those that need it.
+        to_make: of nodes that are ready, and whose results are not stored.
+    """
 
     force: Collection[str]
     waiting: dict[str, Node]
+    goes_on: bool = False
+    failed: dict[str, BaseException] = field(default_factory=dict)
+    to_make: dict[str, Task] = field(default_factory=dict)
     done: dict[str, Done] = field(default_factory=dict)
     running: dict[str, Node] = field(default_factory=dict)
     ended: queue.Queue[tuple[str, Ended]] = field(default_factory=queue.Queue)
 
 
 class Runner:
-    """Runs the nodes of one graph on one engine.
+    """Runs the nodes of one graph.
 
     Args:
-        engine: asked for only when a node really runs.
+        executor: makes what is not stored.
         keys: of the nodes.
         store: of their results.
         around: what the run has around it.
     """
 
-    def __init__(self, engine: Engine, keys: Keys, store: Store, around: Surroundings) -> None:
+    def __init__(self, executor: Executor, keys: Keys, store: Store, around: Surroundings) -> None:
+        self._executor = executor
         self._keys = keys
         self._store = store
         self._around = around
-        self._maker = Maker(engine, keys, store, around)
-        self._ahead: threading.Thread | None = None
-        self._over = threading.Event()
 
     @property
     def preparations(self) -> list[Preparation]:
         """Of the images that this runner's stages ran in."""
-        return self._maker.preparations
+        return self._executor.preparations
 
     def run(self, nodes: Mapping[str, Node], force: Collection[str] = ()) -> dict[str, Done]:
         """Bring every node to a result.
@@ -79,19 +67,36 @@ class Runner:
             StageFailed: a stage ended badly; the others that were running were let finish, and their results kept.
             NonDeterministicResult: a stage gave other bytes than before.
         """
-        self._keys.codes.read({node.stage.name for node in nodes.values()})
+        now = self._ended(_Progress(force, dict(nodes)))
+        return {key: now.done[key] for key in nodes}
+
+    def run_what_can(
+        self, nodes: Mapping[str, Node], force: Collection[str] = ()
+    ) -> tuple[dict[str, Done], dict[str, BaseException]]:
+        """As `run`, but a failed step ends only those that need it.
+
+        Returns:
+            The results, and by step what each of the others failed of, or what the first step that it needs failed of.
+
+        Raises:
+            Exception: a defect of this program: what is not raised on purpose and not the system's.
+        """
+        now = self._ended(_Progress(force, dict(nodes), goes_on=True))
+        return now.done, now.failed
+
+    def _ended(self, now: _Progress) -> _Progress:
+        self._keys.codes.read({node.stage.name for node in now.waiting.values()})
+        interrupted = False
         try:
-            return self._run(nodes, force)
+            self._run(now)
+            return now
         except KeyboardInterrupt:
-            self._ahead = None  # an interrupted process ends at once
+            interrupted = True
             raise
         finally:
-            if self._ahead is not None:  # no image is left half unpacked
-                self._over.set()
-                self._ahead.join()
+            self._executor.close(interrupted=interrupted)
 
-    def _run(self, nodes: Mapping[str, Node], force: Collection[str]) -> dict[str, Done]:
-        now = _Progress(force, dict(nodes))
+    def _run(self, now: _Progress) -> None:
         failure: BaseException | None = None
         while now.waiting or now.running:
             if failure is None:
@@ -105,15 +110,28 @@ class Runner:
             if isinstance(outcome, Done):
                 now.done[key] = outcome
                 self._around.watcher.finished(key, outcome.seconds, cached=outcome.cached)
-            else:
+            elif not self._passed_over(key, outcome, now):
                 self._around.watcher.failed(key)
                 failure = failure or outcome
         if failure is not None:
             raise failure
-        return {key: now.done[key] for key in nodes}
+
+    def _passed_over(self, key: str, error: BaseException, now: _Progress) -> bool:
+        """Whether the run goes on after this failure; the steps that need the failed one are then given up."""
+        if not now.goes_on or not isinstance(error, (BundleError, OSError)):
+            return False
+        self._around.watcher.failed(key)
+        now.failed[key] = error
+        now.waiting.pop(key, None)
+        for node in list(now.waiting.values()):  # each after its inputs
+            lost = [s.node for s in node.inputs.values() if isinstance(s, Output) and s.node in now.failed]
+            if lost:
+                now.failed[node.key] = now.failed[lost[0]]
+                del now.waiting[node.key]
+        return True
 
     def _start_ready(self, now: _Progress) -> None:
-        """Take stored results, and start what is ready as far as cores and memory go; again while one was taken."""
+        """Take stored results, and start what is ready as far as the executor takes it; again while one was taken."""
         taken = True
         while taken:
             taken = False
@@ -122,51 +140,33 @@ class Runner:
 
     def _taken_or_started(self, node: Node, now: _Progress) -> bool:
         """Whether a stored result was taken, which may have made other nodes ready."""
-        if any(isinstance(source, Output) and source.node not in now.done for source in node.inputs.values()):
-            return False
-        results = {name: item.result for name, item in now.done.items()}
-        key = self._keys.key(node, results)
-        stored = None if node.key in now.force else self._store.load(fingerprint_of(key))
-        if stored is not None:
-            now.done[node.key] = Done(
-                node, stored, cached=True, started_s=time.monotonic() - self._around.began_s, seconds=0.0
-            )
-            del now.waiting[node.key]
-            self._around.watcher.finished(node.key, 0.0, cached=True)
+        needed = {source.node for source in node.inputs.values() if isinstance(source, Output)}
+        if node.key not in now.waiting or not needed <= now.done.keys():
+            return False  # given up meanwhile, or not ready
+        if node.key not in now.to_make and self._taken(node, needed, now):
             return True
-        if may_run_beside(now.running.values(), node, self._around.given):
-            self._start(node, key, results, now)
+        if node.key in now.to_make and self._executor.admits(node, now.running.values()):
+            del now.waiting[node.key]
+            now.running[node.key] = node
+            self._executor.start(now.to_make.pop(node.key), lambda outcome: now.ended.put((node.key, outcome)))
+            self._executor.look_ahead(list(now.waiting.values()))
         return False
 
-    def _start(self, node: Node, key: dict[str, Any], results: Mapping[str, Result], now: _Progress) -> None:
-        if node.stage.host_bound and self._ahead is not None:
-            self._ahead.join()  # its speed is measured: nothing else may be at work
+    def _taken(self, node: Node, needed: Collection[str], now: _Progress) -> bool:
+        """Whether the result of a ready node was stored; else it is to be made. Looked for once: its key is fixed."""
+        results = {name: now.done[name].result for name in needed}
+        try:
+            task = Task(node, self._keys.key(node, results), results, forced=node.key in now.force)
+            stored = None if task.forced else self._store.load(task.fingerprint)
+        except (BundleError, OSError) as error:  # such as data that cannot be read
+            if not self._passed_over(node.key, error, now):
+                raise
+            return False
+        if stored is None:
+            now.to_make[node.key] = task
+            return False
+        started_s = time.monotonic() - self._around.began_s
+        now.done[node.key] = Done(node, stored, cached=True, started_s=started_s, seconds=0.0)
         del now.waiting[node.key]
-        now.running[node.key] = node
-
-        def work() -> None:
-            try:
-                now.ended.put((node.key, self._maker.make(node, key, results, forced=node.key in now.force)))
-            except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
-                now.ended.put((node.key, error))
-
-        # Daemon threads: an interrupted process ends at once, and its containers with it.
-        threading.Thread(target=work, daemon=True).start()
-        if self._ahead is None and not any(other.stage.host_bound for other in now.running.values()):
-            self._prepare_ahead(list(now.waiting.values()))
-
-    def _prepare_ahead(self, waiting: Collection[Node]) -> None:
-        """Make images ready while the first stages run: those of steps that this store has never seen a result of."""
-        names = {node.stage.image: None for node in waiting if self._store.last_of(node.key) is None}
-
-        def prepare() -> None:
-            for name in names:
-                if self._over.is_set():
-                    return
-                try:
-                    self._maker.prepare(name)
-                except BaseException:  # noqa: BLE001, S112 - the stage that needs it meets the same error, and tells it
-                    continue
-
-        self._ahead = threading.Thread(target=prepare, name="prepare-ahead", daemon=True)
-        self._ahead.start()
+        self._around.watcher.finished(node.key, 0.0, cached=True)
+        return True

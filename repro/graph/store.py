@@ -31,7 +31,7 @@ from repro.base.files import (
     sha256_bytes,
     write_atomic,
 )
-from repro.base.locking import Taken, locked
+from repro.base.locking import Taken, locked, locked_where_possible
 from repro.base.strict_json import parse
 from repro.base.temporary import TemporaryFolder, temporary_folder
 from repro.base.values import RelativePath, Sha256
@@ -111,9 +111,14 @@ class Store:
         folder: of the store.
         temporary: where results are made, on the same file system.
         cache: remembers digests by stat; one without a database hashes every file on each look.
+        shared: other machines use it too. Then locks, which may count on one machine alone or be none at all, only
+            spare work: of two that make the same result, the later one compares.
     """
 
-    def __init__(self, folder: Path, temporary: Path, cache: StatCache) -> None:
+    def __init__(self, folder: Path, temporary: Path, cache: StatCache, *, shared: bool = False) -> None:
+        self._lock: Callable[..., contextlib.AbstractContextManager[object]] = locked
+        if shared:
+            self._lock = locked_where_possible
         self.folder = folder
         self._temporary = temporary
         self._cache = cache
@@ -126,10 +131,10 @@ class Store:
         """Held by every run while it takes results and until its record names them: nothing is removed meanwhile.
 
         Raises:
-            CouldNotRun: the file system has no locks.
+            CouldNotRun: the file system has no locks, and the store is not `shared`.
         """
         make_shared_folder(self.folder)
-        with locked(self.folder, shared=True):
+        with self._lock(self.folder, shared=True):
             yield
 
     @contextlib.contextmanager
@@ -200,7 +205,7 @@ class Store:
         """Hold the right to make this result; waits while another process makes it."""
         lock = self.folder / "locks" / f"{fingerprint}.lock"
         make_shared_folder(lock.parent)
-        with locked(lock, create=True):
+        with self._lock(lock, create=True):
             try:
                 yield
             finally:
@@ -250,7 +255,16 @@ class Store:
                 return existing
             _bring_observations(work, target)
             return self._stored(fingerprint)
-        os.rename(work.result, target)
+        try:
+            os.rename(work.result, target)
+        except OSError:
+            existing = self.load_making(fingerprint)
+            if existing is None:
+                raise
+            # Another machine was first, whom the lock does not keep away; or the rename was done, and its answer lost.
+            if existing.output_digest != digest_of_files(leavings.outputs):
+                raise self._conflict(key, existing, leavings.outputs, work) from None
+            return existing
         fsync_folder(target.parent)
         return self._stored(fingerprint)
 

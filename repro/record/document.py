@@ -45,7 +45,7 @@ class Request(Strict, frozen=True):
 
     `soc_version`, `precision_mode` and `num_devices` stand in runs on an NPU, `cann` in those with another CANN than
     the table's (its version, or 'host' and what the host's own says of itself), `precision` in runs in another number
-    format, `pinned` (stages) in runs with pinned images.
+    format, `pinned` (stages) in runs with pinned images, `sample` in those that measure the same thing once more.
     """
 
     batch_sizes: Annotated[tuple[Positive, ...], Meta(min_length=1, extra_json_schema={"uniqueItems": True})]
@@ -63,6 +63,7 @@ class Request(Strict, frozen=True):
     num_devices: Union[Positive, UnsetType] = UNSET
     cann: Union[str, UnsetType] = UNSET
     pinned: Union[Annotated[tuple[Name, ...], Meta(extra_json_schema={"uniqueItems": True})], UnsetType] = UNSET
+    sample: Union[Annotated[str, Meta(min_length=1, max_length=100)], UnsetType] = UNSET
 
     def __post_init__(self) -> None:
         _once(self.batch_sizes, "batch size")
@@ -92,6 +93,8 @@ class IdentityStage(Strict, frozen=True):
 
 class Identity(Strict, frozen=True):
     """What two runs of the same thing share to the byte, and its digest: no engine, time, host name or cache state.
+
+    The request in it has no `sample`: runs that measure the same thing again share `results`.
 
     Attributes:
         sha256: of everything below: two runs on machines of one architecture and instruction set share it.

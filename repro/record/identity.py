@@ -35,7 +35,7 @@ def make_identity(
 ) -> Identity:
     """The identity of a run, from the parts of its record that enter."""
     content: dict[str, Any] = {
-        "request": request,
+        "request": msgspec.structs.replace(request, sample=msgspec.UNSET),
         "data": IdentityData(kind=data.kind, fingerprint=data.fingerprint),
         "checkpoint": IdentityCheckpoint(kind=checkpoint.kind, sha256=checkpoint.sha256),
         "images": images,

@@ -40,7 +40,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class View:
-    """A report: its title, its verdicts with the strict one first, the demo notice, key figures, facts, sections."""
+    """A report: its title, its verdicts with the strict one first, the demo notice, key figures, facts, sections.
+
+    `figures_label` and `caption` say what the key figures and the pictures beside them are; both are for a page.
+    """
 
     title: str
     verdicts: Sequence[Judged]
@@ -48,6 +51,11 @@ class View:
     figures: Table
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
+    figures_label: str = "Key figures beside the published ones"
+    caption: str = (
+        "Pictures: hollow squares are published, the bars behind them their tolerances; dots are this run's. Rates by "
+        "the published protocol."
+    )
 
     @property
     def headline(self) -> str:
@@ -131,6 +139,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("decoder", request.decode.type),
         ("device", request.device),
         *_number_format(request),
+        *([("measurement", request.sample)] if request.sample else []),
         ("toolchain", request.toolchain),
         ("results", made_and_stored(record)),
         ("engine", engine_name(record)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from repro.base.errors import CouldNotRun
@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Executed:
-    """What a run of the graph came to; `choice` is None where every result was stored, so that no engine was asked."""
+    """What a run of the graph came to; `choice` is None where every result was stored, so that no engine was asked.
+
+    `failed` says by step what it failed of, where the run went on after that.
+    """
 
     done: dict[str, Done]
     choice: Choice | None
     images: dict[str, Image]
     preparations: list[Preparation]
+    failed: dict[str, BaseException] = field(default_factory=dict)
 
 
 def cannot_run(session: Session, nodes: Mapping[str, Node], force: Collection[str]) -> dict[str, str]:
@@ -61,7 +65,13 @@ def check_machine(session: Session, nodes: Mapping[str, Node], force: Collection
 
 
 def execute(
-    session: Session, options: Options, target: Target, nodes: Mapping[str, Node], force: Collection[str]
+    session: Session,
+    options: Options,
+    target: Target,
+    nodes: Mapping[str, Node],
+    force: Collection[str] = (),
+    *,
+    go_on: bool = False,
 ) -> Executed:
     """Bring every node to a result: images made as far as they are missing, the engine chosen when a stage runs.
 
@@ -71,6 +81,7 @@ def execute(
         target: whose chips are handed to stages of the NPU.
         nodes: each after its inputs.
         force: keys of nodes that run though a result is stored.
+        go_on: a failed step ends only the steps that need it.
     """
     session.codes.read({node.stage.name for node in nodes.values()})  # before minutes of fetching: as it is now
     check_machine(session, nodes, force)
@@ -85,7 +96,11 @@ def execute(
     with session.phases.phase("stages"):
         subject = Subject(target.npu, target.chips, options.ascend_host)
         runner = session.runner(engine, session.keys(images, target.accelerator), access, subject, target.mounts)
-        done = runner.run(nodes, force)
+        failed: dict[str, BaseException] = {}
+        if go_on:
+            done, failed = runner.run_what_can(nodes, force)
+        else:
+            done = runner.run(nodes, force)
     if inputs.DEMO_CORPUS in done:
         inputs.check_demo_corpus(session.paths.conf, done[inputs.DEMO_CORPUS].result)
-    return Executed(done, engine.choice, images, runner.preparations)
+    return Executed(done, engine.choice, images, runner.preparations, failed)

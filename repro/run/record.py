@@ -107,6 +107,8 @@ def _request(parts: Parts) -> document.Request:
         special["precision"] = request.precision
     if request.pinned:
         special["pinned"] = list(request.pinned)
+    if request.sample:
+        special["sample"] = request.sample
     return _typed(
         "the request",
         document.Request,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 from repro.base.paths import Paths
 from repro.display.console import Console
 from repro.graph.making import Done
+from repro.graph.pipeline import Request
 from repro.guide import toolchain
 from repro.guide.conditions import is_excepted
 from repro.guide.published import load_published
@@ -23,6 +24,7 @@ from repro.record.stage_files import CorpusFile, ProbeFile
 from repro.record.stages import Step
 from repro.run import host_fits
 from repro.run.execute import Executed, execute
+from repro.run.inputs import Checkpoint
 from repro.run.options import Options
 from repro.run.record import Parts, make_record, read_output
 from repro.run.request import aim, graph_of, resolve
@@ -46,14 +48,38 @@ def reproduce(options: Options, paths: Paths, console: Console) -> Record:
 
 
 def _reproduced(options: Options, session: Session) -> Record:
-    paths = session.paths
-    started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    started_at = now()
     target = aim(options, session)
-    request, checkpoint = resolve(options, paths, session.cache, target)
-    nodes = graph_of(request, paths)
+    request, checkpoint = resolve(options, session.paths, session.cache, target)
+    nodes = graph_of(request, session.paths)
     executed = execute(session, options, target, nodes, set(nodes) if options.force else set())
-    done = executed.done
-    used = {name: executed.images[name] for name in sorted({node.stage.image for node in nodes.values()})}
+    record = record_of(session, Asked(target, request, checkpoint), executed, started_at)
+    write_run(session.paths, record)
+    return record
+
+
+def now() -> str:
+    """This moment as a record has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run was asked for, with target and inputs settled."""
+
+    target: Target
+    request: Request
+    checkpoint: Checkpoint
+
+
+def record_of(session: Session, asked: Asked, executed: Executed, started_at: str) -> Record:
+    """The record of a request whose every node is done, judged by the published table.
+
+    Raises:
+        VerificationFailed: a stage's result is not what this stage writes.
+    """
+    paths, target, request, done = session.paths, asked.target, asked.request, executed.done
+    used = {name: executed.images[name] for name in sorted({item.node.stage.image for item in done.values()})}
     probes = {name: read_output(done[f"probe:{name}"], "probe.json", ProbeFile) for name in used}
     table = load_published(paths.conf / "published.toml")
     npu_facts = npu.facts(target.npu, target.chips)
@@ -65,7 +91,7 @@ def _reproduced(options: Options, session: Session) -> Record:
         request=request,
         toolchain_name=toolchain.name_of(request.pinned, request.cann, rows, lambda row: is_excepted(row, host, table)),
         data_kind=_data_kind(done["corpus"]) if request.data else "demo",
-        checkpoint=checkpoint,
+        checkpoint=asked.checkpoint,
         images=used,
         toolchain=rows,
         engine=engine_used(executed.choice, done),
@@ -73,9 +99,7 @@ def _reproduced(options: Options, session: Session) -> Record:
         observations=_observations(started_at, session, executed),
         sources=sources_of(paths, used, session.architecture),
     )
-    record = make_record(parts, done, table)
-    write_run(paths, record)
-    return record
+    return make_record(parts, done, table)
 
 
 def _fits(target: Target, paths: Paths, probes: Mapping[str, ProbeFile]) -> dict[str, str]:

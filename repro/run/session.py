@@ -18,6 +18,7 @@ from repro.graph.alone import machine_lock
 from repro.graph.cache import StatCache
 from repro.graph.code import Codes
 from repro.graph.keys import Keys
+from repro.graph.local import LocalExecutor
 from repro.graph.making import Surroundings
 from repro.graph.runner import Runner
 from repro.graph.store import Store
@@ -132,4 +133,4 @@ class Session:
             machine_lock=machine_lock(),
             began_s=self.phases.began_s,
         )
-        return Runner(engine, keys, self.store, around)
+        return Runner(LocalExecutor(engine, keys, self.store, around), keys, self.store, around)

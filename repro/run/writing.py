@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from repro.base.files import fsync_folder, write_atomic
 from repro.base.paths import Paths
@@ -13,12 +14,13 @@ from repro.report import write_report
 from repro.report.crate import write_crate
 
 
-def write_run(paths: Paths, record: Record) -> None:
-    """Write record, reports and crate into a new folder of runs/, which appears whole, and point `latest` at it.
+def write_run(paths: Paths, record: Record, *, latest: bool = True) -> Path:
+    """Write record, reports and crate into a new folder of runs/, which appears whole; returns it.
 
     Args:
         paths: of the checkout.
         record: the folder is named after the time at which its run started.
+        latest: point the name `latest` at it.
     """
     with temporary_folder(paths.runs, "run") as work:
         folder = work / "run"
@@ -38,6 +40,8 @@ def write_run(paths: Paths, record: Record) -> None:
                     raise
                 number += 1  # another run ended within the same second
                 target = paths.runs / f"{name}-{number}"
-        (work / "latest").symlink_to(target.name)
-        os.replace(work / "latest", paths.runs / "latest")
+        if latest:
+            (work / "latest").symlink_to(target.name)
+            os.replace(work / "latest", paths.runs / "latest")
     fsync_folder(paths.runs)
+    return target

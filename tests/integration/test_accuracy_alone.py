@@ -1,13 +1,12 @@
 """A checkpoint of a user's on a corpus of TIMIT's shape and counts: its planted error rate decides the second verdict.
 
-Runs the network on 400 utterances twice, some minutes: only with ACCURACY=full. Its short form, with planted outputs in
-place of the network's, is tests/unit/test_accuracy_alone.py.
+Runs the network on 400 utterances twice, some minutes: only with `invoke test --full`. Its short form, with planted
+outputs in place of the network's, is tests/unit/test_accuracy_alone.py.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import wave
 import zipfile
@@ -23,11 +22,11 @@ from repro.guide.published import CER, WER, edits_allowed, load_published
 from repro.guide.verdict import verdict
 from repro.record.stage_files import CorpusFile, ScoreFile
 from repro.run.record import data_found
+from tests.forms import only_in_full
 from tests.unit._record_cases import PUBLISHED_RUN, _result, demo_record, document_of, record_of
 
 pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(os.environ.get("ACCURACY") != "full", reason="minutes of the network: ACCURACY=full"),
+    only_in_full,
 ]
 SIZE, SCORED, PHONES = 16, 384, 15057
 PUBLISHED = load_published(ROOT / "conf/published.toml")

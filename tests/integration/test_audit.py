@@ -20,7 +20,6 @@ from repro.base.paths import Paths
 from repro.machine import facts
 from tests.unit._record_cases import identify
 
-pytestmark = pytest.mark.integration
 DATA = ("--data", str(GOLDEN / "TIMIT"))
 ARCH = facts.architecture()
 TOO_SHORT = {"speed-valid@8"}  # two executions are no figure, and an audit says so

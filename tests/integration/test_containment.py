@@ -17,7 +17,6 @@ from repro.container.job import Job, Limits, Mount
 from repro.engines import seccomp
 from tests.integration import _trial
 
-pytestmark = pytest.mark.integration
 HOSTILE = Path(__file__).parent / "hostile"
 MEMORY_BYTES = 256 << 20
 PIDS = 64

@@ -5,11 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import pytest
-
 from tests.campaigns.crashes import ROOT, short
-
-pytestmark = pytest.mark.integration
 
 
 def test_nothing_is_lost_or_left_behind_by_kills_full_disks_and_missing_locks(trial_image):

@@ -22,7 +22,6 @@ from repro.machine.owner import OWNER_LABEL, Owner
 from tests.integration import _trial
 from tests.integration.test_containment import survivors
 
-pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).resolve().parents[2]
 GONE_WITHIN_S = 10.0
 

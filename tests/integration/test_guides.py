@@ -1,8 +1,8 @@
 """Every command of every guide, verbatim: as an ordinary user in an empty home, offline where the guide says so.
 
 Not a part of CI's ordinary run, as it takes ten minutes and 10 GB: GUIDES=short runs it. That form shares one run and
-one bundle among all pages, and leaves out the blocks marked `long`. GUIDES=full runs everything, each installed folder
-with results of its own. What a page may hold at all is a quick test: tests/unit/test_guides.py.
+one bundle among all pages, and leaves out the blocks marked `long`. `invoke test --full` runs everything,
+each installed folder with results of its own. What a page may hold at all is a quick test: tests/unit/test_guides.py.
 
 Words in capitals that a guide leaves to its reader are filled in: NAME, FINGERPRINT, SHA256, RUN, CHECKOUT, COMMIT,
 TOOLS and EARLIER.tar.
@@ -26,13 +26,13 @@ import pytest
 
 from repro.base.files import remove_tree
 from repro.base.paths import Paths
+from tests.forms import FULL
 from tests.guides.blocks import PAGES, ROOT, Block, blocks_of, missing_line
 from tests.guides.terminal import Said, Terminal
 
-FULL = os.environ.get("GUIDES") == "full"
 pytestmark = pytest.mark.skipif(
-    os.environ.get("GUIDES") not in ("short", "full"),
-    reason="ten minutes and 10 GB: GUIDES=short or GUIDES=full runs it",
+    not FULL and os.environ.get("GUIDES") != "short",
+    reason="ten minutes and 10 GB: GUIDES=short, or `invoke test --full`",
 )
 NOBODY = 54321  # a user that has no name, no home and no group anywhere
 TIMEOUT_S = 1800.0
@@ -209,7 +209,6 @@ def _run(world: World, terminal: Terminal, block: Block) -> Said:
     return said
 
 
-@pytest.mark.integration
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", [page for page in PAGES if any(not block.not_run for block in blocks_of(page))])

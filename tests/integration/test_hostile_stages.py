@@ -4,13 +4,12 @@ Each is contained, ends with a named error or leaves nothing but plain files, is
 The short form is what CI runs: most acts in the sandbox, some in Docker and Podman. The full form runs every act in
 every engine, at full size:
 
-    HOSTILE_STAGES=full python -m pytest -s -n 0 tests/integration/test_hostile_stages.py
+    TESTS=full python -m pytest -s -n 0 tests/integration/test_hostile_stages.py
 """
 
 from __future__ import annotations
 
 import collections
-import os
 import time
 import uuid
 from pathlib import Path
@@ -20,13 +19,13 @@ import pytest
 from repro.base.confined import TreeLimits
 from repro.base.errors import BundleError, StageFailed, VerificationFailed
 from repro.graph.pipeline import Node, Source, StageDefinition
+from tests.forms import FULL
 from tests.integration import _trial
 from tests.integration.hostile import stage as hostile
 from tests.integration.test_containment import survivors
 from tests.unit._graph_cases import Bench
 
-FULL = os.environ.get("HOSTILE_STAGES") == "full"
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(7200 if FULL else 900)]
+pytestmark = [pytest.mark.timeout(7200 if FULL else 900)]
 LEAVES = TreeLimits(entries=1_000, depth=8, total_bytes=64 << 20)
 TAKEN, REFUSED, FAILED = "taken", "refused", "failed"
 EITHER = (TAKEN, REFUSED)

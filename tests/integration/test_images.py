@@ -21,7 +21,6 @@ from repro.images.oci import docker_archive_stream
 from repro.images.pins import load_pins
 from repro.run.engine_choice import compiling_engine
 
-pytestmark = pytest.mark.integration
 PATHS = Paths(ROOT)
 PORTABLE = ("base", "exporter", "features", "runtime", "sandbox", "synth")
 SETS = ("debs/base", "debs/exporter", "debs/sandbox", "debs/synth", "wheels/base", "wheels/exporter",

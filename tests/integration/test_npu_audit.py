@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from auditing import verify_run
 
+from repro.audit import speed_checks
 from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED, Outcome
 from repro.audit.evidence import open_run
 from repro.audit.rerun import Rerun, rerun
@@ -15,7 +16,6 @@ from tests.integration._ascend import checkout, run
 from tests.integration._runs import GOLDEN
 from tests.simulators.ascend.host import AscendHost
 
-pytestmark = pytest.mark.integration
 OF_THE_NPU = {f"made:{stage}@8" for stage in ("convert", "infer", "measure", "compare")}
 
 
@@ -30,7 +30,8 @@ def evidence(tmp_path_factory):
 
 
 @pytest.mark.timeout(900)
-def test_what_needs_the_npu_could_not_be_verified_and_its_outputs_meet_the_vendors_thresholds(evidence):
+def test_what_needs_the_npu_could_not_be_verified_and_its_outputs_meet_the_vendors_thresholds(evidence, monkeypatch):
+    monkeypatch.setattr(speed_checks, "MOST_TRIES", 1)  # nothing here looks at what they decide
     outcome = Outcome("rerun", "a run")
     rerun(outcome, evidence, Rerun(str(GOLDEN / "TIMIT"), engine="sandbox", rounds=10), Console())
     found = {claim.key: claim for claim in outcome.claims}

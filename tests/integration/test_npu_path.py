@@ -23,6 +23,7 @@ from repro.report import terminal_summary
 from repro.run.engine_choice import compiling_engine, probe_all
 from repro.run.options import Options
 from repro.run.target import Target, settle
+from tests.forms import FULL, only_in_full
 from tests.integration._ascend import checkout, run
 from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.host import AscendHost
@@ -30,7 +31,7 @@ from tests.simulators.ascend.packages import LAYOUTS, write_packages, zipped
 
 ARCHITECTURE = host_facts.architecture()
 # The vendor's own wheel, where a person has it: then its front end runs in place of the stand-in.
-LONG_FORM = pytest.mark.skipif("CANN_LAYOUTS" not in os.environ, reason="the long form: CANN_LAYOUTS=all")
+SIZES = BATCH_SIZES if FULL else (4, 16)  # of which a batch of 4 is one that golden's ten utterances fill
 WHEEL = Path(os.environ.get("AIS_BENCH_WHEEL", ROOT / "data/sources/ais_bench-0.0.2-py3-none-any.whl"))
 
 
@@ -63,11 +64,11 @@ def commands(document, key):
 
 
 @pytest.mark.timeout(1800)
-def test_every_published_batch_size_in_docker_equals_the_cpu_and_is_the_guides_commands(paths):
+def test_published_batch_sizes_in_docker_equals_the_cpu_and_is_the_guides_commands(paths):
     name = engine("docker")
-    document = run(paths, AscendHost(), name, *BATCH_SIZES)
-    on_cpu = run(paths, None, name, *BATCH_SIZES)
-    for size, npu, cpu in zip(BATCH_SIZES, document["results"], on_cpu["results"]):
+    document = run(paths, AscendHost(), name, *SIZES)
+    on_cpu = run(paths, None, name, *SIZES)
+    for size, npu, cpu in zip(SIZES, document["results"], on_cpu["results"]):
         assert npu["published"] == cpu["published"]
         assert npu["complete"] == cpu["complete"]
         assert npu["comparison"]["within_thresholds"]
@@ -121,10 +122,10 @@ def test_two_chips_of_one_card_share_the_batches_and_compare_with_nothing(paths)
 def in_layout(paths: Paths, engine_name: str, cann: str) -> tuple[dict[str, Any], dict[str, str]]:
     """A run with another CANN than the table's, and its row: the commands are the guide's, and nothing is compared.
 
-    The long form forces every stage: what the other engine stored would be taken.
+    The full form forces every stage: what the other engine stored would be taken.
     """
     host = AscendHost(driver="25.0.rc1.1", firmware="25.0.rc1.1", cann="8.5.0" if cann == "host" else "")
-    document = run(paths, host, engine(engine_name), 8, cann=cann, force="CANN_LAYOUTS" in os.environ)
+    document = run(paths, host, engine(engine_name), 8, cann=cann, force=FULL)
     assert {stage["observations"]["engine"] for stage in document["stages"] if stage["name"].endswith("_npu")} == {
         engine_name
     }
@@ -143,8 +144,8 @@ def in_layout(paths: Paths, engine_name: str, cann: str) -> tuple[dict[str, Any]
     [
         ("8.1.RC1", "docker"),
         ("8.5.0", "sandbox"),
-        pytest.param("8.1.RC1", "sandbox", marks=LONG_FORM),
-        pytest.param("8.5.0", "docker", marks=LONG_FORM),
+        pytest.param("8.1.RC1", "sandbox", marks=only_in_full),
+        pytest.param("8.5.0", "docker", marks=only_in_full),
     ],
 )
 def test_another_cann_runs_in_the_layout_that_its_files_show(paths, version, engine_name):
@@ -154,7 +155,7 @@ def test_another_cann_runs_in_the_layout_that_its_files_show(paths, version, eng
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("engine_name", ["docker", pytest.param("sandbox", marks=LONG_FORM)])
+@pytest.mark.parametrize("engine_name", ["docker", pytest.param("sandbox", marks=only_in_full)])
 def test_the_hosts_own_cann_is_lent_to_the_stages(paths, engine_name):
     document, row = in_layout(paths, engine_name, "host")
     assert document["request"]["cann"] == "host 8.5.0 V100R001C25SPC001B220"

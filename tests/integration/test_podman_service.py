@@ -14,7 +14,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = [
-    pytest.mark.integration,
     pytest.mark.skipif(shutil.which("podman") is None, reason="Podman is not on this machine"),
 ]
 _CLIENT = """

@@ -31,7 +31,7 @@ from repro.packing.writer import Item
 from repro.run.engine_choice import compiling_engine
 from tests.unit import _bundle_cases as cases
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.side_by_side, pytest.mark.slow, pytest.mark.timeout(3600)]
 FULL = os.environ.get("REBUILDERS") == "full"
 ARCH = facts.architecture()
 # Zone, locale and clock of each machine; the second and third are another user's, at another path.

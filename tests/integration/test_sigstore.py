@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from repro.audit import commands
 from repro.audit.claims import Outcome, Rebuild
 from repro.audit.page import write_page
-from repro.audit.statements import sign_audit
+from repro.base.paths import Paths
 from repro.packing.installer.archive import Archive
 from repro.packing.installer.statements import sigstore_bundle
 from repro.packing.resign import resign
 from tests.unit import _bundle_cases as cases
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.side_by_side
 TOOL = Path(__file__).resolve().parents[1] / "sigstore"
 
 
@@ -37,7 +38,8 @@ def tool(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def statements(tmp_path_factory) -> Path:
-    """Everything that this project signs: a bundle's list and statements, a second signature, an audit, a rebuild."""
+    """All that this project signs: a bundle's list and statements, a second signature, an audit, a rebuild, and why two
+    results differ."""
     folder = tmp_path_factory.mktemp("statements")
     key, path = cases.signer(), cases.pack(folder)
     archive = Archive(path)
@@ -52,7 +54,12 @@ def statements(tmp_path_factory) -> Path:
         pass
     outcome.rebuilt.append(Rebuild("image base (amd64)", "1" * 64, "2" * 64, {}))
     write_page(outcome, folder)
-    shutil.copytree(sign_audit(folder, cases.signer(3)), place, dirs_exist_ok=True)
+    for side in "AB":
+        (folder / side).mkdir()
+        (folder / side / "result").write_text(side)
+    asked = commands.Page(str(folder), cases.signer(3))  # signs the audit that lies there too
+    commands.explain(Paths(TOOL), str(folder / "A"), str(folder / "B"), asked, lambda _: None)
+    shutil.copytree(folder / "attestations", place, dirs_exist_ok=True)
     return place
 
 
@@ -69,8 +76,9 @@ def verified(tool: Path, folder: Path) -> dict[str, str]:
 
 def test_the_verifier_accepts_everything_that_is_signed(tool: Path, statements: Path):
     found = verified(tool, statements)
-    assert set(found.values()) == {"accepted"} and len(found) == 7
-    assert {name.partition(".")[0].partition("-")[0] for name in found} == {"list", "image", "run", "verify", "rebuild"}
+    assert set(found.values()) == {"accepted"} and len(found) == 9
+    kinds = {name.partition(".")[0].partition("-")[0] for name in found}
+    assert kinds == {"list", "image", "run", "verify", "rebuild", "explain"}
 
 
 def test_the_verifier_would_have_refused_a_changed_one(tool: Path, statements: Path, tmp_path: Path):

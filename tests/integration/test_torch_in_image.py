@@ -13,7 +13,7 @@ from repro.container.job import Job, Limits, Mount
 from repro.display.console import Console
 from repro.run.session import Session
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.side_by_side
 _NEEDS_TORCH = re.compile(r"importorskip\(.torch.\)")
 
 

@@ -37,7 +37,7 @@ from tests.unit._forged_bundles import (
 from tests.unit._record_cases import demo_record, record_of
 
 __all__ = ["file", "place", "seen"]  # fixtures
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.side_by_side
 CHANGES = 1000 if os.environ.get("PAGE_CHANGES") == "full" else 250
 
 # One changed byte after another in one page, by the same path: [[code, message, ...failures], ...].
@@ -211,8 +211,10 @@ def test_a_whole_record_with_its_fractions_agrees_with_its_statement(seen: Opene
     data = record_bytes(record_of(demo_record()))
     statement = run_statement(parsed("the record", data), hashlib.sha256(data).hexdigest())
     path = "tree/artifacts/received/20260101T000000Z/record.json"
-    replaced = {path: data, **attested("run-20260101T000000Z", statement)}
+    said = attested("explain", audit(statement["subject"][1]["digest"]["sha256"]))  # of an output that it names
+    replaced = {path: data, **attested("run-20260101T000000Z", statement), **said}
     assert assert_same(seen.page, [packed(place, **replaced)])["code"] == 0
+    assert assert_same(seen.page, [packed(place, **{**replaced, path: b"[]"})])["code"] == 3
 
 
 def with_beside(path: Path) -> list[Path]:

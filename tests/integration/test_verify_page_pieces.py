@@ -19,7 +19,7 @@ from repro.packing.page import verify_page
 from tests.integration._pages import opened
 from tests.unit.test_signing import VECTORS
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.side_by_side
 
 # FIPS 180-4's examples: text -> SHA-256, SHA-512.
 NIST = {

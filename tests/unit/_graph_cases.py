@@ -11,6 +11,7 @@ from repro.container.job import Job, OnLine, Outcome
 from repro.graph.cache import StatCache
 from repro.graph.code import Codes
 from repro.graph.keys import Keys
+from repro.graph.local import LocalExecutor
 from repro.graph.making import Surroundings
 from repro.graph.pipeline import Node, Output, Source, StageDefinition
 from repro.graph.runner import Runner
@@ -88,6 +89,7 @@ class Bench:
         self.machine = MACHINE
         self.watcher = SilentWatcher()
         self.machine_lock: Path | None = None
+        self.shared = False  # other machines use the store too
 
     def nodes(self, **definition: object) -> dict[str, Node]:
         first = Node("first", StageDefinition("first", "base", **definition), {"data": Source("data", self.data)})
@@ -96,7 +98,7 @@ class Bench:
 
     def store(self) -> Store:
         cache = StatCache(self.root / "artifacts" / "digests.sqlite")
-        return Store(self.root / "artifacts" / "store", self.root / "artifacts" / "tmp", cache)
+        return Store(self.root / "artifacts" / "store", self.root / "artifacts" / "tmp", cache, shared=self.shared)
 
     def keys_of(self) -> Keys:
         cache = StatCache(self.root / "artifacts" / "digests.sqlite")
@@ -108,4 +110,5 @@ class Bench:
         around = Surroundings(
             artifacts / "code", artifacts / "logs", self.watcher, given, machine_lock=self.machine_lock
         )
-        return Runner(self.engine, keys, self.store(), around)
+        store = self.store()
+        return Runner(LocalExecutor(self.engine, keys, store, around), keys, store, around)

@@ -1,12 +1,11 @@
 """Forged and malformed runs: each names the command that finds it; none is proven, none ends in a traceback.
 
-The short form takes a share of each large group. AUDIT_CAMPAIGN=full takes all; docs/decisions/audit.md notes its last
+The short form takes a share of each large group. `invoke test --full` takes all; docs/decisions/audit.md notes its last
 result.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from collections import Counter
@@ -35,8 +34,8 @@ from repro.audit.claims import DEFECT, IF_RERUN, PROVEN, REFUTED, UNVERIFIED, Cl
 from repro.audit.compare import Sides, compare_runs
 from repro.audit.leaves import is_observation, leaves
 from repro.audit.page import write_page
+from tests.forms import FULL
 
-FULL = os.environ.get("AUDIT_CAMPAIGN") == "full"
 SHORT_SHARE = 5  # the short form takes every fifth of a large group
 INERT = {"request.decode.beam_width", "request.decode.lm_alpha"}  # of Beam alone; the identity covers them
 LEAVES = 200 if FULL else 20

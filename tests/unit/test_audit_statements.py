@@ -19,6 +19,7 @@ from repro.audit.explain.kept import Kept
 from repro.audit.page import write_page
 from repro.audit.statements import code_digest, examine_statements, sign_audit
 from repro.base.errors import CouldNotRun, CouldNotVerify, UsageError, VerificationFailed
+from repro.base.files import sha256_file
 from repro.container.image import Layer
 from repro.images.oci import compute_image
 from repro.packing.installer.statements import read_statements
@@ -167,6 +168,73 @@ def test_the_commands_sign_and_read_what_they_signed(run: Path, tmp_path: Path, 
         commands.sign(str(tmp_path), str(tmp_path / "key.pem"), said.append)
 
 
+def explained(one: Path, two: Path, folder: Path) -> dict[str, dict[str, Any]]:
+    """The statements of `audit.explain`, read from its folder as anybody would."""
+    commands.explain(PATHS, str(one), str(two), commands.Page(str(folder), KEY), lambda _: None)
+    place = folder / "attestations"
+    names = [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()]
+    found, failures = read_statements(names, lambda name: (place / name).read_bytes(), {})
+    assert failures == [] and {statement.signer for statement in found} == {KEY.fingerprint}
+    assert all(statement.is_consistent() for statement in found)
+    return {statement.name: statement.document for statement in found}
+
+
+def test_an_explanation_is_a_statement_of_both_sides(run: Path, tmp_path: Path):
+    evidence = reopen(run)
+    stages = [evidence.record.stage(key) for key in ("infer@4", "reference@4")]
+    assert None not in stages
+    sides = [evidence.store / stage.fingerprint[:2] / stage.fingerprint for stage in stages if stage]
+    found = explained(*sides, tmp_path / "results")
+    (result,) = (said for name, said in found.items() if ".result." in name)
+    assert [item["digest"]["sha256"] for item in result["subject"]] == [s.outputs.digest for s in stages if s]
+    assert result["predicate"]["result"] == "FAILED"
+    assert result["predicate"]["failedTests"] == ["the result: equal"]
+    assert result["predicate"]["warnedTests"] == ["the result: not substituted"]
+    looked_at = {item["name"]: item["digest"]["sha256"] for item in result["predicate"]["configuration"]}
+    page = tmp_path / "results" / "explanation.json"
+    assert looked_at["explanation.json"] == sha256_file(page) and looked_at["verifier's code"] == code_digest()
+    assert explained(*sides, tmp_path / "again") == found
+    outcome = of_run(run)
+    assert shown(page.parent / "attestations", outcome)[0] == ATTESTED  # it speaks of what this run gave
+    assert shown(page.parent / "attestations", Outcome("verify", "y", subjects={"record.json": "7" * 64}))[0] == REFUTED
+    page.write_bytes(page.read_bytes().replace(b"irreproducible", b"substituted", 1))
+    status, findings = shown(page.parent / "attestations", outcome)
+    assert status == REFUTED and "was made of another explanation.json" in findings[0]
+
+
+def test_an_explanation_of_equal_files_passes_and_lies_beside_an_audit(run: Path, tmp_path: Path):
+    record = reopen(run).run / "record.json"
+    commands.explain(PATHS, str(record), str(record), commands.Page(str(tmp_path)), lambda _: None)
+    found = signed(of_run(run), tmp_path)
+    said = {name.partition("-")[0]: document for name, document in found.items() if ".summary." in name}
+    assert set(said) == {"explain", "verify"}
+    assert said["explain"]["predicate"]["verificationResult"] == "PASSED"
+    assert {item["digest"]["sha256"] for item in said["explain"]["subject"]} == {sha256_file(record)}
+
+
+def test_a_bundle_that_is_refused_is_a_signed_outcome_too(tmp_path: Path):
+    broken = tmp_path / "x.tar"
+    broken.write_bytes(b"no bundle")
+    page = commands.Page(str(tmp_path / "page"), KEY)
+    with pytest.raises(VerificationFailed):
+        commands.verify(PATHS, commands.Verify(str(broken)), page, lambda _: None)
+    (path,) = (tmp_path / "page" / "attestations").glob("*.result.*.dsse.json")
+    said = json.loads(base64.b64decode(json.loads(path.read_bytes())["payload"]))
+    assert said["predicate"]["result"] == "FAILED"
+    assert said["subject"] == [{"name": "x.tar", "digest": {"sha256": sha256_file(broken)}}]
+
+
+def test_what_is_refuted_is_told_even_where_it_cannot_be_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def nothing(*_: object) -> Path:
+        raise CouldNotRun("the disk is full")
+
+    monkeypatch.setattr(commands, "sign_audit", nothing)
+    (tmp_path / "x.tar").write_bytes(b"no bundle")
+    page = commands.Page(str(tmp_path / "page"), KEY)
+    with pytest.raises(VerificationFailed):
+        commands.verify(PATHS, commands.Verify(str(tmp_path / "x.tar")), page, lambda _: None)
+
+
 def test_an_audit_of_nothing_is_not_signed(tmp_path: Path):
     write_page(Outcome("verify", "a bundle"), tmp_path)
     with pytest.raises(CouldNotRun, match="speaks of nothing"):
@@ -267,6 +335,7 @@ def test_the_libraries_of_in_toto_and_securesystemslib_accept_every_statement(ru
 
     outcome = of_run(run)
     outcome.rebuilt += [Rebuild("image base (amd64)", "1" * 64, "2" * 64, {"layer x": "3" * 64})]
+    explained(reopen(run).run, reopen(run).run, tmp_path)
     signed(outcome, tmp_path)
     path = cases.pack(tmp_path)
     shutil.copytree(cases.put_beside(path, {}, KEY), tmp_path / "attestations", dirs_exist_ok=True)

@@ -23,9 +23,11 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "test_one.py").write_text("def test_that_passes():\n    pass\n", encoding="utf-8")
     integration = tmp_path / "a checkout" / "tests" / "integration"
     integration.mkdir()
-    (integration / "test_engines.py").write_text("def test_that_passes_too():\n    pass\n", encoding="utf-8")
+    (integration / "test_engines.py").write_text(
+        "import pytest\n\n@pytest.mark.integration\ndef test_that_passes_too():\n    pass\n", encoding="utf-8"
+    )
     (tmp_path / "a checkout" / "pyproject.toml").write_text(
-        '[tool.pytest.ini_options]\nmarkers = ["slow: x", "integration: x"]\n', encoding="utf-8"
+        '[tool.pytest.ini_options]\nmarkers = ["slow: x", "integration: x", "side_by_side: x"]\n', encoding="utf-8"
     )
     monkeypatch.setattr(checks, "all_checks", lambda: (GOOD,))
     for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):

@@ -18,8 +18,10 @@ from _audit_cases import make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repro.audit import commands
+from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED
 from repro.audit.explain import causes, sides
-from repro.audit.explain.command import explain, explain_and_write
+from repro.audit.explain.command import explain
 from repro.audit.explain.comparison import IRREPRODUCIBLE, OPEN, SUBSTITUTED, compare
 from repro.audit.explain.contents import places
 from repro.audit.explain.files import Looking, difference
@@ -86,6 +88,10 @@ def test_each_of_fifteen_planted_causes_is_named_in_its_own_file(tmp_path: Path)
     }
     assert "section .text" in found["usr/bin/program"].where
     assert "value 0: 0.300000012 and 0.300000042" in found["opt/planted/weights.npy"].where
+    explanation = explain(Paths(tmp_path), str(tmp_path / "A.tar"), str(tmp_path / "B.tar"))
+    assert {claim.key: claim.status for claim in explanation.claims()} == {
+        "the layer: equal": REFUTED, "the layer: not substituted": UNVERIFIED,
+    }  # fmt: skip
     told = {path for path, finding in found.items() if finding.judgement == IRREPRODUCIBLE}
     assert set(wanted) - told == {f"opt/planted/{name}" for name in ("status", "link", "added")} | {"usr/bin/program"}
 
@@ -95,6 +101,7 @@ def test_equal_layers_and_a_layer_and_its_copy_give_no_difference(tmp_path: Path
     shutil.copy(one, tmp_path / "B")
     explanation = explain(Paths(tmp_path), str(one), str(tmp_path / "B"))
     assert not explanation.differ and list(explanation.lines()) == ["no difference"]
+    assert [(claim.key, claim.status) for claim in explanation.claims()] == [("A and B: equal", PROVEN)]
 
 
 def test_an_archive_in_another_form_is_no_equal_archive(tmp_path: Path):
@@ -341,10 +348,11 @@ def test_images_of_the_layout_are_explained_by_their_digests(tmp_path: Path):
 def test_what_is_written_is_the_same_each_time_and_says_that_they_differ(tmp_path: Path):
     one, two = tar(tmp_path / "A", {"a": b"1"}), tar(tmp_path / "B", {"a": b"2"})
     said = []
-    assert explain_and_write(Paths(tmp_path), str(one), str(two), "", said.append)
+    page = commands.Page()
+    assert commands.explain(Paths(tmp_path), str(one), str(two), page, said.append)
     (written,) = (tmp_path / "artifacts" / "audits").glob("explain-*/explanation.json")
     first = written.read_bytes()
-    assert explain_and_write(Paths(tmp_path), str(one), str(two), "", said.append) and written.read_bytes() == first
+    assert commands.explain(Paths(tmp_path), str(one), str(two), page, said.append) and written.read_bytes() == first
     assert "the layer: 1 path differs (1 by foreign bytes)" in said[0]
 
 

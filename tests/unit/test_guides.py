@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ from tests.guides.blocks import PAGES, ROOT, Block, MarkError, blocks_of, missin
 from tests.guides.terminal import Terminal
 
 EVERY = sorted({*PAGES, *(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])})
+
+
+def in_chinese(page: str) -> Path:
+    """Where the Chinese form of a page lies, if there is one."""
+    return ROOT / "README.zh-CN.md" if page == "README.md" else ROOT / "docs/zh-CN" / Path(page).name
 
 
 def test_blocks_marks_and_outputs_are_read():
@@ -76,6 +82,18 @@ def test_every_command_of_a_guide_is_run_or_has_its_reason(page):
     run = [block for block in blocks if not block.not_run]
     silent = [block.line for block in run if not block.prints and not _is_silent(block.commands)]
     assert not silent, f"{page}: these blocks do not show what they print: lines {silent}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if in_chinese(page).exists()])
+def test_a_page_in_chinese_has_the_english_ones_commands_and_marks_so_that_one_run_covers_both(page: str):
+    chinese = parse(page, in_chinese(page).read_text("utf-8"))
+    assert [_as_run(block) for block in chinese] == [_as_run(block) for block in blocks_of(page)]
+    assert {in_chinese(name) for name in PAGES} >= {*ROOT.glob("*.zh-CN.md"), *ROOT.glob("docs/zh-CN/*.md")}
+
+
+def _as_run(block: Block) -> Block:
+    """What of a block does not depend on the language of its page."""
+    return replace(block, line=0, long="long" if block.long else "", not_run="not run" if block.not_run else "")
 
 
 def _is_silent(commands: str) -> bool:

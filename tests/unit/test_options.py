@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from repro.audit import commands as audit
-from repro.audit.explain import command as explaining
 from repro.cli import options
 from repro.cli.main import Commands, Settings
 from repro.explore import commands as explorer
@@ -109,13 +108,6 @@ def test_the_options_of_a_packing_arrive(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert reached[1][1] == {"unsigned": True}
 
 
-def test_what_audit_explain_compares_arrives(monkeypatch: pytest.MonkeyPatch):
-    reached: list[Any] = []
-    monkeypatch.setattr(explaining, "explain_and_write", lambda *given: reached.append(given[1:4]) or False)
-    typed("audit.explain", "a", "b", "--to", "t")
-    assert reached == [("a", "b", "t")]
-
-
 def test_the_options_of_the_explorer_arrive(monkeypatch: pytest.MonkeyPatch):
     reached: list[Any] = []
     monkeypatch.setattr(explorer, "explore", lambda paths, wanted: reached.append(wanted) or paths.root)
@@ -127,7 +119,7 @@ def test_the_options_of_the_explorer_arrive(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_options_of_audits_arrive(monkeypatch: pytest.MonkeyPatch):
     reached: list[tuple[Any, ...]] = []
-    for name in ("verify", "rerun", "challenge", "compare"):
+    for name in ("verify", "rerun", "challenge", "compare", "explain"):
         monkeypatch.setattr(audit, name, lambda *given, **named: reached.append((*given[1:], named)))
     monkeypatch.setattr(audit, "page", lambda to, sign: (to, sign))
     typed("audit.verify", "r", "--data", "d", "--checkpoint", "c", "--key", "k", "--base", "b", "--to", "t",
@@ -136,7 +128,8 @@ def test_the_options_of_audits_arrive(monkeypatch: pytest.MonkeyPatch):
     typed("audit.rerun", "r", "--data", "d", "--checkpoint", "c", *again, "--to", "t")
     typed("audit.challenge", "--run", "r", "--images", "base", "--arch", "arm64", "--offline", "--to", "t")
     typed("audit.compare", "a", "b", "--to", "t")
-    verified, rerun, challenged, compared = reached
+    typed("audit.explain", "a", "b", "--to", "t", "--sign", "s")
+    verified, rerun, challenged, compared, explained = reached
     assert vars(verified[0]) == {
         "subject": "r", "data": "d", "checkpoint": "c", "key": "k", "base": "b", "auditors": "q",
         "rebuilders": Rebuilders("p", 2, Path("f").absolute()),
@@ -148,6 +141,7 @@ def test_the_options_of_audits_arrive(monkeypatch: pytest.MonkeyPatch):
     assert rerun[3] == ("t", "")
     assert challenged[:4] == ("r", "arm64", "base", ("t", "")) and challenged[-1] == {"offline": True}
     assert compared[:3] == ("a", "b", ("t", ""))
+    assert explained[:3] == ("a", "b", ("t", "s"))
 
 
 def test_an_option_is_declared_once():

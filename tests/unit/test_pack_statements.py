@@ -122,6 +122,14 @@ def test_an_audit_of_this_bundles_run_is_believed(tmp_path: Path):
     assert failures(packed(tmp_path, **attested("audit", audit(sha256)))) == ""
 
 
+def test_what_was_said_of_an_output_of_this_bundles_run_is_believed(tmp_path: Path):
+    (stage,) = cases.record()["stages"]
+    said = attested("explain", audit(stage["outputs"]["digest"]))
+    assert failures(packed(tmp_path, **said)) == ""
+    no_record = {"tree/artifacts/received/20260101T000000Z/record.json": b"[]"}
+    assert "it speaks of record.json sha256 2e2e" in failures(packed(tmp_path, **said, **no_record))
+
+
 def test_the_first_difference_is_that_of_two_values_or_of_two_types():
     assert first_difference({"a": [1, 2]}, {"a": [1, 3]}) == "a[1]"
     assert first_difference({"a": 1}, {"a": True}) == "a"

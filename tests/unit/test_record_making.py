@@ -22,7 +22,7 @@ from repro.images.oci import compute_image
 from repro.locks.archives import SourceArchive
 from repro.record import read_record, record_bytes
 from repro.record.document import EngineUsed, Host, Observations, ToolchainRow
-from repro.record.identity import same_everywhere
+from repro.record.identity import identity_of, same_everywhere
 from repro.run.inputs import Checkpoint
 from repro.run.record import Parts, make_record
 from repro.run.reproduce import engine_used
@@ -140,6 +140,13 @@ def test_what_was_asked_on_the_cpu_stands_in_the_request(made):
 def test_a_plain_request_names_no_special_and_no_pinned_stage(made):
     asked = document_of(made().record().request)
     assert not {"precision", "pinned", "soc_version", "precision_mode", "num_devices"} & set(asked)
+
+
+def test_a_second_measurement_is_named_in_the_request_and_shares_the_identity_of_results(made):
+    once, again = made().record(), made(sample="repeat 2").record()
+    assert document_of(again.request)["sample"] == "repeat 2" and "sample" not in document_of(once.request)
+    assert again.identity.results == once.identity.results
+    assert identity_of(again) == again.identity
 
 
 def test_what_was_asked_on_an_npu_stands_in_the_request(made):

@@ -143,7 +143,7 @@ def test_an_option_changes_the_command_lines_of_its_stages_and_no_others(option:
 
 
 def test_every_field_of_a_request_is_looked_at_here():
-    elsewhere = {"batch_sizes", "data", "checkpoint"}
+    elsewhere = {"batch_sizes", "data", "checkpoint", "sample"}
     assert {field.name for field in fields(Request)} == set(CHANGES) | elsewhere
 
 
@@ -199,3 +199,10 @@ def test_pinned_stages_run_in_their_pinned_image_and_no_others():
     )
     others = set(nodes) - {"features", "export", "reference@8"}
     assert all(images[step] == graph(CPU)[step].stage.image for step in others)
+
+
+def test_only_what_is_measured_is_measured_again():
+    once, again = graph(CPU), graph(replace(CPU, sample="repeat 2"))
+    assert [step for step in once if once[step] != again[step]] == ["measure@8"]
+    assert again["measure@8"].sample == "repeat 2"
+    assert line(CPU, "measure@8") == line(replace(CPU, sample="repeat 2"), "measure@8")

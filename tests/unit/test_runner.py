@@ -16,7 +16,8 @@ from repro.container.job import Outcome
 from repro.graph.cache import StatCache
 from repro.graph.code import read_code
 from repro.graph.keys import difference
-from repro.graph.runner import may_run_beside
+from repro.graph.local import may_run_beside
+from repro.graph.pipeline import Source
 from repro.machine.facts import Given, Machine
 from repro.run.engine_when_needed import EngineWhenNeeded
 
@@ -300,7 +301,9 @@ def test_no_image_is_made_ready_beside_a_measurement_that_is_the_first_to_start(
     """Which stages were still to come when images were made ready ahead."""
     ahead = []
     runner = bench.runner()
-    monkeypatch.setattr(runner, "_prepare_ahead", lambda waiting: ahead.append([node.key for node in waiting]))
+    monkeypatch.setattr(
+        runner._executor, "_prepare_ahead", lambda waiting: ahead.append([node.key for node in waiting])
+    )
     runner.run(bench.nodes(host_bound=True))
     assert ahead == [[]]  # with `second`, which runs after the measurement
 
@@ -371,3 +374,48 @@ def test_one_content_in_two_packages_imports_two_things(bench: Bench, tmp_path: 
 def test_a_name_that_begins_like_a_stage_is_no_stage(bench: Bench):
     with pytest.raises(UsageError, match="no stage"):
         read_code(bench.root, "firs")
+
+
+def test_a_run_that_goes_on_gives_up_only_what_needs_the_failed_step(bench: Bench):
+    def refuse_first(job, out, obs, on_line):
+        if job.name == "first":
+            on_line("stderr", "error: no")
+            return 3
+        return write_name(job, out, obs, on_line)
+
+    bench.engine.behave = refuse_first
+    nodes = bench.nodes()
+    nodes["other"] = replace(nodes["second"], key="other", inputs={"data": nodes["first"].inputs["data"]})
+    done, failed = bench.runner().run_what_can(nodes)
+    assert list(done) == ["other"]
+    assert sorted(failed) == ["first", "second"]
+    assert failed["second"] is failed["first"]
+    assert isinstance(failed["first"], StageFailed)
+    assert sorted(bench.engine.ran) == ["first", "other"]
+
+
+def test_a_run_that_goes_on_passes_over_an_input_that_cannot_be_read(bench: Bench):
+    nodes = bench.nodes()
+    nodes["other"] = replace(nodes["first"], key="other", inputs={"data": Source("data", bench.root / "gone")})
+    done, failed = bench.runner().run_what_can(nodes)
+    assert sorted(done) == ["first", "second"]
+    assert list(failed) == ["other"]
+
+
+def test_a_defect_ends_a_run_that_goes_on(bench: Bench):
+    def broken(job, out, obs, on_line):
+        raise TypeError("a defect")
+
+    bench.engine.behave = broken
+    with pytest.raises(TypeError):
+        bench.runner().run_what_can(bench.nodes())
+
+
+def test_a_second_measurement_is_no_stored_one_and_is_stored_itself(bench: Bench):
+    nodes = bench.nodes(host_bound=True)
+    bench.runner().run(nodes)
+    again = {**nodes, "first": replace(nodes["first"], sample="repeat 2")}
+    bench.runner().run(again)
+    assert bench.engine.ran == ["first", "second", "first"]
+    bench.runner().run(again)
+    assert bench.engine.ran == ["first", "second", "first"]

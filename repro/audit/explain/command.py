@@ -1,21 +1,24 @@
-"""`invoke audit.explain A B`, and what an audit shows of two layers that should have been one."""
+"""`invoke audit.explain A B`, its outcome as claims, and what an audit shows of two layers that should be one."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from repro.audit.claims import PROVEN, RECOMPUTED, REFUTED, UNVERIFIED
 from repro.audit.explain.comparison import IRREPRODUCIBLE, MEANING, OPEN, SUBSTITUTED, Finding, counted
 from repro.audit.explain.rebuilt import Truths
 from repro.audit.explain.subjects import Blob, Part, explain_blobs, explain_folders, opened
+from repro.audit.statements import EXPLANATION, SignedClaim, code_digest
 from repro.base.errors import UsageError
-from repro.base.files import pretty_json, sha256_bytes, write_atomic
+from repro.base.files import pretty_json, write_atomic
 from repro.base.foreign import shown
-from repro.base.paths import Paths, given_path
+from repro.base.paths import Paths
 
 Say = Callable[[str], None]
 _MOST_LINES = 20  # of one part on a terminal or a page; the JSON has all
@@ -23,24 +26,42 @@ _MOST_LINES = 20  # of one part on a terminal or a page; the JSON has all
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why A and B differ; no part where they are equal."""
+    """Why A and B differ; no part where they are equal.
 
-    a: str
-    b: str
+    Attributes:
+        subjects: what A and B are, name -> hex sha256.
+        looked_at: what was read of them, likewise.
+        parts: each has a finding or a note.
+    """
+
+    subjects: Mapping[str, str]
+    looked_at: Mapping[str, str]
     parts: tuple[Part, ...]
 
     @property
     def differ(self) -> bool:
         return bool(self.parts)
 
+    def claims(self) -> Iterator[SignedClaim]:
+        """A and B are equal; where they are not, what is known of a substitution: no cause clears anybody of it."""
+        if not self.differ:
+            yield SignedClaim("A and B: equal", RECOMPUTED, PROVEN)
+        for part in self.parts:
+            yield SignedClaim(f"{part.name}: equal", RECOMPUTED, REFUTED)
+            substituted = any(finding.judgement == SUBSTITUTED for finding in part.findings)
+            yield SignedClaim(f"{part.name}: not substituted", RECOMPUTED, REFUTED if substituted else UNVERIFIED)
+
     def as_json(self) -> dict[str, Any]:
         """All of it; equal sides give equal bytes."""
         return {
             "schema": "lstm-ctc-bundle/explanation",
-            "version": 1,
-            "a": self.a,
-            "b": self.b,
+            "version": 2,
+            "kind": "explain",
+            "subjects": dict(self.subjects),
+            "looked_at": dict(self.looked_at),
+            "verifier": code_digest(),
             "meaning": MEANING,
+            "claims": [msgspec.to_builtins(claim) for claim in self.claims()],
             "parts": [part.as_json() for part in self.parts],
         }
 
@@ -83,25 +104,20 @@ def explain(paths: Paths, a: str, b: str) -> Explanation:
         truths = Truths(paths, stack)
         if isinstance(one, Blob) and isinstance(two, Blob):
             parts = explain_blobs(paths, one, two, stack, truths)
-            names = [f"sha256 {blob.sha256}" for blob in (one, two)]
+            subjects: Mapping[str, str] = {"A: file": one.sha256, "B: file": two.sha256}
         elif isinstance(one, Path) and isinstance(two, Path):
             parts = explain_folders(paths, one, two, stack, truths)
-            names = [shown(os.path.basename(os.path.abspath(folder))) for folder in (one, two)]
+            subjects = parts[0].looked_at
         else:
             raise UsageError(f"{shown(a)} and {shown(b)}: one is a folder and the other is a file")
-    return Explanation(names[0], names[1], tuple(part for part in parts if part.findings or part.notes))
+    looked_at = {name: sha256 for part in parts for name, sha256 in part.looked_at.items()}
+    return Explanation(subjects, looked_at, tuple(part for part in parts if part.findings or part.notes))
 
 
-def explain_and_write(paths: Paths, a: str, b: str, to: str, say: Say) -> bool:
-    """Explain, tell, and write explanation.json; whether the two differ."""
-    explanation = explain(paths, a, b)
+def write_explanation(explanation: Explanation, folder: Path, say: Say) -> None:
+    """Tell it, and write explanation.json into a folder."""
     for line in explanation.lines():
         say(line)
-    document = pretty_json(explanation.as_json())
-    name = sha256_bytes(f"{explanation.a}\n{explanation.b}".encode())[:16]
-    folder = given_path("--to", to) if to else paths.results / "audits" / f"explain-{name}"
-    write_atomic(folder / "explanation.json", document)
+    write_atomic(folder / EXPLANATION, pretty_json(explanation.as_json()))
     if explanation.differ:
         say("; ".join(f"{word}: {text}" for word, text in MEANING.items()))
-    say(f"explanation: {paths.told(folder / 'explanation.json')}")
-    return explanation.differ

@@ -5,25 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from repro.audit.compare import utterances_of
-from repro.audit.evidence import RECORD, Evidence, open_run
+from repro.audit.evidence import RECORD, Evidence, digest_below, open_run
 from repro.audit.explain import causes
 from repro.audit.explain.comparison import OPEN, Finding, compare
 from repro.audit.explain.contents import places
 from repro.audit.explain.rebuilt import Truths
-from repro.audit.explain.sides import FolderSide, Section, TarSide
+from repro.audit.explain.sides import FILE, FolderSide, Section, TarSide
 from repro.audit.leaves import differences
 from repro.audit.places import Utterances
 from repro.base import confined, strict_json
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.foreign import shown
 from repro.base.paths import Paths, given_path
+from repro.graph.digests import digest_of_files
 
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _MOST_BYTES = 64 * 1024**3
@@ -39,11 +40,13 @@ class Part:
         name: what was compared; safe to show.
         findings: each path that differs.
         notes: what could not be compared, and why.
+        looked_at: bytes that were read, name -> hex sha256.
     """
 
     name: str
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+    looked_at: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The part in an explanation's JSON."""
@@ -165,15 +168,20 @@ def explain_layer(name: str, one: Blob, two: Blob, truths: Truths) -> Part:
         truth, note = truths.of({one.sha256, two.sha256})
         if truth is not None:
             findings = compare(sides[0], sides[1], truth)
-        return Part(name, tuple(findings), (note,) if note else ())
+        return Part(name, tuple(findings), (note,) if note else (), _both(name, one.sha256, two.sha256))
     return same_members(name, one, two)
+
+
+def _both(name: str, a: str, b: str) -> dict[str, str]:
+    return {f"A: {name}": a, f"B: {name}": b}
 
 
 def same_members(name: str, one: Blob, two: Blob) -> Part:
     """Archives whose members are the same: other headers, padding, or an archive in another form."""
     place = places(one.section(), two.section())[0]  # type: ignore[arg-type]
     where = f"the members are the same; byte {place.offset} of the archive: {place.bytes_shown()}"
-    return Part(name, (Finding("the archive itself", (causes.FORM,), where, OPEN, "unpacked, both are the same"),))
+    finding = Finding("the archive itself", (causes.FORM,), where, OPEN, "unpacked, both are the same")
+    return Part(name, (finding,), looked_at=_both(name, one.sha256, two.sha256))
 
 
 def _images(paths: Paths, blob: Blob, stack: ExitStack) -> list[ImageGiven]:
@@ -227,7 +235,9 @@ def _of_document(paths: Paths, blob: Blob, stack: ExitStack) -> ImageGiven:
 def explain_folders(paths: Paths, one: Path, two: Path, stack: ExitStack, truths: Truths) -> list[Part]:
     """Why two folders differ: as runs where both hold a record, else as results of a stage."""
     if all((folder / RECORD).is_file() for folder in (one, two)):
-        return list(_explain_runs(open_run(one, paths), open_run(two, paths), stack, truths))
+        runs = open_run(one, paths), open_run(two, paths)
+        records = Part(RECORD, (), looked_at=_both(RECORD, runs[0].sha256, runs[1].sha256))
+        return [records, *_explain_runs(*runs, stack, truths)]
     return [_explain_results("the result", _outputs(one), _outputs(two))]
 
 
@@ -236,7 +246,16 @@ def _outputs(folder: Path) -> Path:
 
 
 def _explain_results(name: str, one: Path, two: Path, utterances: Utterances | None = None) -> Part:
-    return Part(name, tuple(compare(FolderSide(one), FolderSide(two), utterances=utterances)))
+    sides = [FolderSide(folder) for folder in (one, two)]
+    findings = compare(sides[0], sides[1], utterances=utterances)
+    digests = [_digest_of(folder, side) for folder, side in zip((one, two), sides)]
+    return Part(name, tuple(findings), looked_at=_both(name, digests[0], digests[1]))
+
+
+def _digest_of(folder: Path, side: FolderSide) -> str:
+    """The digest that a record gives for the outputs of a stage."""
+    files = [member.path for member in side.members.values() if member.kind == FILE]
+    return digest_of_files({path: digest_below(folder, path) for path in files})
 
 
 def _explain_runs(one: Evidence, two: Evidence, stack: ExitStack, truths: Truths) -> Iterator[Part]:

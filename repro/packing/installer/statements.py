@@ -9,6 +9,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -297,10 +298,20 @@ class _Facts:
             return "nobody signed it"
         if not statement.is_consistent():
             return "its result is not that of its tests"
-        if statement.is_rebuild() or self._inside & set(statement.digests()):
+        if statement.is_rebuild() or (self._inside | self._outputs()) & set(statement.digests()):
             return ""  # a rebuild of what is not in this bundle counts for nothing, and is no fault
         sha256, name = next(iter(statement.digests().items()))
         return f"it speaks of {ascii(name)[1:-1]} sha256 {ascii(sha256)[1:-1]}, which is not in this bundle"
+
+    def _outputs(self) -> set[str]:
+        """The digests that the carried records give for the outputs of stages."""
+        found: set[str] = set()
+        for entry in self._listing.entries:
+            data = self._read(entry.path) if entry.path.endswith("/record.json") else None
+            with suppress(*_ODD):  # of what is no record, nothing is known
+                subjects = run_statement(parsed("the record", data), "")["subject"] if data is not None else []
+                found |= {item["digest"]["sha256"] for item in subjects}
+        return found - {""}
 
     def _provenance(self, statement: Statement) -> str:
         if statement.signer != self._listing.fingerprint:

@@ -180,6 +180,20 @@ function digestsInside(listing, images) {
   return inside;
 }
 
+/** The digests that the carried records give for the outputs of stages. */
+async function outputsInside(archive) {
+  const found = new Set();
+  for (const { path } of archive.listing.entries) {
+    const data = path.endsWith("/record.json") ? await archive.content(path) : null;
+    const subjects = await orMalformed(
+      async () => (data === null ? [] : runStatement(parsed("the record", data), "").subject),
+      () => [], // of what is no record, nothing is known
+    );
+    for (const { digest } of subjects) if (digest.sha256) found.add(digest.sha256);
+  }
+  return found;
+}
+
 async function contradictionOf(statement, archive, images, inside) {
   if (statement.kind === PROVENANCE) return provenanceContradiction(statement, archive, images);
   if (statement.kind !== TEST_RESULT && statement.kind !== SUMMARY) {
@@ -187,7 +201,8 @@ async function contradictionOf(statement, archive, images, inside) {
   }
   if (!statement.signer) return "nobody signed it";
   if (!statement.isConsistent) return "its result is not that of its tests";
-  if (statement.isRebuild || [...statement.digests.keys()].some((digest) => inside.has(digest))) return "";
+  const known = (digests) => [...statement.digests.keys()].some((digest) => digests.has(digest));
+  if (statement.isRebuild || known(inside) || known(await outputsInside(archive))) return "";
   const [sha256, name] = statement.digests.entries().next().value;
   return `it speaks of ${ascii(name)} sha256 ${ascii(sha256)}, which is not in this bundle`;
 }
