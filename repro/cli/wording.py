@@ -11,14 +11,23 @@ _ADVICE = ("hint", "detail")  # what an error says beside its message
 def changes_wording(original: Sequence[ast.AST], mutant: Sequence[ast.AST]) -> bool:
     """Is the one difference between two functions' bodies in an error's text, in its advice, or that it has them?"""
     way = _way(original, mutant)
-    raised = [number for number, node in enumerate(way) if isinstance(node, (ast.Raise, ast.keyword))]
-    if not raised or not way:
-        return False
-    first = way[raised[0]]
-    if isinstance(first, ast.keyword) and first.arg not in _ADVICE:
+    after_raise, after_advice = (
+        next((len(way) - number for number, node in enumerate(way) if is_one(node)), 0)
+        for is_one in (_raises, _advises)
+    )
+    if not after_raise and not after_advice:
         return False
     text = isinstance(way[-1], ast.Constant) and isinstance(way[-1].value, str)
-    return text or len(way) - raised[0] <= 3  # the raise, the exception, one of its arguments
+    # A raise, the exception, one of its arguments; or an advice and its whole value.
+    return text or 0 < after_raise <= 3 or 0 < after_advice <= 2
+
+
+def _raises(node: ast.AST) -> bool:
+    return isinstance(node, ast.Raise)
+
+
+def _advises(node: ast.AST) -> bool:
+    return isinstance(node, ast.keyword) and node.arg in _ADVICE
 
 
 def _way(old: object, new: object) -> list[ast.AST]:

@@ -138,7 +138,8 @@ def test_the_load_of_others_is_all_work_less_the_stages_own_of_all_cores_time():
         ),
         100,
     )
-    (series,) = [each for each in found.series if each.kind == "load of others"]
+    clock, utilisation, series = (each for each in found.series if each.kind not in ("temperature", "power"))
+    assert (clock.kind, utilisation.kind, series.kind) == ("clock", "utilisation", "load of others")
     assert (series.unit, series.chip, series.count) == ("%", None, 2)
     assert series.points == (6.25, 0.0), "(2 of others and 0.5 stolen) of 40 s, then nothing"
     assert found.disturbances == ("other work took 34 % of the cores' time in the first loop (the hypervisor 18 %)",)
@@ -151,6 +152,7 @@ def test_the_load_of_others_is_all_work_less_the_stages_own_of_all_cores_time():
         (22.04, 0.0, ["other work took 5 % of the cores' time in the first loop"]),
         (24.0, 0.36, ["other work took 11 % of the cores' time in the first loop"]),
         (24.0, 0.41, ["other work took 11 % of the cores' time in the first loop (the hypervisor 1 %)"]),
+        (24.0, 0.5, ["other work took 11 % of the cores' time in the first loop (the hypervisor 1 %)"]),
         (10.0, -1.0, []),
     ],
 )

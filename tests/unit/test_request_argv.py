@@ -206,3 +206,33 @@ def test_only_what_is_measured_is_measured_again():
     assert [step for step in once if once[step] != again[step]] == ["measure@8"]
     assert again["measure@8"].sample == "repeat 2"
     assert line(CPU, "measure@8") == line(replace(CPU, sample="repeat 2"), "measure@8")
+
+
+def test_each_step_takes_what_it_needs_from_the_step_that_makes_it():
+    nodes = graph(replace(BEAM, batch_sizes=(1, 8)))
+    wired = {
+        step: {name: s.node if isinstance(s, Output) else f"{s.name} {s.path}" for name, s in node.inputs.items()}
+        for step, node in nodes.items()
+        if not step.endswith("@1") or step == "compare@1"
+    }
+    assert wired == {
+        "demo_corpus": {},
+        "corpus": {"data": "demo_corpus", "conf": f"conf/timit {CONF}/timit"},
+        "export": {"checkpoint": f"checkpoint {DEMO}"},
+        "features": {"data": "demo_corpus", "corpus": "corpus", "conf": f"conf/features {CONF}/features"},
+        "lm": {"corpus": "corpus"},
+        "batches@8": {"corpus": "corpus", "features": "features"},
+        "convert@8": {"onnx": "export"},
+        "infer@8": {"model": "convert@8", "batches": "batches@8"},
+        "score@8": {"outputs": "infer@8", "batches": "batches@8", "corpus": "corpus", "lm": "lm"},
+        "measure@8": {"model": "convert@8"},
+        "reference@8": {"checkpoint": f"checkpoint {DEMO}", "batches": "batches@8"},
+        "compare@8": {"reference": "reference@8", "onnx": "export", "outputs": "infer@8", "batches": "batches@8"},
+        "compare@1": {
+            "reference": "reference@8", "onnx": "export", "outputs": "infer@1", "batches": "batches@1",
+            "reference-batches": "batches@8",
+        },
+    }  # fmt: skip
+    assert all(
+        source.below == "" for node in nodes.values() for source in node.inputs.values() if isinstance(source, Output)
+    )

@@ -271,6 +271,25 @@ def test_damaged_table_is_refused_by_name(tmp_path, old, new, said):
     assert caught.value.hint == "restore it from the repository"
 
 
+def test_the_verdict_carries_the_table_as_numbers_in_order():
+    found = load_published(CONF)
+    table = verdict(record_of(published_record()), found).table
+    assert [document_of(row) for row in table] == [
+        {"batch_size": size, "utterances": row.utterances, **{metric: float(row.printed[metric]) for metric in METRICS}}
+        for size, row in sorted(PUBLISHED.rows.items())
+    ]
+    assert found == PUBLISHED and set(found.tolerances) == set(METRICS)
+
+
+def test_only_the_probe_of_the_chip_identifies_it():
+    record = published_record()
+    record["toolchain"][1].update(component="host", found="Ascend310P3")
+    assert any("was not identified by a probe" in reason for reason in judge(record)["reasons"])
+    record = published_record()
+    record["toolchain"][1].update(found="Ascend910")
+    assert any("was not identified by a probe" in reason for reason in judge(record)["reasons"])
+
+
 def test_the_table_is_read_as_it_stands_in_the_file():
     assert PUBLISHED.title.endswith(", revision 6a2804a358a5b18e3dac1ab902f41f88e240b00f")
     row = PUBLISHED.rows[1]
