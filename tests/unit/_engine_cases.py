@@ -1,4 +1,7 @@
-"""An engine's API in memory: what the Docker SDK's client does, as far as the engines call it."""
+"""An engine's API in memory: what the Docker SDK's client does, as far as the engines call it.
+
+It holds each call to what the engines mean by it: whose events, which containers, which streams, what is removed.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from docker.errors import APIError, ImageNotFound
 from docker.types import HostConfig
 
 from repro.container.image import Image, Layer
+from repro.engines.following import JOB_LABEL
+from repro.machine.owner import OWNER_LABEL
 
 CONFIG = "sha256:" + "c" * 64
 MANIFEST = "sha256:" + "d" * 64
@@ -101,7 +106,7 @@ class FakeApi:
 
     def load_image(self, chunks):
         self._daemon.loads += 1
-        b"".join(chunks)
+        assert b"".join(chunks), "an archive without a byte"
         if self._daemon.loaded_as is not None:
             self._daemon.images[self._daemon.loaded_as["Id"]] = self._daemon.loaded_as
         return iter([{"stream": "Loaded"}])
@@ -119,10 +124,13 @@ class FakeApi:
         return {"Id": str(len(self._daemon.created) - 1)}
 
     def events(self, filters, decode):
+        (label,) = filters["label"]
+        assert decode and label.startswith(f"{JOB_LABEL}=") and len(label) > len(JOB_LABEL) + 8, "of one job alone"
         self._daemon.events = queue.Queue()
         return _Stream(self._daemon.events)
 
     def attach_socket(self, container, params):
+        assert params == {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         return self._daemon.created[int(container)].ours
 
     def start(self, container):
@@ -132,12 +140,14 @@ class FakeApi:
         self._daemon.created[int(container)].end(137)
 
     def remove_container(self, container, force, v=False):
+        assert force and v, "a container that runs is removed too, and its volumes with it"
         self._daemon.removed.append(container)
         with contextlib.suppress(IndexError, ValueError):
             if self._daemon.created[int(container)].ended:
                 raise api_error(404)
 
     def containers(self, all, filters):
+        assert all and filters == {"label": OWNER_LABEL}, "ours alone, the stopped ones too"
         return self._daemon.containers
 
 
