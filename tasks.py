@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from repro.cli import options
+from repro.cli.audits import add_audits
 from repro.cli.bundles import add_bundles
 from repro.cli.hosts import add_hosts
 from repro.cli.stages import add_stages
@@ -35,6 +36,20 @@ def reproduce(asked: options.Reproduce, here: Here) -> None:
     show(terminal_summary(record))
     show(f"report: {here.paths.told(here.paths.runs / 'latest' / 'report.html')} (also report.md, record.json)")
     exit_with_verdict(record.verdict.outcome)
+
+
+@command("sweep", options.Sweep)
+def sweep(asked: options.Sweep, here: Here) -> None:
+    """Run a matrix of requests; write one page of it.
+
+    Equal steps run once. A cell that fails is named and does not stop the others; the same command goes on from there.
+    """
+    from repro.sweep import command as sweeping
+
+    if asked.plan:
+        show("\n".join(sweeping.plan(here.paths, here.console, asked.parsed())))
+        return
+    exit_with_verdict(sweeping.outcome(sweeping.sweep(here.paths, here.console, asked.parsed(), show)))
 
 
 @command("doctor", options.Engine)
@@ -167,72 +182,6 @@ def demo_train(asked: options.DemoTrain, here: Here) -> None:
     train(here.paths, here.console, asked.engine, asked.epochs)
 
 
-@command("audit.verify", options.AuditVerify)
-def audit_verify(asked: options.AuditVerify, here: Here) -> None:
-    """Prove or refute a run from its bytes.
-
-    Every digest, image and figure is recomputed; nothing is run, and nothing that the record says is believed.
-    """
-    from repro.audit import commands
-
-    commands.verify(here.paths, asked.parsed(), commands.page(asked.to, asked.sign), show)
-
-
-@command("audit.rerun", options.AuditRerun)
-def audit_rerun(asked: options.AuditRerun, here: Here) -> None:
-    """Run it all again, compare every output.
-
-    Also checks that its speeds are honest: what is timed is what is scored, nothing is cached, no work is skipped.
-    """
-    from repro.audit import commands
-
-    page = commands.page(asked.to, asked.sign)
-    commands.rerun(here.paths, here.console, asked.subject, asked.parsed(), page, show)
-
-
-@command("audit.challenge", options.AuditChallenge)
-def audit_challenge(asked: options.AuditChallenge, here: Here) -> None:
-    """Build every layer again and compare digests.
-
-    From locked sources, into an empty folder; Debian's signatures are verified down to its key.
-    """
-    from repro.audit import commands
-
-    page = commands.page(asked.to, asked.sign)
-    commands.challenge(here.paths, asked.run, asked.arch, asked.images, page, here.console.say, offline=asked.offline)
-
-
-@command("audit.compare", options.AuditCompare)
-def audit_compare(asked: options.AuditCompare, here: Here) -> None:
-    """Compare two runs, output by output."""
-    from repro.audit import commands
-
-    commands.compare(here.paths, asked.first, asked.second, commands.page(asked.to, asked.sign), show)
-
-
-@command("audit.sign", options.AuditSign)
-def audit_sign(asked: options.AuditSign, here: Here) -> None:
-    """Sign what an audit wrote.
-
-    In-toto statements with one test per claim and a summary, as other tools read them.
-    """
-    from repro.audit import commands
-
-    commands.sign(asked.folder, asked.key, show)
-
-
-@command("audit.explain", options.AuditExplain)
-def audit_explain(asked: options.AuditExplain, here: Here) -> None:
-    """Say why two layers, images, results or runs differ.
-
-    Names each file, its cause and its first differing bytes. Exit code 1 where they differ.
-    """
-    from repro.audit import commands
-
-    if commands.explain(here.paths, asked.first, asked.second, commands.page(asked.to, asked.sign), show):
-        exit_with_verdict("not-reproduced")
-
-
 @command("explore", options.Explore)
 def explore(asked: options.Explore, here: Here) -> None:
     """Write a page to see and hear each utterance."""
@@ -289,6 +238,7 @@ def bench(asked: options.Bench, here: Here) -> None:
     show(f"{summary(document)}\nbench: {folder}/bench.html (also bench.md, bench.json)")
 
 
+add_audits(_commands)
 add_bundles(_commands)
 add_hosts(_commands)
 add_stages(_commands)

@@ -112,13 +112,13 @@ def clear_checkout(paths: Paths) -> None:
     results, artifacts = paths.results, paths.artifacts
     places = {
         *(results / name for name in ("", "tmp", "tmp/engines", "code", "runs", "logs", "store/last")),
-        *(results / name for name in ("audits", "bench", "bundles")),
+        *(results / name for name in ("audits", "bench", "bundles", "sweeps")),
         *(artifacts / name for name in ("", "tmp", "cache", "cache/parts", "bundles")),
         *(paths.rootfs, paths.layer_index, paths.oci, paths.blobs),
         *(paths.data, paths.data / "sources", paths.data / "demo"),
         *(paths.conf, paths.conf / "locks"),
     }
-    for parent in ("audits", "bench"):
+    for parent in ("audits", "bench", "sweeps"):
         places |= {path for path in (results / parent).glob("*") if path.is_dir() and not path.is_symlink()}
     for place in sorted(places):
         clear_dead(place)

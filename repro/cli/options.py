@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from repro.packing.pack import Choices
     from repro.packing.verify import Rebuilders
     from repro.run.options import Options
+    from repro.sweep.command import Asked
 
 HELP, REQUIRED, REQUEST = "help", "required", "request"
 
@@ -140,6 +141,20 @@ class Run(Inputs, Engine, Offline):
 @dataclass(frozen=True)
 class Reproduce(Run):
     plan: bool = flag("list what would run and why, and run nothing")
+
+
+@dataclass(frozen=True)
+class Sweep(Engine, Offline):
+    file: str = argument("the sweep's file, in TOML, such as conf/sweep.example.toml")
+    plan: bool = flag("list what would run, and what is stored, and run nothing")
+    to: str = option("", "folder for the page (artifacts/sweeps/NAME of the file)")
+
+    def parsed(self) -> Asked:
+        """What `repro.sweep` takes."""
+        from repro.sweep.command import Asked  # noqa: PLC0415 - clients of engines
+        from repro.sweep.running import How  # noqa: PLC0415 - clients of engines
+
+        return Asked(self.file, self.to, How(self.engine, not self.offline))
 
 
 @dataclass(frozen=True)

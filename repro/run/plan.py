@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from repro.base.errors import VerificationFailed
 from repro.base.paths import Paths
 from repro.base.strict_json import parse
@@ -17,6 +19,9 @@ from repro.run.execute import cannot_run
 from repro.run.options import Options
 from repro.run.request import aim, graph_of, resolve
 from repro.run.session import Session
+from repro.run.target import Target
+
+STORED = "stored"
 
 
 def plan(options: Options, paths: Paths, console: Console) -> list[str]:
@@ -26,16 +31,23 @@ def plan(options: Options, paths: Paths, console: Console) -> list[str]:
     target = aim(options, session)
     request, _ = resolve(options, paths, session.cache, target)
     nodes = graph_of(request, paths)
+    troubles, steps = plan_steps(session, target, nodes, force=options.force)
+    return [*troubles, *(f"{key:<16} {told}" for key, told in steps.items())]
+
+
+def plan_steps(
+    session: Session, target: Target, nodes: Mapping[str, Node], *, force: bool = False
+) -> tuple[list[str], dict[str, str]]:
+    """What stands in the way of a graph, a line each; and by step what would be done and why, or `STORED`."""
+    paths = session.paths
     names = sorted({node.stage.image for node in nodes.values()})
     images = known_images(paths, names, session.architecture)
-    refused = cannot_run(session, nodes, nodes if options.force else ())
+    refused = cannot_run(session, nodes, nodes if force else ())
     lines = [f"cannot run: {why}" for why in refused.values()] + ([f"-> {HINT}"] if refused else [])
     lines += describe_missing(paths, names, session.architecture)
     keys = session.keys(images, target.accelerator)
     results: dict[str, Result] = {}
-    for key, node in nodes.items():
-        lines.append(f"{key:<16} {_plan_of(node, keys, session.store, results, force=options.force)}")
-    return lines
+    return lines, {key: _plan_of(node, keys, session.store, results, force=force) for key, node in nodes.items()}
 
 
 def _plan_of(node: Node, keys: Keys, store: Store, results: dict[str, Result], *, force: bool) -> str:
@@ -49,7 +61,7 @@ def _plan_of(node: Node, keys: Keys, store: Store, results: dict[str, Result], *
     if stored is not None:
         results[node.key] = stored
         if not force:
-            return "stored"
+            return STORED
         return "run again: --force (its result must come out the same)"
     last = store.last_of(node.key)
     if last is None:

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
     "README.md", "docs/guide-accuracy.md", "docs/guide-airgap.md", "docs/guide-auditor.md", "docs/guide-lab.md",
-    "docs/troubleshooting.md", "docs/report.md",
+    "docs/guide-sweep.md", "docs/troubleshooting.md", "docs/report.md",
 )  # fmt: skip
 PLACES = ("checkout", "received", "maker")
 _MEASURED = re.compile(r"\d+(?:\.\d+)?(?= (?:s|min|MB/s)\b)")
