@@ -54,8 +54,14 @@ def images() -> dict[str, Any]:
         "size_bytes": 70_000,
         "made_from": "sha256:" + lock_digest("debs", LOCK),
     }
-    ids = {"image_id": "sha256:" + "1a" * 32, "manifest_digest": "sha256:" + "1b" * 32}
+    config = hashlib.sha256(config_of([layer])).hexdigest()
+    ids = {"image_id": "sha256:" + config, "manifest_digest": "sha256:" + "1b" * 32}
     return {"amd64": {"base": {**ids, "layers": [layer]}}}
+
+
+def config_of(layers: list[dict[str, Any]]) -> bytes:
+    """The config of an image, as far as it names its layers."""
+    return canonical({"rootfs": {"diff_ids": [layer["diff_id"] for layer in layers], "type": "layers"}})
 
 
 def record() -> dict[str, Any]:
@@ -64,7 +70,7 @@ def record() -> dict[str, Any]:
         "checkpoint": {"kind": "demo", "sha256": "2a" * 32},
         "data": {"fingerprint": "2b" * 32, "kind": "demo"},
         "identity": {"sha256": "2c" * 32},
-        "images": {"base": "sha256:" + "1a" * 32},
+        "images": {"base": images()["amd64"]["base"]["image_id"]},
         "request": {"batch_sizes": [8], "decode": {"lm_alpha": 0.1}},
         "stages": [{"code": "2d" * 32, "key": "score@8", "outputs": {"digest": "2e" * 32}}],
         "verdict": {"outcome": "not-comparable"},
@@ -109,7 +115,7 @@ USUAL = signer()
 
 def files(key: Signer | None = USUAL) -> list[Item]:
     """Every kind of file that a bundle has, each with another length, an empty one and one of many blocks included."""
-    layer = noise(70_000, "layer")
+    layer, image = noise(70_000, "layer"), images()["amd64"]["base"]
     contents = {
         "README.txt": b"read me\n",
         **{f"attestations/{name}": data for name, data in attestations(key).items()},
@@ -118,6 +124,7 @@ def files(key: Signer | None = USUAL) -> list[Item]:
         LONG: noise(3000, "wheel"),
         "tree/artifacts/cache/sha256/ab/" + "ab" * 32: noise(1024, "deb"),
         "tree/artifacts/oci/blobs/sha256/" + hashlib.sha256(layer).hexdigest(): layer,
+        "tree/artifacts/oci/blobs/sha256/" + image["image_id"][7:]: config_of(image["layers"]),
         "tree/artifacts/oci/index.json": b'{"manifests":[]}',
         "tree/artifacts/received/20260101T000000Z/record.json": canonical(record()),
         "tree/conf/locks/debs/base.amd64.json": canonical(LOCK),

@@ -216,6 +216,7 @@ ODD_HEADS: dict[str, Callable[[Path], bytes]] = {
 
 KEY = cases.signer().fingerprint
 IMAGE = cases.images()["amd64"]["base"]
+BLOBS = "tree/artifacts/oci/blobs/sha256/"
 
 
 def packed(folder: Path, **replaced: bytes | None) -> Path:
@@ -280,6 +281,15 @@ def contradictions() -> dict[str, tuple[dict[str, bytes | None], str]]:
         "a result that is not its tests'": (
             attested("audit", {**result, "predicate": {**result["predicate"], "failedTests": ["x"]}}),
             "not that of its tests"),
+        "a layer that the image's config does not name": (
+            {"images.json": canonical({"amd64": {"base": {
+                **IMAGE, "layers": [{**IMAGE["layers"][0], "diff_id": "sha256:" + "9" * 64}]}}})},
+            "images.json: image base (amd64) has other layers than its config"),
+        "a config that is none": (
+            {BLOBS + IMAGE["image_id"][7:]: b"7"}, "images.json: image base (amd64) has other layers than its config"),
+        "an image without its config": (
+            {BLOBS + IMAGE["image_id"][7:]: None}, "images.json: image base (amd64) has no config in artifacts/oci"),
+        "a layer of other bytes": ({BLOBS + IMAGE["layers"][0]["diff_id"][7:]: b"7"}, "its bytes have another digest"),
         "no list of images": ({"images.json": b"[]"}, "images.json is not a list of images"),
         "an image without an ID": ({"images.json": b'{"amd64":{"base":{}}}'}, "images.json is not a list of images"),
         "an ID that is a number": (

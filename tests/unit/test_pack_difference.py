@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from repro.base.errors import VerificationFailed
+from repro.base.files import sha256_bytes
 from repro.packing.commands import diff_bundles
 from repro.packing.installer.listing import canonical
 from repro.packing.installer.provenance import lock_digest
@@ -49,7 +50,8 @@ def test_the_same_bundle_changes_nothing_installed_or_not(tmp_path: Path):
 
 def test_each_kind_of_change_stands_under_its_heading(tmp_path: Path):
     images = cases.images()
-    images["amd64"]["base"]["image_id"] = "sha256:" + "5" * 64
+    config = cases.config_of(images["amd64"]["base"]["layers"]).replace(b"{", b'{"os":"linux",', 1)
+    images["amd64"]["base"]["image_id"] = "sha256:" + sha256_bytes(config)
     lock = {**cases.LOCK, "debs": [{"path": "pool/b/beta_1_amd64.deb", "sha256": "cd" * 32}]}
     images["amd64"]["base"]["layers"][0]["made_from"] = "sha256:" + lock_digest("debs", lock)
     new = bundle(
@@ -57,6 +59,7 @@ def test_each_kind_of_change_stands_under_its_heading(tmp_path: Path):
         {
             "sbom.cdx.json": inventory("2", "GPL-2.0-only", "torch"),
             "images.json": canonical(images),
+            "tree/artifacts/oci/blobs/sha256/" + sha256_bytes(config): config,
             "tree/conf/locks/debs/base.amd64.json": canonical(lock),
             "tree/conf/published.toml": PUBLISHED.replace("0.10", "0.25").encode(),
             "tree/stages/a.py": b"2\n",
@@ -76,7 +79,8 @@ def test_each_kind_of_change_stands_under_its_heading(tmp_path: Path):
     assert sections["bundle"] == [f"commit: {'c' * 40} -> {'d' * 40}"]
     assert sections["packages"] == ["deb alpha (amd64): 1 -> 2", "+ pypi torch 1"]
     assert sections["licences"] == ["deb alpha (amd64): MIT -> GPL-2.0-only"]
-    assert sections["images"] == ["image base (amd64): sha256:1a1a1a1a1a1a -> sha256:555555555555"]
+    ids = [item["amd64"]["base"]["image_id"][:19] for item in (cases.images(), images)]
+    assert sections["images"] == [f"image base (amd64): {ids[0]} -> {ids[1]}"]
     assert sections["tolerances and toolchain"] == ["published.toml tolerance.wer_percent.points: 0.1 -> 0.25"]
     assert [line.partition(":")[0] for line in sections["locks, data and documents"]] == [
         "conf/locks/debs/base.amd64.json"

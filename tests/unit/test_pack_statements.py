@@ -20,6 +20,7 @@ from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.locks.model import load_deb_lock, load_wheel_lock
 from repro.packing import verify_bundle
 from repro.packing.commands import verify_and_describe
+from repro.packing.installer.archive import Archive
 from repro.packing.installer.listing import canonical
 from repro.packing.installer.provenance import first_difference, image_statement, lock_digest, run_statement
 from repro.packing.installer.rebuilders import count_rebuilders
@@ -128,6 +129,20 @@ def test_what_was_said_of_an_output_of_this_bundles_run_is_believed(tmp_path: Pa
     assert failures(packed(tmp_path, **said)) == ""
     no_record = {"tree/artifacts/received/20260101T000000Z/record.json": b"[]"}
     assert "it speaks of record.json sha256 2e2e" in failures(packed(tmp_path, **said, **no_record))
+
+
+def test_what_is_too_large_to_be_read_is_refused_and_never_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = cases.pack(tmp_path)
+    sizes = {entry.path: entry.size_bytes for entry in Archive(path).listing.entries}
+    lock = "tree/conf/locks/debs/base.amd64.json"
+    carried = sum(size for name, size in sizes.items() if name.startswith("attestations/"))
+    for most, said in (
+        (carried - 1, "attestations/run-20260101T000000Z.sigstore.json: it cannot be read, or is too large"),
+        (sizes["images.json"] - 1, "images.json is not a list of images"),
+        (sizes[lock] - 1, "attestations/image-base.amd64.dsse.json"),
+    ):
+        monkeypatch.setattr("repro.packing.installer.statements._MOST_STATEMENT_BYTES", most)
+        assert said in failures(path)
 
 
 def test_the_first_difference_is_that_of_two_values_or_of_two_types():

@@ -34,6 +34,7 @@ from repro.packing.installer.provenance import (
 )
 
 ATTESTATIONS = "attestations/"
+_BLOBS = f"{INSTALLED}artifacts/oci/blobs/sha256/"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 SUMMARY = "https://slsa.dev/verification_summary/v1"
 OUTCOMES = ("PASSED", "WARNED", "FAILED")
@@ -41,6 +42,7 @@ REBUILD = "rebuild"  # the one test of a rebuilder's test result
 SIGSTORE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _DSSE, _SIGSTORE, _KEYS = ".dsse.json", ".sigstore.json", "keys/"
 _MOST_STATEMENT_BYTES = 64 << 20
+_MOST_CONFIG_BYTES = 1 << 20  # of an image; what lies beside it in artifacts/oci may be gigabytes
 _MOST_FILES = 20_000
 _ODD = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 Read = Callable[[str], Optional[bytes]]
@@ -153,7 +155,11 @@ def read_statements(names: Iterable[str], read: Read, keys: Mapping[str, bytes])
         read: gives a file's content, or None where it cannot be read.
         keys: the public keys that are known without the folder, by fingerprint.
     """
-    content = {name: read(name) for name in sorted(names)}
+    content, left_bytes = {}, _MOST_STATEMENT_BYTES  # of all together
+    for name in sorted(names):
+        data = read(name) if left_bytes >= 0 else None
+        left_bytes -= len(data or b"")
+        content[name] = data if left_bytes >= 0 else None
     failures = [f"{name}: it cannot be read, or is too large" for name, data in content.items() if data is None]
     known, found = dict(keys), []
     for name, data in content.items():
@@ -239,11 +245,16 @@ def check_statements(listing: Listing, read: Read, beside: Beside, keys: Mapping
         keys: public keys by fingerprint, beside those in the bundle.
     """
     inside = [entry.path[len(ATTESTATIONS) :] for entry in listing.entries if entry.path.startswith(ATTESTATIONS)]
-    carried, wrong = read_statements(inside, lambda name: read(ATTESTATIONS + name), {**keys, **_key_of(listing)})
+    large = {entry.path for entry in listing.entries if entry.size_bytes > _MOST_STATEMENT_BYTES}
+
+    def bounded(path: str) -> Optional[bytes]:
+        return b"" if path in large else read(path)  # what no memory need hold is malformed, whatever it is
+
+    carried, wrong = read_statements(inside, lambda name: bounded(ATTESTATIONS + name), {**keys, **_key_of(listing)})
     statements = [*carried, *beside.statements]
     failures = [*(ATTESTATIONS + line for line in wrong), *beside.failures]
     try:
-        facts = _Facts(listing, read)
+        facts = _Facts(listing, bounded)
     except Malformed as error:
         return Checked(tuple(statements), (*failures, str(error)))
     for statement in statements:
@@ -269,6 +280,7 @@ class _Facts:
         self._listing = listing
         self._read = read
         self._digests = {entry.sha256: entry.path for entry in listing.entries}
+        self._blobs = {entry.path[len(_BLOBS) :]: entry for entry in listing.entries if entry.path.startswith(_BLOBS)}
         self.images = images_of(read)
         self._inside = {listing.sha256, *self._digests}
         for image in (image for _, _, image in self.images):
@@ -276,8 +288,15 @@ class _Facts:
             self._inside |= {layer["diff_id"][7:] for layer in image["layers"]}
 
     def failures(self) -> list[str]:
-        """Layers of images.json that are made from another lock than the one that the bundle carries."""
+        """What of the images is not what its digest says: bytes of artifacts/oci, configs, and the locks of layers."""
         found: dict[str, None] = {}
+        for digest, entry in self._blobs.items():
+            if digest != entry.sha256:
+                found[f"{entry.path}: its bytes have another digest"] = None
+        for architecture, name, image in self.images:
+            wrong = self._wrong_config(image)
+            if wrong:
+                found[f"images.json: image {ascii(name)[1:-1]} ({ascii(architecture)[1:-1]}) {wrong}"] = None
         for architecture, _, image in self.images:
             for layer in image["layers"]:
                 kind, _, name = layer["name"].partition(":")
@@ -286,6 +305,20 @@ class _Facts:
                     found["images.json: layer {} ({}) is not made from conf/locks/{}/{}.{}.json".format(
                         layer["name"], architecture, kind, name, architecture)] = None  # fmt: skip
         return list(found)
+
+    def _wrong_config(self, image: dict[str, Any]) -> str:
+        """What contradicts an image's ID, which is the digest of a config that names the layers; '' for nothing."""
+        entry = self._blobs.get(image["image_id"][7:])
+        if entry is None or entry.size_bytes > _MOST_CONFIG_BYTES:
+            return "has no config in artifacts/oci"
+        data = self._read(entry.path)
+        if data is None:
+            return ""  # it lies in an earlier bundle
+        try:
+            layers = parsed("a config", data)["rootfs"]["diff_ids"]
+        except _ODD:
+            layers = None
+        return "" if layers == [layer["diff_id"] for layer in image["layers"]] else "has other layers than its config"
 
     def contradiction(self, statement: Statement) -> str:
         """What contradicts a statement; '' where nothing does."""

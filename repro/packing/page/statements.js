@@ -2,12 +2,14 @@
 // repro/packing/installer/statements.py and rebuilders.py do.
 
 const ATTESTATIONS = "attestations/";
+const BLOBS = "tree/artifacts/oci/blobs/sha256/";
 const TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1";
 const SUMMARY = "https://slsa.dev/verification_summary/v1";
 const OUTCOMES = ["PASSED", "WARNED", "FAILED"];
 const SIGSTORE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const [DSSE, SIGSTORE, KEYS] = [".dsse.json", ".sigstore.json", "keys/"];
 const MOST_STATEMENT_BYTES = 64 << 20;
+const MOST_CONFIG_BYTES = 1 << 20; // of an image; what lies beside it in artifacts/oci may be gigabytes
 
 const wordsOf = (error) => ascii(error.message) || "it is not built as it should be";
 
@@ -85,7 +87,12 @@ const pemOf = (key) =>
 /** Every statement of a folder, and what is wrong with its files: [statements, lines]. */
 async function readStatements(names, read, keys) {
   const content = new Map();
-  for (const name of [...names].sort(byCodePoint)) content.set(name, await read(name));
+  let left = MOST_STATEMENT_BYTES; // of all together
+  for (const name of [...names].sort(byCodePoint)) {
+    const data = left >= 0 ? await read(name) : null;
+    left -= data ? data.length : 0;
+    content.set(name, left >= 0 ? data : null);
+  }
   const [found, failures, known] = [[], [], new Map(keys)];
   for (const [name, data] of content) if (data === null) failures.push(`${name}: it cannot be read, or is too large`);
   for (const [name, data] of content) {
@@ -143,9 +150,15 @@ async function readBeside(archive, files, rebuilders) {
   };
 }
 
+/** A listed file's content; nothing of one that no memory need hold: it is malformed, whatever it is. */
+async function contentOf(archive, path) {
+  const entry = archive.listing.entries.find((one) => one.path === path);
+  return entry && entry.size > MOST_STATEMENT_BYTES ? new Uint8Array() : archive.content(path);
+}
+
 /** [architecture, name, entry] of each image in images.json. */
 async function readImages(archive) {
-  const data = await archive.content("images.json");
+  const data = await contentOf(archive, "images.json");
   try {
     const document = data === null ? {} : parsed("images.json", data);
     const found = Object.entries(object(document)).flatMap(([architecture, images]) =>
@@ -184,7 +197,7 @@ function digestsInside(listing, images) {
 async function outputsInside(archive) {
   const found = new Set();
   for (const { path } of archive.listing.entries) {
-    const data = path.endsWith("/record.json") ? await archive.content(path) : null;
+    const data = path.endsWith("/record.json") ? await contentOf(archive, path) : null;
     const subjects = await orMalformed(
       async () => (data === null ? [] : runStatement(parsed("the record", data), "").subject),
       () => [], // of what is no record, nothing is known
@@ -224,7 +237,7 @@ async function provenanceContradiction(statement, archive, images) {
     if (!path.endsWith("/record.json")) {
       return `it speaks of a record with sha256 ${ascii(String(sha256))}, which is not in this bundle`;
     }
-    const data = await archive.content(path);
+    const data = await contentOf(archive, path);
     if (data === null) return ""; // it lies in an earlier bundle
     [made, source] = [runStatement(parsed("the record", data), sha256), path];
   }
@@ -232,14 +245,37 @@ async function provenanceContradiction(statement, archive, images) {
   return different ? `it contradicts ${source}: ${different}` : "";
 }
 
-/** Layers of images.json that are made from another lock than the one that the bundle carries. */
-async function lockFailures(archive, images) {
+/** What contradicts an image's ID, which is the digest of a config that names the layers; "" for nothing. */
+async function wrongConfig(archive, image) {
+  const path = BLOBS + image.image_id.slice(7);
+  const entry = archive.listing.entries.find((one) => one.path === path);
+  if (!entry || entry.size > MOST_CONFIG_BYTES) return "has no config in artifacts/oci";
+  const data = await contentOf(archive, path);
+  if (data === null) return ""; // it lies in an earlier bundle
+  const layers = await orMalformed(
+    async () => items(member(member(parsed("a config", data), "rootfs"), "diff_ids")),
+    () => [],
+  );
+  const wanted = image.layers.map((layer) => layer.diff_id);
+  const same = layers.length === wanted.length && layers.every((layer, place) => layer === wanted[place]);
+  return same ? "" : "has other layers than its config";
+}
+
+/** What of the images is not what its digest says: bytes of artifacts/oci, configs, and the locks of layers. */
+async function imageFailures(archive, images) {
   const found = new Set();
+  for (const { path, sha256 } of archive.listing.entries) {
+    if (path.startsWith(BLOBS) && path.slice(BLOBS.length) !== sha256) found.add(`${path}: its bytes have another digest`);
+  }
+  for (const [architecture, name, image] of images) {
+    const wrong = await wrongConfig(archive, image);
+    if (wrong) found.add(`images.json: image ${ascii(name)} (${ascii(architecture)}) ${wrong}`);
+  }
   for (const [architecture, , image] of images) {
     for (const layer of image.layers) {
       const [kind, ...rest] = layer.name.split(":");
       const lock = `conf/locks/${kind}/${rest.join(":")}.${architecture}.json`;
-      const data = await archive.content(`tree/${lock}`);
+      const data = await contentOf(archive, `tree/${lock}`);
       if (data === null || layer.made_from === `sha256:${lockDigest(kind, data)}`) continue;
       found.add(`images.json: layer ${layer.name} (${architecture}) is not made from ${lock}`);
     }
@@ -252,7 +288,7 @@ async function checkStatements(archive, beside, rebuilders) {
   const { listing } = archive;
   const paths = listing.entries.map((entry) => entry.path).filter((path) => path.startsWith(ATTESTATIONS));
   const names = paths.map((path) => path.slice(ATTESTATIONS.length));
-  const read = (name) => archive.content(ATTESTATIONS + name);
+  const read = (name) => contentOf(archive, ATTESTATIONS + name);
   const [carried, wrong] = await readStatements(names, read, [...rebuilders, ...keyOfList(listing)]);
   const statements = [...carried, ...beside.statements];
   const failures = [...wrong.map((line) => ATTESTATIONS + line), ...beside.failures];
@@ -269,7 +305,7 @@ async function checkStatements(archive, beside, rebuilders) {
     );
     if (wrongHere) failures.push(`${statement.name}: ${wrongHere}`);
   }
-  return { statements, failures: [...failures, ...(await lockFailures(archive, images))], images };
+  return { statements, failures: [...failures, ...(await imageFailures(archive, images))], images };
 }
 
 /** The public keys in a text of PEM blocks, as [fingerprint, key] pairs. */
