@@ -17,6 +17,7 @@ from repro.graph.cache import StatCache
 from repro.graph.failure import failure_of, system_error
 from repro.graph.keys import difference
 from repro.graph.leavings import HOST_LOG, HOST_WATCH, read_document, take_in
+from repro.graph.local import may_run_beside
 from repro.graph.log import Said, StageLog
 from repro.graph.making import memory_of
 from repro.graph.pipeline import (
@@ -34,7 +35,6 @@ from repro.graph.pipeline import (
     closure,
     parse_batch_sizes,
 )
-from repro.graph.runner import may_run_beside
 from repro.graph.stage_job import StageJob
 from repro.graph.store import Store
 from repro.machine.facts import Given
