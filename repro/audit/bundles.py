@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.audit.claims import ATTESTED, PROVEN, REFUTED, Examination, Outcome
-from repro.audit.evidence import RECORD, examine_record, record_digest
+from repro.audit.evidence import RECORD, Evidence, examine_record, record_digest
 from repro.audit.verify import examine_run
 from repro.base.errors import CouldNotVerify
 from repro.base.files import sha256_file
@@ -43,6 +43,7 @@ class Given:
         keys: fingerprints of keys to trust; none for those trusted on this machine.
         earlier: bundles or installed folders that a difference was made since.
         rebuilders: whose word on rebuilt images counts, and where statements beside the bundle lie.
+        examine: what is done with each run; None to verify it.
     """
 
     data: Path | None = None
@@ -50,6 +51,7 @@ class Given:
     keys: Sequence[str] = ()
     earlier: Sequence[Path] = ()
     rebuilders: Rebuilders = NOBODY
+    examine: Callable[[Outcome, Evidence], None] | None = None
 
 
 def verify_a_bundle(path: Path, scratch: Path, given: Given) -> Outcome:
@@ -152,7 +154,9 @@ def _examine_runs(outcome: Outcome, report: BundleReport, root: Path, given: Giv
         examined = Outcome(outcome.kind, outcome.subject)
         outcome.subjects[f"{run.name}/{RECORD}"] = record_digest(run)
         evidence = examine_record(examined, run, paths, f"run {run.name}")
-        if evidence is not None:
+        if evidence is not None and given.examine is not None:
+            given.examine(examined, evidence)
+        elif evidence is not None:
             examine_run(examined, evidence, given.data, given.checkpoint)
         outcome.looked_at.update({f"{run.name}: {name}": sha256 for name, sha256 in examined.looked_at.items()})
         outcome.facts += [(f"{run.name}: {name}", value) for name, value in examined.facts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from repro.display.console import Console
 from repro.images.commands import architectures
 from repro.images.pins import PINS
 from repro.packing.signing import Signer, default_key_path, load_key
-from repro.packing.verify import NOBODY, Rebuilders, keys_of
+from repro.packing.verify import NOBODY, Rebuilders, fingerprints, keys_of
 from repro.run.inputs import DEMO
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 LATEST = "latest"
+LEDGER = "ledger.jsonl"
 
 
 def run_folder(paths: Paths, option: str) -> Path:
@@ -114,18 +116,73 @@ def _begun(kind: str, place: Path) -> tuple[str, Outcome]:
     return digest, Outcome(kind, f"record.json sha256 {digest}", subjects={RECORD: digest})
 
 
+def _check_rounds(rounds: int) -> None:
+    if rounds < 10:
+        raise UsageError(f"--rounds {rounds} is too few", hint="10 at least: fewer give no interval of the median")
+
+
 def rerun(paths: Paths, console: Console, subject: str, how: Rerun, page: Page, say: Say) -> None:
     """Run a run's stages again and write the page. Errors as `verify`."""
     from repro.audit.rerun import rerun as run_again  # noqa: PLC0415 - Docker's client: 0.2 s
 
-    if how.rounds < 10:
-        raise UsageError(f"--rounds {how.rounds} is too few", hint="10 at least: fewer give no interval of the median")
+    _check_rounds(how.rounds)
     place = run_folder(paths, subject)
     digest, outcome = _begun("rerun", place)
     evidence = examine_record(outcome, place, paths)
     if evidence is not None:
         run_again(outcome, evidence, how, console)
     _finish(outcome, paths, digest, page, say)
+
+
+@dataclass(frozen=True)
+class FarmAsked:
+    """Options of `invoke audit.farm`; '' for what is not given, `rerun` for --rerun."""
+
+    folder: str
+    data: str = ""
+    checkpoint: str = ""
+    key: str = ""
+    sign: str = ""
+    ledger: str = ""
+    auditors: str = ""
+    head: str = ""
+    again: bool = False
+    to: str = ""
+    rerun: Rerun | None = None
+
+
+def farm(paths: Paths, console: Console, asked: FarmAsked, say: Say) -> None:
+    """Audit every bundle of a folder, keep the ledger and write the pages.
+
+    Raises:
+        VerificationFailed: a bundle is refuted, or the ledger does not hold.
+        CouldNotVerify: nothing is refuted, but something could not be verified or was not looked at.
+        UsageError, CouldNotRun: there is no such folder or key.
+    """
+    from repro.audit.farm import Farm, audit_folder, error_of  # noqa: PLC0415 - the report's templates
+    from repro.audit.ledger import keys_with  # noqa: PLC0415 - likewise
+
+    signer = load_key(given_path("--sign", asked.sign) if asked.sign else default_key_path())
+    how, examine = asked.rerun, None
+    if how is not None:
+        from repro.audit.rerun import rerun as run_again  # noqa: PLC0415 - Docker's client: 0.2 s
+
+        _check_rounds(how.rounds)
+        examine = functools.partial(run_again, how=how, console=console)
+    given = Given(
+        _given(asked.data), _given(asked.checkpoint), fingerprints([asked.key] if asked.key else []), examine=examine
+    )
+    folder = given_path("the folder", asked.folder)
+    ledger = given_path("--ledger", asked.ledger) if asked.ledger else paths.results / "audits" / LEDGER
+    keys = keys_with(signer, keys_of(asked.auditors))
+    kind = "verify" if how is None else "rerun"
+    target = given_path("--to", asked.to) if asked.to else paths.results / "audits" / f"farm-{kind}"
+    heads = [asked.head] if asked.head else []
+    found = audit_folder(paths, folder, Farm(given, kind, ledger, signer, keys, heads, asked.again), target, say)
+    say(f"farm: {target / 'farm.html'} (also farm.md, farm.json)")
+    error = error_of(found)
+    if error is not None:
+        raise error
 
 
 def challenge(paths: Paths, subject: str, arch: str, images: str, page: Page, say: Say, *, offline: bool) -> None:

@@ -13,6 +13,7 @@ def add_audits(commands: Commands) -> None:
     every: tuple[tuple[str, type[Any], Any], ...] = (
         ("audit.verify", options.AuditVerify, audit_verify),
         ("audit.rerun", options.AuditRerun, audit_rerun),
+        ("audit.farm", options.AuditFarm, audit_farm),
         ("audit.challenge", options.AuditChallenge, audit_challenge),
         ("audit.compare", options.AuditCompare, audit_compare),
         ("audit.sign", options.AuditSign, audit_sign),
@@ -41,6 +42,16 @@ def audit_rerun(asked: options.AuditRerun, here: Here) -> None:
 
     page = commands.page(asked.to, asked.sign)
     commands.rerun(here.paths, here.console, asked.subject, asked.parsed(), page, show)
+
+
+def audit_farm(asked: options.AuditFarm, here: Here) -> None:
+    """Audit each bundle of a folder; keep a signed ledger.
+
+    Outcomes are entries, each chained to the one before; what changed, is gone or was moved in it is named.
+    """
+    from repro.audit import commands
+
+    commands.farm(here.paths, here.console, asked.parsed(), show)
 
 
 def audit_challenge(asked: options.AuditChallenge, here: Here) -> None:

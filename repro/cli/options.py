@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from repro.graph.pipeline import Request, parse_batch_sizes
 
 if TYPE_CHECKING:
-    from repro.audit.commands import Verify
+    from repro.audit.commands import FarmAsked, Verify
     from repro.audit.rerun import Rerun
     from repro.explore.commands import Wanted
     from repro.packing.pack import Choices
@@ -292,6 +292,31 @@ class AuditCompare(Page):
 @dataclass(frozen=True)
 class AuditSign(SigningKey):
     folder: str = argument("an audit's folder (it holds audit.json or explanation.json)")
+
+
+@dataclass(frozen=True)
+class AuditFarm(Inputs, Engine, Offline):
+    folder: str = argument("a folder with bundles: files NAME.tar, or in parts, and folders installed from one")
+    rerun: bool = flag("also run each run of each bundle again, as audit.rerun does")
+    rounds: int = option(30, "with --rerun: timed rounds of the speed checks, 10 or more (30)")
+    key: str = option("", "fingerprint of the key that must have signed each; left out: the keys trusted here")
+    sign: str = option("", "the file of your private key, which signs the ledger (by default this user's)")
+    ledger: str = option("", "the ledger's file (artifacts/audits/ledger.jsonl)")
+    auditors: str = option("", "a file of public keys (PEM) of others who sign this ledger")
+    head: str = option("", "sha256 of an entry that the ledger must hold, noted at an earlier audit")
+    again: bool = flag("add an entry even where the outcome is the last one's")
+    to: str = option("", "folder for the pages; left out: one in artifacts/audits")
+
+    def parsed(self) -> FarmAsked:
+        """What `repro.audit` takes."""
+        from repro.audit.commands import FarmAsked  # noqa: PLC0415 - clients of engines
+        from repro.audit.rerun import Rerun  # noqa: PLC0415 - clients of engines
+
+        how = Rerun(self.data, self.checkpoint, self.engine, not self.offline, self.rounds) if self.rerun else None
+        return FarmAsked(
+            folder=self.folder, data=self.data, checkpoint=self.checkpoint, key=self.key, sign=self.sign,
+            ledger=self.ledger, auditors=self.auditors, head=self.head, again=self.again, to=self.to, rerun=how,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
