@@ -36,7 +36,7 @@ from repro.packing.script import install_script
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = str(ROOT / "tests" / "golden" / "TIMIT")
 MARK = "CAMPAIGN_MARK"
-_TIMEOUT_S = 600.0
+_TIMEOUT_S = 1800.0  # of one command, on a machine that others use
 _SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -143,7 +143,7 @@ COMMANDS = (
     Command(
         "install.py",
         (_BUNDLE, "--allow-unsigned", "--files-only", "--to", f"{_THERE}/site"),
-        10.0, (), needs_run=True, installs=True, on_disk=_THERE,
+        10.0, (), installs=True, on_disk=_THERE,
     ),
 )  # fmt: skip
 PARTS = ("kills", "runs", "disks", "shims", "pairs")
@@ -432,6 +432,8 @@ def full(folder: Path, parts: Sequence[str], commands: Sequence[Command], number
     if any(command.needs_run for command in commands):
         code, said = checkout.run(Command("reproduce", ("reproduce", "--loop", "2", *_RUN), 0))
         check_ended(checkout, tally, "the undisturbed run", code, said, {0})
+        if code:
+            return tally  # there is nothing to compare with
         before = identity(checkout)
     if any(command.installs for command in commands):
         code, said = checkout.make_bundle()
