@@ -22,7 +22,8 @@ _SHOWN = 12  # of a digest's figures
 
 def listed() -> dict[str, dict[str, dict[str, Any]]]:
     """Per corpus and step: its `digest`, and where it was `seen`."""
-    return json.loads(LIST.read_bytes())["corpora"]
+    corpora: dict[str, dict[str, dict[str, Any]]] = json.loads(LIST.read_bytes())["corpora"]
+    return corpora
 
 
 def note(corpus: str, step: str, place: str, found: str) -> bool:

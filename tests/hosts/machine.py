@@ -17,7 +17,10 @@ from repro.machine import facts
 from tests.hosts.disk import USER, Disk
 from tests.hosts.model import HERE, Host
 
-START_LIMIT_S = 900.0  # an emulated machine on a busy one
+START_LIMIT_S = 5400.0  # a start takes 60 s of processor time, of which a busy machine may give a hundredth
+# A kernel that panics ends the machine, and takes no slow timer for a broken one. systemd by itself gives up after
+# 90 s, and ends what does not answer within minutes.
+_PATIENT = "panic=-1 no_timer_check systemd.default_timeout_start_sec=3600 systemd.service_watchdogs=0"
 _PROBE_S = 20.0
 _ARCH = {
     "amd64": ("qemu-system-x86_64", ("-machine", "q35"), "ttyS0"),
@@ -76,7 +79,7 @@ def command_line(host: Host, disk: Disk, place: Place, accel: str, *, network: b
         "-cpu", "host" if accel == "kvm" else host.processor, "-smp", str(host.cores), "-m", str(host.memory_mib),
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-kernel", str(disk.kernel), "-initrd", str(disk.initrd),
-        "-append", f"root=/dev/vda rw console={console} {host.boot}".strip(),
+        "-append", f"root=/dev/vda rw console={console} {_PATIENT} {host.boot}".strip(),
         "-drive", f"file={place.folder / 'root.qcow2'},if=virtio,cache=unsafe",
         "-serial", f"file:{place.console}",
         "-chardev", f"socket,id=ssh,path={place.folder / 'ssh'},server=on,wait=off",

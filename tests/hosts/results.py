@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,12 +94,6 @@ def held_to(listed: Mapping[str, str], found: Mapping[str, str]) -> tuple[dict[s
     """The found digests of the listed steps, and the steps where they are not as listed."""
     exact = {step: found[step.partition("@")[0]] for step in listed if step.partition("@")[0] in found}
     return exact, tuple(step for step, digest in exact.items() if digest != listed[step])
-
-
-def listed(root: Path) -> dict[str, str]:
-    """The digest of every exact step on golden's corpus."""
-    stages = json.loads((root / "tests/data/exact_digests.json").read_bytes())["stages"]
-    return {step: each["digest"] for step, each in stages.items()}
 
 
 def draw(root: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.paths import Paths
 from repro.base.temporary import temporary_folder
+from tests import exact_list
 from tests.hosts import disk as disks
 from tests.hosts import model, results, scenarios
 from tests.hosts.machine import Machine, Place, accelerator, started
@@ -60,6 +61,7 @@ def run_host(paths: Paths, name: str, only: str, say: Say) -> None:
     chosen = [each for each in host.scenario if only in ("", each.name)]
     if not chosen:
         raise UsageError(f"{name} has no scenario {only!r}", hint=", ".join(each.name for each in host.scenario))
+    listed = {step: each["digest"] for step, each in exact_list.listed()["golden"].items()}
     folder = paths.artifacts / "hosts"
     logs = folder / "logs" / name
     logs.mkdir(parents=True, exist_ok=True)
@@ -79,7 +81,7 @@ def run_host(paths: Paths, name: str, only: str, say: Say) -> None:
                 _prepare(machine, host, logs)
                 facts = _facts(machine, logs)
                 for scenario in wanted:
-                    done = _one(machine, scenario, results.listed(paths.root), logs, (commit, signer))
+                    done = _one(machine, scenario, listed, logs, (commit, signer))
                     say(f"{scenario.name}: {done.outcome} in {done.minutes:.1f} minutes")
                     results.save(paths.root, results.Result(name, _machine(host, accel), facts, (done,)))
                     if done.outcome == "failed":
