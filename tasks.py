@@ -52,15 +52,15 @@ def sweep(asked: options.Sweep, here: Here) -> None:
     exit_with_verdict(sweeping.outcome(sweeping.sweep(here.paths, here.console, asked.parsed(), show)))
 
 
-@command("doctor", options.Engine)
-def doctor(asked: options.Engine, here: Here) -> None:
+@command("doctor", options.Doctor)
+def doctor(asked: options.Doctor, here: Here) -> None:
     """Say what this machine has and lacks, and what to do.
 
     Looks at the machine, its engines, data, checkpoint, sources and disk space: ok, missing or deviates.
     """
-    from repro.cli.doctor import examine
+    from repro.cli.doctor_cluster import examine_on
 
-    show(examine(here.paths, asked.engine))
+    show(examine_on(here.paths, asked.engine, asked.on))
 
 
 @command("toolchain", options.Engine)

@@ -73,14 +73,16 @@ class System:
 
 
 Look = Callable[[], list[Line]]
+NO_MORE: Mapping[str, Look] = {}
 
 
-def examine(paths: Paths, engine: str = "auto") -> str:
+def examine(paths: Paths, engine: str = "auto", more: Mapping[str, Look] = NO_MORE) -> str:
     """Look at everything.
 
     Args:
         paths: the checkout.
         engine: the engine that a run would be asked for.
+        more: to look at beside this machine, by what it is called.
 
     Returns:
         The report, one line per thing, and a last line that says whether a run can start.
@@ -99,6 +101,7 @@ def examine(paths: Paths, engine: str = "auto") -> str:
         "checkpoint": lambda: [_checkpoint_line(paths)],
         "data/sources": lambda: source_lines(paths, system.architecture()),
         "images": lambda: image_lines(paths, system),
+        **more,
     }
     lines = [line for what, look in looks.items() for line in looked(what, look)]
     return "\n".join([*(line.text() for line in lines), "", conclusion(lines)])

@@ -70,6 +70,11 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class Doctor(Engine):
+    on: str = option("local", "slurm: look at this site's cluster too, by a short job on each node")
+
+
+@dataclass(frozen=True)
 class Offline:
     offline: bool = flag("use no network: what is not fetched is an error")
 
@@ -117,6 +122,8 @@ class Run(Inputs, Engine, Offline):
     skip_bad: bool = of_request(
         "leave out utterances that cannot be used, listed and counted in the report, instead of stopping"
     )
+    on: str = option("local", "where stages run: local, or slurm: as jobs of this site's cluster (conf/site.toml)")
+    leave: bool = flag("with --on slurm: Ctrl-C leaves the jobs running; the same command picks them up")
     force: bool = flag("run again what is stored already; the result must come out the same")
 
     def parsed(self) -> Options:
@@ -133,6 +140,8 @@ class Run(Inputs, Engine, Offline):
             toolchain=self.toolchain,
             devices=parse_devices(self.devices),
             cann=self.cann,
+            on=self.on,
+            leave=self.leave,
             force=self.force,
             fetch=not self.offline,
         )

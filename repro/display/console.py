@@ -91,6 +91,17 @@ class Console:
             if not self._terminal:
                 self._print(f"  {key:<{_KEY_WIDTH}} started")
 
+    def moved(self, key: str, where: str) -> None:
+        """A step that runs elsewhere is now queued, or on another machine; `where` says it."""
+        with self._lock:
+            if key not in self._rows:
+                self._open(key)
+            row = self._rows[key]
+            if self._bars is not None and row.task is not None:
+                self._bars.update(row.task, text=shown(where, _WHAT_LIMIT))
+            else:
+                self._print(f"  {key:<{_KEY_WIDTH}} {where}")
+
     def progress(self, key: str, done: int, total: int, what: str) -> None:
         """A step has done so much; `what` is the stage's own word for it."""
         self._tell(key, f"{shown(what, _WHAT_LIMIT)} {done}/{total}", done, total)

@@ -18,6 +18,7 @@ _KEYS = {
     "python": {"index_urls", "find_links"},
     "http": {"proxy", "ca", "headers"},
 }
+_ELSEWHERE = {"slurm"}  # repro.cluster.settings
 _LISTS = {"mirrors", "security_mirrors", "index_urls", "find_links"}
 
 
@@ -63,6 +64,8 @@ def load_site(path: Path) -> Site:
     content = read_toml(path)
     values: dict[str, Any] = {}
     for section, table in content.items():
+        if section in _ELSEWHERE:
+            continue
         if section not in _KEYS or not isinstance(table, dict):
             raise UsageError(f"{path}: unknown section [{section}]", hint="see conf/site.example.toml")
         for key, value in table.items():

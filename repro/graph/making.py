@@ -22,6 +22,7 @@ from repro.graph.code import snapshot
 from repro.graph.failure import failure_of
 from repro.graph.keys import Keys
 from repro.graph.leavings import HOST_WATCH, take_in
+from repro.graph.made_on import MadeOn
 from repro.graph.pipeline import Node, Source
 from repro.graph.stage_job import PIDS, StageJob, run_job
 from repro.graph.store import Result, Store, Workspace, fingerprint_of
@@ -35,6 +36,8 @@ class Watcher(Protocol):
     """Is told what happens, to show it to a person. Called from several threads."""
 
     def started(self, key: str) -> None: ...
+
+    def moved(self, key: str, where: str) -> None: ...
 
     def progress(self, key: str, done: int, total: int, what: str) -> None: ...
 
@@ -75,6 +78,7 @@ class Surroundings:
         subject: what is measured by stages that are: the NPU's chips, or the processor.
         mounts: what the host lends to every container of an image, by the image's name.
         machine_lock: held by every stage, see `repro.graph.alone`; None for none.
+        made_on: this machine, where results of several machines come together.
         began_s: of the monotonic clock: all times are counted from then.
     """
 
@@ -86,6 +90,7 @@ class Surroundings:
     subject: Subject = field(default_factory=Subject)
     mounts: Mapping[str, tuple[Mount, ...]] = field(default_factory=dict)
     machine_lock: Path | None = None
+    made_on: MadeOn | None = None
     began_s: float = field(default_factory=time.monotonic)
 
 
@@ -193,6 +198,7 @@ class Maker:
             "engine": self._engine.name,
             "wall_s": round(outcome.wall_s, 3),
             "limits": dict(outcome.limits),
+            **({} if self._around.made_on is None else {"made_on": msgspec.to_builtins(self._around.made_on)}),
             **({} if leavings.commands is None else {"commands": msgspec.to_builtins(leavings.commands)}),
         }
         return self._store.publish(key, work, leavings, observations, replace=forced)

@@ -54,13 +54,14 @@ class Roots:
     Args:
         paths: of the checkout.
         say: is told before something large is unpacked.
+        tools: the image that `tools` unpacks; None to build it where it is missing.
     """
 
-    def __init__(self, paths: Paths, say: Say = lambda _: None) -> None:
+    def __init__(self, paths: Paths, say: Say = lambda _: None, tools: Image | None = None) -> None:
         self._paths = paths
         self._say = say
         self._known: dict[str, Path] = {}
-        self._tools: Image | None = None
+        self._tools = tools
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 

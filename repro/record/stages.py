@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from repro.base.values import Count, Name, Positive, RelativePath, Seconds, Sha256, StageKey, Strict
 from repro.graph.commands import Command
+from repro.graph.made_on import MadeOn
 
 
 class StageInput(Strict, frozen=True, rename={"origin": "from"}):
@@ -32,12 +33,16 @@ class Outputs(Strict, frozen=True):
 
 
 class StageObservations(Strict, frozen=True):
-    """What the run of a stage was like, when its result was made; `files` are digests of its obs/."""
+    """What the run of a stage was like, when its result was made; `files` are digests of its obs/.
+
+    `made_on` stands where results of several machines come together: in runs on a cluster.
+    """
 
     engine: Name
     wall_s: Seconds
     limits: dict[str, str]
     files: dict[RelativePath, Sha256]
+    made_on: Union[MadeOn, UnsetType] = UNSET
     commands: Union[tuple[Command, ...], UnsetType] = UNSET
 
 

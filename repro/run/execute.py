@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from repro.base.errors import CouldNotRun
 from repro.container.image import Image
+from repro.container.job import Availability
 from repro.engines.npu_access import Access, access_for
 from repro.graph.making import Done, Preparation
 from repro.graph.pipeline import Node
+from repro.graph.runner import Runner
 from repro.images.definition import load_definition
 from repro.images.rootfs import SANDBOX_IMAGE
 from repro.images.runnable import HINT, why_image_cannot_run
-from repro.machine import facts
 from repro.machine.watching import Subject
 from repro.run import inputs
-from repro.run.engine_when_needed import AUTO
+from repro.run.engine_when_needed import AUTO, check_name
 from repro.run.options import Options
 from repro.run.session import Session
 from repro.run.target import Target
@@ -34,7 +35,7 @@ class Executed:
     """
 
     done: dict[str, Done]
-    choice: Choice | None
+    choice: Choice | Availability | None
     images: dict[str, Image]
     preparations: list[Preparation]
     failed: dict[str, BaseException] = field(default_factory=dict)
@@ -48,7 +49,7 @@ def cannot_run(session: Session, nodes: Mapping[str, Node], force: Collection[st
     found = {}
     for node in nodes.values():
         if node.key in force or session.store.last_of(node.key) is None:
-            why = why_image_cannot_run(load_definition(session.paths.docker, node.stage.image), facts.facts())
+            why = why_image_cannot_run(load_definition(session.paths.docker, node.stage.image), session.host())
             if why:
                 found[node.stage.image] = why
     return found
@@ -84,18 +85,14 @@ def execute(
         go_on: a failed step ends only the steps that need it.
     """
     session.codes.read({node.stage.name for node in nodes.values()})  # before minutes of fetching: as it is now
+    if session.cluster is not None:
+        session.cluster.check_sources(nodes.values())
     check_machine(session, nodes, force)
-    engine = session.engine_when_needed(options.engine, fetch=options.fetch)
-    of_engine = {SANDBOX_IMAGE} if options.engine in (AUTO, SANDBOX_IMAGE) else set()  # all in one download
+    check_name(options.engine)
+    of_engine = {SANDBOX_IMAGE} if session.cluster or options.engine in (AUTO, SANDBOX_IMAGE) else set()
     images = session.images({node.stage.image for node in nodes.values()} | of_engine, fetch=options.fetch)
-
-    def access() -> Access:
-        told = engine.chosen().availability.facts
-        return access_for(target.npu, target.chips, options.ascend_host, engine.name, told)
-
+    runner, chosen = _runner_for(session, options, target, images)
     with session.phases.phase("stages"):
-        subject = Subject(target.npu, target.chips, options.ascend_host)
-        runner = session.runner(engine, session.keys(images, target.accelerator), access, subject, target.mounts)
         failed: dict[str, BaseException] = {}
         if go_on:
             done, failed = runner.run_what_can(nodes, force)
@@ -103,4 +100,25 @@ def execute(
             done = runner.run(nodes, force)
     if inputs.DEMO_CORPUS in done:
         inputs.check_demo_corpus(session.paths.conf, done[inputs.DEMO_CORPUS].result)
-    return Executed(done, engine.choice, images, runner.preparations, failed)
+    return Executed(done, chosen(), images, runner.preparations, failed)
+
+
+def _runner_for(
+    session: Session, options: Options, target: Target, images: Mapping[str, Image]
+) -> tuple[Runner, Callable[[], Choice | Availability | None]]:
+    """The runner with its executor, and what tells afterwards which engine was used."""
+    keys = session.keys(images, target.accelerator)
+    if session.cluster is not None:
+        around = session.surroundings()
+        executor = session.cluster.executor(
+            images, keys, session.store, around, engine=options.engine, leave=options.leave
+        )
+        return Runner(executor, keys, session.store, around), executor.engine_used
+    engine = session.engine_when_needed(options.engine, fetch=options.fetch)
+
+    def access() -> Access:
+        told = engine.chosen().availability.facts
+        return access_for(target.npu, target.chips, options.ascend_host, engine.name, told)
+
+    subject = Subject(target.npu, target.chips, options.ascend_host)
+    return session.runner(engine, keys, access, subject, target.mounts), lambda: engine.choice

@@ -19,7 +19,7 @@ from repro.run.target import NPU, PINNED, PORTABLE
 
 def run_stages(options: Options, stage: str, paths: Paths, console: Console) -> list[Path]:
     """Run one stage, for every batch size asked for, with all that it needs; returns the out/ folders."""
-    session = Session(paths, console)
+    session = Session(paths, console, options.on)
     if stage in NPU_STAGES.values():
         options = replace(options, request=replace(options.request, device=NPU))
     if options.toolchain == PINNED and stage in PINNED_IMAGES:  # its own image is all that is asked for

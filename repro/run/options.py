@@ -8,6 +8,8 @@ from repro.base.errors import UsageError
 from repro.graph.pipeline import PRECISIONS, Request
 from repro.machine import npu
 
+LOCAL, SLURM = "local", "slurm"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -18,6 +20,8 @@ class Options:
         pinned: the stages that run in their pinned image, whatever `toolchain` says; None leaves it to that.
         devices: NPU devices; none for the first idle chip.
         cann: '' for the table's, 'host', or a version.
+        on: where stages run: LOCAL, or SLURM for jobs of a cluster.
+        leave: a person who interrupts leaves the jobs of a cluster running.
         ascend_host: where the NPU is looked for: this host, but in tests.
     """
 
@@ -30,6 +34,8 @@ class Options:
     devices: tuple[int, ...] = ()
     cann: str = ""
     ascend_host: npu.Host = field(default_factory=npu.Host)
+    on: str = LOCAL
+    leave: bool = False
     force: bool = False
     fetch: bool = True
 
@@ -40,6 +46,15 @@ def check_request(options: Options) -> None:
     Raises:
         UsageError: says which option, and what it may be.
     """
+    if options.on not in (LOCAL, SLURM):
+        raise UsageError(f"--on {options.on!r} is not known", hint="local, or slurm: docs/guide-cluster.md")
+    if options.leave and options.on != SLURM:
+        raise UsageError("--leave is for --on slurm", hint="a run on this machine goes on where it was ended")
+    if options.on == SLURM and options.request.on_npu:
+        raise UsageError(
+            "--on slurm runs on the nodes' processors in this version, not on their NPUs",
+            hint="leave out --device npu, or start the command on a node that has one",
+        )
     if options.request.decode not in ("Greedy", "Beam"):
         raise UsageError(f"--decode {options.request.decode!r} is not known", hint="Greedy or Beam")
     if options.request.split not in ("dev", "test"):

@@ -27,7 +27,7 @@ STORED = "stored"
 def plan(options: Options, paths: Paths, console: Console) -> list[str]:
     """What would run and why, a line a step; runs nothing and writes nothing but locks of what was looked at."""
     check_name(options.engine)
-    session = Session(paths, console)
+    session = Session(paths, console, options.on)
     target = aim(options, session)
     request, _ = resolve(options, paths, session.cache, target)
     nodes = graph_of(request, paths)

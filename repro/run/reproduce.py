@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from repro.base.paths import Paths
+from repro.container.job import Availability
 from repro.display.console import Console
 from repro.graph.making import Done
 from repro.graph.pipeline import Request
@@ -17,7 +18,7 @@ from repro.guide import toolchain
 from repro.guide.conditions import is_excepted
 from repro.guide.published import load_published
 from repro.images.archives import sources_of
-from repro.machine import facts, npu
+from repro.machine import npu
 from repro.record import Record
 from repro.record.document import DataKind, EngineUsed, Host, Observations, PassedOver
 from repro.record.stage_files import CorpusFile, ProbeFile
@@ -42,7 +43,7 @@ _ENFORCED = "enforced"
 
 def reproduce(options: Options, paths: Paths, console: Console) -> Record:
     """Run everything that was asked, and write record and reports into a new folder of artifacts/runs."""
-    session = Session(paths, console)
+    session = Session(paths, console, options.on)
     with session.store.in_use():  # until the record names what was taken
         return _reproduced(options, session)
 
@@ -83,7 +84,7 @@ def record_of(session: Session, asked: Asked, executed: Executed, started_at: st
     probes = {name: read_output(done[f"probe:{name}"], "probe.json", ProbeFile) for name in used}
     table = load_published(paths.conf / "published.toml")
     npu_facts = npu.facts(target.npu, target.chips)
-    host = msgspec.convert({**facts.facts(), **npu_facts, **_fits(target, paths, probes)}, Host)
+    host = msgspec.convert({**session.host(), **npu_facts, **_fits(target, paths, probes)}, Host)
     rows = toolchain.compare(toolchain.load_components(paths.conf), probes, npu_facts)
     if request.on_npu and (target.npu.simulator or any(probe.simulator for probe in probes.values())):
         request = replace(request, device=SIMULATOR)
@@ -128,7 +129,7 @@ def _observations(started_at: str, session: Session, executed: Executed) -> Obse
     )
 
 
-def engine_used(choice: Choice | None, done: Mapping[str, Done]) -> EngineUsed:
+def engine_used(choice: Choice | Availability | None, done: Mapping[str, Done]) -> EngineUsed:
     """The engine of this run, and the limits under which the results were made, by this run or by earlier ones.
 
     A limit counts as enforced only where it was enforced for every result.
@@ -140,6 +141,8 @@ def engine_used(choice: Choice | None, done: Mapping[str, Done]) -> EngineUsed:
                 limits[name] = how
     if choice is None:
         return EngineUsed(name=NO_ENGINE, facts={}, limits=limits, passed_over=())
+    if isinstance(choice, Availability):  # a cluster's nodes were told which engine to use
+        return EngineUsed(name=choice.name, facts=dict(choice.facts), limits=limits, passed_over=())
     return EngineUsed(
         name=choice.engine.name,
         facts=dict(choice.availability.facts),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repro.base.paths import Paths
 from repro.container.image import Image
@@ -28,8 +28,10 @@ from repro.machine import facts
 from repro.machine.watching import Subject
 from repro.record.stages import Phase
 from repro.run.engine_when_needed import AUTO, EngineWhenNeeded, check_name
+from repro.run.options import LOCAL, SLURM
 
 if TYPE_CHECKING:
+    from repro.run.cluster import ClusterOfRun
     from repro.run.engine_choice import Choice
 
 
@@ -68,13 +70,25 @@ class Session:
 
     paths: Paths
     console: Console
+    on: str = LOCAL
     phases: Phases = field(default_factory=Phases)
 
     def __post_init__(self) -> None:
         self.architecture = facts.architecture()
-        self.cache = StatCache(self.paths.results / "digests.sqlite", self.console.say)
+        self.cluster = self._opened_cluster() if self.on == SLURM else None
+        local = self.paths.results if self.cluster is None else self.cluster.local
+        self.cache = StatCache(local / "digests.sqlite", self.console.say)
         self.codes = Codes(self.paths.root, self.cache)
-        self.store = Store(self.paths.store, self.paths.temporary, self.cache)
+        self.store = Store(self.paths.store, self.paths.temporary, self.cache, shared=self.cluster is not None)
+
+    def _opened_cluster(self) -> ClusterOfRun:
+        from repro.run.cluster import ClusterOfRun  # noqa: PLC0415 - imported by runs on a cluster only
+
+        return ClusterOfRun(self.paths, self.console.say)
+
+    def host(self) -> Mapping[str, str | int]:
+        """Facts of the machine that the run is of: this one, or the cluster's node that speeds are measured on."""
+        return facts.facts() if self.cluster is None else self.cluster.host
 
     def images(self, names: Collection[str], *, fetch: bool) -> dict[str, Image]:
         """The images, fetched and built as far as they are missing."""
@@ -95,7 +109,8 @@ class Session:
         return compiling_engine(self.paths)(toolchain)
 
     def keys(self, images: Mapping[str, Image], accelerator: str = "") -> Keys:
-        return Keys(self.codes, images, facts.machine(accelerator), self.cache)
+        machine = facts.machine(accelerator) if self.cluster is None else self.cluster.machine
+        return Keys(self.codes, images, machine, self.cache)
 
     def engine(self, name: str, *, fetch: bool) -> Choice:
         """The engine asked for; what the sandbox itself is made of is brought first, for it may be the one."""
@@ -122,15 +137,17 @@ class Session:
         subject: Subject | None = None,
         mounts: Mapping[str, tuple[Mount, ...]] | None = None,
     ) -> Runner:
-        around = Surroundings(
+        around = self.surroundings(access=access, subject=subject or Subject(), mounts=mounts or {})
+        return Runner(LocalExecutor(engine, keys, self.store, around), keys, self.store, around)
+
+    def surroundings(self, **known: Any) -> Surroundings:
+        """What a run has around it; `known` names more of it."""
+        return Surroundings(
             code=self.paths.code,
             logs=self.paths.logs,
             watcher=self.console,
             given=facts.given(),
-            access=access,
-            subject=subject or Subject(),
-            mounts=mounts or {},
             machine_lock=machine_lock(),
             began_s=self.phases.began_s,
+            **known,
         )
-        return Runner(LocalExecutor(engine, keys, self.store, around), keys, self.store, around)

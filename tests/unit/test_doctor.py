@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import shutil
+import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -335,3 +338,53 @@ def test_an_image_that_large_memory_pages_forbid_has_a_line_that_blocks(monkeypa
     found = _cannot_run(Paths(root), large, ["base", "exporter"], "arm64")
     assert [name for name, _ in found] == ["exporter"]
     assert _cannot_run(Paths(root), large, ["base", "exporter"], "amd64") == []
+
+
+# a cluster
+
+
+SEES = {"token": "t", "clock_s": 0.0, "namespaces": "", "local": "", "free_bytes": 9 * 1000**3, "python": "3.11.2"}
+
+
+def looked_at(tmp_path: Path, monkeypatch, **other: object) -> list[Line]:
+    """Doctor's lines of one node that says this of itself; its clock is `apart_s` away."""
+    from repro.cli import doctor_cluster
+    from repro.cluster.slurm import Node
+
+    said = {**SEES, "clock_s": time.time() + other.pop("apart_s", 0.0), "architecture": os.uname().machine, **other}
+    monkeypatch.setattr(doctor_cluster, "ask_node", lambda *_: json.dumps(said).encode())
+    site = SimpleNamespace(slurm=None, settings=SimpleNamespace(shared="/srv"))
+    return doctor_cluster.node_lines(site, Node("node1", 2, 1, "", "idle", None), tmp_path / "token", "t")
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"token": None}, "does not see the shared folder /srv"),
+        ({"token": "another folder's"}, "does not see the shared folder /srv"),
+        ({"apart_s": 60.0}, "clock is 60 s away"),
+        ({"apart_s": -60.0}, "clock is 60 s away"),
+        ({"namespaces": "Operation not permitted"}, "no user namespaces: Operation not permitted"),
+        ({"free_bytes": 10**9}, "1.0 GB free"),
+        ({"local": "x is not this user's own folder"}, "not this user's own"),
+        ({"architecture": "riscv64"}, "a riscv64 machine"),
+    ],
+)
+def test_what_a_node_of_a_cluster_lacks_is_named(tmp_path: Path, monkeypatch, other: dict[str, object], said: str):
+    [found] = looked_at(tmp_path, monkeypatch, **other)
+    assert said in found.found and found.status != OK and found.advice
+    assert found.blocks == ("token" in other)
+
+
+def test_a_node_of_a_cluster_that_has_everything_is_ok(tmp_path: Path, monkeypatch):
+    [found] = looked_at(tmp_path, monkeypatch)
+    assert (found.status, found.what) == (OK, "node node1")
+
+
+def test_a_node_looks_at_itself(tmp_path: Path):
+    from repro.cluster.look import look
+
+    (tmp_path / "token").write_text("abc")
+    found = look(tmp_path / "token", tmp_path / "own")
+    assert (found.token, found.local) == ("abc", "") and found.free_bytes > 0
+    assert look(tmp_path / "none", tmp_path / "own").token is None

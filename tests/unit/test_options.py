@@ -41,6 +41,8 @@ TYPED: dict[str, tuple[list[str], str, Any]] = {
     "split": (["--split", "test"], "request.split", "test"),
     "loop": (["--loop", "3"], "request.loop", 3),
     "skip_bad": (["--skip-bad"], "request.skip_bad", True),
+    "on": (["--on", "slurm"], "on", "slurm"),
+    "leave": (["--leave"], "leave", True),
     "force": (["--force"], "force", True),
     "offline": (["--offline"], "fetch", False),
 }  # fmt: skip

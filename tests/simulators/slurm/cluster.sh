@@ -8,6 +8,7 @@
 # Root; Debian's slurmd slurmctld slurm-client munge iproute2. Mounts, the hosts file and networks lie in namespaces that
 # end with the command, and every daemon with them: nothing of the host is changed. COMMAND finds in CLUSTER_FOLDER:
 #   node-I/      what node I has as /var/tmp: files of its own
+#   small/       a shared file system of its own, to be filled
 #   jobcomp.log  Slurm's account of every job that ended
 set -euo pipefail
 here=$(readlink -f "$0")
@@ -34,6 +35,7 @@ for place in /run /var/spool /var/log /sys/fs/cgroup; do mount -t tmpfs tmpfs $p
 mkdir -p /run/netns /run/munge /run/lock /run/slurm /var/log/munge /var/log/slurm /var/spool/ctl "$w/etc"
 mkdir -p /sys/fs/cgroup/freezer   # slurmd wants the place; proctrack/linuxproc does not use it
 [ -e /etc/machine-id ] || : > /etc/machine-id
+mkdir -p "$w/small"; mount -t tmpfs -o size=64m tmpfs "$w/small"
 dd if=/dev/urandom of="$w/munge.key" bs=1 count=1024 status=none
 chown -R munge:munge /run/munge /var/log/munge "$w/munge.key"; chmod 400 "$w/munge.key"; chmod 755 /run/munge "$w"
 runuser -u munge -- /usr/sbin/munged --key-file="$w/munge.key" --seed-file=/run/munge/seed
@@ -45,7 +47,7 @@ ip link set lo up; ip link add br0 type bridge; ip addr add 10.77.0.1/24 dev br0
         SlurmctldPidFile=/run/slurm/ctl.pid SlurmctldLogFile=/var/log/slurm/ctl.log SlurmdLogFile=/var/log/slurm/%n.log \
         ProctrackType=proctrack/linuxproc TaskPlugin=task/none SelectType=select/cons_tres \
         SelectTypeParameters=CR_Core_Memory ReturnToService=2 SwitchType=switch/none MpiDefault=none GresTypes=npu \
-        SlurmdTimeout=10 JobRequeue=1 KillWait=5 MessageTimeout=10 SchedulerParameters=sched_interval=2,batch_sched_delay=0 \
+        SlurmdTimeout=6 AuthInfo=cred_expire=5 JobRequeue=1 KillWait=5 MessageTimeout=10 SchedulerParameters=sched_interval=2,batch_sched_delay=0 \
         JobCompType=jobcomp/filetxt "JobCompLoc=$w/jobcomp.log"
     for i in $(seq "$nodes"); do
         echo "NodeName=node$i NodeAddr=10.77.0.1$i CPUs=2 RealMemory=${CLUSTER_NODE_MB:-12000} Gres=npu:2 State=UNKNOWN"

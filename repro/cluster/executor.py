@@ -1,0 +1,360 @@
+"""The executor that makes nodes of the graph Slurm's jobs: submitted as they become ready, watched to their end.
+
+Who decides what: the runner, which nodes are ready; Slurm, where and when they run. What a job needs is in its task
+file, and its result comes back through the store, where this host holds it to its digests. A job that another submitter
+has in the queue for the same result is waited for, not submitted again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from repro.base.files import make_shared_folder, remove_tree, write_atomic
+from repro.base.locking import locked_where_possible
+from repro.cluster.ending import collected, error_of_slurm, error_told
+from repro.cluster.resources import Cluster, resources
+from repro.cluster.slurm import JobState, Slurm
+from repro.cluster.task_file import (
+    JOB,
+    PROGRESS,
+    TASK,
+    VERSION,
+    EngineFile,
+    TaskFile,
+    image_file,
+    inputs_of,
+    read_ended,
+    stage_file,
+    written,
+)
+from repro.cluster.task_file import Ended as JobEnded
+from repro.container.image import Image
+from repro.container.job import Availability
+from repro.graph import pipeline
+from repro.graph.code import snapshot
+from repro.graph.executor import Ended, Task
+from repro.graph.keys import Keys
+from repro.graph.making import Done, Preparation, Surroundings
+from repro.graph.store import Result, Store
+
+_GATHER_S = 0.2  # what becomes ready together is submitted together
+_POLL_S = 1.0
+_GONE_AFTER = 3  # looks at the queue without the job in it
+_MOST_IN_ARRAY = 500
+_NAME = "lstm-ctc"
+_COMMENT_LIMIT = 200
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where jobs find what they need.
+
+    Attributes:
+        python: the interpreter on the nodes.
+        root: the checkout.
+        folder: of tasks; RESULTS/cluster.
+        engine: that runs the stages, by name.
+        sandbox: the image that the embedded engine comes from.
+        accelerator: chip, driver and firmware of the NPU, '' on the CPU.
+        run: names this run in the queue.
+        leave: a person who interrupts leaves the jobs running.
+    """
+
+    python: str
+    root: Path
+    folder: Path
+    engine: str
+    sandbox: Image
+    accelerator: str
+    run: str
+    leave: bool
+
+
+@dataclass
+class _Job:
+    """A task that was handed over, and where its job is."""
+
+    task: Task
+    ended: Callable[[Ended], None]
+    folder: Path
+    excluded: set[str] = field(default_factory=set)
+    number: str = ""
+    own: bool = True
+    state: JobState = field(default_factory=lambda: JobState("PENDING"))
+    missing: int = 0
+    told: str = ""
+
+
+class SlurmExecutor:
+    """See `repro.graph.executor.Executor`.
+
+    Args:
+        slurm: its commands.
+        cluster: the part of it that jobs may use.
+        place: where jobs find what they need.
+        keys: of the nodes, as the nodes of the cluster have them.
+        store: of results, which the nodes use too.
+        around: what the run has around it.
+        say: lines that stay.
+    """
+
+    def __init__(
+        self,
+        slurm: Slurm,
+        cluster: Cluster,
+        place: Place,
+        keys: Keys,
+        store: Store,
+        around: Surroundings,
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._slurm, self._cluster, self._place = slurm, cluster, place
+        self._keys, self._store, self._around, self._say = keys, store, around, say
+        self._engine: EngineFile | None = None
+        self.preparations: list[Preparation] = []
+        self._lock = threading.Lock()
+        self._new = threading.Event()
+        self._ready: list[_Job] = []
+        self._open: dict[str, _Job] = {}  # by node of the graph, from submission to the end
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def engine_used(self) -> Availability | None:
+        """The engine that the jobs used; None where all results were stored."""
+        if self._engine is None:
+            return None
+        return Availability(self._engine.name, usable=True, facts=self._engine.facts)
+
+    def admits(self, node: pipeline.Node, running: Collection[pipeline.Node]) -> bool:  # noqa: ARG002 - Slurm decides
+        """See `Executor`: as many as one run may have in Slurm's queue."""
+        return len(running) < self._cluster.settings.most_jobs
+
+    def start(self, task: Task, ended: Callable[[Ended], None]) -> None:
+        """See `Executor`."""
+        folder = self._place.folder / (task.fingerprint + (f".forced.{os.urandom(4).hex()}" if task.forced else ""))
+        with self._lock:
+            self._ready.append(_Job(task, ended, folder))
+        self._new.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._go_on, name="slurm", daemon=True)
+            self._thread.start()
+
+    def look_ahead(self, waiting: Collection[pipeline.Node]) -> None:
+        """See `Executor`: the nodes unpack images themselves."""
+
+    def close(self, *, interrupted: bool) -> None:
+        """See `Executor`. Jobs that have not ended are cancelled, unless they were to be left running."""
+        self._over.set()
+        self._new.set()
+        with self._lock:
+            left = [job for job in self._open.values() if job.own and job.number]
+        if left and self._place.leave and interrupted:
+            self._say(f"{len(left)} jobs go on in the cluster: the same command picks them up")
+        elif left:
+            self._slurm.cancel([job.number for job in left])
+            self._say(f"{len(left)} jobs were cancelled")
+
+    def _go_on(self) -> None:
+        """Submit and watch, until there is nothing more to come."""
+        while not self._over.is_set():
+            self._new.wait(_POLL_S if self._open else None)
+            if self._new.is_set():
+                self._new.clear()
+                self._over.wait(_GATHER_S)
+            with self._lock:
+                ready, self._ready = self._ready, []
+            try:
+                if ready and not self._over.is_set():
+                    self._submit(ready)
+                if self._open and not self._over.is_set():
+                    self._look()
+            except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+                with self._lock:
+                    jobs, self._open = {job.task.node.key: job for job in (*ready, *self._open.values())}, {}
+                for job in jobs.values():
+                    job.ended(error)
+
+    # submitting
+
+    def _submit(self, ready: Sequence[_Job]) -> None:
+        """Submit what no other submitter has in the queue; what is ready together and alike as one array."""
+        make_shared_folder(self._place.folder / "log")
+        groups: dict[tuple[str, ...], list[_Job]] = defaultdict(list)
+        with self._submitting():
+            known = self._slurm.jobs(os.getuid())
+            for job in ready:
+                if not self._is_stored(job) and not self._attached(job, known):
+                    self._write(job)
+                    groups[resources(job.task.node, self._cluster, job.excluded)].append(job)
+            for options, alike in groups.items():
+                for at in range(0, len(alike), _MOST_IN_ARRAY):
+                    self._submit_alike(options, alike[at : at + _MOST_IN_ARRAY])
+
+    @contextlib.contextmanager
+    def _submitting(self) -> Iterator[None]:
+        """One submitter at a time, where locks count; elsewhere the store settles who was first."""
+        with locked_where_possible(self._place.folder / "submit.lock", create=True):
+            yield
+
+    def _is_stored(self, job: _Job) -> bool:
+        """Whether another submitter's job has brought the result since the runner looked."""
+        stored = None if job.task.forced else self._store.load(job.task.fingerprint)
+        if stored is not None:
+            job.ended(self._done(job, stored, None))
+        return stored is not None
+
+    def _attached(self, job: _Job, known: Mapping[str, JobState]) -> bool:
+        """Whether a job for this result is in the queue: of another submitter, or of an earlier command."""
+        if job.task.forced:
+            return False
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            number = (job.folder / JOB).read_text(encoding="ascii")
+            if number in known and not known[number].ended:
+                job.number, job.own = number, False
+                with self._lock:
+                    self._open[job.task.node.key] = job
+                self._tell(job, f"goes on as job {number}, which is in the queue already")
+                return True
+        return False
+
+    def _write(self, job: _Job) -> None:
+        task, stage = job.task, job.task.node.stage
+        snapshot(self._keys.code(stage.name), self._around.code, self._keys.cache)
+        for earlier in job.folder.glob("*.json"):
+            earlier.unlink(missing_ok=True)
+        images = {image.name: image for image in (self._keys.images[stage.image], self._place.sandbox)}
+        document = TaskFile(
+            version=VERSION,
+            key=dict(task.key),
+            node=task.node.key,
+            stage=stage_file(stage),
+            inputs=inputs_of(task),
+            parameters=dict(task.node.parameters),
+            batch_size=task.node.batch_size,
+            forced=task.forced,
+            images=tuple(image_file(image) for image in images.values()),
+            blobs=str(next(iter(self._keys.images.values())).layers[0].path.parent),
+            engine=self._place.engine,
+            local=self._cluster.settings.local,
+            accelerator=self._place.accelerator if stage.accelerator else "",
+            names=self._cluster.settings.names,
+        )
+        make_shared_folder(job.folder)
+        write_atomic(job.folder / TASK, written(document))
+
+    def _submit_alike(self, options: Sequence[str], jobs: Sequence[_Job]) -> None:
+        place, many = self._place, len(jobs) > 1
+        steps = ", ".join(job.task.node.key for job in jobs)
+        log = place.folder / "log" / ("%A_%a.log" if many else "%j.log")
+        words = [*options, f"--job-name={_NAME}:{'many' if many else jobs[0].task.node.key}", f"--chdir={place.root}"]
+        words += [f"--comment={f'run {place.run}: {steps}'[:_COMMENT_LIMIT]}", f"--output={log}", "--export=HOME,PATH"]
+        words += [f"--array=0-{len(jobs) - 1}"] if many else []
+        folders = " ".join(_quoted(job.folder) for job in jobs)
+        script = (
+            f'#!/bin/sh\nset -- {folders}\nshift "${{SLURM_ARRAY_TASK_ID:-0}}"\n'
+            f'exec env LANG=C.UTF-8 {_quoted(Path(place.python))} -m repro.run.on_node "$1"\n'
+        )
+        number = self._slurm.submit(script, words)
+        for at, job in enumerate(jobs):
+            job.number, job.own = f"{number}_{at}" if many else number, True
+            job.missing, job.state = 0, JobState("PENDING")
+            write_atomic(job.folder / JOB, job.number.encode("ascii"))
+            with self._lock:
+                self._open[job.task.node.key] = job
+            self._tell(job, f"queued as job {job.number}")
+
+    # watching
+
+    def _look(self) -> None:
+        known = self._slurm.jobs(os.getuid())
+        with self._lock:
+            jobs = list(self._open.values())
+        for job in jobs:
+            now = known.get(job.number)
+            job.missing = 0 if now else job.missing + 1
+            if now is not None:
+                self._show(job, now)
+                job.state = now
+            if (now is not None and now.ended) or job.missing >= _GONE_AFTER:
+                with self._lock:
+                    del self._open[job.task.node.key]
+                threading.Thread(target=self._finish, args=(job,), daemon=True).start()
+
+    def _show(self, job: _Job, now: JobState) -> None:
+        before, key = job.state, job.task.node.key
+        if before.state in ("RUNNING", "COMPLETING") and now.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD"):
+            self._say(f"  {key}: node {before.node} was lost or gave the job up; job {job.number} is queued again")
+        if now.state == "RUNNING" and (before.state, before.node) != (now.state, now.node):
+            self._tell(job, f"runs on {now.node} (job {job.number})")
+        elif now.state == "PENDING" and now.reason not in ("", "Priority", "Resources", "BeginTime", before.reason):
+            self._tell(job, f"waits in the queue: {now.reason} (job {job.number})")
+        elif now.state == "RUNNING":
+            with contextlib.suppress(OSError, ValueError):
+                done, total, what = (job.folder / PROGRESS).read_text(encoding="utf-8").split(" ", 2)
+                self._around.watcher.progress(key, int(done), int(total), what)
+
+    def _tell(self, job: _Job, text: str) -> None:
+        if text != job.told:
+            job.told = text
+            self._around.watcher.moved(job.task.node.key, text)
+
+    def _finish(self, job: _Job) -> None:
+        """What came of a job that has ended, in a thread of its own: a result is read and hashed."""
+        try:
+            outcome = self._outcome(job)
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+            outcome = error
+        if outcome is not None:
+            job.ended(outcome)
+
+    def _outcome(self, job: _Job) -> Ended | None:
+        """Its result or its error; None where it was queued anew."""
+        ended = read_ended(job.folder, job.number)
+        if ended is not None and ended.outcome == "other processor" and job.state.node:
+            job.excluded.add(job.state.node)
+            self._again(job, f"{job.state.node} has another processor; queued for others")
+            return None
+        result, log = collected(job.task, ended, job.state, self._store), self._log(job)
+        if result is not None:
+            with self._submitting():
+                remove_tree(job.folder)
+                log.unlink(missing_ok=True)
+            return self._done(job, result, ended)
+        if ended is not None and ended.outcome == "failed":
+            return error_told(ended)
+        if not job.own and job.state.state.startswith("CANCELLED"):
+            self._again(job, f"job {job.number} of another command was cancelled; queued anew")
+            return None
+        return error_of_slurm(job.task, job.number, job.state, self._slurm.exit_code(job.number), log)
+
+    def _done(self, job: _Job, result: Result, ended: JobEnded | None) -> Done:
+        now_s = time.monotonic()
+        seconds = ended.seconds if ended is not None else 0.0
+        began_s = max(now_s - seconds - self._around.began_s, 0.0)
+        if ended is not None and ended.engine is not None:
+            self._engine = ended.engine
+            if ended.prepared_s:
+                image, before_s = job.task.node.stage.image, max(began_s - ended.prepared_s, 0.0)
+                self.preparations.append(Preparation(image, before_s, ended.prepared_s))
+        cached = ended is None or ended.outcome == "stored"
+        return Done(job.task.node, result, cached=cached, started_s=began_s, seconds=0.0 if cached else seconds)
+
+    def _log(self, job: _Job) -> Path:
+        return self._place.folder / "log" / f"{job.number}.log"
+
+    def _again(self, job: _Job, text: str) -> None:
+        self._tell(job, text)
+        with self._lock:
+            self._ready.append(job)
+        self._new.set()
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "'\\''") + "'"
