@@ -50,5 +50,10 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-if __name__ == "__main__":
+def write_page() -> None:
+    """Draw the page's table anew."""
     write_atomic(PAGE, _TABLE.sub(table(), PAGE.read_text("utf-8"), count=1).encode())
+
+
+if __name__ == "__main__":
+    write_page()

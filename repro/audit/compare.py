@@ -17,6 +17,7 @@ from repro.audit.places import Utterances, first_place
 from repro.audit.results import read_manifest
 from repro.base.errors import BundleError, CouldNotVerify
 from repro.graph.pipeline import EXACT, STAGES
+from repro.images.definition import load_definition
 from repro.record.document import Record
 from repro.record.scores import Comparison
 from repro.record.stages import Stage
@@ -146,7 +147,7 @@ def _examine_images(it: Examination, sides: Sides) -> None:
             it.missing.append(f"{name}: {ours or 'absent'} and {theirs or 'absent'}; {sides.other}")
         elif not sides.one_architecture:
             layers = [[layer.name for layer in record.image_layers.get(name, ())] for record in (one, two)]
-            if layers[0] == layers[1]:
+            if layers[0] == layers[1] or layers == [_defined(sides.first, name), _defined(sides.second, name)]:
                 it.evidence.append(
                     f"{name}: siblings of the same locks for {one.host.architecture}, {two.host.architecture}"
                 )
@@ -155,6 +156,12 @@ def _examine_images(it: Examination, sides: Sides) -> None:
                 it.wrong.append(f"{name}: made of {layers[0]} and of {layers[1]}")
         else:
             it.wrong.append(f"{name}: {ours or 'absent'} and {theirs or 'absent'}")
+
+
+def _defined(evidence: Evidence, name: str) -> list[str]:
+    """The layers of an image as this checkout defines it for a run's architecture: one may have layers of its own."""
+    definition = load_definition(evidence.paths.docker, name).of(evidence.record.host.architecture)
+    return [layer.name for layer in definition.layers]
 
 
 def _examine_stage(it: Examination, sides: Sides, stage: Stage) -> None:

@@ -40,6 +40,10 @@ class LayerDefinition:
     cpu_seconds: int = 0
     architectures: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        return f"{self.kind}:{self.lock}"
+
     def is_for(self, architecture: str) -> bool:
         """Whether images of that architecture have this layer."""
         return not self.architectures or architecture in self.architectures

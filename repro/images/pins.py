@@ -56,7 +56,7 @@ def write_pins(paths: Paths, built: dict[str, dict[str, Image]]) -> Path:
         absent = [load_definition(paths.docker, name) for name in image_names(paths.docker) if name not in images]
         absent = [image.of(architecture) for image in absent if image.optional or image.of(architecture).built_layers]
         kept = {image.name for image in absent}
-        kept_layers = {f"{layer.kind}:{layer.lock}" for image in absent for layer in image.layers}
+        kept_layers = {layer.name for image in absent for layer in image.layers}
         pins["images"][architecture] = {
             **{name: pin for name, pin in old["images"].get(architecture, {}).items() if name in kept},
             **{name: image.config_digest for name, image in images.items()},

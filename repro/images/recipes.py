@@ -50,7 +50,7 @@ class LayerRecipe:
 
     @property
     def name(self) -> str:
-        return f"{self.definition.kind}:{self.definition.lock}"
+        return self.definition.name
 
     def key(self) -> str:
         """Digest of everything that the layer's bytes depend on, the builder's own code included."""

@@ -150,7 +150,10 @@ def _stages(record: Record) -> Section:
         for stage in record.stages
     ]
     columns = ["stage", "#B", "fingerprint", "image", "outputs", "#files", "exactness", "made in", "#seconds"]
-    sentence = "Each result by the digest of its files; inputs and every file's digest are in the record."
+    sentence = (
+        "Each result by the digest of its files; inputs and every file's digest are in the record. What is exact has "
+        "these bytes on every processor; which were tried, and since when: docs/decisions/exactness.md."
+    )
     return Section("Stages", [sentence], tables=[table(columns, rows)], lead=made_and_stored(record))
 
 

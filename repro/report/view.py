@@ -145,6 +145,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("engine", engine_name(record)),
         ("started", record.observations.started_at),
         ("identity", record.identity.sha256),
+        ("identity of the results, the same on every processor", record.identity.results),
     ]
 
 

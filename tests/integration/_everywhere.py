@@ -31,7 +31,7 @@ from repro.graph.keys import STAGE_ENV
 from repro.graph.pipeline import EXACT, Node, Request, Source, build_graph
 from repro.machine import facts
 from repro.run.session import Session
-from tests.exact_list import note
+from tests.exact_list import note, write_page
 from tests.integration._runs import GOLDEN, ROOT
 
 _EMULATOR, _MAKER = "/run/emulator", "/run/maker.py"
@@ -216,6 +216,7 @@ def main(words: Sequence[str]) -> int:
             print(
                 f"{corpus.name} {step} {way.name}: {found[:16]} {what}, {time.monotonic() - began_s:.1f} s", flush=True
             )
+    write_page()
     return 1 if wrong else 0
 
 

@@ -119,6 +119,29 @@ def test_what_differs_between_two_runs_never_agrees_whichever_is_first(sound, ot
     assert {found.key: found.status for found in outcome.claims}[claim.replace("stage:", "made:")] == status, what
 
 
+@pytest.mark.parametrize(
+    ("layers", "status"),
+    [(("debs:base", "wheels:base", "debs:synth", "built:flite"), ATTESTED), (("debs:base", "debs:synth"), REFUTED)],
+)
+def test_images_of_two_architectures_have_the_layers_that_each_is_defined_to_have(
+    sound, other, tmp_path, layers, status
+):
+    def with_synth(architecture: str, names):
+        def change(document):
+            document["host"]["architecture"] = architecture
+            document["images"]["synth"] = f"sha256:{sha256_bytes(architecture.encode())}"
+            entry = document["image_layers"]["base"][0]
+            document["image_layers"]["synth"] = [{**entry, "name": name} for name in names]
+
+        return change
+
+    shutil.copytree(sound, tmp_path / "one")
+    changed(tmp_path / "one", with_synth("amd64", ("debs:base", "wheels:base", "debs:synth")))
+    changed(other, with_synth("arm64", layers))
+    for one, two in ((tmp_path / "one", other), (other, tmp_path / "one")):
+        assert {claim.key: claim.status for claim in compared(one, two).claims}["same-environment"] == status
+
+
 def test_two_bare_records_prove_nothing(sound: Path, other: Path, tmp_path: Path):
     for name, folder in (("A", sound), ("B", other)):
         shutil.copytree(reopen(folder).run, tmp_path / name / "results" / "runs" / RUN)
