@@ -242,7 +242,7 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
         if definition.image == CANN_IMAGE:
             definition = replace(definition, image=cann_image(request.cann))
         if (stage in request.pinned and stage == "features") or "precision" in parameters:
-            # Kaldi multiplies by OpenBLAS, bf16 in the processor's matrix unit where it has one.
+            # Kaldi multiplies by OpenBLAS; AMX and AVX512-BF16 add products of bf16 in orders of their own.
             definition = replace(definition, exactness=ISA_EXACT)
         nodes[key] = Node(key, definition, inputs, parameters, size, request.sample if definition.host_bound else "")
 

@@ -71,6 +71,11 @@ def instruction_set() -> str:
     return " ".join([architecture(), vendor, *(flag for flag in known if flag in present)])
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 faster than float32: in AMX's matrix unit, or by AVX512-BF16."""
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(instruction_set().split())
+
+
 def cpu_model() -> str:
     """The processor's name: the kernel's, or for arm64, whose kernels give numbers, ours with the numbers beside it."""
     facts = _cpuinfo()

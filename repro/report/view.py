@@ -152,7 +152,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
 def _number_format(request: Request) -> list[tuple[str, str]]:
     if not request.precision:
         return []
-    told = "chosen with --precision; the network's outputs depend on whether the processor has AMX, and not on threads"
+    told = "chosen with --precision; the network's outputs depend on the processor (AMX or AVX512-BF16), not on threads"
     return [("number format", f"{request.precision}, {told} or batch size")]
 
 

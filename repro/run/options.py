@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from repro.base.errors import UsageError
 from repro.graph.pipeline import PRECISIONS, Request
-from repro.machine import npu
+from repro.machine import facts, npu
 
 LOCAL, SLURM = "local", "slurm"
 
@@ -63,5 +63,11 @@ def check_request(options: Options) -> None:
         raise UsageError(f"--precision {options.request.precision!r} is not known", hint=" or ".join(PRECISIONS))
     if options.request.on_npu and options.request.precision != PRECISIONS[0]:
         raise UsageError("--precision is the CPU's number format", hint="an NPU has --precision-mode, atc's option")
+    if options.request.precision != PRECISIONS[0] and not facts.multiplies_bfloat16():
+        raise UsageError(
+            f"--precision {options.request.precision}: this processor has neither AMX nor AVX512-BF16, so it would be "
+            "slower than fp32",
+            hint="leave --precision out: fp32 is the model's own number format",
+        )
     if options.request.loop < 1:
         raise UsageError("--loop must be at least 1")

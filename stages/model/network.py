@@ -54,7 +54,7 @@ def aligned(shape: Sequence[int], dtype: Any = numpy.float32) -> numpy.ndarray:
     return buffer[offset : offset + size].view(dtype).reshape(shape)
 
 
-def _panels(matrix: numpy.ndarray, width: int) -> numpy.ndarray:
+def panels(matrix: numpy.ndarray, width: int) -> numpy.ndarray:
     """(K, N) -> (ceil(N / width), K, width), zeros where the last panel has no column."""
     terms, columns = matrix.shape
     count = -(-columns // width)
@@ -71,7 +71,11 @@ def _library(
 ) -> tuple[Shape, llvm.Library]:
     shape = recogniser.Shape(lanes, registers)
     text = recogniser.source(shape, kind, _HIDDEN, architecture.COLUMNS, _MIDDLE, _FEATURES)
-    signatures = dict(recogniser.SIGNATURES, **(amx.SIGNATURES if kind == recogniser.AMX else {}))
+    signatures = dict(recogniser.SIGNATURES)
+    if kind != recogniser.FLOAT32:
+        signatures.update(recogniser.OF_BFLOAT16)
+    if kind == recogniser.AMX:
+        signatures.update(amx.SIGNATURES)
     return shape, llvm.Library(text, dict(features), signatures)
 
 
@@ -143,7 +147,7 @@ class Weights:
         for name in ("conv0", "conv1"):
             # (channels, below, row, column) -> terms in the order row, column, below
             kernel = values[name + ".weight"].transpose(2, 3, 1, 0).reshape(-1, _CHANNELS)
-            self.kernels.append(_panels(kernel, _CHANNELS))
+            self.kernels.append(panels(kernel, _CHANNELS))
             self.kernel_biases.append(copied(values[name + ".bias"]))
         self.inputs: list[list[numpy.ndarray]] = []  # by layer and direction
         self.biases: list[list[numpy.ndarray]] = []
@@ -158,7 +162,7 @@ class Weights:
             self.biases.append([copied(order(bias[:_GATES] + bias[_GATES:])) for bias in biases])
             self.recurrent.append([lay_out(order(matrix.T), width) for matrix in recurrent])
         self.project = lay_out(values["project.weight"], width)
-        self.logits_bias = _panels(values["logits.bias"][numpy.newaxis], width).reshape(-1)
+        self.logits_bias = panels(values["logits.bias"][numpy.newaxis], width).reshape(-1)
 
 
 def in_parts(columns: numpy.ndarray) -> numpy.ndarray:
@@ -186,6 +190,7 @@ class Group:
         self.images = [aligned((architecture.ROWS + 2, architecture.COLUMNS + 2)) for _ in range(PARTS)]
         self.rings = [aligned((4, _MIDDLE + 2, _CHANNELS)) for _ in range(PARTS)]
         self.frames = aligned((self.rows, architecture.CHANNELS * _FEATURES))
+        self.below = self.frames  # what the first layer gets
         self.layers = [aligned((self.rows, 2 * _HIDDEN)) for _ in range(2)]
         self.gates = [aligned((self.rows, _GATES)) for _ in range(2)]
         self.sums = [aligned((size, _GATES)) for _ in range(2)]
@@ -259,6 +264,7 @@ class Network:
     """
 
     KIND = recogniser.FLOAT32
+    PACKED = 1  # operands in the place of a float32
     SHARED_BATCH = 1  # up to this size, two threads on one batch are faster than two batches side by side
 
     def __init__(self, path: str, threads: int | None = None, features: Mapping[str, bool] | None = None) -> None:
@@ -274,7 +280,7 @@ class Network:
         self._prepare(available_threads() if threads is None else threads)
 
     def _lay_out(self, values: Mapping[str, numpy.ndarray]) -> Weights:
-        return Weights(values, self._shape.width, _panels, in_parts)
+        return Weights(values, self._shape.width, panels, in_parts)
 
     def _new_group(self, size: int) -> Group:
         return Group(size, len(self._weights.logits_bias))
@@ -397,9 +403,9 @@ class Network:
 
     def _layer(self, group: Group, share: Share, layer: int) -> None:
         """One of the parts of both directions, or both parts."""
-        below = group.frames if layer == 0 else group.layers[(layer + 1) % 2]
+        below = group.below if layer == 0 else group.layers[(layer + 1) % 2]
         above = group.layers[layer % 2]
-        weights, width = self._weights, below.shape[1]
+        weights, width, state = self._weights, below.shape[1] // self.PACKED, _HIDDEN // self.PACKED
         unit = share.first_part * _UNITS
         column, panels = 4 * unit, share.parts * 4 * _UNITS // self._shape.width
         block = rows_at_once(group.rows, below.strides[0], group.BLOCK)
@@ -412,8 +418,8 @@ class Network:
             )  # fmt: skip
             cells[:, unit : unit + share.parts * _UNITS] = 0.0
             self._kernels.recurrence(
-                gates, weights.recurrent[layer][direction].ctypes.data + 4 * column * _HIDDEN,
-                above.ctypes.data + 4 * _HIDDEN * direction, 2 * _HIDDEN, group.size, _FRAMES, direction == 1,
+                gates, weights.recurrent[layer][direction].ctypes.data + 4 * column * state,
+                above.ctypes.data + 4 * state * direction, 2 * state, group.size, _FRAMES, direction == 1,
                 group.zeros.ctypes.data, cells.ctypes.data + 4 * unit, group.sums[direction].ctypes.data + 4 * column,
                 share.first_part, share.parts, share.mine, share.theirs, share.met + 1,
             )  # fmt: skip
@@ -422,8 +428,8 @@ class Network:
     def _project(self, group: Group, first: int, rows: int) -> None:
         weights = self._weights
         top, logits = group.layers[(architecture.LAYERS - 1) % 2][first:], group.logits[first:]
-        ld = logits.shape[1]
+        ld, terms = logits.shape[1], 2 * _HIDDEN // self.PACKED
         self._kernels.project(
-            top.ctypes.data, 2 * _HIDDEN, weights.project.ctypes.data, logits.ctypes.data, ld,
-            weights.logits_bias.ctypes.data, 0, rows, 2 * _HIDDEN, ld // self._shape.width, group.BLOCK, _FORWARDS,
+            top.ctypes.data, terms, weights.project.ctypes.data, logits.ctypes.data, ld,
+            weights.logits_bias.ctypes.data, 0, rows, terms, ld // self._shape.width, group.BLOCK, _FORWARDS,
         )  # fmt: skip

@@ -9,8 +9,9 @@ import numpy
 
 from stages.compiled import llvm
 from stages.model.kernels import amx, recogniser
-from stages.model.network import Group, Network, Share, Weights, aligned, rows_at_once
+from stages.model.network import Group, Network, Share, Weights, aligned, in_parts, panels, rows_at_once
 from stages.shared import architecture
+from stages.shared.stage import StageError
 
 FLOAT32, BFLOAT16 = "fp32", "bf16"
 PRECISIONS = (FLOAT32, BFLOAT16)
@@ -24,13 +25,21 @@ def open_network(
     """The `Network` of a converted graph in one of PRECISIONS.
 
     In bf16 the recurrent layers and the last one multiply operands that are rounded to bfloat16; the convolutions, 3 %
-    of the work, stay float32. On a processor with AMX the sums are made in the matrix unit's order, elsewhere in
-    float32's: the output depends on which of the two it is, and on nothing else.
+    of the work, stay float32. AMX and AVX512-BF16 add the products in orders of their own: the output depends on which
+    of the two it is, and on neither batch size nor threads.
+
+    Raises:
+        StageError: bf16 on a processor that multiplies no bfloat16: it would be slower than fp32.
     """
     if precision == FLOAT32:
         return Network(path, threads, features)
-    usable = amx.usable(llvm.host_features() if features is None else features)
-    return (_AmxNetwork if usable else _RoundedNetwork)(path, threads, features)
+    found = llvm.host_features() if features is None else features
+    if amx.usable(found):
+        return _AmxNetwork(path, threads, features)
+    if found.get("avx512bf16") and found.get("avx512f"):
+        return _PairsNetwork(path, threads, features)
+    raise StageError("this processor has neither AMX nor AVX512-BF16: bf16 would be slower than fp32 here",
+                     "use --precision fp32, the model's own")  # fmt: skip
 
 
 def argument(parser: argparse.ArgumentParser) -> None:
@@ -44,23 +53,6 @@ def round_to_bfloat16(values: numpy.ndarray) -> numpy.ndarray:
     bits = numpy.ascontiguousarray(values, dtype=numpy.float32).view(numpy.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & numpy.uint32(0xFFFF0000)
     return rounded.astype(numpy.uint32).view(numpy.float32)
-
-
-class _RoundedNetwork(Network):
-    """bfloat16 operands in float32 arithmetic, for processors without AMX."""
-
-    KIND = recogniser.ROUNDED
-
-    def _lay_out(self, values: Mapping[str, numpy.ndarray]) -> Weights:
-        rounded = {
-            name: round_to_bfloat16(value) if name.endswith(("input_weights", "recurrent_weights", "project.weight"))
-            else value for name, value in values.items()
-        }  # fmt: skip
-        return super()._lay_out(rounded)
-
-    def _after_convolutions(self, group: Group, start: int, stop: int) -> None:
-        frames = group.frames[start * group.size : stop * group.size]
-        frames[...] = round_to_bfloat16(frames)
 
 
 class _TiledWeights(Weights):
@@ -85,19 +77,48 @@ def _tiles(matrix: numpy.ndarray, _width: int) -> numpy.ndarray:
     return result
 
 
-class _HalfGroup(Group):
-    """The group's memory with frames and layers in bfloat16, and rows for whole tiles."""
+def _pairs(matrix: numpy.ndarray, width: int) -> numpy.ndarray:
+    """(K, N) float32 -> panels of pairs of terms in bfloat16, each pair in the place of a float32."""
+    half = (round_to_bfloat16(matrix).view(numpy.uint32) >> 16).reshape(len(matrix) // 2, 2, -1)
+    pairs = numpy.ascontiguousarray(half[:, 0] | half[:, 1] << numpy.uint32(16))
+    return panels(pairs.view(numpy.float32), width)
 
-    BLOCK = amx.BLOCK_ROWS
+
+class _HalfGroup(Group):
+    """The group's memory with frames and layers in bfloat16."""
 
     def __init__(self, size: int, logits: int) -> None:
         super().__init__(size, logits)
-        self.half_frames = aligned((self.rows, _WIDE), numpy.uint16)
+        self.below = aligned((self.rows, _WIDE), numpy.uint16)
         self.layers = [aligned((self.rows, 2 * _HIDDEN), numpy.uint16) for _ in range(2)]
         self.zeros = aligned((size, _HIDDEN), numpy.uint16)
 
 
-class _AmxNetwork(Network):
+class _TileGroup(_HalfGroup):
+    """With rows for whole tiles."""
+
+    BLOCK = amx.BLOCK_ROWS
+
+
+class _PairsNetwork(Network):
+    """bfloat16 operands, multiplied and added by pairs: the kernels of float32 with half as many terms."""
+
+    KIND = recogniser.PAIRS
+    PACKED = 2
+
+    def _lay_out(self, values: Mapping[str, numpy.ndarray]) -> Weights:
+        return Weights(values, self._shape.width, _pairs, in_parts)
+
+    def _new_group(self, size: int) -> Group:
+        return _HalfGroup(size, len(self._weights.logits_bias))
+
+    def _after_convolutions(self, group: Group, start: int, stop: int) -> None:
+        first = start * group.size
+        frames, narrowed = group.frames[first:], group.below[first:]
+        self._kernels.narrow(frames.ctypes.data, narrowed.ctypes.data, (stop - start) * group.size * _WIDE)
+
+
+class _AmxNetwork(_PairsNetwork):
     """bfloat16 operands in the processor's matrix unit."""
 
     KIND = recogniser.AMX
@@ -107,18 +128,12 @@ class _AmxNetwork(Network):
         return _TiledWeights(values, self._shape.width)
 
     def _new_group(self, size: int) -> Group:
-        return _HalfGroup(size, len(self._weights.logits_bias))
-
-    def _after_convolutions(self, group: Group, start: int, stop: int) -> None:
-        assert isinstance(group, _HalfGroup)
-        first = start * group.size
-        frames, half_frames = group.frames[first:], group.half_frames[first:]
-        self._kernels.narrow(frames.ctypes.data, half_frames.ctypes.data, (stop - start) * group.size * _WIDE)
+        return _TileGroup(size, len(self._weights.logits_bias))
 
     def _layer(self, group: Group, share: Share, layer: int) -> None:
         """One direction, or both: each one's weights fit a core's cache, and so nothing is gained by parts."""
         assert isinstance(group, _HalfGroup)
-        below = group.half_frames if layer == 0 else group.layers[(layer + 1) % 2]
+        below = group.below if layer == 0 else group.layers[(layer + 1) % 2]
         above = group.layers[layer % 2]
         for direction in range(*share.of(2)):
             weights, gates = self._weights, group.gates[direction]

@@ -194,35 +194,38 @@ def test_a_batch_of_another_shape_reaches_no_kernel(network):
         network.run(np.zeros((1, 389, 243), dtype=np.float32))
 
 
-def _half(path, threads=None, amx=True):
-    features = llvm.host_features() if amx else _without("amx")
-    if amx and not amx_kernels.usable(features):
-        pytest.skip("this processor has no AMX, or the kernel does not let it be used")
+AMX, PAIRS = "amx", "avx512bf16"
+
+
+def _half(path, unit, threads=None):
+    features = llvm.host_features() if unit == AMX else _without("amx")
+    if not (amx_kernels.usable(features) if unit == AMX else features.get(PAIRS)):
+        pytest.skip(f"this processor has no {unit}, or the kernel does not let it be used")
     return precision.open_network(path, "bf16", threads=threads, features=features)
 
 
-@pytest.mark.parametrize("amx", [True, False])
-def test_bfloat16_is_near_the_reference_and_is_not_float32(path, network, amx):
+@pytest.mark.parametrize("unit", [AMX, PAIRS])
+def test_bfloat16_is_near_the_reference_and_is_not_float32(path, network, unit):
     rows, expected = parity()
-    output = _half(path, amx=amx).run(rows)
+    output = _half(path, unit).run(rows)
     assert np.abs(output - network.run(rows)).max() > 1e-4
     cosine = (output * expected).sum() / np.sqrt((output**2).sum() * (expected**2).sum())
     assert cosine >= 0.99  # the NPU vendor's threshold for comparing tensors
 
 
-@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("unit", [AMX, PAIRS])
 @pytest.mark.parametrize(("batch_size", "threads"), [(1, 2), (3, 7), (21, 1)])
-def test_bfloat16_depends_on_neither_threads_nor_batch_size(path, amx, batch_size, threads):
+def test_bfloat16_depends_on_neither_threads_nor_batch_size(path, unit, batch_size, threads):
     rows = np.random.RandomState(batch_size).standard_normal((batch_size, 390, 243)).astype(np.float32)
     rows[:, 150:] = 0
-    together = _half(path, threads=threads, amx=amx).run(rows)
-    assert np.array_equal(together[:, -1:], _half(path, threads=1, amx=amx).run(rows[-1:]))
+    together = _half(path, unit, threads=threads).run(rows)
+    assert np.array_equal(together[:, -1:], _half(path, unit, threads=1).run(rows[-1:]))
 
 
-def test_rounding_without_amx_gives_the_same_bytes_for_any_vectors(path):
-    rows, _ = parity()
-    narrow = precision.open_network(path, "bf16", features=_without("avx512", "avx10", "amx"))
-    assert np.array_equal(narrow.run(rows), _half(path, amx=False).run(rows))
+@pytest.mark.parametrize("missing", [("amx", "avx512bf16"), ("avx512", "avx10", "amx"), ("avx", "amx", "fma")])
+def test_bfloat16_is_refused_where_nothing_multiplies_it(path, missing):
+    with pytest.raises(StageError, match="neither AMX nor AVX512-BF16"):
+        precision.open_network(path, "bf16", features=_without(*missing))
 
 
 def test_rounding_to_bfloat16_is_to_the_nearest_and_ties_to_even():

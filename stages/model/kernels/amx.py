@@ -27,7 +27,6 @@ def usable(features: Mapping[str, bool]) -> bool:
 
 
 SIGNATURES = {
-    "narrow": "ppn",
     "product16": "pnppnpnnnn",
     "recurrence16": "pppnnnbppp",
 }
@@ -47,7 +46,7 @@ def store_half(text: Floats, bits: str, pointer: str, index: str) -> None:
     text.add("  store {} {}, ptr {}, align 2".format(text.vector("i16"), half, text.at(pointer, index, "i16")))
 
 
-def _narrow(lanes: int) -> str:
+def narrow(lanes: int) -> str:
     """IR: void narrow(source, target, count): float32 to bfloat16; count is a multiple of the lanes."""
     text = Floats(lanes)
     text.begin("define void @narrow(ptr %source, ptr %target, i64 %count) #0")
@@ -251,7 +250,7 @@ end:
 """
 
 
-def source(lanes: int, hidden: int) -> str:
+def source(hidden: int) -> str:
     """The IR that stands beside stages.model.kernels.recogniser.source, whose gates16 it calls."""
     blocks = hidden // TILE_TERMS
     recurrence = _RECURRENCE.format(
@@ -262,4 +261,4 @@ def source(lanes: int, hidden: int) -> str:
         tile_column=1024 * blocks,
         tiles=4 * hidden // TILE_COLUMNS,
     )
-    return "\n".join([_COMMON.format(configuration=_CONFIGURATION), _narrow(lanes), _PRODUCT, recurrence])
+    return "\n".join([_COMMON.format(configuration=_CONFIGURATION), _PRODUCT, recurrence])

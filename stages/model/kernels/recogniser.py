@@ -72,26 +72,23 @@ def _store_float(text: Floats, value: str, pointer: str, index: str) -> None:
     text.put(value, pointer, index)
 
 
-def _store_rounded(text: Floats, value: str, pointer: str, index: str) -> None:
-    """As a float32 that a bfloat16 holds exactly."""
-    text.put(text.cast("bitcast", amx.narrowed(text, value), "i32", "float"), pointer, index)
-
-
 def _store_half(text: Floats, value: str, pointer: str, index: str) -> None:
     amx.store_half(text, amx.narrowed(text, value), pointer, index)
 
 
-def _recurrence(shape: Shape, hidden: int) -> str:
+def _recurrence(shape: Shape, hidden: int, packed: int) -> str:
     """IR: void recurrence(inputs, weights, output, ld, batch, frames, reverse, zeros, cell, sums, first, count, mine,
     theirs, meetings).
 
     inputs: (frames, batch, 4 * hidden), what the gates get from below; weights: the recurrent panels; output row t of
-    batch row b is at (t * batch + b) * ld; `cell` and `zeros` start as zeros, (batch, hidden). `count` of PARTS parts
+    batch row b is at (t * batch + b) * ld, where ld counts places of a float32, which hold one value or, `packed`, two
+    of bfloat16; `cell` and `zeros` start as zeros, (batch, hidden). `count` of PARTS parts
     of the hidden units are computed, from `first` on; inputs, weights, cell and sums are those of `first`. Where the
     other part is another thread's, each step ends with a meeting, the first with `meetings`; `theirs` is null where
     there is no other.
     """
-    units, gates = hidden // PARTS, 4 * hidden
+    units, gates, terms = hidden // PARTS, 4 * hidden, hidden // packed
+    state = "float" if packed == 1 else "i16"
     text = Vectors(1)
     text.begin(
         "define void @recurrence(ptr %inputs, ptr %weights, ptr %output, i64 %ld, i64 %batch, i64 %frames, "
@@ -104,6 +101,7 @@ def _recurrence(shape: Shape, hidden: int) -> str:
     others = text.index("sub", units, shift)
     panels = text.index("mul", "%count", gates // PARTS // shape.width)
     together = text.value("icmp ne ptr %theirs, null")
+    values = text.index("mul", "%ld", packed)
     few = text.compare("ule", "%batch", shape.blocks[0])
     many = text.value("xor i1 {}, true".format(few))
     with text.loop("%frames") as step:
@@ -114,30 +112,31 @@ def _recurrence(shape: Shape, hidden: int) -> str:
         start = text.compare("eq", step.index, 0)
         last = text.at(output, text.index("sub", 0, on), "float")
         before = text.select(start, "%zeros", last, "ptr")
-        apart = text.select(start, hidden, "%ld")
+        apart = text.select(start, terms, "%ld")
         odd = text.value("trunc i64 {} to i1".format(step.index))
         for condition, product_name in ((few, "multiply_again"), (many, "multiply")):
             with text.when(condition):
                 text.add(
                     "  call void @{}(ptr {}, i64 {}, ptr %weights, ptr %sums, i64 {gates}, ptr {}, i64 {gates}, "
-                    "i64 %batch, i64 {hidden}, i64 {}, i64 %batch, i1 {})".format(
-                        product_name, before, apart, inputs, panels, odd, gates=gates, hidden=hidden
+                    "i64 %batch, i64 {terms}, i64 {}, i64 %batch, i1 {})".format(
+                        product_name, before, apart, inputs, panels, odd, gates=gates, terms=terms
                     )
                 )
         soon = text.at(inputs, along, "float")
         with text.loop("%count") as part:
             column, unit = text.index("mul", part.index, gates // PARTS), text.index("mul", part.index, units)
-            places = (("%sums", column), ("%cell", unit), (output, text.index("add", shift, unit)), (soon, column))
-            sums, cell, out, coming = (text.at(array, place, "float") for array, place in places)
+            places = (("%sums", column), ("%cell", unit), (soon, column))
+            sums, cell, coming = (text.at(array, place, "float") for array, place in places)
+            out = text.at(output, text.index("add", shift, unit), state)
             text.add(
-                "  call void @gates(ptr {}, ptr {}, ptr {}, i64 %ld, i64 %batch, ptr {})".format(
-                    sums, cell, out, coming
+                "  call void @gates(ptr {}, ptr {}, ptr {}, i64 {}, i64 %batch, ptr {})".format(
+                    sums, cell, out, values, coming
                 )
             )
         with text.when(together):
             number = text.index("add", "%meetings", step.index)
             text.add("  call void @meet(ptr %mine, ptr %theirs, i64 {})".format(number))
-            text.add("  call void @fetch(ptr {}, i64 %ld, i64 %batch)".format(text.at(output, others, "float")))
+            text.add("  call void @fetch(ptr {}, i64 %ld, i64 %batch)".format(text.at(output, others, state)))
     text.end()
     return text.text()
 
@@ -202,9 +201,10 @@ SIGNATURES = {
     "convolutions": "pppppppnnn",
     "meet": "ppn",
 }
+OF_BFLOAT16 = {"narrow": "ppn"}
 
 
-FLOAT32, ROUNDED, AMX = "float32", "operands rounded to bfloat16", "bfloat16 on AMX"
+FLOAT32, PAIRS, AMX = "float32", "bfloat16 on AVX512-BF16", "bfloat16 on AMX"
 """The kinds of arithmetic that a module is made for."""
 
 
@@ -215,15 +215,22 @@ declare <{lanes} x float> @llvm.fma.v{lanes}f32(<{lanes} x float>, <{lanes} x fl
 declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
 attributes #0 = {{ nounwind "prefer-vector-width"="512" }}
 """.format(lanes=shape.lanes)
+    packed = kind == PAIRS
+    narrowing = [amx.narrow(shape.lanes)] if kind != FLOAT32 else []
+    if packed:
+        pairs = "<{} x bfloat>".format(2 * shape.lanes)
+        floats = "<{} x float>".format(shape.lanes)
+        narrowing.append("declare {0} @llvm.x86.avx512bf16.dpbf16ps.512({0}, {1}, {1})".format(floats, pairs))
     return "\n".join([
         declarations,
-        product(shape, "multiply", several=True),
-        product(shape, "multiply_again", several=True, again=True),
-        product(shape, "project", several=False),
-        parts.source(hidden),
-        _gates(shape, hidden, hidden // PARTS, "gates", _store_rounded if kind == ROUNDED else _store_float),
-        _recurrence(shape, hidden),
+        *narrowing,
+        product(shape, "multiply", several=True, packed=packed),
+        product(shape, "multiply_again", several=True, again=True, packed=packed),
+        product(shape, "project", several=False, packed=packed),
+        parts.source(hidden // 2 if packed else hidden),
+        _gates(shape, hidden, hidden // PARTS, "gates", _store_half if packed else _store_float),
+        _recurrence(shape, hidden, 2 if packed else 1),
         _convolutions(shape, image_columns, middle_columns, last_columns),
-        *([_gates(shape, hidden, hidden, "gates16", _store_half), amx.source(shape.lanes, hidden)]
+        *([_gates(shape, hidden, hidden, "gates16", _store_half), amx.source(hidden)]
           if kind == AMX else []),
     ])  # fmt: skip
