@@ -171,6 +171,14 @@ def store_gc(_: options.NoOptions, here: Here) -> None:
     collect_garbage(here.paths, here.console.say)
 
 
+@command("images.gc", options.NoOptions)
+def images_gc(_: options.NoOptions, here: Here) -> None:
+    """Remove layers and unpacked images that no image of this checkout is made of."""
+    from repro.run.garbage import collect_images
+
+    collect_images(here.paths, here.console.say)
+
+
 @command("demo.train", options.DemoTrain)
 def demo_train(asked: options.DemoTrain, here: Here) -> None:
     """Train the demo checkpoint anew (half an hour or more).

@@ -95,6 +95,17 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
         stream.write(data)
 
 
+def disk_bytes(folder: Path) -> int:
+    """What a folder takes on the disk: each file once, however many names it has, and no link followed."""
+    seen: dict[tuple[int, int], int] = {}
+    for here, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # another process may remove its own
+                found = os.lstat(os.path.join(here, name))
+                seen[found.st_dev, found.st_ino] = found.st_blocks * 512
+    return sum(seen.values())
+
+
 def remove_tree(path: Path) -> None:
     """Remove a folder, however deep it is and whatever modes a layer or a stage gave its folders.
 

@@ -20,7 +20,8 @@ from repro.images.oci import compute_image
 from repro.images.recipes import BASE_ENV, LayerRecipe, recipes_of
 
 
-def _entry_path(paths: Paths, recipe: LayerRecipe) -> Path:
+def entry_path(paths: Paths, recipe: LayerRecipe) -> Path:
+    """Where a recipe's layer is entered."""
     return paths.layer_index / f"{recipe.key()}.json"
 
 
@@ -44,13 +45,13 @@ def _write(paths: Paths, recipe: LayerRecipe, diff_id: str, size_bytes: int, sta
         "name": recipe.name, "architecture": recipe.architecture, "diff_id": diff_id, "size_bytes": size_bytes,
         "state": state,
     }  # fmt: skip
-    write_atomic(_entry_path(paths, recipe), pretty_json(entry))
+    write_atomic(entry_path(paths, recipe), pretty_json(entry))
 
 
 def known_layer(paths: Paths, recipe: LayerRecipe) -> Layer | None:
     """The layer if it was built before and its blob still holds its bytes; None otherwise."""
     try:
-        entry = json.loads(_entry_path(paths, recipe).read_bytes())
+        entry = json.loads(entry_path(paths, recipe).read_bytes())
         diff_id, size_bytes, state = str(entry["diff_id"]), int(entry["size_bytes"]), entry.get("state")
         blob = paths.blobs / diff_id[7:]
         now = state_of(blob)

@@ -42,9 +42,14 @@ Say = Callable[[str], None]
 
 def chain_id(layers: Sequence[Layer]) -> str:
     """The OCI chain ID of a list of layers, hex: what names an unpacked root."""
-    chain = layers[0].diff_id
-    for layer in layers[1:]:
-        chain = "sha256:" + sha256_bytes(f"{chain} {layer.diff_id}".encode())
+    return chain_of([layer.diff_id for layer in layers])
+
+
+def chain_of(diff_ids: Sequence[str]) -> str:
+    """As `chain_id`, of the layers' digests."""
+    chain = diff_ids[0]
+    for diff_id in diff_ids[1:]:
+        chain = "sha256:" + sha256_bytes(f"{chain} {diff_id}".encode())
     return chain[7:]
 
 

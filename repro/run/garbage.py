@@ -1,4 +1,4 @@
-"""`invoke store.gc`: removes stored results, and snapshots of code, that no run refers to."""
+"""`invoke store.gc` and `images.gc`: remove what no run refers to, and what no image of this checkout is made of."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from repro.base.errors import BundleError, CouldNotRun
+from repro.base.files import disk_bytes, remove_tree
 from repro.base.paths import Paths
 from repro.graph.cache import StatCache
 from repro.graph.code import drop_snapshots
 from repro.graph.store import Store
+from repro.images.in_use import current_layers, published_images
 from repro.record import Record, load_record
 from repro.record.reading import FILE
 
@@ -24,6 +26,7 @@ def collect_garbage(paths: Paths, say: Callable[[str], None]) -> None:
     """
     store = Store(paths.store, paths.temporary, StatCache(None))
     with store.alone(say):
+        before = disk_bytes(paths.store) + disk_bytes(paths.code)
         results: set[str] = set()
         code: set[str] = set()
         for path in sorted(paths.runs.glob(f"*/{FILE}")):
@@ -32,8 +35,30 @@ def collect_garbage(paths: Paths, say: Callable[[str], None]) -> None:
                 code.add(stage.code)
         removed = store.collect_garbage(results)
         snapshots = drop_snapshots(paths.code, code, most=0)
+        freed = before - disk_bytes(paths.store) - disk_bytes(paths.code)
     kept = f"{len(results)} kept for the runs in artifacts/runs"
-    say(f"{len(removed)} results removed, {kept}; {snapshots} snapshots of code removed")
+    say(f"{len(removed)} results removed, {kept}; {snapshots} snapshots of code removed; {freed / 1e6:.0f} MB freed")
+
+
+def collect_images(paths: Paths, say: Callable[[str], None]) -> None:
+    """Remove layers and unpacked images that no image of this checkout, or of its OCI layout, is made of.
+
+    It waits for the runs in progress, as `collect_garbage` does. All of it can be made again from the locks.
+    """
+    with Store(paths.store, paths.temporary, StatCache(None)).alone(say):
+        before = disk_bytes(paths.oci) + disk_bytes(paths.rootfs)
+        published = published_images(paths)
+        entries, built = current_layers(paths)
+        for entry in sorted(set(paths.layer_index.glob("*.json")) - entries):
+            entry.unlink()
+        blobs = built.union(*(image.blobs for image in published))
+        layers = [path for path in sorted(paths.blobs.glob("*")) if path.name not in blobs and path.name[0] != "."]
+        chains = {image.chain for image in published}
+        roots = [path for path in sorted(paths.rootfs.glob("*")) if path.name not in chains and path.name[0] != "."]
+        for path in (*layers, *roots):
+            remove_tree(path)
+        freed = before - disk_bytes(paths.oci) - disk_bytes(paths.rootfs)
+    say(f"{len(layers)} layers and {len(roots)} unpacked images removed; {freed / 1e6:.0f} MB freed")
 
 
 def _record(path: Path) -> Record:

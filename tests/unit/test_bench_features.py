@@ -5,7 +5,7 @@ import pytest
 from repro.base.errors import VerificationFailed
 from repro.base.paths import Paths
 from repro.bench import features
-from repro.bench.workbench import Workbench
+from repro.bench.workbench import Sample, Workbench
 
 
 @pytest.fixture
@@ -46,3 +46,24 @@ def test_runs_that_wrote_other_bytes_are_not_figures(tmp_path):
     features._hold_equal([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(VerificationFailed, match=r"train/fbank\.ark differs"):
         features._hold_equal([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+
+
+def test_two_cores_that_are_not_twice_one_are_held_to_what_arithmetic_reaches_on_them():
+    """As two threads of one core: everything reaches 0.8 of linear at most."""
+    times = {
+        "one": (10.0, 10.0),
+        "all": (6.58, 6.58),
+        "arithmetic on one": (1.0, 2.0),
+        "arithmetic on all": (1.25, 2.5),
+    }
+    samples = {name: Sample(values) for name, values in times.items()}
+    linear, beside = features.scaling(2, samples, "equal")
+    assert linear.value == pytest.approx(0.76, abs=1e-3) and linear.met is None
+    assert beside.value == pytest.approx(0.95, abs=1e-3) and beside.met is True
+    lost = {**samples, "arithmetic on all": Sample((1.0, 2.0))}
+    assert list(features.scaling(2, lost, "equal"))[1].met is False
+
+
+def test_the_digest_of_the_probe_runs_on_all_threads_at_once(monkeypatch):
+    monkeypatch.setattr(features, "_PROBE_BLOCKS", 2)
+    assert features.arithmetic(1) > 0 and features.arithmetic(3) > 0

@@ -95,7 +95,8 @@ def test_the_bound_of_the_peak_is_held_against_side_by_side_alone():
 
 @pytest.mark.parametrize(("size", "bound"), [(1, 0.55), (4, None), (8, 0.9), (64, 0.9)])
 def test_what_is_asked_of_the_peak_at_each_batch_size(size: int, bound: float | None):
-    assert inference.bound_of_share(size) == bound
+    assert inference.bound_of_share(size, 2 << 20) == bound
+    assert inference.bound_of_share(size, 1 << 20) == (0.5 if size == 1 else bound)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""What `images.gc` removes: layers and unpacked images that no image of the checkout, or of its layout, is made of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from repro.base.files import disk_bytes, pretty_json, sha256_bytes
+from repro.base.paths import Paths
+from repro.images import in_use
+from repro.images.definition import load_definition
+from repro.images.layer_index import enter_layer, entry_path, image_of, remember_layer
+from repro.images.oci import publish
+from repro.images.recipes import recipes_of
+from repro.images.rootfs import chain_id
+from repro.run.garbage import collect_images
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def paths(tmp_path, monkeypatch):
+    """A checkout that knows two images, one of them built and unpacked, beside what others left."""
+    (tmp_path / "docker").symlink_to(ROOT / "docker")
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    paths = Paths(tmp_path)
+    monkeypatch.setattr(in_use, "image_names", lambda _: ["base", "kaldi"])
+    paths.blobs.mkdir(parents=True)
+    layers = []
+    for recipe in recipes_of(paths, "base", "amd64"):
+        data = recipe.name.encode() * 1000
+        (paths.blobs / sha256_bytes(data)).write_bytes(data)
+        layers.append(remember_layer(paths, recipe, "sha256:" + sha256_bytes(data), len(data)))
+    image = image_of(load_definition(paths.docker, "base"), "amd64", layers)
+    publish(paths, image)
+    for chain in (chain_id(image.layers), "0" * 64):
+        (paths.rootfs / chain / "root").mkdir(parents=True)
+        (paths.rootfs / chain / "root" / "file").write_bytes(b"x" * 10_000)
+    (paths.blobs / ("1" * 64)).write_bytes(b"x" * 100_000)
+    (paths.layer_index / ("2" * 64 + ".json")).write_bytes(
+        pretty_json({"name": "debs:base", "architecture": "amd64", "diff_id": "sha256:" + "1" * 64, "size_bytes": 1})
+    )
+    return paths
+
+
+def _names(paths):
+    folders = (paths.blobs, paths.layer_index, paths.rootfs)
+    return {path.name for folder in folders for path in folder.iterdir()}
+
+
+def test_what_no_image_is_made_of_goes_and_all_else_stays(paths):
+    before, said = _names(paths), []
+    collect_images(paths, said.append)
+    assert before - _names(paths) == {"1" * 64, "2" * 64 + ".json", "0" * 64}
+    assert said[-1].startswith("1 layers and 1 unpacked images removed; 0 MB freed")
+    collect_images(paths, said.append)
+    assert said[-1].startswith("0 layers and 0 unpacked images removed")
+
+
+def test_a_layer_whose_sources_are_away_for_now_is_kept(paths, monkeypatch):
+    """Compiled from archives that only the user has: without them its recipe cannot be known."""
+    recipe = recipes_of(paths, "base", "amd64")[0]
+    enter_layer(paths, recipe, "sha256:" + "1" * 64, 100_000)
+
+    def away(paths, name, architecture):
+        if (name, architecture) == ("base", "amd64"):
+            raise in_use.BundleError("the archive is not there")
+        return recipes_of(paths, name, architecture)
+
+    monkeypatch.setattr(in_use, "recipes_of", away)
+    collect_images(paths, print)
+    assert entry_path(paths, recipe).exists() and (paths.blobs / ("1" * 64)).exists()
+
+
+def test_space_is_counted_once_a_file_and_behind_no_link(tmp_path):
+    (tmp_path / "counted").mkdir()
+    (tmp_path / "away").write_bytes(b"x" * 1_000_000)
+    (tmp_path / "counted" / "one").write_bytes(b"x" * 100_000)
+    once = disk_bytes(tmp_path / "counted")
+    os.link(tmp_path / "counted" / "one", tmp_path / "counted" / "two")
+    (tmp_path / "counted" / "link").symlink_to(tmp_path / "away")
+    assert 100_000 <= once <= disk_bytes(tmp_path / "counted") < once + 10_000
