@@ -128,7 +128,7 @@ class Peak:
     def _ours(network: model_network.Network, left: numpy.ndarray, right: numpy.ndarray) -> Runner:
         # The very kernel and layout that the network multiplies with, taken out of it: no other product of ours counts.
         kernels, width = network._kernels, network._shape.width
-        panels = model_network._panels(right, width)
+        panels = model_network.panels(right, width)
         left, start = model_network.copied(left), model_network.aligned((EDGE,))
         result = model_network.aligned((EDGE, EDGE))
         rows_at_once = model_network.rows_at_once(EDGE, left.strides[0])

@@ -154,7 +154,7 @@ def test_a_product_of_any_size_adds_its_terms_in_their_order(network, rows, term
     left = model_network.copied(random.standard_normal((rows, terms)).astype(np.float32))
     right = random.standard_normal((terms, panels * width)).astype(np.float32)
     start = model_network.copied(random.standard_normal(panels * width).astype(np.float32))
-    packed = model_network._panels(right, width)
+    packed = model_network.panels(right, width)
     result = model_network.aligned((rows, panels * width))
     network._kernels.project(
         left.ctypes.data, terms, packed.ctypes.data, result.ctypes.data, panels * width,
