@@ -132,7 +132,8 @@ def test_both_ways_to_run_the_converted_graph_are_held_to_the_exported_one(monke
             return self.output
 
     class Network(Graph):
-        def run(self, _rows):
+        def run(self, rows):
+            assert rows.shape == (2, 390, 243)
             return other if what == "the compiled kernels" else plain
 
     monkeypatch.setattr(convert.runtime, "Graph", Graph)

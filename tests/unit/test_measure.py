@@ -18,11 +18,12 @@ class Clock:
     """Time that passes in executions alone: `seconds` each, or a list of them."""
 
     def __init__(self, monkeypatch, seconds):
-        self.now_s, self.calls = 1000.0, 0
+        self.now_s, self.calls, self.rows = 1000.0, 0, []
         self._seconds = seconds
         monkeypatch.setattr(measure.time, "perf_counter", lambda: self.now_s)
 
-    def run(self, _rows):
+    def run(self, rows):
+        self.rows.append(rows)
         seconds = self._seconds
         self.now_s += seconds[self.calls % len(seconds)] if isinstance(seconds, list) else seconds
         self.calls += 1
@@ -53,8 +54,10 @@ def test_times_are_milliseconds_of_single_executions(monkeypatch):
 
 def test_the_warm_up_is_not_counted(monkeypatch):
     clock = Clock(monkeypatch, 1.0)
-    loops = measure.time_loops(clock.run, np.zeros(1), 5)
+    rows = np.zeros(1)
+    loops = measure.time_loops(clock.run, rows, 5)
     assert (clock.calls, [len(times) for times in loops]) == (6, [5])
+    assert all(given is rows for given in clock.rows), "the very rows that were asked for, each time"
 
 
 @pytest.mark.parametrize(("execution_s", "loops"), [(0.125, 1), (0.0625, 2), (0.03125, 4), (0.015625, 7)])

@@ -12,6 +12,7 @@ from repro.base.errors import CouldNotRun, EngineUnavailable, UsageError, Verifi
 from repro.base.paths import Paths
 from repro.container.image import Layer
 from repro.images.oci import compute_image
+from repro.machine import facts
 from repro.packing import adopt, contents
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -82,16 +83,26 @@ def ready(tmp_path, monkeypatch, engines):
     """What make_ready says where `engines` are there, the first of them being the one that auto takes."""
     made = {"base": image(tmp_path), "sandbox": image(tmp_path, "sandbox")}
 
-    def choose(name, _paths):
+    here = Paths(ROOT)
+
+    def choose(name, paths):
+        assert paths == here
         found = next((engine for engine in engines if name in ("auto", engine.name)), None)
         if found is None:
             raise EngineUnavailable("none", hint="install one")
         return SimpleNamespace(engine=found, sentence=lambda: f"engine: {found.name}")
 
-    monkeypatch.setattr(adopt, "adopt_layers", lambda *_: made)
-    monkeypatch.setattr(adopt, "ensure_sandbox_tools", lambda _: None)
+    def adopt_layers(paths, architecture):
+        assert (paths, architecture) == (here, facts.architecture())
+        return made
+
+    def ensure_sandbox_tools(paths):
+        assert paths == here
+
+    monkeypatch.setattr(adopt, "adopt_layers", adopt_layers)
+    monkeypatch.setattr(adopt, "ensure_sandbox_tools", ensure_sandbox_tools)
     monkeypatch.setattr(adopt, "choose", choose)
-    return adopt.make_ready(Paths(ROOT))[-1]
+    return adopt.make_ready(here)[-1]
 
 
 def test_images_are_made_ready_for_the_engine_that_will_run(tmp_path, monkeypatch):
