@@ -75,6 +75,11 @@ class Doctor(Engine):
 
 
 @dataclass(frozen=True)
+class On:
+    on: str = option("local", "where stages run: local, or slurm: as jobs of this site's cluster (conf/site.toml)")
+
+
+@dataclass(frozen=True)
 class Offline:
     offline: bool = flag("use no network: what is not fetched is an error")
 
@@ -89,7 +94,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 @with_request_defaults
-class Run(Inputs, Engine, Offline):
+class Run(Inputs, Engine, On, Offline):
     """`stage.NAME`, and all but one of the options of `reproduce`."""
 
     bs: str = option("8", "batch size: one number, a list (1,8,64), or all (1,4,8,16,32,64, the published table's)")
@@ -122,7 +127,6 @@ class Run(Inputs, Engine, Offline):
     skip_bad: bool = of_request(
         "leave out utterances that cannot be used, listed and counted in the report, instead of stopping"
     )
-    on: str = option("local", "where stages run: local, or slurm: as jobs of this site's cluster (conf/site.toml)")
     leave: bool = flag("with --on slurm: Ctrl-C leaves the jobs running; the same command picks them up")
     force: bool = flag("run again what is stored already; the result must come out the same")
 
@@ -153,7 +157,7 @@ class Reproduce(Run):
 
 
 @dataclass(frozen=True)
-class Sweep(Engine, Offline):
+class Sweep(Engine, On, Offline):
     file: str = argument("the sweep's file, in TOML, such as conf/sweep.example.toml")
     plan: bool = flag("list what would run, and what is stored, and run nothing")
     to: str = option("", "folder for the page (artifacts/sweeps/NAME of the file)")
@@ -163,7 +167,7 @@ class Sweep(Engine, Offline):
         from repro.sweep.command import Asked  # noqa: PLC0415 - clients of engines
         from repro.sweep.running import How  # noqa: PLC0415 - clients of engines
 
-        return Asked(self.file, self.to, How(self.engine, not self.offline))
+        return Asked(self.file, self.to, How(self.engine, not self.offline, self.on))
 
 
 @dataclass(frozen=True)

@@ -225,12 +225,16 @@ class SlurmExecutor:
         return False
 
     def _write(self, job: _Job) -> None:
-        task, stage = job.task, job.task.node.stage
-        snapshot(self._keys.code(stage.name), self._around.code, self._keys.cache)
+        snapshot(self._keys.code(job.task.node.stage.name), self._around.code, self._keys.cache)
         for earlier in job.folder.glob("*.json"):
             earlier.unlink(missing_ok=True)
+        make_shared_folder(job.folder)
+        write_atomic(job.folder / TASK, written(self._document(job.task)))
+
+    def _document(self, task: Task) -> TaskFile:
+        stage = task.node.stage
         images = {image.name: image for image in (self._keys.images[stage.image], self._place.sandbox)}
-        document = TaskFile(
+        return TaskFile(
             version=VERSION,
             key=dict(task.key),
             node=task.node.key,
@@ -238,6 +242,7 @@ class SlurmExecutor:
             inputs=inputs_of(task),
             parameters=dict(task.node.parameters),
             batch_size=task.node.batch_size,
+            sample=task.node.sample,
             forced=task.forced,
             images=tuple(image_file(image) for image in images.values()),
             blobs=str(next(iter(self._keys.images.values())).layers[0].path.parent),
@@ -246,8 +251,6 @@ class SlurmExecutor:
             accelerator=self._place.accelerator if stage.accelerator else "",
             names=self._cluster.settings.names,
         )
-        make_shared_folder(job.folder)
-        write_atomic(job.folder / TASK, written(document))
 
     def _submit_alike(self, options: Sequence[str], jobs: Sequence[_Job]) -> None:
         place, many = self._place, len(jobs) > 1

@@ -20,7 +20,7 @@ from repro.base.confined import TreeLimits
 from repro.base.errors import VerificationFailed
 from repro.base.files import canonical_json, sha256_bytes
 from repro.base.strict_json import parse
-from repro.base.values import Count, Digest, Name, Positive, Sha256, StageKey, Strict
+from repro.base.values import Count, Digest, Name, Positive, Sha256, Strict
 from repro.container.image import Image, Layer
 from repro.graph.executor import Task
 from repro.graph.made_on import MadeOn
@@ -123,11 +123,12 @@ class TaskFile(Strict, frozen=True):
 
     version: Literal[1]
     key: dict[str, Any]
-    node: StageKey
+    node: str
     stage: StageFile
     inputs: dict[Name, InputFile]
     parameters: dict[str, str]
     batch_size: Union[Positive, None]
+    sample: str
     forced: bool
     images: tuple[ImageFile, ...]
     blobs: str
@@ -146,7 +147,7 @@ class TaskFile(Strict, frozen=True):
             else:
                 inputs[name] = Output(given.name, given.below)
         definition = StageDefinition(**{**stage, "leaves": TreeLimits(**stage["leaves"])})
-        return Node(self.node, definition, inputs, self.parameters, self.batch_size)
+        return Node(self.node, definition, inputs, self.parameters, self.batch_size, self.sample)
 
     def fingerprints(self) -> dict[str, str]:
         """The results that go in, by the node that they are of."""

@@ -13,6 +13,7 @@ from repro.graph.pipeline import Node
 from repro.record import Record, load_record, record_bytes
 from repro.record.reading import FILE
 from repro.run.execute import Executed, execute
+from repro.run.options import LOCAL
 from repro.run.plan import STORED, plan_steps
 from repro.run.reproduce import Asked, now, record_of
 from repro.run.request import aim, graph_of, resolve
@@ -29,6 +30,7 @@ class How:
 
     engine: str = "auto"
     fetch: bool = True
+    on: str = LOCAL
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def run_sweep(
     Raises:
         UsageError: a cell asks for what no run can have.
     """
-    session = Session(paths, console)
+    session = Session(paths, console, how.on)
     ended: dict[str, Finished | Failed] = {}
     asked = different = made = 0
     with session.store.in_use():  # until the records name what was taken
@@ -120,7 +122,7 @@ def run_sweep(
             started_at = now()
             asked, different = asked + group.graph.asked, different + len(group.graph.nodes)
             try:
-                options = group.cells[0].options(how.engine, fetch=how.fetch)
+                options = replace(group.cells[0].options(how.engine, fetch=how.fetch), on=how.on)
                 executed = execute(session, options, group.target, group.graph.nodes, go_on=True)
             except (BundleError, OSError) as error:
                 ended.update({cell.identity: Failed(cell, "", error) for cell in group.cells})
@@ -132,7 +134,7 @@ def run_sweep(
 
 def plan_sweep(paths: Paths, console: Console, cells: Sequence[Cell], how: How) -> list[str]:
     """Per cell, how many of its steps are stored, are another cell's too, or would run; runs nothing."""
-    session = Session(paths, console)
+    session = Session(paths, console, how.on)
     ended: dict[str, Finished | Failed] = {}
     lines: list[str] = []
     counts = {"asked": 0, "different": 0, "stored": 0}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from _cluster_cases import FakeSlurm
 from _graph_cases import Bench, SilentWatcher
 
+from repro.base import typed_json
 from repro.base.errors import CouldNotRun, StageFailed, UsageError, VerificationFailed
 from repro.base.paths import Paths
 from repro.cluster import slurm
@@ -21,13 +22,13 @@ from repro.cluster.local import own_folder
 from repro.cluster.resources import Cluster, choose_node, resources
 from repro.cluster.settings import Settings, load_settings
 from repro.cluster.slurm import JobState, Slurm, seconds
-from repro.cluster.task_file import Ended, ImageFile, image_file, read_ended, read_task, written
+from repro.cluster.task_file import Ended, ImageFile, TaskFile, image_file, read_ended, read_task, written
 from repro.container.image import Layer
 from repro.fetching.site import Site, load_site
 from repro.graph.executor import Task
 from repro.graph.made_on import MadeOn
 from repro.graph.making import Surroundings
-from repro.graph.pipeline import STAGES, Node
+from repro.graph.pipeline import STAGES, Node, Output, Source
 from repro.graph.runner import Runner
 from repro.images.oci import compute_image
 from repro.machine.facts import Given
@@ -207,6 +208,24 @@ def test_an_image_in_a_task_has_the_digests_of_what_it_says(tmp_path: Path):
     )
     with pytest.raises(VerificationFailed, match="names other layers"):
         other.image(tmp_path)
+
+
+def test_a_task_carries_every_part_of_its_node(made: Fixture):
+    """All that a node of the graph has: a part that a task leaves out would give the result another key."""
+    node = Node(
+        "x+2",
+        replace(STAGES["measure_npu"], image="base"),
+        {"a": Source("a", made.bench.data), "b": Output("first", "below")},
+        {"bs": "8"},
+        8,
+        "repeat 2",
+    )
+    assert not any(getattr(node, item.name) == item.default for item in fields(Node))
+    made.make()
+    before = made.bench.store().load(made.bench.store().last_of("first") or "")
+    document = made.runner()._executor._document(Task(node, {}, {"first": before}, forced=True))
+    again = typed_json.read(written(document), TaskFile, what="task")
+    assert again.graph_node() == node and again.fingerprints() == {"first": before.fingerprint} and again.forced
 
 
 def test_the_last_start_of_a_job_tells_how_it_ended(tmp_path: Path):

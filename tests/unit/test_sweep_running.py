@@ -37,7 +37,7 @@ class World:
         self.hosts = {"repeat 2": "b" * 32}
         self.said: list[str] = []
         self.outcome = "not-comparable"
-        monkeypatch.setattr(running, "Session", lambda paths, console: SimpleNamespace(
+        monkeypatch.setattr(running, "Session", lambda paths, console, on: SimpleNamespace(
             paths=Paths(ROOT), cache=None, store=SimpleNamespace(in_use=nullcontext)))  # fmt: skip
         monkeypatch.setattr(running, "aim", lambda options, session: SimpleNamespace())
         monkeypatch.setattr(running, "resolve", lambda options, paths, cache, target: (options.request, "weights"))
