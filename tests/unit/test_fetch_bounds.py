@@ -15,6 +15,7 @@ from repro.base.files import sha256_bytes
 from repro.base.locking import Taken
 from repro.base.locking import locked as lock_of
 from repro.fetching import download, fetch_all, locked_files, origins
+from repro.fetching.apt_client import AptClient, AptSource, debian_mirrors
 from repro.fetching.cache import Cache, cache_error
 from repro.fetching.download import fetch
 from repro.fetching.origins import (
@@ -27,9 +28,12 @@ from repro.fetching.origins import (
     SnapshotSource,
     is_there,
     redacted,
+    sources_of,
 )
+from repro.fetching.pip_client import PipClient, parse_config_list
+from repro.fetching.session import http_session
 from repro.fetching.simple_index import Link, file_url_path, folder_links, project_links
-from repro.fetching.site import load_site
+from repro.fetching.site import Site, Whereabouts, load_site
 from repro.locks.model import LockedFile
 
 BODY = b"0123456789" * 20
@@ -397,3 +401,78 @@ def test_the_site_file_s_addresses_lose_a_last_slash_and_headers_take_the_enviro
     site = load_site(tmp_path / "site.toml")
     assert site.mirrors == ("http://a", "http://b") and site.snapshot == "http://s/"
     assert site.headers == {"X": "Bearer secret"} and load_site(tmp_path / "none") == type(site)()
+
+
+def test_every_source_of_this_machine_looks_where_it_was_told(tmp_path: Path):
+    site = Site(mirrors=("http://sm",), security_mirrors=("http://ss",), find_links=("http://sf/w/a-1.whl",))
+    apt = AptClient(mirrors=("http://am",), security_mirrors=("http://as",))
+    pip = PipClient(index_urls=("http://pi",), find_links=(str(tmp_path / "links"),))
+    (tmp_path / "data" / "sources").mkdir(parents=True)
+    (tmp_path / "data" / "sources" / "a_1.deb").write_bytes(b"")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a-1.whl").write_bytes(b"")
+    session = requests.Session()
+    found = {
+        source.label: source for source in sources_of(tmp_path, Whereabouts(site, apt, pip, "http://snap"), session)
+    }
+    assert list(found) == [
+        "data/sources", "conf/site.toml: http://sm", "conf/site.toml: http://ss", "conf/site.toml: http://sf/w/a-1.whl",
+        "apt: http://am", "apt: http://as", f"pip: {tmp_path}/links", "pip: http://pi",
+        "the Debian snapshot archive http://snap",
+    ]  # fmt: skip
+    assert where(found["data/sources"]) == [str(tmp_path / "data" / "sources" / "a_1.deb")]
+    wheel, secure = wanted(kind="wheel", name="a-1.whl"), wanted(archive="debian-security")
+    assert where(found["conf/site.toml: http://sm"])[0].startswith("http://sm/pool/")
+    assert where(found["conf/site.toml: http://ss"], secure)[0].startswith("http://ss/pool/")
+    assert where(found["apt: http://as"], secure)[0].startswith("http://as/pool/")
+    assert where(found["conf/site.toml: http://sf/w/a-1.whl"], wheel) == ["http://sf/w/a-1.whl"]
+    assert where(found[f"pip: {tmp_path}/links"], wheel) == [str(tmp_path / "links" / "a-1.whl")]
+    assert (found["pip: http://pi"]._url, found["pip: http://pi"]._session) == ("http://pi", session)
+    assert list(found)[-1] not in [s.label for s in sources_of(tmp_path, Whereabouts(site, apt, pip, ""), session)]
+
+
+def test_a_page_of_links_is_asked_with_a_time_limit_and_its_errors_count():
+    page = requests.Response()
+    page.status_code, page.url, page._content = 200, "http://h/links/", b'<a href="a-1.whl">a-1.whl</a>'
+    page.headers["Content-Type"] = "text/html"
+    asked = []
+    line = SimpleNamespace(get=lambda url, **options: asked.append((url, options)) or page)
+    wheel = wanted(kind="wheel", name="a-1.whl")
+    assert where(FindLinksSource("f", "http://h/links/", line), wheel) == ["http://h/links/a-1.whl"]
+    assert asked == [("http://h/links/", {"timeout": origins._TIMEOUT_S})]
+    page.status_code = 500
+    assert refusal(FindLinksSource("f", "http://h/links/", line), wheel).startswith("did not answer: 500")
+
+
+def test_a_file_on_this_machine_that_cannot_be_read_is_passed_over_with_its_reason(tmp_path: Path):
+    source = SimpleNamespace(label="here", locate=lambda file: [Location(path=tmp_path / "gone")])
+    with pytest.raises(FetchError) as caught:
+        fetch([wanted()], Cache(tmp_path), [source], None, Told())
+    assert caught.value.detail == f"here: {tmp_path}/gone: No such file or directory"
+
+
+def test_proxies_and_certificates_are_the_sites_else_the_clients_own():
+    apt, pip = AptClient(proxies={"http": "http://apt"}, ca="/apt.pem"), PipClient(proxy="http://pip", ca="/pip.pem")
+    for site, proxies, verify in (
+        (Site(proxy="http://site", ca="/site.pem"), {"http": "http://site", "https": "http://site"}, "/site.pem"),
+        (Site(), {"http": "http://apt", "https": "http://pip"}, "/pip.pem"),
+    ):
+        with http_session(Whereabouts(site, apt, pip, "")) as found:
+            assert dict(found.proxies) == proxies and found.verify == verify
+    with http_session(
+        Whereabouts(Site(), AptClient(proxies={"https": "http://a"}, ca="/a"), PipClient(proxy="p"), "")
+    ) as s:
+        assert dict(s.proxies) == {"https": "http://a"} and s.verify == "/a"
+    with http_session(Whereabouts(Site(), AptClient(), PipClient(), "")) as found:
+        assert dict(found.proxies) == {} and found.verify is True
+        assert found.get_adapter("http://x").max_retries.total == 3 == found.get_adapter("https://x").max_retries.total
+
+
+def test_lines_of_pip_that_say_nothing_are_passed_over_and_apts_copies_are_files():
+    odd = "odd\nglobal.odd=1\nother.index-url='http://no'\nglobal.broken='\nglobal.index-url='http://g'\n"
+    assert parse_config_list(odd) == {"index-url": "http://g"}
+    sources = [
+        AptSource("copy:/srv/debian", "bookworm", ("main",)),
+        AptSource("http://x/copy:/y", "bookworm", ("main",)),
+    ]
+    assert debian_mirrors(sources) == (("file:/srv/debian", "http://x/copy:/y"), ())
