@@ -257,12 +257,14 @@ class SlurmExecutor:
         steps = ", ".join(job.task.node.key for job in jobs)
         log = place.folder / "log" / ("%A_%a.log" if many else "%j.log")
         words = [*options, f"--job-name={_NAME}:{'many' if many else jobs[0].task.node.key}", f"--chdir={place.root}"]
-        words += [f"--comment={f'run {place.run}: {steps}'[:_COMMENT_LIMIT]}", f"--output={log}", "--export=HOME,PATH"]
+        words += [f"--comment={f'run {place.run}: {steps}'[:_COMMENT_LIMIT]}", f"--output={log}", "--export=ALL"]
         words += [f"--array=0-{len(jobs) - 1}"] if many else []
         folders = " ".join(_quoted(job.folder) for job in jobs)
         script = (
             f'#!/bin/sh\nset -- {folders}\nshift "${{SLURM_ARRAY_TASK_ID:-0}}"\n'
-            f'exec env LANG=C.UTF-8 {_quoted(Path(place.python))} -m repro.run.on_node "$1"\n'
+            # A list of variables in --export would make Slurm start a login shell on the node for all the others.
+            "export LANG=C.UTF-8; unset TMPDIR PYTHONPATH PYTHONHOME BUNDLE_RESULTS\n"
+            f'exec {_quoted(Path(place.python))} -m repro.run.on_node "$1"\n'
         )
         number = self._slurm.submit(script, words)
         for at, job in enumerate(jobs):

@@ -495,7 +495,10 @@ def main() -> int:
         return 0
     parts = [name for name in given.parts.split(",") if name]
     if given.inside:
-        print(json.dumps(inside(given.inside, given.kills, parts)))
+        try:
+            print(json.dumps(inside(given.inside, given.kills, parts)))
+        finally:
+            _trial.clean_up()
         return 0
     found = run(kills=given.kills or (2 if given.short else 20), parts=parts, timeout_s=7200)
     print(json.dumps(found, indent=2))

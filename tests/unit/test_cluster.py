@@ -369,6 +369,7 @@ def test_a_job_brings_its_result_and_its_task_goes(made: Fixture):
     assert not done["first"].cached and done["first"].seconds == 1.5
     assert seen[0] == "queued as job 12"
     [asked] = made.fake.asked("sbatch")
+    assert "--export=ALL" in asked  # a list would start a login shell on the node
     assert "--job-name=lstm-ctc:first" in asked and "--comment=run today: first" in asked and "--requeue" in asked
     assert [path.name for path in made.folder.iterdir() if len(path.name) == 64] == []
 
