@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from repro.base.errors import CouldNotVerify, EngineUnavailable
@@ -32,6 +32,7 @@ from repro.machine.facts import Given, Machine
 from repro.record import Record, load_record
 from repro.record.reading import FILE
 from repro.run.engine_choice import choose
+from repro.sweep.steps import one_graph_of
 
 GOAL = goal("orchestration").title
 _ENTRIES = 10_000
@@ -48,6 +49,7 @@ _PAUSE_S = 1.0
 def measure(bench: Workbench) -> Iterator[Figure]:
     """The figures of this area."""
     yield from _overheads(bench)
+    yield from _sweep(bench)
     yield from _side_by_side(bench)
     yield from _nothing_to_do(bench)  # last: it leaves ten thousand files to be written to the disk
 
@@ -244,6 +246,35 @@ def _overheads(bench: Workbench) -> Iterator[Figure]:
             "keys, container, Python's start, digests, fsync and publishing",
             bound=bounds[name],
         )
+
+
+def cells_of_small_steps(count: int, new: Callable[[], str]) -> list[dict[str, Node]]:
+    """Graphs of a sweep's shape: one step that all cells share, and a chain of five of each cell's own."""
+    small = StageDefinition("nothing", _IMAGE, memory_bytes=1024**3)
+    shared = Node("data", small, {}, {"number": new()})
+    graphs = []
+    for _ in range(count):
+        graph = {"data": shared}
+        for before, key in zip(("data", *"abcd"), "abcde"):
+            graph[key] = Node(key, small, {"before": Output(before)}, {"number": new()})
+        graphs.append(graph)
+    return graphs
+
+
+def _sweep(bench: Workbench) -> Iterator[Figure]:
+    tiny, cells, cores = _Tiny(bench), 20 if bench.quick else 100, len(os.sched_getaffinity(0))
+    bench.engine.prepare(bench.images([_IMAGE])[_IMAGE])
+    graphs = cells_of_small_steps(cells, tiny.new)
+    began_s = time.perf_counter()
+    nodes = one_graph_of(graphs).nodes
+    merged_s = time.perf_counter() - began_s
+    seconds, done = tiny.run(bench.engine, facts.given(), nodes)
+    yield Figure(
+        GOAL, "overhead per step of a sweep, sandbox", (merged_s + seconds) / len(done), "s",
+        f"(time to make one graph of {cells} cells + wall time of its {len(done)} small steps) / {len(done)}",
+        AT_MOST, 1.0, checked=f"{sum(map(len, graphs))} steps were asked for; each different one ran once",
+        note=f"{cores} cores; the same runner as a sweep's, without the records and the page",
+    )  # fmt: skip
 
 
 def _side_by_side(bench: Workbench) -> Iterator[Figure]:

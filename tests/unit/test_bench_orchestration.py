@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from _record_cases import demo_record, record_of
 from repro.base.errors import CouldNotVerify
 from repro.bench import nothing
 from repro.bench.floor import Make, Step, steps_of
+from repro.bench.orchestration import cells_of_small_steps
 from repro.graph.cache import StatCache
 from repro.graph.store import Store
 from repro.report.timeline import PHASE, STAGE, Span, covered_s
+from repro.sweep.steps import one_graph_of
 
 
 def stored(folder: Path, name: str, text: str) -> Path:
@@ -89,3 +92,11 @@ def test_seconds_that_two_spans_share_count_once():
         Span(PHASE, "p", 0, 99),
     ]
     assert covered_s(spans, STAGE) == 7.0
+
+
+def test_the_cells_of_a_sweep_share_one_step_and_every_other_is_new():
+    numbers = itertools.count()
+    graphs = cells_of_small_steps(100, lambda: str(next(numbers)))
+    nodes = one_graph_of(graphs).nodes
+    assert (sum(map(len, graphs)), len(nodes)) == (600, 501)
+    assert len({node.parameters["number"] for node in nodes.values()}) == 501
