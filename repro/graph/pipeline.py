@@ -224,6 +224,19 @@ def _flags(request: Request, *names: str) -> dict[str, str]:
     return merged
 
 
+def _definition(request: Request, stage: str, parameters: Mapping[str, str]) -> StageDefinition:
+    """The stage as this request wants it: for the NPU, in the pinned image, of the CANN that was asked for."""
+    definition = STAGES[NPU_STAGES.get(stage, stage) if request.on_npu else stage]
+    if stage in request.pinned:
+        definition = replace(definition, image=PINNED_IMAGES[stage])
+    if definition.image == CANN_IMAGE:
+        definition = replace(definition, image=cann_image(request.cann))
+    if (stage in request.pinned and stage == "features") or "precision" in parameters:
+        # Kaldi multiplies by OpenBLAS; AMX and AVX512-BF16 add products of bf16 in orders of their own.
+        definition = replace(definition, exactness=ISA_EXACT)
+    return definition
+
+
 def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str, Node]:
     """The nodes of `invoke reproduce`, in an order in which each comes after its inputs.
 
@@ -236,14 +249,7 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
 
     def add(stage: str, inputs: Inputs, parameters: Mapping[str, str] = NONE, size: int | None = None) -> None:
         key = stage if size is None else f"{stage}@{size}"
-        definition = STAGES[NPU_STAGES.get(stage, stage) if request.on_npu else stage]
-        if stage in request.pinned:
-            definition = replace(definition, image=PINNED_IMAGES[stage])
-        if definition.image == CANN_IMAGE:
-            definition = replace(definition, image=cann_image(request.cann))
-        if (stage in request.pinned and stage == "features") or "precision" in parameters:
-            # Kaldi multiplies by OpenBLAS; AMX and AVX512-BF16 add products of bf16 in orders of their own.
-            definition = replace(definition, exactness=ISA_EXACT)
+        definition = _definition(request, stage, parameters)
         nodes[key] = Node(key, definition, inputs, parameters, size, request.sample if definition.host_bound else "")
 
     data: Source | Output

@@ -76,9 +76,14 @@ def _store_half(text: Floats, value: str, pointer: str, index: str) -> None:
     amx.store_half(text, amx.narrowed(text, value), pointer, index)
 
 
+_RECURRENCE = (
+    "ptr %inputs, ptr %weights, ptr %output, i64 %ld, i64 %batch, i64 %frames, i1 %reverse, ptr %zeros, ptr %cell, "
+    "ptr %sums, i64 %first, i64 %count, ptr %mine, ptr %theirs, i64 %meetings"
+)
+
+
 def _recurrence(shape: Shape, hidden: int, packed: int) -> str:
-    """IR: void recurrence(inputs, weights, output, ld, batch, frames, reverse, zeros, cell, sums, first, count, mine,
-    theirs, meetings).
+    """IR of `recurrence`; its parameters are _RECURRENCE.
 
     inputs: (frames, batch, 4 * hidden), what the gates get from below; weights: the recurrent panels; output row t of
     batch row b is at (t * batch + b) * ld, where ld counts places of a float32, which hold one value or, `packed`, two
@@ -90,11 +95,7 @@ def _recurrence(shape: Shape, hidden: int, packed: int) -> str:
     units, gates, terms = hidden // PARTS, 4 * hidden, hidden // packed
     state = "float" if packed == 1 else "i16"
     text = Vectors(1)
-    text.begin(
-        "define void @recurrence(ptr %inputs, ptr %weights, ptr %output, i64 %ld, i64 %batch, i64 %frames, "
-        "i1 %reverse, ptr %zeros, ptr %cell, ptr %sums, i64 %first, i64 %count, ptr %mine, ptr %theirs, "
-        "i64 %meetings) #0"
-    )
+    text.begin("define void @recurrence({}) #0".format(_RECURRENCE))
     size, span = text.index("mul", "%batch", gates), text.index("mul", "%batch", "%ld")
     along, on = (text.select("%reverse", text.index("sub", 0, each), each) for each in (size, span))
     shift = text.index("mul", "%first", units)
