@@ -23,13 +23,14 @@ print('ran', os.path.dirname(os.path.abspath(__file__)), os.getcwd(), sys.argv[1
 """
 
 
-def make_wheel(folder: Path) -> Path:
-    path = folder / "locked-1.0-py3-none-any.whl"
+def make_wheel(folder: Path, version: str = "1.0", code: str = "") -> Path:
+    path = folder / f"locked-{version}-py3-none-any.whl"
+    about = f"locked-{version}.dist-info"
     members = {
-        "locked.py": "",
-        "locked-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: locked\nVersion: 1.0\n",
-        "locked-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "locked-1.0.dist-info/RECORD": "",
+        "locked.py": code,
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: locked\nVersion: {version}\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{about}/RECORD": "",
     }
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in members.items():
@@ -332,3 +333,15 @@ def test_modules_in_the_callers_folder_are_not_run(checkout: Path, tmp_path: Pat
         (folder / f"{name}.py").write_text("print('EVIL')\nraise SystemExit(9)\n")
     done = start(checkout, "doctor", cwd=folder)
     assert done.returncode == 0 and "EVIL" not in done.stdout + done.stderr, done.stderr
+
+
+@pytest.mark.slow  # makes an environment of its own
+def test_older_packages_that_a_distributions_pip_brings_along_are_not_taken_for_ours(checkout: Path, tmp_path: Path):
+    assert start(checkout, "doctor").returncode == 0
+    older = make_wheel(tmp_path, "0.1", "raise SystemExit('the older one')")
+    (vendored,) = (checkout / ".venv").glob("lib/python*/site-packages/pip/_vendor/__init__.py")
+    with open(vendored, "a") as stream:  # as Debian 11's does
+        stream.write(f"\nimport sys\nsys.path.insert(0, {str(older)!r})\n")
+    (checkout / ".venv" / ".host.txt.checked").unlink()
+    done = start(checkout, "doctor")
+    assert done.returncode == 0 and "ran" in done.stdout, done.stderr
