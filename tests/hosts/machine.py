@@ -22,6 +22,7 @@ START_LIMIT_S = 5400.0  # a start takes 60 s of processor time, of which a busy 
 # 90 s, and ends what does not answer within minutes.
 _PATIENT = "panic=-1 no_timer_check systemd.default_timeout_start_sec=3600 systemd.service_watchdogs=0"
 _PROBE_S = 20.0
+_NO_CONNECTION, _ATTEMPTS = 255, 10  # ssh's own exit code
 _ARCH = {
     "amd64": ("qemu-system-x86_64", ("-machine", "q35"), "ttyS0"),
     "arm64": ("qemu-system-aarch64", ("-machine", "virt"), "ttyAMA0"),
@@ -113,21 +114,31 @@ class Machine:
         """
         words = "".join(f"export {name}='{value}'\n" for name, value in (env or {}).items())
         start = time.monotonic()
-        with open(log, "ab") as stream:
+        for _ in range(_ATTEMPTS):
             try:
-                done = subprocess.run(
-                    [*self._ssh(user), "sh", "-s"], input=(words + script).encode(), stdout=stream, stderr=stream,
-                    timeout=limit_s, check=False,
-                )  # fmt: skip
+                code, silent = self._once((words + script).encode(), log, limit_s, user)
             except subprocess.TimeoutExpired:
                 raise CouldNotRun(
                     f"the machine did not finish within {limit_s / 60:.0f} minutes", hint=f"its output: {log}"
                 ) from None
+            if code != _NO_CONNECTION or not silent or self._process.poll() is not None:
+                break
+            time.sleep(3)  # the machine's sshd of the connection before had not ended
+        else:
+            raise CouldNotRun("the machine lets nobody in", hint=f"its console: {self._place.console}")
         if self._process.poll() is not None:
             raise CouldNotRun(
                 f"the machine ended after {time.monotonic() - start:.0f} s", hint=f"its console: {self._place.console}"
             )
-        return Answer(done.returncode, log)
+        return Answer(code, log)
+
+    def _once(self, script: bytes, log: Path, limit_s: float, user: str) -> tuple[int, bool]:
+        """One connection: what it ended with, and whether nothing was printed."""
+        with open(log, "ab") as stream:
+            before = stream.tell()
+            command = [*self._ssh(user), "sh", "-s"]
+            done = subprocess.run(command, input=script, stdout=stream, stderr=stream, timeout=limit_s, check=False)
+            return done.returncode, os.fstat(stream.fileno()).st_size == before
 
     def fetch(self, path: str, to: Path, limit_s: float = 300.0) -> bool:
         """Bring one file of the user's home here; False where there is none."""

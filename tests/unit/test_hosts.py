@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.base.errors import UsageError, VerificationFailed
+from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from tests import exact_list
 from tests.hosts import disk, machine, model, results, run, scenarios, site
 
@@ -215,3 +216,24 @@ def test_a_cell_without_a_result_says_not_run(tmp_path):
 def test_a_page_without_its_marks_is_not_written():
     with pytest.raises(UsageError, match=re.escape(results.FIRST)):
         results.with_table("# a page", "| table |")
+
+
+@pytest.mark.parametrize(("refusals", "ends_well"), [(1, True), (99, False)])
+def test_a_connection_that_was_not_let_in_is_tried_again_and_not_taken_for_an_answer(
+    tmp_path, monkeypatch, refusals, ends_well
+):
+    tried = tmp_path / "tried"
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\necho x >>{tried}\n[ $(wc -l <{tried}) -gt {refusals} ] || exit 255\nexec sh -s\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(machine.time, "sleep", lambda _: None)
+    place = machine.Place(tmp_path, tmp_path / "carried", tmp_path / "console.log", tmp_path / "key")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        running = machine.Machine(process, place)
+        if ends_well:
+            answer = running.run("echo said; exit 7", tmp_path / "log", 60)
+            assert (answer.code, answer.text()) == (7, "said\n")
+        else:
+            with pytest.raises(CouldNotRun, match="lets nobody in"):
+                running.run("echo said", tmp_path / "log", 60)
