@@ -173,7 +173,7 @@ def store_gc(_: options.NoOptions, here: Here) -> None:
 
 @command("images.gc", options.NoOptions)
 def images_gc(_: options.NoOptions, here: Here) -> None:
-    """Remove layers and unpacked images that no image of this checkout is made of."""
+    """Remove layers and unpacked images that no image needs."""
     from repro.run.garbage import collect_images
 
     collect_images(here.paths, here.console.say)

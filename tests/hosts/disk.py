@@ -98,7 +98,7 @@ def _make(host: Host, site: sites.Site, key: Path, work: Path) -> None:
     (work / "public").write_bytes(key.with_suffix(".pub").read_bytes())
     hook = f"{sys.executable} -m tests.hosts.disk {work}"
     (work / "more.sh").write_text(f"set -eu\n{host.disk}\n")
-    mirrors = [f"deb {site.mirror} {host.suite} main"]
+    mirrors = [f"deb {site.mirror} {host.suite} main"] if site.mirror else []  # else mmdebstrap's own
     command = [
         "mmdebstrap", "--variant=minbase", "--skip=check/qemu", f"--architectures={host.arch}",
         f"--include={','.join((*_PACKAGES, host.kernel, *host.packages))}",

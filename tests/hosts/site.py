@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from repro.fetching.apt_client import apt_client
+
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _AUTHORITIES = Path("/usr/local/share/ca-certificates")
 
@@ -18,13 +20,13 @@ class Site:
         addresses: lines of /etc/hosts that name other machines.
         authorities: certificate files that an administrator added.
         proxies: NAME=VALUE, as in the environment.
-        mirror: where Debian's packages come from.
+        mirror: where Debian's packages come from: the first that this machine's own apt reads.
     """
 
     addresses: tuple[str, ...] = ()
     authorities: tuple[Path, ...] = ()
     proxies: tuple[str, ...] = ()
-    mirror: str = "http://deb.debian.org/debian"
+    mirror: str = ""
 
     def apply(self, root: Path) -> None:
         """Write them into the tree of a machine, where its own administrator would."""
@@ -54,4 +56,5 @@ def of_this_machine() -> Site:
         other_machines(hosts.read_text("utf-8")) if hosts.is_file() else (),
         tuple(sorted(_AUTHORITIES.glob("*.crt"))),
         tuple(f"{name}={value}" for name, value in proxies if value),
+        next(iter(apt_client().mirrors), ""),
     )

@@ -48,7 +48,7 @@ def test_a_run_goes_from_target_and_request_to_graph_execution_record_and_report
             return session.contextmanager(lambda: iter([None]))()
 
     held = SimpleNamespace(paths=paths, cache=DIGESTS, store=Store())
-    options = SimpleNamespace(force=force)
+    options = SimpleNamespace(force=force, on="slurm")
     for name, value in (
         ("Session", held), ("now", "NOW"), ("aim", "TARGET"), ("resolve", ("REQUEST", "WEIGHTS")),
         ("graph_of", nodes), ("execute", "EXECUTED"), ("record_of", "RECORD"), ("write_run", None),
@@ -56,7 +56,7 @@ def test_a_run_goes_from_target_and_request_to_graph_execution_record_and_report
         calls.answer(name, value)
     assert reproduce.reproduce(options, paths, console) == "RECORD" and used == ["held"]
     assert calls.given == {
-        "Session": [(paths, console)],
+        "Session": [(paths, console, "slurm")],
         "now": [()],
         "aim": [(options, held)],
         "resolve": [(options, paths, DIGESTS, "TARGET")],
@@ -75,11 +75,11 @@ def test_a_plan_is_of_the_same_graph_with_its_troubles_first(monkeypatch, paths)
         ("graph_of", "NODES"), ("plan_steps", (["trouble"], {"corpus": "stored", "score@8": "run"})),
     ):  # fmt: skip
         calls.answer(name, value)
-    options = SimpleNamespace(engine="docker", force=True)
+    options = SimpleNamespace(engine="docker", force=True, on="slurm")
     assert plan.plan(options, paths, console) == ["trouble", "corpus           stored", "score@8          run"]
     assert calls.given == {
         "check_name": [("docker",)],
-        "Session": [(paths, console)],
+        "Session": [(paths, console, "slurm")],
         "aim": [(options, held)],
         "resolve": [(options, paths, DIGESTS, "TARGET")],
         "graph_of": [("REQUEST", paths)],
@@ -148,7 +148,6 @@ def test_a_record_is_made_of_what_was_asked_found_and_done(
         return SimpleNamespace(timit=SimpleNamespace(matches=matches)) if name == "summary.json" else probes[step]
 
     monkeypatch.setattr(reproduce, "read_output", read_output)
-    monkeypatch.setattr(reproduce.facts, "facts", lambda: {"cpu": "C"})
     monkeypatch.setattr(reproduce.npu, "facts", lambda *given: {"driver": given})
     monkeypatch.setattr(reproduce.host_fits, "facts", lambda *given: {"fits": given})
     monkeypatch.setattr(reproduce.msgspec, "convert", lambda value, type_: (type_, value))
@@ -165,7 +164,7 @@ def test_a_record_is_made_of_what_was_asked_found_and_done(
     request = Request((8,), data=data, device=device, pinned=("export",), cann="8.0")
     aimed = SimpleNamespace(npu=SimpleNamespace(simulator=npu_simulated), chips=("CHIP",))
     executed = SimpleNamespace(images={"base": "B", "exporter": "E", "unused": "U"}, done=done, choice="CHOICE")
-    held = SimpleNamespace(paths=paths, architecture="arm64")
+    held = SimpleNamespace(paths=paths, architecture="arm64", host=lambda: {"cpu": "C"})
     assert reproduce.record_of(held, reproduce.Asked(aimed, request, "WEIGHTS"), executed, "NOW") == "RECORD"
 
     ((parts, made_of, table),) = calls.given["make_record"]
@@ -241,4 +240,4 @@ def test_garbage_is_collected_in_this_checkouts_store(monkeypatch, paths):
     said = []
     garbage.collect_garbage(paths, said.append)
     assert not (paths.store / "ab").exists()
-    assert said == ["1 results removed, 0 kept for the runs in artifacts/runs; 0 snapshots of code removed"]
+    assert said == ["1 results removed, 0 kept for the runs in artifacts/runs; 0 snapshots of code removed; 0 MB freed"]

@@ -64,7 +64,7 @@ def nodes(monkeypatch) -> dict[str, Node]:
 
 
 def session(*stored: str) -> SimpleNamespace:
-    return SimpleNamespace(paths=Paths(ROOT), store=Store(*stored))
+    return SimpleNamespace(paths=Paths(ROOT), store=Store(*stored), host=machine_facts.facts)
 
 
 def test_a_run_that_would_need_it_is_refused_before_anything_is_fetched(nodes):
