@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.audit.bundles import Given, verify_a_bundle
-from repro.audit.claims import REFUTED, UNVERIFIED, Outcome
-from repro.audit.evidence import Evidence, digest_below
+from repro.audit.claims import REFUTED, UNVERIFIED
+from repro.audit.evidence import digest_below
 from repro.audit.ledger import Ledger, add, content_of, read_ledger
 from repro.audit.page import sentence, write_page
 from repro.base.confined import check_name
@@ -27,7 +27,6 @@ from repro.report.view import Judged, View
 from repro.report.writer import html_of, markdown_of
 
 Say = Callable[[str], None]
-Examine = Callable[[Outcome, Evidence], None]
 _MOST_NAMES = 100_000
 _FIRST = re.compile(r".+\.tar(\.0*1)?(;[0-9]+)?", re.IGNORECASE)
 _PART = re.compile(r"(.+\.tar)\.([0-9]{1,3})(;[0-9]+)?", re.IGNORECASE)

@@ -29,7 +29,7 @@ _ARGUED = {
         "snip_edges", "low_freq", "high_freq", "use_energy", "raw_energy", "energy_floor", "htk_compat",
         "use_log_fbank", "use_power"), _KALDI),
     "serial_number": "an attribute of CycloneDX's document, which its library writes",
-    **dict.fromkeys(("numeric", "caption", "notice", "changes"), "a page's templates read it"),
+    **dict.fromkeys(("numeric", "caption", "figures_label", "notice", "changes"), "a page's templates read it"),
     "bus_id": "part of what npu-smi says of a chip", "memory_used_mb": "likewise",
     "at_s": "of a sample, which is written to the record field by field",
     "create_system": "an attribute of a zip's entry, which zipfile writes",

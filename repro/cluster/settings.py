@@ -44,7 +44,7 @@ class Settings:
 
     def options(self) -> list[str]:
         """Options of sbatch and srun that choose where jobs may run."""
-        found = {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint")}
+        found = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
         return [f"--{name}={value}" for name, value in found.items() if value]
 
 
