@@ -66,6 +66,8 @@ def world() -> Iterator[World]:
         carried = {f"tree/{lock.relative_to(ROOT).as_posix()}" for lock in locks}
         items = [item for item in items if item.path not in carried]
         items += [Item.of_file(f"tree/{lock.relative_to(ROOT).as_posix()}", lock) for lock in locks]
+        blobs = "tree/artifacts/oci/blobs/sha256/"
+        items += [Item.of_bytes(blobs + images[name].config_digest[7:], images[name].config) for name in names]
         bundle = cases.pack(folder, [*items, Item.of_bytes("images.json", described)])
         keys = {}
         for machine in MACHINES:

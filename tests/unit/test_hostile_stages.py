@@ -1,6 +1,6 @@
 """Whatever a stage leaves or prints does no harm: the error has a name, all is cleared away, the next command works.
 
-In real containers a larger campaign does the same: tests/integration/test_hostile_stages.py.
+In real containers a larger campaign does the same: tests/integration/test_hostile_campaign.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Each is contained, ends with a named error or leaves nothing but plain files, is
 The short form is what CI runs: most acts in the sandbox, some in Docker and Podman. The full form runs every act in
 every engine, at full size:
 
-    TESTS=full python -m pytest -s -n 0 tests/integration/test_hostile_stages.py
+    TESTS=full python -m pytest -s -n 0 tests/integration/test_hostile_campaign.py
 """
 
 from __future__ import annotations
