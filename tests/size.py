@@ -33,7 +33,11 @@ MOVED = {
 }  # fmt: skip
 # Capability -> what it is made of: a module, all modules below a folder, or MODULE:DEFINITION,DEFINITION.
 NEW = {
-    "audit explains differences": ["repro/audit/explain/", "repro/audit/places.py", "tasks.py:audit_explain"],
+    "audit explains differences": [
+        "repro/audit/explain/",
+        "repro/audit/places.py",
+        "repro/cli/audits.py:audit_explain",
+    ],
     "signed statements, rebuilders": [
         "repro/audit/statements.py",
         "repro/packing/resign.py",
@@ -48,9 +52,10 @@ NEW = {
         "repro/packing/pack.py:_check_statements,_brought",
         "repro/packing/verify.py:Rebuilders,keys_of",
         "repro/cli/options.py:Attestations",
-        "tasks.py:audit_sign,bundle_resign,bundle_page",
+        "repro/cli/audits.py:audit_sign",
+        "repro/cli/bundles.py:bundle_resign,bundle_page",
     ],
-    "bundle.diff": ["repro/packing/difference.py", "tasks.py:bundle_diff"],
+    "bundle.diff": ["repro/packing/difference.py", "repro/cli/bundles.py:bundle_diff"],
     "page that verifies": ["repro/packing/page/"],
     "audit's cross-checks": [
         "repro/audit/labels.py",
@@ -108,6 +113,16 @@ NEW = {
         "repro/cli/checks.py:import_contracts",
         "tasks.py:mutants",
     ],
+    "clusters": [
+        "repro/cluster/",
+        "repro/cli/doctor_cluster.py",
+        "repro/graph/made_on.py",
+        "repro/run/cluster.py",
+        "repro/run/on_node.py",
+    ],
+    "sweeps": ["repro/sweep/"],
+    "farm": ["repro/audit/farm.py", "repro/audit/ledger.py", "repro/cli/audits.py:audit_farm"],
+    "images collected": ["repro/images/in_use.py", "repro/run/garbage.py:collect_images", "tasks.py:images_gc"],
     "other hosts": ["repro/cli/hosts.py", "repro/cli/options.py:HostsRun"],
     "goals of the bench": ["repro/bench/goals.py"],
     "system call filter": [
@@ -144,7 +159,7 @@ NEW = {
         "repro/run/model_signature.py",
         "repro/cli/options.py:ModelSign,ModelVerify",
         "repro/packing/commands.py:sign_a_model,verify_a_model",
-        "tasks.py:model_sign,model_verify",
+        "repro/cli/bundles.py:model_sign,model_verify",
     ],
     "support archive": [
         "repro/cli/support.py",
