@@ -31,10 +31,10 @@ _MARKED = re.compile(rf"{re.escape(PREFIX)}[^.]+\.at-([0-9a-f]{{{_MARK_DIGITS}}}
 def machine_mark() -> str:
     """What tells this machine from another in names of temporary things, and says nothing else about it."""
     try:
-        name = Path("/etc/machine-id").read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        name = ""
-    return hashlib.sha256(f"{name or platform.node()} temporary".encode()).hexdigest()[:_MARK_DIGITS]
+        name = Path("/etc/machine-id").read_bytes().strip()
+    except OSError:
+        name = b""
+    return hashlib.sha256((name or platform.node().encode()) + b" temporary").hexdigest()[:_MARK_DIGITS]
 
 
 def prefix_of(kind: str) -> str:
