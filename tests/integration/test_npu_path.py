@@ -64,7 +64,7 @@ def commands(document, key):
 
 
 @pytest.mark.timeout(1800)
-def test_published_batch_sizes_in_docker_equals_the_cpu_and_is_the_guides_commands(paths):
+def test_published_batch_sizes_in_docker_equal_the_cpu_s_and_take_the_guides_commands(paths):
     name = engine("docker")
     document = run(paths, AscendHost(), name, *SIZES)
     on_cpu = run(paths, None, name, *SIZES)

@@ -74,15 +74,15 @@ def test_a_job_is_given_exactly_what_the_stage_is_and_may_write_its_own_folders_
     )  # fmt: skip
     limits, made = Limits(12.0, 34, 56), image()
     job = StageJob(
-        "score-bs8", made, ("a", "b"), Path("/code"), {"x": Path("/x"), "corpus": Path("/c")}, Path("/work"), limits,
+        "score-bs8", made, ("a", "b"), Path("/code"), {"x": Path("/x"), "corpus": Path("/c")}, Path("/made"), limits,
         {"saved": Path("/saved")}, lent, access,
     ).job()  # fmt: skip
     assert job.mounts == (
         Mount(Path("/code"), "/run/code"),
         Mount(Path("/c"), "/run/in/corpus"),
         Mount(Path("/x"), "/run/in/x"),
-        Mount(Path("/work/out"), "/run/out", writable=True),
-        Mount(Path("/work/obs"), "/run/obs", writable=True),
+        Mount(Path("/made/out"), "/run/out", writable=True),
+        Mount(Path("/made/obs"), "/run/obs", writable=True),
         Mount(Path("/saved"), "/run/saved", writable=True),
         *lent,
         *access.mounts,
@@ -90,7 +90,7 @@ def test_a_job_is_given_exactly_what_the_stage_is_and_may_write_its_own_folders_
     assert (job.name, job.argv, job.limits, job.image) == ("score-bs8", ("a", "b"), limits, made)
     assert job.env == {"PYTHONPATH": "/run/code", "ASCEND": "1"} and job.devices == ("/dev/davinci0",)
     assert (job.groups, job.shares_ipc, job.runtime) == ((7,), True, "ascend")
-    plain = StageJob("n", made, (), Path("/code"), {}, Path("/work"), limits).job()
+    plain = StageJob("n", made, (), Path("/code"), {}, Path("/made"), limits).job()
     assert (plain.env, plain.devices, plain.groups, plain.shares_ipc) == ({"PYTHONPATH": "/run/code"}, (), (), False)
     assert plain.runtime == "" and len(plain.mounts) == 3
 
