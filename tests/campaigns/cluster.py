@@ -1,6 +1,6 @@
 """Stages as jobs of a real Slurm cluster: the same results as here, whatever happens to nodes, disks and submitters.
 
-    python -m tests.campaigns.cluster            20 kills of each kind: half an hour
+    python -m tests.campaigns.cluster            20 kills of each kind
     python -m tests.campaigns.cluster --short    what CI runs: tests/integration/test_slurm.py
 
 Needs root and Debian's slurmd, slurmctld, slurm-client, munge and iproute2. It starts a controller and three nodes of
