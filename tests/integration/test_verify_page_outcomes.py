@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from repro.packing.resign import resign
 from repro.packing.verify import NOBODY, Rebuilders
 from repro.packing.writer import Item, write_bundle
 from repro.record import record_bytes
+from tests.forms import FULL
 from tests.integration._pages import Opened
 from tests.integration._verify_page import KEY, OTHER, assert_same, by_command, file, in_page, place, seen
 from tests.unit import _bundle_cases as cases
@@ -38,7 +38,7 @@ from tests.unit._record_cases import demo_record, record_of
 
 __all__ = ["file", "place", "seen"]  # fixtures
 pytestmark = pytest.mark.side_by_side
-CHANGES = 1000 if os.environ.get("PAGE_CHANGES") == "full" else 250
+CHANGES = 1000 if FULL else 250
 
 # One changed byte after another in one page, by the same path: [[code, message, ...failures], ...].
 _CAMPAIGN = """async ([text, keys, changes]) => {

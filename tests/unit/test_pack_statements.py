@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from repro.packing.script import install_script
 from repro.packing.statements import envelope, signed_files, statement_files
 from repro.packing.verify import Rebuilders, verify_installed, write_files
 from repro.record import record_bytes
+from tests.forms import FULL
 from tests.unit import _bundle_cases as cases
 from tests.unit._forged_bundles import attested, audit, contradictions, packed
 
@@ -189,7 +189,7 @@ def test_a_list_signed_once_more_says_nothing_of_another_bundle(tmp_path: Path):
     assert "it is of a kind that nothing here reads" in failures(path)
 
 
-CHANGES = 1000 if os.environ.get("STATEMENT_CHANGES") == "full" else 120
+CHANGES = 1000 if FULL else 120
 
 
 def test_every_changed_byte_beside_a_bundle_is_refused_and_its_file_named(tmp_path: Path):
