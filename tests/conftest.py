@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
+
+with contextlib.suppress(ImportError):  # an image without `repro` has no hypothesis either
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes tells what else this machine does, and nothing about the code.
+    settings.register_profile("any load", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any load")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -57,7 +57,7 @@ def test_a_bigram_without_unknown_words_backs_off_as_the_stage_s(tmp_path):
     assert language.missing == ["<unk>", "b"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(some.integers(0, 2**32 - 1), some.integers(1, 25), some.integers(1, 12), some.sampled_from([0.5, 2.0, 6.0]))
 def test_it_finds_what_the_stage_finds(seed: int, frames: int, width: int, sharpness: float):
     chance = np.random.RandomState(seed)

@@ -92,7 +92,7 @@ def test_other_splits_can_be_asked_for(tmp_path):
     assert described["split"] == "test"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(1, 400), st.integers(0, 50))
 def test_stacking_is_the_plain_definition(num_frames, seed):
     features = frames(num_frames, seed, columns=3)
@@ -107,7 +107,7 @@ def test_stacking_is_the_plain_definition(num_frames, seed):
     np.testing.assert_array_equal(stacked, np.array(expected))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(1, 5))
 def test_any_utterances_in_any_batch_size_come_back_padded_with_zeros(tmp_path_factory, lengths, batch_size):
     folder = tmp_path_factory.mktemp("data")

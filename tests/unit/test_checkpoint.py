@@ -203,7 +203,7 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(offset, size, strid
 _SMALL = {"a": np.ones(3, np.float32), "b": np.array(1)}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_damaged_bytes_are_refused_or_harmless(tmp_path_factory, data):
     path = write_checkpoint(tmp_path_factory.getbasetemp() / "damaged.pth", _SMALL)

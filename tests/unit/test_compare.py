@@ -35,7 +35,7 @@ def test_equal_outputs_agree_in_full():
     assert result["within_thresholds"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31), st.lists(st.integers(1, 9), min_size=1, max_size=4))
 def test_utterances_pool_to_the_formulas_over_all_of_them(seed, lengths):
     agreement = compare.Agreement()

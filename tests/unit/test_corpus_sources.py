@@ -191,7 +191,7 @@ def packed(tmp_path_factory):
     return path.read_bytes(), path
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_broken_zip_is_refused_and_never_a_crash(packed, data):
     original, path = packed
@@ -209,7 +209,7 @@ def test_broken_zip_is_refused_and_never_a_crash(packed, data):
         pass
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_broken_wave_is_refused_and_never_a_crash(data):
     order = data.draw(st.sampled_from(["01", "10"]))

@@ -65,7 +65,7 @@ def slow_beam(probabilities, following, ending, width):
     return max(scores.values()), scores
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**31 - 1), st.integers(1, 12), st.integers(3, 5), st.integers(1, 6))
 def test_beam_finds_what_a_slow_search_finds(seed, frames, classes, width):
     random = np.random.RandomState(seed)
@@ -92,7 +92,7 @@ def any_utterance(random, classes):
     return random.choice(grid, size=(frames, classes)).astype(np.float32)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**31 - 1), st.integers(2, 6), st.integers(1, 9), st.integers(1, 8), st.booleans())
 def test_beams_are_those_of_one_utterance_at_a_time(seed, classes, width, utterances, flat):
     random = np.random.RandomState(seed)
@@ -129,7 +129,7 @@ def test_beams_of_no_utterance_are_none():
     assert decode.beams([], np.zeros((3, 3)), np.zeros(3), 4) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**31 - 1), st.integers(1, 6))
 def test_greedy_of_a_batch_is_that_of_each_utterance(seed, batch):
     random = np.random.RandomState(seed)

@@ -111,7 +111,7 @@ def test_an_archive_in_another_form_is_no_equal_archive(tmp_path: Path):
     assert found["the archive itself"].causes == (causes.FORM,) and "byte 10240" in found["the archive itself"].where
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(min_size=1, max_size=3000), st.data())
 def test_any_changed_byte_is_found_at_its_place(data, draws):
     at = draws.draw(st.integers(0, len(data) - 1))
@@ -128,7 +128,7 @@ _TREES = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_TREES, _TREES)
 def test_exactly_the_paths_that_differ_are_listed(first, second):
     listed, known = [], []

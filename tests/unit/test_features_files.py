@@ -21,7 +21,7 @@ def matrix_of(shape, seed):
     return np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(KEYS, SHAPES, st.integers(0, 99)), max_size=6))
 def test_archive_comes_back_as_it_was_written(tmp_path_factory, entries):
     path = tmp_path_factory.mktemp("ark") / "a.ark"
@@ -40,7 +40,7 @@ def test_archive_comes_back_as_it_was_written(tmp_path_factory, entries):
     assert start == path.stat().st_size
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 200))
 def test_archive_cut_short_is_refused(tmp_path_factory, length):
     stream = io.BytesIO()

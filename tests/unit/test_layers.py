@@ -136,7 +136,7 @@ def test_a_layer_has_the_same_bytes_at_another_time_umask_zone_and_order(tmp_pat
 @given(
     st.dictionaries(st.text("abcü/", min_size=1, max_size=120).map(clean_path).filter(bool), st.binary(max_size=600))
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_order_in_which_files_are_added_does_not_matter(tmp_path_factory, files):
     taken: set[str] = set()
     usable = {}

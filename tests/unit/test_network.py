@@ -145,7 +145,7 @@ def test_a_smaller_batch_after_a_larger_one_sees_nothing_of_it(network):
     assert np.array_equal(network.run(rows[:1]), alone)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 23), st.integers(1, 40), st.integers(1, 5), st.booleans())
 def test_a_product_of_any_size_adds_its_terms_in_their_order(network, rows, terms, panels, backwards):
     terms *= 4

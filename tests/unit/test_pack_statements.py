@@ -321,7 +321,7 @@ STATEMENTS = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(STATEMENTS, min_size=10, max_size=10))
 def test_a_thousand_attestations_of_no_worth_count_for_nothing(drawn):
     """One true confirmation, by the first key; all others are forged, replayed, of another image, or by nobody."""

@@ -110,7 +110,7 @@ def refusal_of(path, keys=(KEY,)):
         return error.message
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_changed_bit_is_detected_and_its_file_named(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("flip")

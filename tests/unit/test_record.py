@@ -59,7 +59,7 @@ def test_descriptions_alone_are_put_on_one_line_wherever_they_stand():
     assert _plain(made) == {"anyOf": [{"description": "one two", "pattern": "a  b"}], "title": "c  d"}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(place=st.sampled_from(PLACES), value=st.sampled_from(HOSTILE))
 def test_a_hostile_value_is_read_to_an_equal_record_or_named(place, value):
     def put(at, key):
@@ -68,7 +68,7 @@ def test_a_hostile_value_is_read_to_an_equal_record_or_named(place, value):
     judge(json.dumps(changed(*place, put)).encode())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(place=st.sampled_from(PLACES), name=st.text(max_size=20))
 def test_a_missing_or_unknown_member_is_read_to_an_equal_record_or_named(place, name):
     def drop(at, key):

@@ -86,7 +86,7 @@ def pieces(secret):
 
 @pytest.mark.parametrize("kind", PLANTED)
 def test_what_is_planted_is_found_in_any_place(kind):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.data())
     def holds(data):
         secret, before, after = data.draw(PLANTED[kind]), data.draw(BEFORE), data.draw(AFTER)
@@ -98,7 +98,7 @@ def test_what_is_planted_is_found_in_any_place(kind):
     holds()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.one_of(*PLANTED.values(), FILLER), max_size=8), st.sampled_from([" ", "\n", ", "]))
 @example(["/home/jdoe/lstm/artifacts/logs/x.log"], " ")
 def test_a_redacted_text_stays_as_it_is_when_it_is_redacted_again(parts, between):

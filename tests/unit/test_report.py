@@ -360,7 +360,7 @@ def leaves(value, path=()):
 JUDGED = [document_of(judged(make())) for make in (demo_record, published_record)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_whatever_record_can_be_read_can_be_reported_and_packed(data):
     document = copy.deepcopy(data.draw(st.sampled_from(JUDGED)))

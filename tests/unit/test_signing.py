@@ -56,7 +56,7 @@ def library_says(key: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=200), st.data())
 def test_it_agrees_with_the_library_on_true_and_damaged_signatures(seed, message, data):
     private = Ed25519PrivateKey.from_private_bytes(seed)
