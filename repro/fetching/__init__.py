@@ -1,6 +1,6 @@
 """Fetching: locked files from this machine's own sources into the cache, each verified by its hash.
 
-HTTP and the parsers of index pages take 0.4 s to import, so only who fetches loads them.
+HTTP and the parsers of index pages take 0.4 s to import, so they are imported only when something is fetched.
 """
 
 from __future__ import annotations
@@ -11,18 +11,25 @@ from pathlib import Path
 from repro.base.errors import UsageError
 from repro.display.console import Console, Transfer
 from repro.fetching.cache import Cache
+from repro.fetching.receiver import Receiver
 from repro.locks.model import LockedFile, load_deb_lock, load_wheel_lock, lock_names
 
-__all__ = ["Cache", "fetch_all", "fetch_files", "locked_files"]
+__all__ = ["Cache", "Receiver", "fetch_all", "fetch_files", "locked_files"]
 
 
-def fetch_files(root: Path, files: Iterable[LockedFile], progress: Transfer | None = None) -> None:
+def fetch_files(
+    root: Path,
+    files: Iterable[LockedFile],
+    progress: Transfer | None = None,
+    receiver: Receiver | None = None,
+) -> None:
     """Bring files into the repository's cache from this machine's sources.
 
     Args:
         root: the repository.
         files: what is wanted.
         progress: shown on stderr where left out.
+        receiver: told of each file that is there and right.
 
     Raises:
         UsageError: conf/site.toml is wrong.
@@ -35,7 +42,8 @@ def fetch_files(root: Path, files: Iterable[LockedFile], progress: Transfer | No
 
     where = whereabouts(root)
     with http_session(where) as session:
-        fetch(files, Cache(root), sources_of(root, where, session), session, progress or Console().transfer("fetch"))
+        shown = progress or Console().transfer("fetch")
+        fetch(files, Cache(root), sources_of(root, where, session), session, shown, receiver)
 
 
 def locked_files(root: Path, architectures: Sequence[str], sets: Sequence[str] = ()) -> list[LockedFile]:

@@ -7,10 +7,12 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from repro.base.errors import CouldNotRun, CouldNotVerify
 from repro.base.files import fsync_folder, sha256_file
 from repro.base.locking import locked
+from repro.base.states import state_of
 from repro.locks.model import LockedFile
 
 
@@ -20,6 +22,9 @@ class Cache:
     Args:
         root: the repository.
     """
+
+    # By path, the state in which this process has hashed a file: whoever fetches hashes it, and whoever builds asks.
+    _hashed: ClassVar[dict[Path, list[int]]] = {}
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "artifacts" / "cache"
@@ -49,11 +54,18 @@ class Cache:
         return path.read_bytes()
 
     def holds(self, sha256: str) -> bool:
-        """Whether the cache has the file and its content is right now; a wrong one is removed."""
+        """Whether the cache has the file and its content is right; a wrong one is removed.
+
+        It is hashed, unless this process has hashed it and its inode, size and times are as they were then.
+        """
         path = self.path(sha256)
         if path is None:
             return False
+        state = state_of(path)
+        if self._hashed.get(path) == state:
+            return True
         if sha256_file(path) == sha256:
+            self._hashed[path] = state
             return True
         path.unlink(missing_ok=True)
         return False
@@ -69,6 +81,7 @@ class Cache:
         os.chmod(part, 0o644)
         os.replace(part, place)
         fsync_folder(place.parent)
+        self._hashed[place] = state_of(place)
         return place
 
     @contextlib.contextmanager

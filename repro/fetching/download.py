@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from repro.base.files import sha256_file
 from repro.display.console import Transfer
 from repro.fetching.cache import Cache, cache_error
 from repro.fetching.origins import Location, NotOfferedError, Source, redacted
+from repro.fetching.receiver import Receiver
 from repro.locks.model import LockedFile
 
 _THREADS = 8
@@ -49,6 +49,7 @@ def fetch(
     sources: Sequence[Source],
     session: requests.Session,
     progress: Transfer,
+    receiver: Receiver | None = None,
 ) -> None:
     """Bring files into the cache, each from the first source that delivers the locked bytes.
 
@@ -60,6 +61,7 @@ def fetch(
         sources: in the order to be asked.
         session: for http and https.
         progress: told what arrives.
+        receiver: told of each file that is there and right.
 
     Raises:
         VerificationFailed: a source delivered wrong bytes for a file, and no other source delivered right ones.
@@ -67,14 +69,33 @@ def fetch(
         CouldNotRun: no space, or the cache cannot be written.
     """
     wanted = list({file.sha256: file for file in files}.values())
+    receiver = receiver or Receiver()
     with progress:
-        missing = [file for file in wanted if not cache.holds(file.sha256)]
+        missing = _missing(wanted, cache, receiver)
         if missing:
             _check_space(missing, cache)
             progress.begin(len(missing), sum(file.size_bytes for file in missing))
-            job = _Fetch(cache, sources, session, progress)
-            # the largest first: it is what the whole waits for
-            _all(job, sorted(missing, key=lambda file: (-file.size_bytes, file.sha256)))
+            job = _Fetch(cache, sources, session, progress, receiver)
+            _all(job, _largest_first(missing))
+
+
+def _largest_first(files: Iterable[LockedFile]) -> list[LockedFile]:
+    """The largest is what the whole waits for."""
+    return sorted(files, key=lambda file: (-file.size_bytes, file.sha256))
+
+
+def _missing(wanted: Sequence[LockedFile], cache: Cache, receiver: Receiver) -> list[LockedFile]:
+    """The files that the cache does not hold; the others are hashed side by side, and told of as they are."""
+
+    def is_missing(file: LockedFile) -> bool:
+        if not cache.holds(file.sha256):
+            return True
+        receiver.add(file.sha256)
+        return False
+
+    files = _largest_first(wanted)
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hash") as pool:
+        return [file for file, missing in zip(files, pool.map(is_missing, files)) if missing]
 
 
 def _all(job: _Fetch, files: Sequence[LockedFile]) -> None:
@@ -123,12 +144,20 @@ class _Meter:
 class _Fetch:
     """One call of `fetch`: what its threads share."""
 
-    def __init__(self, cache: Cache, sources: Sequence[Source], session: requests.Session, progress: Transfer) -> None:
-        self.stop = threading.Event()
+    def __init__(
+        self,
+        cache: Cache,
+        sources: Sequence[Source],
+        session: requests.Session,
+        progress: Transfer,
+        receiver: Receiver,
+    ) -> None:
+        self.stop = receiver.stopped
         self._cache = cache
         self._sources = sources
         self._session = session
         self._progress = progress
+        self._receiver = receiver
         self._dead: dict[str, str] = {}
 
     def bring(self, file: LockedFile) -> None:
@@ -141,6 +170,7 @@ class _Fetch:
                 self._from_any(file, meter)
             meter.at(file.size_bytes)
             self._progress.file_done()
+        self._receiver.add(file.sha256)
 
     def _from_any(self, file: LockedFile, meter: _Meter) -> None:
         attempts = _Attempts()

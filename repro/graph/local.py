@@ -61,8 +61,11 @@ class LocalExecutor:
         key, measures = task.node.key, task.node.stage.host_bound
         if measures:
             self._speeds_running.add(key)
+            # Its speed is measured: nothing else may be at work.
+            if self._around.images is not None:
+                self._around.images.settle()
             if self._ahead is not None:
-                self._ahead.join()  # its speed is measured: nothing else may be at work
+                self._ahead.join()
 
         def work() -> None:
             try:
@@ -82,12 +85,14 @@ class LocalExecutor:
 
     def _prepare_ahead(self, waiting: Collection[Node]) -> None:
         """Make images ready while the first stages run: those of steps that this store has never seen a result of."""
-        names = {node.stage.image: None for node in waiting if self._store.last_of(node.key) is None}
+        names = list(dict.fromkeys(node.stage.image for node in waiting if self._store.last_of(node.key) is None))
 
         def prepare() -> None:
-            for name in names:
-                if self._over.is_set():
+            while names and not self._over.is_set():
+                name = self._around.images.await_any(names) if self._around.images is not None else names[0]
+                if name is None:
                     return
+                names.remove(name)
                 try:
                     self._maker.prepare(name)
                 except BaseException:  # noqa: BLE001, S112 - the stage that needs it meets the same error, and tells it

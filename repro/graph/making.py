@@ -26,6 +26,7 @@ from repro.graph.made_on import MadeOn
 from repro.graph.pipeline import Node, Source
 from repro.graph.stage_job import PIDS, StageJob, run_job
 from repro.graph.store import Result, Store, Workspace, fingerprint_of
+from repro.images.coming import ComingImages
 from repro.machine.facts import Given
 from repro.machine.watching import Subject, Watch
 
@@ -79,6 +80,7 @@ class Surroundings:
         mounts: what the host lends to every container of an image, by the image's name.
         machine_lock: held by every stage, see `repro.graph.alone`; None for none.
         made_on: this machine, where results of several machines come together.
+        images: where some of them may still be on their way; None where all are ready.
         began_s: of the monotonic clock: all times are counted from then.
     """
 
@@ -91,6 +93,7 @@ class Surroundings:
     mounts: Mapping[str, tuple[Mount, ...]] = field(default_factory=dict)
     machine_lock: Path | None = None
     made_on: MadeOn | None = None
+    images: ComingImages | None = None
     began_s: float = field(default_factory=time.monotonic)
 
 

@@ -23,6 +23,7 @@ class _Progress:
         failed: by step, what it failed of, or what a step that it needs failed of.
         goes_on: a failed step ends only those that need it.
         to_make: of nodes that are ready, and whose results are not stored.
+        ended: of each node that was running, its key and how it ended; None where images became ready.
     """
 
     force: Collection[str]
@@ -32,7 +33,7 @@ class _Progress:
     to_make: dict[str, Task] = field(default_factory=dict)
     done: dict[str, Done] = field(default_factory=dict)
     running: dict[str, Node] = field(default_factory=dict)
-    ended: queue.Queue[tuple[str, Ended]] = field(default_factory=queue.Queue)
+    ended: queue.Queue[tuple[str, Ended] | None] = field(default_factory=queue.Queue)
 
 
 class Runner:
@@ -86,12 +87,17 @@ class Runner:
 
     def _ended(self, now: _Progress) -> _Progress:
         self._keys.codes.read({node.stage.name for node in now.waiting.values()})
+        images = self._around.images
+        if images is not None:
+            images.listen(lambda: now.ended.put(None))
         interrupted = False
         try:
             self._run(now)
             return now
-        except KeyboardInterrupt:
-            interrupted = True
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            if images is not None:
+                images.stop(error)
             raise
         finally:
             self._executor.close(interrupted=interrupted)
@@ -101,11 +107,15 @@ class Runner:
         while now.waiting or now.running:
             if failure is None:
                 self._start_ready(now)
-            if not now.running:
+            if not now.running and (failure is not None or not self._awaits_images(now)):
                 if failure is not None:
                     raise failure
                 continue
-            key, outcome = now.ended.get()
+            ended = now.ended.get()
+            if ended is None:
+                failure = failure or (self._around.images.error if self._around.images is not None else None)
+                continue
+            key, outcome = ended
             del now.running[key]
             if isinstance(outcome, Done):
                 now.done[key] = outcome
@@ -115,6 +125,10 @@ class Runner:
                 failure = failure or outcome
         if failure is not None:
             raise failure
+
+    def _awaits_images(self, now: _Progress) -> bool:
+        """Whether a node waits for an image that is still being made."""
+        return any(node.stage.image not in self._keys.images for node in now.waiting.values())
 
     def _passed_over(self, key: str, error: BaseException, now: _Progress) -> bool:
         """Whether the run goes on after this failure; the steps that need the failed one are then given up."""
@@ -143,6 +157,8 @@ class Runner:
         needed = {source.node for source in node.inputs.values() if isinstance(source, Output)}
         if node.key not in now.waiting or not needed <= now.done.keys():
             return False  # given up meanwhile, or not ready
+        if node.stage.image not in self._keys.images:
+            return False  # its key holds its image's ID
         if node.key not in now.to_make and self._taken(node, needed, now):
             return True
         if node.key in now.to_make and self._executor.admits(node, now.running.values()):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from repro.base.system_errors import advice
 from repro.container.image import Image, Layer
 from repro.fetching import Cache
 from repro.images import cost
+from repro.images.arrivals import Arrivals
+from repro.images.coming import Ready
 from repro.images.compile import EngineFor, compile_layer
 from repro.images.definition import load_definition
 from repro.images.layer_index import image_of, known_layer, remember_layer
@@ -31,6 +34,21 @@ from repro.locks.model import LockedFile
 Say = Callable[[str], None]
 Timed = Callable[[str, float, float], None]
 """Told of a layer that was built: its name, when that began (monotonic clock) and how many seconds it took."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What goes on beside a build.
+
+    Attributes:
+        timed: is told of each layer that was built, from the thread that built it.
+        ready: is told of each image as soon as its layers are there.
+        arrivals: of the locked files; complete where none is on its way.
+    """
+
+    timed: Timed = lambda _name, _began_s, _seconds: None
+    ready: Ready = lambda _image: None
+    arrivals: Arrivals = field(default_factory=lambda: Arrivals(complete=True))
 
 
 def files_needed(paths: Paths, names: Iterable[str], architectures: Iterable[str]) -> dict[str, LockedFile]:
@@ -119,6 +137,38 @@ def _unpack(tree: Tree, recipe: LayerRecipe, files: Sequence[tuple[LockedFile, P
         add_wheels(tree, named, INTERPRETER, recipe.image.site_packages)
 
 
+@dataclass
+class _Assembly:
+    """Images that are put together as their layers come, held to their pins and published."""
+
+    paths: Paths
+    pins: Mapping[str, Any]
+    recipes: Mapping[str, Sequence[LayerRecipe]]
+    layers: dict[str, Layer]
+    ready: Ready
+    images: dict[str, Image] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, key: str, layer: Layer) -> None:
+        """A layer was built; `key` is its recipe's."""
+        with self.lock:
+            self.layers[key] = layer
+            self.put_together()
+
+    def put_together(self) -> None:
+        """Each image whose layers are all there."""
+        for name, recipes in self.recipes.items():
+            layers = [self.layers[key] for recipe in recipes if (key := recipe.key()) in self.layers]
+            if name in self.images or len(layers) < len(recipes):
+                continue
+            architecture = recipes[0].architecture
+            image = image_of(load_definition(self.paths.docker, name), architecture, layers)
+            check_pin("images", architecture, name, image.config_digest, self.pins)
+            publish(self.paths, image)
+            self.images[name] = image
+            self.ready(image)
+
+
 def build_images(
     paths: Paths,
     names: Sequence[str],
@@ -127,18 +177,18 @@ def build_images(
     *,
     engine_for: EngineFor,
     check_pins: bool = True,
-    timed: Timed = lambda _name, _began_s, _seconds: None,
+    beside: Beside | None = None,
 ) -> dict[str, Image]:
     """Build what is missing of some images, for one architecture, without network.
 
     Args:
         paths: of the checkout.
-        names: images, such as ['base', 'runtime'].
+        names: images, such as ['base', 'runtime']; those that are needed first come first.
         architecture: 'amd64' or 'arm64'; only a built layer needs that architecture to run.
         say: is told of each layer that is built.
         engine_for: chooses what runs the compilers of a built layer.
         check_pins: hold the digests to conf/locks/images.json.
-        timed: is told of each layer that was built, from the thread that built it.
+        beside: what goes on meanwhile.
 
     Returns:
         The images by name, published in the OCI layout.
@@ -147,43 +197,56 @@ def build_images(
         CouldNotRun: a locked file is not fetched, or there is no space.
         VerificationFailed: a file is not what its lock says, or a digest is not the pinned one.
     """
+    beside = beside or Beside()
     recipes = {name: recipes_of(paths, name, architecture) for name in names}
     unique = {recipe.key(): recipe for group in recipes.values() for recipe in group}
     pins = load_pins(paths) if check_pins else {"layers": {}, "images": {}}
-    layers = {key: known_layer(paths, recipe) for key, recipe in unique.items()}
-    missing = [unique[key] for key, layer in layers.items() if layer is None]
-    announced = cost.sentence(_work(paths, missing))
+    known = {key: layer for key, recipe in unique.items() if (layer := known_layer(paths, recipe))}
+    missing = {key: recipe for key, recipe in unique.items() if key not in known}
+    announced = cost.sentence(_work(paths, list(missing.values())))
     if announced:
         say(announced)
-    compilers = sorted({recipe.definition.toolchain for recipe in missing} - {""})
+    assembly = _Assembly(paths, pins, recipes, known, beside.ready)
+    with assembly.lock:
+        assembly.put_together()
+    compilers = sorted({recipe.definition.toolchain for recipe in missing.values()} - {""})
     toolchains: dict[str, Image] = {}
     if compilers:
+        beside.arrivals.wait()
+        made = Beside(beside.timed)
         toolchains = build_images(
-            paths, compilers, architecture, say, engine_for=engine_for, check_pins=check_pins, timed=timed
+            paths, compilers, architecture, say, engine_for=engine_for, check_pins=check_pins, beside=made
         )
-    builder = _Builder(paths, say, engine_for, timed, pins, toolchains)
-    for layer_key, layer in _build_all(builder, missing).items():
-        layers[layer_key] = layer
-    images = {}
-    for name in names:
-        chosen = [layers[recipe.key()] for recipe in recipes[name]]
-        definition = load_definition(paths.docker, name)
-        image = image_of(definition, architecture, [layer for layer in chosen if layer])
-        check_pin("images", architecture, name, image.config_digest, pins)
-        publish(paths, image)
-        images[name] = image
-    return images
+    _build_all(_Builder(paths, say, engine_for, beside.timed, pins, toolchains), missing, beside.arrivals, assembly)
+    return {name: assembly.images[name] for name in names}
 
 
-def _build_all(builder: _Builder, missing: Sequence[LayerRecipe]) -> dict[str, Layer]:
-    """The layers by key, built side by side; those that a compilers' image made on the way are taken as they are."""
-    layers = {recipe.key(): known_layer(builder.paths, recipe) for recipe in missing}
-    wanted = [recipe for recipe in missing if layers[recipe.key()] is None]
-    wanted.sort(key=lambda recipe: -recipe.package_bytes)  # the longest first: nothing is left to wait for alone
-    if wanted:
-        with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)) as pool:
-            layers.update(zip((recipe.key() for recipe in wanted), pool.map(builder.build, wanted)))
-    return {key: layer for key, layer in layers.items() if layer}
+def _build_all(builder: _Builder, missing: Mapping[str, LayerRecipe], arrivals: Arrivals, assembly: _Assembly) -> None:
+    """Build layers side by side; those that a compilers' image made on the way are taken as they are.
+
+    The longest comes first, so that it is not left to wait for alone; the others in the order in which they are needed.
+    """
+    if not missing:
+        return
+    longest = max(missing.values(), key=lambda recipe: recipe.package_bytes)
+    wanted = [longest, *(recipe for recipe in missing.values() if recipe is not longest)]
+    workers = min(len(wanted), os.cpu_count() or 1)
+
+    def work() -> None:
+        while (recipe := arrivals.take(wanted)) is not None:
+            try:
+                assembly.add(recipe.key(), known_layer(builder.paths, recipe) or builder.build(recipe))
+            except BaseException as error:
+                arrivals.end(error)
+                raise
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for worker in [pool.submit(work) for _ in range(workers)]:
+                worker.result()
+        except BaseException as error:  # a person who interrupts does not wait for the layers that are left
+            arrivals.end(error)
+            raise
 
 
 def work_for(paths: Paths, names: Iterable[str], architecture: str) -> cost.Work:

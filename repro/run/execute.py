@@ -13,6 +13,7 @@ from repro.engines.npu_access import Access, access_for
 from repro.graph.making import Done, Preparation
 from repro.graph.pipeline import Node
 from repro.graph.runner import Runner
+from repro.images.coming import ComingImages
 from repro.images.definition import load_definition
 from repro.images.rootfs import SANDBOX_IMAGE
 from repro.images.runnable import HINT, why_image_cannot_run
@@ -90,7 +91,8 @@ def execute(
     check_machine(session, nodes, force)
     check_name(options.engine)
     of_engine = {SANDBOX_IMAGE} if session.cluster or options.engine in (AUTO, SANDBOX_IMAGE) else set()
-    images = session.images({node.stage.image for node in nodes.values()} | of_engine, fetch=options.fetch)
+    wanted = dict.fromkeys([*sorted(of_engine), *(node.stage.image for node in nodes.values())])
+    images = session.images_coming(list(wanted), fetch=options.fetch)
     runner, chosen = _runner_for(session, options, target, images)
     with session.phases.phase("stages"):
         failed: dict[str, BaseException] = {}
@@ -100,20 +102,21 @@ def execute(
             done = runner.run(nodes, force)
     if inputs.DEMO_CORPUS in done:
         inputs.check_demo_corpus(session.paths.conf, done[inputs.DEMO_CORPUS].result)
-    return Executed(done, chosen(), images, runner.preparations, failed)
+    return Executed(done, chosen(), images.finish(), runner.preparations, failed)
 
 
 def _runner_for(
-    session: Session, options: Options, target: Target, images: Mapping[str, Image]
+    session: Session, options: Options, target: Target, images: ComingImages
 ) -> tuple[Runner, Callable[[], Choice | Availability | None]]:
     """The runner with its executor, and what tells afterwards which engine was used."""
     keys = session.keys(images, target.accelerator)
     if session.cluster is not None:
         around = session.surroundings()
         executor = session.cluster.executor(
-            images, keys, session.store, around, engine=options.engine, leave=options.leave
+            images.finish(), keys, session.store, around, engine=options.engine, leave=options.leave
         )
         return Runner(executor, keys, session.store, around), executor.engine_used
+    session.coming = images
     engine = session.engine_when_needed(options.engine, fetch=options.fetch)
 
     def access() -> Access:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,11 @@ from repro.graph.local import LocalExecutor
 from repro.graph.making import Surroundings
 from repro.graph.runner import Runner
 from repro.graph.store import Store
-from repro.images.build import build_images, files_needed
+from repro.images.arrivals import Arrivals
+from repro.images.build import Beside, build_images, files_needed
+from repro.images.coming import ComingImages, Ready
 from repro.images.rootfs import SANDBOX_IMAGE
+from repro.locks.model import LockedFile
 from repro.machine import facts
 from repro.machine.watching import Subject
 from repro.record.stages import Phase
@@ -72,6 +76,7 @@ class Session:
     console: Console
     on: str = LOCAL
     phases: Phases = field(default_factory=Phases)
+    coming: ComingImages | None = None
 
     def __post_init__(self) -> None:
         self.architecture = facts.architecture()
@@ -92,16 +97,33 @@ class Session:
 
     def images(self, names: Collection[str], *, fetch: bool) -> dict[str, Image]:
         """The images, fetched and built as far as they are missing."""
-        wanted = sorted(names)
-        with self.phases.phase("fetch"):
-            needed = files_needed(self.paths, wanted, [self.architecture])
-            if needed and fetch:
-                fetch_files(self.paths.root, needed.values(), self.console.transfer("fetch"))
-        with self.phases.phase("build layers"):
-            return build_images(
-                self.paths, wanted, self.architecture, self.console.say, engine_for=self._engine_for,
-                timed=self.phases.layer,
-            )  # fmt: skip
+        return self.images_coming(sorted(names), fetch=fetch).finish()
+
+    def images_coming(self, names: Sequence[str], *, fetch: bool) -> ComingImages:
+        """The images as they become ready: each layer is built when its files are there, in the order of `names`."""
+        arrivals = Arrivals()
+
+        def make(ready: Ready) -> None:
+            with self.phases.phase("build layers"):
+                needed = files_needed(self.paths, names, [self.architecture]) if fetch else {}
+                threading.Thread(target=self._fetch, args=(needed, arrivals), name="fetch", daemon=True).start()
+                build_images(
+                    self.paths, names, self.architecture, self.console.say, engine_for=self._engine_for,
+                    beside=Beside(self.phases.layer, ready, arrivals),
+                )  # fmt: skip
+
+        return ComingImages(names, make, arrivals.end)
+
+    def _fetch(self, files: Mapping[str, LockedFile], arrivals: Arrivals) -> None:
+        """Bring files, if there are any to bring, and say that nothing more will come."""
+        error: BaseException | None = None
+        try:
+            with self.phases.phase("fetch"):
+                if files:
+                    fetch_files(self.paths.root, files.values(), self.console.transfer("fetch"), arrivals)
+        except BaseException as failure:  # noqa: BLE001 - raised where the layers are built
+            error = failure
+        arrivals.end(error)
 
     def _engine_for(self, toolchain: Image) -> Engine:
         from repro.run.engine_choice import compiling_engine  # noqa: PLC0415 - Docker's client: 0.2 s
@@ -115,7 +137,7 @@ class Session:
     def engine(self, name: str, *, fetch: bool) -> Choice:
         """The engine asked for; what the sandbox itself is made of is brought first, for it may be the one."""
         check_name(name)
-        if name in (AUTO, SANDBOX_IMAGE):
+        if name in (AUTO, SANDBOX_IMAGE) and (self.coming is None or not self.coming.await_any([SANDBOX_IMAGE])):
             self.images([SANDBOX_IMAGE], fetch=fetch)
         from repro.run.engine_choice import choose  # noqa: PLC0415 - Docker's client: 0.2 s
 
@@ -148,6 +170,7 @@ class Session:
             watcher=self.console,
             given=facts.given(),
             machine_lock=machine_lock(),
+            images=self.coming,
             began_s=self.phases.began_s,
             **known,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from repro.container.image import Image
@@ -16,6 +16,7 @@ from repro.graph.making import Surroundings
 from repro.graph.pipeline import Node, Output, Source, StageDefinition
 from repro.graph.runner import Runner
 from repro.graph.store import Store
+from repro.images.coming import ComingImages
 from repro.machine.facts import Given, Machine
 
 MACHINE = Machine(instruction_set="amd64 test", identity="this machine")
@@ -87,7 +88,7 @@ class Bench:
         self.data.mkdir()
         (self.data / "wave").write_bytes(b"speech")
         self.engine = FakeEngine(behave)
-        self.images = {"base": image()}
+        self.images: Mapping[str, Image] = {"base": image()}
         self.machine = MACHINE
         self.watcher = SilentWatcher()
         self.machine_lock: Path | None = None
@@ -109,8 +110,9 @@ class Bench:
     def runner(self) -> Runner:
         keys = self.keys_of()
         artifacts, given = self.root / "artifacts", Given(cores=2, memory_bytes=16 * 1024**3)
+        coming = self.images if isinstance(self.images, ComingImages) else None
         around = Surroundings(
-            artifacts / "code", artifacts / "logs", self.watcher, given, machine_lock=self.machine_lock
+            artifacts / "code", artifacts / "logs", self.watcher, given, machine_lock=self.machine_lock, images=coming
         )
         store = self.store()
         return Runner(LocalExecutor(self.engine, keys, store, around), keys, store, around)

@@ -11,7 +11,8 @@ import pytest
 from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.base.paths import Paths
 from repro.images import build
-from repro.images.build import build_images, describe_missing, files_needed, work_for
+from repro.images.arrivals import Arrivals
+from repro.images.build import Beside, build_images, describe_missing, files_needed, work_for
 from repro.images.layer_index import known_images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ def test_another_architecture_is_another_image(paths: Paths, filled: list[str]):
 
 def test_how_long_each_layer_took_is_told(paths: Paths, filled: list[str]):
     told: list[tuple[str, float, float]] = []
-    made(paths, ("base",), timed=lambda *item: told.append(item))
+    made(paths, ("base",), beside=Beside(lambda *item: told.append(item)))
     assert sorted(name for name, _, _ in told) == sorted(filled)
     assert all(seconds >= 0 for _, _, seconds in told)
 
@@ -126,3 +127,42 @@ def test_what_is_needed_is_what_no_layer_stands_for(paths: Paths, filled: list[s
     assert files_needed(paths, ("base",), ("amd64",)) == {}
     assert describe_missing(paths, ("base",), "amd64") == []
     assert work_for(paths, ("base",), "amd64").package_bytes == 0
+
+
+def test_a_layer_is_built_and_an_image_ready_when_their_own_files_came(paths: Paths, filled: list[str]):
+    arrivals, ready = Arrivals(), []
+    base = files_needed(paths, ("base",), ("amd64",))
+    others = files_needed(paths, NAMES, ("amd64",)).keys() - base.keys()
+
+    def tell(image):
+        ready.append(image.name)
+        if image.name == "base":
+            assert set(filled) == {"debs:base", "wheels:base"}  # no other file came before
+            for sha256 in others:
+                arrivals.add(sha256)
+
+    for sha256 in base:
+        arrivals.add(sha256)
+    made(paths, beside=Beside(ready=tell, arrivals=arrivals))
+    assert ready[0] == "base" and sorted(ready) == sorted(NAMES)
+
+
+def test_what_fetching_fails_of_ends_the_build_and_what_was_built_is_kept(paths: Paths, filled: list[str]):
+    arrivals = Arrivals()
+    for sha256 in files_needed(paths, ("base",), ("amd64",)):
+        arrivals.add(sha256)
+
+    def tell(image):
+        arrivals.end(CouldNotRun("the network is gone"))
+
+    with pytest.raises(CouldNotRun, match="the network is gone"):
+        made(paths, beside=Beside(ready=tell, arrivals=arrivals))
+    assert arrivals.stopped.is_set() and set(known_images(paths, NAMES, "amd64")) == {"base"}
+
+
+def test_a_layer_that_fails_ends_the_others_and_the_downloads(paths: Paths, filled: list[str], monkeypatch):
+    arrivals = Arrivals(complete=True)
+    monkeypatch.setattr(build._Builder, "_fill", lambda *_: (_ for _ in ()).throw(VerificationFailed("wrong bytes")))
+    with pytest.raises(VerificationFailed, match="wrong bytes"):
+        made(paths, beside=Beside(arrivals=arrivals))
+    assert arrivals.stopped.is_set()

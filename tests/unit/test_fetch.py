@@ -12,9 +12,11 @@ import requests
 
 from repro.base.errors import CouldNotRun, FetchError, VerificationFailed
 from repro.display.console import Console
+from repro.fetching import cache as cache_module
 from repro.fetching.cache import Cache
 from repro.fetching.download import fetch
 from repro.fetching.origins import DebianSource, FolderSource, IndexSource, Location
+from repro.fetching.receiver import Receiver
 from repro.locks.model import LockedFile
 from tests.simulators.archive import Server, index_page, sha256, wheel_lock
 
@@ -264,3 +266,35 @@ def test_right_bytes_from_a_file_on_this_machine_are_copied_and_not_linked(bench
     bench.fetch([locked()], PathSource(tmp_path / "local"))
     (tmp_path / "local").write_bytes(b"changed afterwards")
     assert bench.cache.path(sha256(BODY)).read_bytes() == BODY
+
+
+def test_a_file_is_hashed_once_per_process_and_again_after_any_change(bench: Bench, monkeypatch):
+    with Server({f"/{PATH}": BODY}) as server:
+        bench.fetch([locked()], bench.mirror(server))
+    path, hashed = bench.cache.path(sha256(BODY)), []
+    whole = cache_module.sha256_file
+    monkeypatch.setattr(cache_module, "sha256_file", lambda each: hashed.append(each) or whole(each))
+    assert bench.cache.holds(sha256(BODY)) and Cache(bench.root).holds(sha256(BODY)) and hashed == []
+    path.write_bytes(BODY[::-1])
+    assert not bench.cache.holds(sha256(BODY)) and hashed == [path] and not path.exists()
+
+
+def test_each_file_is_handed_over_as_it_comes_and_nothing_is_brought_once_nothing_is_wanted(bench: Bench):
+    class Taker(Receiver):
+        def __init__(self) -> None:
+            super().__init__()
+            self.came: list[str] = []
+
+        def add(self, sha256: str) -> None:
+            self.came.append(sha256)
+
+    taker = Taker()
+    with Server({f"/{PATH}": BODY}) as server, requests.Session() as session:
+        progress = Console(bench.shown, every_s=0)
+        for _ in ("fetched", "there already"):
+            fetch([locked()], bench.cache, [bench.mirror(server)], session, progress.transfer("fetch"), taker)
+        assert taker.came == [sha256(BODY)] * 2
+        bench.cache.path(sha256(BODY)).unlink()
+        taker.stopped.set()
+        fetch([locked()], bench.cache, [bench.mirror(server)], session, progress.transfer("fetch"), taker)
+        assert len(taker.came) == 2 and not bench.cache.holds(sha256(BODY))

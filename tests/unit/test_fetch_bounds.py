@@ -31,6 +31,7 @@ from repro.fetching.origins import (
     sources_of,
 )
 from repro.fetching.pip_client import PipClient, parse_config_list
+from repro.fetching.receiver import Receiver
 from repro.fetching.session import http_session
 from repro.fetching.simple_index import Link, file_url_path, folder_links, project_links
 from repro.fetching.site import Site, Whereabouts, load_site
@@ -280,7 +281,7 @@ def test_a_host_that_gave_nothing_is_not_asked_again_and_one_that_gave_some_is(t
     with pytest.raises(FetchError) as caught:
         brought(tmp_path, line, files=[wanted()])
     assert caught.value.detail == f"one: {URL}: ConnectionError: no route"
-    job = download._Fetch(Cache(tmp_path), [DebianSource("one", {"debian": "http://one"})], line, Told())
+    job = download._Fetch(Cache(tmp_path), [DebianSource("one", {"debian": "http://one"})], line, Told(), Receiver())
     job._dead["one"] = "no route"
     with pytest.raises(FetchError) as caught:
         job.bring(other)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from repro.base.errors import FetchError
 from repro.base.paths import Paths
 from repro.graph.pipeline import Request
 from repro.record.document import Host
@@ -200,28 +201,38 @@ def test_without_a_probe_of_cann_the_tables_is_asked_about(monkeypatch, paths):
 @pytest.mark.parametrize(("missing", "fetch", "fetched"), [({"a": 1}, True, 1), ({"a": 1}, False, 0), ({}, True, 0)])
 def test_images_are_fetched_where_asked_and_built_for_this_machine(monkeypatch, paths, missing, fetch, fetched):
     calls = Calls(monkeypatch, session)
-    said = []
-    console = SimpleNamespace(say=said.append, transfer=lambda name: ("TRANSFER", name))
+    console = SimpleNamespace(say=print, transfer=lambda name: ("TRANSFER", name))
     here = session.Session(paths, console)
-    for name, value in (("files_needed", missing), ("fetch_files", None), ("build_images", "IMAGES")):
+    for name, value in (("files_needed", missing), ("fetch_files", None)):
         calls.answer(name, value)
-    assert here.images({"b", "a"}, fetch=fetch) == "IMAGES"
-    assert calls.given["files_needed"] == [(paths, ["a", "b"], [here.architecture])]
+
+    def build_images(*given, **named):
+        calls.given["build_images"] = [(*given, named["engine_for"], named["beside"])]
+        for name in given[1]:
+            named["beside"].ready(SimpleNamespace(name=name))
+        named["beside"].arrivals.wait()
+
+    monkeypatch.setattr(session, "build_images", build_images)
+    assert list(here.images({"b", "a"}, fetch=fetch)) == ["a", "b"]
+    assert calls.given.get("files_needed", []) == ([(paths, ["a", "b"], [here.architecture])] if fetch else [])
+    ((*given, engine_for, beside),) = calls.given["build_images"]
+    assert given == [paths, ["a", "b"], here.architecture, console.say]
+    assert (engine_for, beside.timed) == (here._engine_for, here.phases.layer)
     assert len(calls.given.get("fetch_files", [])) == fetched
     if fetched:
-        ((root, files, transfer),) = calls.given["fetch_files"]
-        assert (root, list(files), transfer) == (paths.root, [1], ("TRANSFER", "fetch"))
-    assert calls.given["build_images"] == [
-        (
-            paths,
-            ["a", "b"],
-            here.architecture,
-            console.say,
-            ("engine_for", here._engine_for),
-            ("timed", here.phases.layer),
-        )
-    ]
-    assert [phase.name for phase in here.phases.items] == ["fetch", "build layers"]
+        ((root, files, transfer, receiver),) = calls.given["fetch_files"]
+        assert (root, list(files), transfer, receiver) == (paths.root, [1], ("TRANSFER", "fetch"), beside.arrivals)
+    assert sorted(phase.name for phase in here.phases.items) == ["build layers", "fetch"]
+
+
+def test_what_fetching_fails_of_is_what_waiting_for_images_raises(monkeypatch, paths):
+    calls = Calls(monkeypatch, session)
+    here = session.Session(paths, SimpleNamespace(say=print, transfer=lambda name: name))
+    calls.answer("files_needed", {"a": 1})
+    monkeypatch.setattr(session, "fetch_files", lambda *_: (_ for _ in ()).throw(FetchError("no source")))
+    monkeypatch.setattr(session, "build_images", lambda *_, beside, **__: beside.arrivals.wait())
+    with pytest.raises(FetchError, match="no source"):
+        here.images({"a"}, fetch=True)
 
 
 def test_what_is_lacking_for_images_is_said_of_those_that_are_not_there(monkeypatch, paths):

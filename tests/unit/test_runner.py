@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from repro.graph.cache import StatCache
 from repro.graph.code import read_code
 from repro.graph.keys import difference
 from repro.graph.local import may_run_beside
-from repro.graph.pipeline import Source
+from repro.graph.pipeline import Node, Source
+from repro.images.coming import ComingImages
 from repro.machine.facts import Given, Machine
 from repro.run.engine_when_needed import EngineWhenNeeded
 
@@ -419,3 +421,89 @@ def test_a_second_measurement_is_no_stored_one_and_is_stored_itself(bench: Bench
     assert bench.engine.ran == ["first", "second", "first"]
     bench.runner().run(again)
     assert bench.engine.ran == ["first", "second", "first"]
+
+
+def in_late_image(bench: Bench) -> dict[str, Node]:
+    """The bench's nodes, of which `second` runs in an image of its own."""
+    nodes = bench.nodes()
+    return {**nodes, "second": replace(nodes["second"], stage=replace(nodes["second"].stage, image="late"))}
+
+
+def coming(make, stop=lambda _: None) -> ComingImages:
+    return ComingImages(["base", "late"], make, stop)
+
+
+def test_a_stage_starts_when_its_own_image_is_ready_and_others_are_still_made(bench: Bench):
+    first_runs = threading.Event()
+
+    def make(ready):
+        ready(image())
+        assert first_runs.wait(30)  # the second image comes only once the first stage is at work
+        ready(image("late", "sha256:" + "3" * 64))
+
+    def behave(job, out, obs, on_line):
+        first_runs.set()
+        return write_name(job, out, obs, on_line)
+
+    bench.engine.behave, bench.images = behave, coming(make)
+    done = bench.runner().run(in_late_image(bench))
+    assert bench.engine.ran == ["first", "second"] and done["second"].result.key["image"] == "sha256:" + "3" * 64
+    assert bench.engine.prepared.count("late") >= 1
+
+
+def test_an_image_that_cannot_be_made_ends_the_run_and_what_ran_meanwhile_is_kept(bench: Bench):
+    started, failed = threading.Event(), threading.Event()
+
+    def make(ready):
+        ready(image())
+        assert started.wait(30)
+        failed.set()
+        raise CouldNotRun("no network for late")
+
+    def behave(job, out, obs, on_line):
+        started.set()
+        assert failed.wait(30)
+        return write_name(job, out, obs, on_line)
+
+    bench.engine.behave, bench.images = behave, coming(make)
+    with pytest.raises(CouldNotRun, match="no network for late"):
+        bench.runner().run_what_can(in_late_image(bench))
+    bench.images = {"base": image(), "late": image("late", "sha256:" + "3" * 64)}
+    bench.runner().run(in_late_image(bench))
+    assert bench.engine.ran == ["first", "second"]
+
+
+def test_no_speed_is_measured_while_images_are_made(bench: Bench):
+    over = []
+
+    def make(ready):
+        ready(image())
+        ready(image("late", "sha256:" + "3" * 64))
+        time.sleep(0.2)
+        over.append("over")
+
+    def behave(job, out, obs, on_line):
+        if job.name == "second":
+            assert over == ["over"]
+        return write_name(job, out, obs, on_line)
+
+    bench.engine.behave, bench.images = behave, coming(make)
+    nodes = in_late_image(bench)
+    nodes["second"] = replace(nodes["second"], stage=replace(nodes["second"].stage, host_bound=True))
+    bench.runner().run(nodes)
+    assert bench.engine.ran == ["first", "second"]
+
+
+def test_a_run_that_fails_has_no_more_images_made(bench: Bench):
+    told: list[BaseException] = []
+    stopped = threading.Event()
+
+    def make(ready):
+        ready(image())
+        assert stopped.wait(30)
+
+    bench.images = coming(make, lambda error: (told.append(error), stopped.set()))
+    bench.engine.behave = lambda *_: 3
+    with pytest.raises(StageFailed) as caught:
+        bench.runner().run(bench.nodes())
+    assert told == [caught.value]
