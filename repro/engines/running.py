@@ -18,6 +18,7 @@ from repro.container.job import OnLine
 from repro.engines.closed import LineSplitter
 
 _END_TIMEOUT_S = 30.0
+_POLL_S = 0.05
 _FIRST_FD = 10  # below it, descriptors are the shell's: it can name only those with one digit
 
 
@@ -134,11 +135,18 @@ def file_with(data: bytes, stack: contextlib.ExitStack) -> int:
         return Descriptor(fcntl.fcntl(stream, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD), stack).number
 
 
-def read_child_pid(descriptor: int) -> int | None:
-    """The init's process id as bubblewrap reports it; None when bubblewrap ended before there was one."""
+def read_child_pid(descriptor: int, process: subprocess.Popen[bytes]) -> int | None:
+    """The init's process id as bubblewrap reports it; None when bubblewrap ended before there was one.
+
+    The descriptor's end alone does not tell: the shell that waits on the lifeline holds it too.
+    """
     text = b""
-    while chunk := os.read(descriptor, 4096):
+    while True:
+        ended = process.poll() is not None
+        readable, _, _ = select.select([descriptor], [], [], 0.0 if ended else _POLL_S)
+        chunk = os.read(descriptor, 4096) if readable else b""
+        if not chunk and (ended or readable):
+            return None
         text += chunk
         with contextlib.suppress(ValueError):
             return int(json.loads(text)["child-pid"])
-    return None

@@ -157,7 +157,7 @@ class SandboxEngine:
         running = Running(process, lifeline_write)
         stack.callback(running.kill)
         info_write.close()
-        init_pid = read_child_pid(info_read.number)
+        init_pid = read_child_pid(info_read.number, process)
         if init_pid is not None:
             running.watch(init_pid)
             limits.update(_limited(control, (process.pid, init_pid)))
