@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Sequence
 
 _ADVICE = ("hint", "detail")  # what an error says beside its message
+_HELP = ("help", "metavar")  # what --help says of an option
 
 
 def changes_wording(original: Sequence[ast.AST], mutant: Sequence[ast.AST]) -> bool:
-    """Is the one difference between two functions' bodies in an error's text, in its advice, or that it has them?"""
+    """Is the one difference between two functions' bodies in an error's text, in its advice, or that it has them?
+
+    Or in the help of an option of a command line.
+    """
+    if not _same(list(original), list(mutant)) and _without_help(original) == _without_help(mutant):
+        return True
     way = _way(original, mutant)
     after_raise, after_advice = (
         next((len(way) - number for number, node in enumerate(way) if is_one(node)), 0)
@@ -20,6 +27,15 @@ def changes_wording(original: Sequence[ast.AST], mutant: Sequence[ast.AST]) -> b
     text = isinstance(way[-1], ast.Constant) and isinstance(way[-1].value, str)
     # A raise, the exception, one of its arguments; or an advice and its whole value.
     return text or 0 < after_raise <= 3 or 0 < after_advice <= 2
+
+
+def _without_help(nodes: Sequence[ast.AST]) -> list[str]:
+    return [ast.dump(_Unhelped().visit(copy.deepcopy(node))) for node in nodes]
+
+
+class _Unhelped(ast.NodeTransformer):
+    def visit_keyword(self, node: ast.keyword) -> ast.AST | None:
+        return None if node.arg in _HELP else self.generic_visit(node)
 
 
 def _raises(node: ast.AST) -> bool:

@@ -1,8 +1,10 @@
 """The stage lm against IRSTLM's own output, and ARPA files whole and broken."""
 
 import math
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -85,7 +87,7 @@ def test_a_blank_line_is_no_sentence(tmp_path):
 def test_stage_refuses_labels_without_a_phone(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/phn_text").write_text("A_1\n")
-    with pytest.raises(StageError, match="holds no phone"):
+    with pytest.raises(StageError, match=re.escape(f"{tmp_path}/train/phn_text holds no phone")):
         lm.main(["--corpus", str(tmp_path), "--out", str(tmp_path), "--obs", str(tmp_path)])
 
 
@@ -114,7 +116,9 @@ GOOD = "\\data\\\nngram 1=2\nngram 2=1\n\n\\1-grams:\n-1 a -0.5\n-1 b\n\n\\2-gra
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("\\end\\\n", "", "not a whole ARPA"),
+        ("\\end\\\n", "", "not a whole ARPA bigram: no .data. section, no unigrams or no .end."),
+        ("ngram 1=2\nngram 2=1\n", "", "not a whole ARPA bigram: no"),
+        ("ngram 2=1", "ngram 2", "line 3 is not an ARPA entry: 'ngram 2'"),
         ("ngram 1=2", "ngram 1=3", "3 1-grams announced, 2 found"),
         ("ngram 2=1", "ngram 2=1\nngram 3=4", "4 3-grams announced"),
         ("-1 a b", "x a b", "line 10 is not an ARPA entry"),
@@ -128,3 +132,54 @@ def test_broken_model_is_refused_by_file_and_line(tmp_path, old, new, message):
     path.write_text(GOOD.replace(old, new))
     with pytest.raises(StageError, match=message):
         arpa.read(str(path))
+
+
+@pytest.mark.parametrize("reserved", ["<s>", "</s>", "<unk>"])
+def test_stage_refuses_a_phone_that_arpa_reserves(tmp_path, reserved):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/phn_text").write_text(f"A_1 aa b\nA_2 aa {reserved}\n")
+    with pytest.raises(StageError, match=re.escape(f"{tmp_path}/train/phn_text uses {reserved} as a phone")):
+        lm.main(["--corpus", str(tmp_path), "--out", str(tmp_path), "--obs", str(tmp_path)])
+
+
+def test_labels_and_models_that_cannot_be_read_are_refused_by_path_and_reason(tmp_path):
+    with pytest.raises(StageError, match=re.escape(f"cannot read {tmp_path}/train/phn_text: ") + ".*No such file"):
+        lm.main(["--corpus", str(tmp_path), "--out", str(tmp_path), "--obs", str(tmp_path)])
+    path = tmp_path / "m.arpa"
+    with pytest.raises(StageError, match=re.escape(f"cannot read the language model {path}: ") + ".*No such file"):
+        arpa.read(str(path))
+    path.write_bytes(b"\\data\\\n\xff")
+    with pytest.raises(StageError, match="utf-8"):
+        arpa.read(str(path))
+
+
+@given(
+    st.dictionaries(
+        st.text("abc<>/é", min_size=1),
+        st.tuples(st.floats(-99, 0, width=16), st.floats(-9, 9, width=16)),
+        min_size=1, max_size=6,
+    ),
+    st.data(),
+)  # fmt: skip
+def test_any_model_reads_back_from_what_is_written_of_it(unigrams, data):
+    words = st.sampled_from(sorted(unigrams))
+    bigrams = data.draw(st.dictionaries(st.tuples(words, words), st.floats(-99, 0, width=16), max_size=8))
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "m"))
+        arpa.write(path, arpa.Bigram(unigrams, bigrams))
+        back, text = arpa.read(path), Path(path).read_text("utf-8")
+    assert back.bigrams == pytest.approx(bigrams, abs=1e-6)
+    assert {word: list(pair) for word, pair in back.unigrams.items()} == {
+        word: pytest.approx(pair, abs=1e-6) for word, pair in unigrams.items()
+    }
+    assert text.startswith(f"\n\\data\\\nngram 1={len(unigrams)}\nngram 2={len(bigrams)}\n\n\\1-grams:\n")
+    listed = [line.split()[1] for line in text.partition("\\2-grams:")[0].splitlines() if "\t" in line]
+    assert listed == sorted(unigrams)
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\n\n"])
+def test_a_model_s_columns_may_be_apart_by_tabs_or_spaces_and_lines_blank(tmp_path, ending):
+    path = tmp_path / "m.arpa"
+    path.write_text(GOOD.replace(" a ", "\ta\t").replace("\n\\", "\n \n\\").rstrip("\n") + ending)
+    model = arpa.read(str(path))
+    assert model.unigrams == {"a": (-1.0, -0.5), "b": (-1.0, 0.0)} and model.bigrams == {("a", "b"): -1.0}

@@ -1,13 +1,16 @@
 """The stage score on golden's posteriors: both protocols, counts, intervals, refusals."""
 
+import collections
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 from _score_cases import EXPECTED, GOLDEN, output_frames
 from hypothesis import given
 from hypothesis import strategies as st
+from rapidfuzz.distance import Levenshtein
 
 from stages import score
 from stages.scoring import edits as edit_distance
@@ -125,6 +128,116 @@ def test_counts_confusions_and_edits_agree(tmp_path):
     assert sum(u["complete"]["wer_edits"] for u in utterances) == result["protocols"]["complete"]["edits"]["wer"]
 
 
+def pooled(lines, protocol):
+    """A protocol's entry of score.json, from lines of utterances.jsonl alone."""
+    edits = {kind: [line[protocol][kind + "_edits"] for line in lines] for kind in ("cer", "wer")}
+    lengths = {"cer": [len(line["reference"]) for line in lines], "wer": [line["phones"] for line in lines]}
+    rates = {kind: 100 * sum(edits[kind]) / sum(lengths[kind]) for kind in edits}
+    swaps = collections.Counter(
+        (line["reference"].split()[left], line["complete"]["hypothesis"].split()[right])
+        for line in lines
+        for kind, left, right in Levenshtein.editops(
+            line["reference"].split(), line["complete"]["hypothesis"].split()
+        ).as_list()
+        if kind == "replace"
+    )
+    return {
+        "utterances": len(lines),
+        "phones": sum(lengths["wer"]),
+        "characters": sum(lengths["cer"]),
+        **{f"{kind}_percent": rates[kind] for kind in rates},
+        **{f"{kind}_printed": f"{rates[kind]:.4f}" for kind in rates},
+        "edits": {kind: sum(values) for kind, values in edits.items()},
+        "wer_counts": {
+            kind: sum(line["wer_counts"][kind] for line in lines)
+            for kind in ("substitutions", "insertions", "deletions")
+        },
+        "interval_95": {
+            **{f"{kind}_percent": interval_95(edits[kind], lengths[kind]) for kind in edits},
+            "method": "percentile bootstrap of the pooled rate: 10000 resamples of whole utterances with replacement, "
+            "numpy RandomState seed 20261122, 2.5 % and 97.5 % by nearest rank",
+        },
+        "confusions": [
+            {"reference": left, "hypothesis": right, "count": count}
+            for (left, right), count in sorted(swaps.items(), key=lambda item: (-item[1], item[0]))
+        ],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("decode", ["Greedy", "Beam"])
+def test_files_of_a_score_hold_the_strings_the_edits_and_nothing_that_does_not_follow_from_them(tmp_path, decode):
+    manifest = make_inputs(tmp_path, 4)
+    manifest["excluded"] = [{"utterance": "X", "reason": "y"}]
+    (tmp_path / "batches/manifest.json").write_text(json.dumps(manifest))
+    result, lines = run_score(tmp_path, 4, *(BEAM if decode == "Beam" else []))
+    labels = dict(line.split(" ", 1) for line in (GOLDEN / "data/dev/phn_text").read_text().splitlines())
+    for line, placed in zip(lines, manifest["utterances"]):
+        reference = labels[placed["id"]].strip()
+        assert (line["id"], line["reference"]) == (placed["id"], reference)
+        assert line["phones"] == len(reference.split())
+        for protocol in ("published", "complete"):
+            hypothesis = line[protocol]["hypothesis"]
+            assert line[protocol]["cer_edits"] == plain_distance(reference, hypothesis)
+            assert line[protocol]["wer_edits"] == plain_distance(reference.split(), hypothesis.split())
+            assert line[protocol]["wer_edits"] == sum(line["wer_counts"].values())
+        assert set(line) == {"id", "reference", "phones", "wer_counts", "published", "complete", "in_published"}
+    assert [line["in_published"] for line in lines] == [True] * 8 + [False] * 2, "(10 - 1) // 4 whole batches of 4"
+    beam = {
+        "type": "Beam",
+        "beam_width": 10,
+        "lm_alpha": 0.1,
+        "reference_would_fail": {
+            "empty_labelling_survived": {
+                "utterances": [],
+                "handled": "it ends with the model's probability of </s> after <s>, and counts as length 1",
+            },
+            "probability_underflowed_to_zero": {"utterances": [], "handled": "its logarithm is taken as -99999999"},
+            "symbols_missing_in_language_model": {
+                "symbols": [],
+                "handled": "taken as <unk>, or as the rarest word of a model without <unk>",
+            },
+        },
+    }
+    assert result == {
+        "batch_size": 4,
+        "split": "dev",
+        "decode": beam if decode == "Beam" else {"type": "Greedy"},
+        "protocols": {"published": pooled(lines[:8], "published"), "complete": pooled(lines, "complete")},
+        "excluded": manifest["excluded"],
+    }
+
+
+def test_progress_of_a_score_counts_utterances(tmp_path, monkeypatch):
+    make_inputs(tmp_path, 4)
+    told = []
+
+    class Told:
+        def __init__(self, *what):
+            told.append(what)
+
+        def advance(self, count):
+            told.append(count)
+
+    monkeypatch.setattr(score, "Progress", Told)
+    run_score(tmp_path, 4)
+    assert told == [("score dev", 10), 4, 4, 2]
+
+
+@pytest.mark.parametrize(("width", "batches"), [(1, [10]), (320, [8, 2]), (640, [4, 4, 2]), (2561, [4, 4, 2])])
+def test_a_beam_takes_as_many_batches_at_once_as_hold_2560_labellings(tmp_path, monkeypatch, width, batches):
+    make_inputs(tmp_path, 4)
+    found = []
+
+    def beams(utterances, following, ending, kept):
+        found.append(len(utterances))
+        assert kept == width
+        return [score.decoders.BeamResult([2], False, False)] * len(utterances)
+
+    monkeypatch.setattr(score.decoders, "beams", beams)
+    _, lines = run_score(tmp_path, 4, *BEAM, "--beam-width", width)
+    assert (found, {line["complete"]["hypothesis"] for line in lines}) == (batches, {"sil"})
+
+
 def test_two_runs_write_the_same_bytes(tmp_path):
     make_inputs(tmp_path, 4)
     written = []
@@ -171,14 +284,16 @@ def test_padding_may_hold_anything(tmp_path):
 def test_outputs_of_another_model_or_batch_size_are_refused(tmp_path, shape):
     make_inputs(tmp_path, 4)
     np.save(tmp_path / "outputs/result/inputs_1_0.npy", np.zeros(shape, np.float32))
-    with pytest.raises(StageError, match=r"inputs_1_0\.npy holds float32"):
+    told = f"{tmp_path}/outputs/result/inputs_1_0.npy holds float32 {shape}, not floating point (195, 4, 41)"
+    with pytest.raises(StageError, match=re.escape(told)):
         run_score(tmp_path, 4)
 
 
 def test_missing_outputs_are_refused_by_name(tmp_path):
     make_inputs(tmp_path, 4)
     (tmp_path / "outputs/result/inputs_0_0.npy").unlink()
-    with pytest.raises(StageError, match=r"inputs_0_0\.npy"):
+    path = re.escape(f"{tmp_path}/outputs/result/inputs_0_0.npy")
+    with pytest.raises(StageError, match=f"cannot read the outputs {path}: .*No such file"):
         run_score(tmp_path, 4)
 
 
@@ -191,7 +306,7 @@ def test_batches_of_another_size_are_refused(tmp_path):
 def test_batches_without_an_utterance_are_refused(tmp_path):
     manifest = make_inputs(tmp_path, 4)
     (tmp_path / "batches/manifest.json").write_text(json.dumps({**manifest, "utterances": []}))
-    with pytest.raises(StageError, match="lists no utterance"):
+    with pytest.raises(StageError, match=re.escape(f"{tmp_path}/batches/manifest.json lists no utterance")):
         run_score(tmp_path, 4)
 
 
@@ -199,7 +314,7 @@ def test_utterance_without_label_is_refused(tmp_path):
     manifest = make_inputs(tmp_path, 4)
     manifest["utterances"][2]["id"] = "NOBODY_SX1"
     (tmp_path / "batches/manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(StageError, match="NOBODY_SX1"):
+    with pytest.raises(StageError, match="utterance NOBODY_SX1 has outputs but no line in phn_text"):
         run_score(tmp_path, 4)
 
 
@@ -262,7 +377,8 @@ def test_outputs_out_of_their_rows_are_refused(tmp_path):
     manifest = make_inputs(tmp_path, 4)
     manifest["utterances"][1]["row"] = 2
     (tmp_path / "batches/manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(StageError, match="batch 0 does not hold its utterances in rows"):
+    place = re.escape(f"{tmp_path}/batches/manifest.json: batch 0 does not hold its utterances in rows")
+    with pytest.raises(StageError, match=place):
         run_score(tmp_path, 4)
 
 
@@ -321,3 +437,18 @@ def test_a_beam_that_keeps_nothing_is_wrong_use(tmp_path, words, capsys):
 def test_a_beam_of_one_labelling_is_a_beam(tmp_path):
     make_inputs(tmp_path, 4)
     assert run_score(tmp_path, 4, *BEAM, "--beam-width", "1")[0]["decode"]["beam_width"] == 1
+
+
+@pytest.mark.parametrize("words", [["--decode", "Beam"], ["--bs", "0"]])
+def test_a_beam_without_a_model_and_batches_of_nothing_are_wrong_use(tmp_path, words, capsys):
+    make_inputs(tmp_path, 4)
+    with pytest.raises(SystemExit) as ended:
+        run_score(tmp_path, 4, *words)
+    assert ended.value.code == 2
+    assert ("needs --lm" in capsys.readouterr().err) == ("Beam" in words)
+
+
+def test_a_language_model_may_be_a_file_or_the_folder_that_the_stage_lm_wrote(tmp_path):
+    make_inputs(tmp_path, 4)
+    of_file = run_score(tmp_path, 4, *BEAM)
+    assert run_score(tmp_path, 4, "--decode", "Beam", "--lm", GOLDEN / "score") == of_file
