@@ -39,7 +39,10 @@ class _Unhelped(ast.NodeTransformer):
 
 
 def _raises(node: ast.AST) -> bool:
-    return isinstance(node, ast.Raise)
+    """Also where a helper makes the error that its caller raises."""
+    made = node.value if isinstance(node, ast.Return) else None
+    name = made.func.id if isinstance(made, ast.Call) and isinstance(made.func, ast.Name) else ""
+    return isinstance(node, ast.Raise) or name.endswith(("Error", "Failed", "Refused", "Malformed"))
 
 
 def _advises(node: ast.AST) -> bool:

@@ -11,6 +11,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from _model_cases import write_batches, write_stand_in
+from _stage_cases import progress_of, refused
 
 from stages import compare
 from stages.shared.stage import StageError
@@ -116,6 +117,49 @@ def test_the_stage_compares_every_utterance_and_states_its_formulas(case):
     assert result["thresholds"]["at_most"]["kl"] == 0.005
 
 
+def test_the_file_holds_the_pairs_the_thresholds_and_the_formulas_as_they_are_computed(case, monkeypatch):
+    told = progress_of(compare.stage, monkeypatch)
+    result = _compare(case)
+    assert told == [("compare", 3), 1, 1, 1]
+    pairs = {name: result.pop(name) for name in ("torch_onnx", "torch_converted", "onnx_converted")}
+    assert result == {
+        "batch_size": 2,
+        "reference_batch_size": 2,
+        "formulas": compare.FORMULAS,
+        "thresholds": {"at_least": compare.MINIMA, "at_most": compare.MAXIMA},
+        "within_thresholds": True,
+    }
+    assert all(pair["within_thresholds"] and pair["cosine"] == pytest.approx(1) for pair in pairs.values())
+
+
+@pytest.mark.parametrize("folder", ["reference", "outputs"])
+def test_a_pair_beyond_its_thresholds_shows_in_the_whole(case, folder):
+    _change(case / folder / "result" / "inputs_0_0.npy", slice(None), 0, np.linspace(-9, -1, 41))
+    result = _compare(case)
+    beyond = {
+        name for name in ("torch_onnx", "torch_converted", "onnx_converted") if not result[name]["within_thresholds"]
+    }
+    assert beyond == {
+        "reference": {"torch_onnx", "torch_converted"}, "outputs": {"torch_converted", "onnx_converted"}
+    }[folder]  # fmt: skip
+    assert result["within_thresholds"] is False
+
+
+@pytest.mark.parametrize(("a", "b", "cosine"), [(0.0, 0.0, 1.0), (0.0, -1.0, 0.0), (-1.0, 0.0, 0.0), (-2.0, -5.0, 1.0)])
+def test_outputs_of_zeros_have_figures_too(a, b, cosine):
+    result = _result(np.full((195, 41), a, np.float32), np.full((195, 41), b, np.float32))
+    assert result["cosine"] == pytest.approx(cosine) and result["max_abs"] == abs(a - b)
+    sums = {name: 195 * 41 * value for name, value in (("aa", a * a), ("squares", (a - b) ** 2))}
+    assert result["relative_euclidean"] == pytest.approx(np.sqrt(sums["squares"] / max(sums["aa"], 2.0**-46)))
+    assert result["mean_relative"] == pytest.approx(abs(a - b) / max(abs(a), 2.0**-23))
+
+
+def test_a_graph_of_another_batch_size_is_refused(case):
+    write_stand_in(case / "onnx" / "lstm_ctc.onnx", 4)
+    with pytest.raises(StageError, match=r"lstm_ctc\.onnx takes batches of 4, not 2"):
+        _compare(case)
+
+
 def test_a_change_in_one_output_shows_in_its_two_pairs_only(case):
     _change(case / "outputs" / "tail" / "inputs_1_0.npy", 50, 0, np.linspace(-9, -1, 41))
     result = _compare(case)
@@ -168,7 +212,7 @@ def test_batches_of_other_utterances_are_refused(case):
     _in_other_batches(case, 1, ["u0", "u2", "u1"])
     words = [word for name in ("onnx", "outputs", "batches", "out", "obs") for word in ("--" + name, str(case / name))]
     words += ["--reference", str(case / "reference-others"), "--reference-batches", str(case / "others"), "--bs", "2"]
-    with pytest.raises(StageError, match="not batches of the same utterances"):
+    with refused(case / "others", case / "batches", "not batches of the same utterances"):
         compare.main(words)
 
 

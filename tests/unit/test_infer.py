@@ -1,5 +1,6 @@
 """infer and measure on the golden weights: files, summaries, the reference's outputs, refusals."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("llvmlite")
 
 from _model_cases import golden_weights, parity, write_batches, write_converted
+from _stage_cases import progress_of
 
 from stages import infer, measure
 from stages.model import network
@@ -70,6 +72,93 @@ def test_the_summaries_are_observations_and_account_for_every_file(case):
     assert summary["throughput"] == pytest.approx(expected)
 
 
+def test_each_summary_is_of_its_own_files_with_paths_times_and_the_words_of_the_command_line(case, monkeypatch):
+    folder, _ = case
+    told = progress_of(infer.stage, monkeypatch)
+    monkeypatch.setattr(network, "available_threads", lambda: 5)
+    _infer(folder)
+    assert told == [("infer", 3), 1, 1, 1]
+    words = ["--batches", str(folder / "batches"), "--bs", "2"]
+    words = ["--model", str(folder / "model"), *words, "--out", str(folder / "out"), "--obs", str(folder / "obs")]
+    for name, source, numbers in (("result", "bins", [0, 1]), ("tail", "tail", [2])):
+        summary = json.loads((folder / "obs" / f"{name}_summary.json").read_text())
+        assert summary["args"] == ["stages.infer", *words]
+        assert summary["filesinfo"] == {
+            str(index): {
+                "infiles": [str(folder / "batches" / source / f"inputs_{number}.bin")],
+                "outfiles": [str(folder / "out" / name / f"inputs_{number}_0.npy")],
+            }
+            for index, number in enumerate(numbers)
+        }
+        assert len(summary["npu_compute_time_list"]) == len(numbers) == summary["NPU_compute_time"]["count"]
+        assert min(summary["npu_compute_time_list"]) > 0
+        assert 1 <= summary["streams"] <= 3, "no more side by side than there are batches"
+
+
+def test_without_a_tail_there_is_no_summary_of_one(case):
+    folder, values = case
+    shutil.rmtree(str(folder / "batches"))
+    write_batches(folder / "batches", values[:2], 2, 0)
+    _infer(folder)
+    assert [os.listdir(str(folder / name)) for name in ("obs", "out")] == [["result_summary.json"], ["result"]]
+
+
+def test_a_network_that_fails_is_free_for_the_next_batch(case):
+    folder, values = case
+    (folder / "out" / "result").mkdir()
+    batches = [
+        infer.bins.Batch(str(folder / "batches" / "bins" / f"inputs_{number}.bin"), "result") for number in (0, 1)
+    ]
+    calls = []
+
+    class Failing:
+        def run(self, rows):
+            calls.append(rows)
+            if len(calls) == 1:
+                raise MemoryError
+            return np.zeros((195, 2, 41), np.float32)
+
+    streams = infer._Streams([Failing()], str(folder / "out"), 2)
+    with pytest.raises(MemoryError):
+        streams.run(batches[0])
+    assert streams.run(batches[1]).batch is batches[1]
+    assert np.array_equal(calls, values[:2])
+
+
+def test_no_more_than_one_batch_per_network_and_one_more_are_held(case, monkeypatch):
+    """Of the workers' pool and of how far it runs ahead, what it was asked for."""
+    folder, _ = case
+    asked = []
+    monkeypatch.setattr(network, "available_threads", lambda: 2)
+    pool, ahead = infer.concurrent.futures.ThreadPoolExecutor, infer.in_order
+
+    def in_order(workers, function, items, held):
+        asked.append((workers._max_workers, held))
+        return ahead(workers, function, items, held)
+
+    monkeypatch.setattr(infer.concurrent.futures, "ThreadPoolExecutor", pool)
+    monkeypatch.setattr(infer, "in_order", in_order)
+    _infer(folder)
+    streams = json.loads((folder / "obs" / "result_summary.json").read_text())["streams"]
+    assert asked == [(streams + 1, 2 * (streams + 1))]
+
+
+@pytest.mark.parametrize("stage", [infer, measure])
+def test_the_precision_that_is_asked_for_is_the_one_that_is_opened(case, monkeypatch, stage):
+    folder, _ = case
+    opened = []
+
+    def open_network(path, precision):
+        opened.append((path, precision))
+        raise StageError("enough seen")
+
+    monkeypatch.setattr(stage.precision, "open_network", open_network)
+    words = ["--batches", str(folder / "batches")] if stage is infer else []
+    with pytest.raises(StageError, match="enough seen"):
+        _run(stage, folder, *words, "--bs", "2", "--precision", "bf16")
+    assert opened == [(str(folder / "model" / "model.onnx"), "bf16")]
+
+
 def test_outputs_do_not_change_with_the_number_of_cores(case, monkeypatch):
     folder, _ = case
     _infer(folder)
@@ -119,9 +208,15 @@ def test_measure_writes_times_as_observations_only(case):
     assert (result["loop"], len(result["times_ms"])) == (7, 7)
     assert result["throughput_utterances_per_s"] == pytest.approx(1000 * 2 / np.mean(result["times_ms"]))
     assert result["threads"] == runtime_arguments.available_threads()
-    summary = (folder / "out" / "summary.json").read_text()
-    assert 'ms"' not in summary
-    assert json.loads(summary)["loop"] == 7
+    assert json.loads((folder / "out" / "summary.json").read_text()) == {
+        "batch_size": 2,
+        "formula": "1000*batchsize/mean(times_ms)",
+        "input": "zeros",
+        "loop": 7,
+        "model_sha256": hashlib.sha256((folder / "model" / "model.onnx").read_bytes()).hexdigest(),
+        "warm_ups": 1,
+    }
+    assert result["provider"] and isinstance(result["provider"], str)
 
 
 def test_measure_refuses_a_batch_size_that_is_not_the_models(case):

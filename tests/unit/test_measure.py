@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from _stage_cases import progress_of
 
 pytest.importorskip("onnxruntime")
 
@@ -41,8 +42,16 @@ def test_throughput_and_percentiles_follow_the_formula():
 
 
 def test_percentiles_are_those_of_their_names():
-    latency = measure.statistics(list(np.arange(101.0)), 1)["latency_ms"]
-    assert (latency["p50"], latency["p90"], latency["p99"]) == (50.0, 90.0, 99.0)
+    assert measure.statistics(list(np.arange(101.0) ** 2), 3) == {
+        "batch_size": 3,
+        "formula": "1000*batchsize/mean(times_ms)",
+        "latency_ms": {
+            "mean": 3350.0, "median": 2500.0, "min": 0.0, "max": 10000.0, "p50": 2500.0, "p90": 8100.0, "p99": 9801.0,
+        },
+        "loop": 101,
+        "throughput_utterances_per_s": 3000 / 3350,
+        "times_ms": [float(number) ** 2 for number in range(101)],
+    }  # fmt: skip
 
 
 def test_times_are_milliseconds_of_single_executions(monkeypatch):
@@ -82,6 +91,7 @@ def test_figures_of_the_first_loop_and_of_all_are_kept_apart():
     assert (every["loop"], every["loops"], every["times_ms"]) == (2, 2, [10.0, 20.0, 40.0, 10.0])
     assert (every["throughput_utterances_per_s"], every["latency_ms"]["max"]) == (4000 / 20.0, 40.0)
     assert set(every["figures"]) == {"measure.json", "sustained.json"}
+    assert every["least_seconds"] == 10.0 and every["batch_size"] == 4
     assert every["each"] == [
         {"loop": 2, "throughput_utterances_per_s": 4000 / 15.0},
         {"loop": 2, "throughput_utterances_per_s": 4000 / 25.0},
@@ -97,6 +107,58 @@ def test_the_limit_follows_the_first_executions():
         assert len(alive) == 1 or all(each.finished.is_set() for each in alive[:-1])
     finally:
         limit.stop()
+
+
+@pytest.mark.parametrize(("loop", "followed"), [(1, [(1, 1)]), (2, [(2, 1)]), (3, [(3, 1)]), (9, [(3, 7)])])
+def test_the_limit_begins_with_the_third_execution_for_those_that_are_left(monkeypatch, loop, followed):
+    clock = Clock(monkeypatch, 0.5)
+    told = []
+
+    class Limit:
+        def follow(self, first_ms, remaining):
+            told.append((len(first_ms), remaining))
+            assert first_ms == [500.0] * len(first_ms)
+
+        def stop(self):
+            told.append("stopped")
+
+    measure.time_executions(clock.run, None, loop, Progress("test", loop), Limit(), lambda done: None)
+    assert told == [*followed, "stopped"]
+
+
+def test_a_new_limit_takes_the_place_of_the_one_before_and_a_stopped_one_waits_no_more():
+    limit = measure.Limit()
+    limit.stop()
+    timers = []
+    for _ in range(2):
+        limit.follow([1.0], 5)
+        timers.append(limit._timer)
+    try:
+        assert [each.finished.is_set() for each in timers] == [True, False]
+        assert all(each.daemon for each in timers), "a limit keeps no process from ending"
+        assert (timers[1].interval, timers[1].args) == (600.0, (0.001, 5, 600.0))
+    finally:
+        limit.stop()
+    assert timers[1].finished.is_set()
+
+
+def test_progress_and_load_are_told_after_each_execution_of_all_loops(monkeypatch):
+    clock = Clock(monkeypatch, 0.0625)
+    told, notes = progress_of(measure.stage, monkeypatch), []
+
+    class Load:
+        def note(self, executions):
+            notes.append(("note", executions))
+
+        def note_now_and_then(self, executions):
+            notes.append(("now and then", executions))
+
+    measure.time_loops(clock.run, None, 100, Load())
+    assert told == [("measure", 100), *[1] * 100, ("measure, 6 of 10 s timed", 100), *[1] * 100]
+    assert notes == [
+        ("note", 0),
+        *[("note" if done % 100 == 0 else "now and then", done) for done in range(1, 201)],
+    ]
 
 
 STUCK = """
@@ -119,19 +181,18 @@ def test_executions_that_take_far_longer_than_the_first_ones_end_the_stage_with_
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: the first executions took up to 0.000 s each; 7 more did not end within 0 s")
     assert "hint: something disturbs this machine" in done.stderr
+    assert done.stdout == ""
 
 
 def test_the_stage_writes_both_figures_and_no_time_among_its_results(tmp_path, monkeypatch):
     class Network:
         description, threads = "stand-in", 1
 
-        @staticmethod
-        def require_batch_size(_batch_size):
-            pass
-
         run = None
 
     clock = Clock(monkeypatch, 0.0625)
+    required = []
+    Network.require_batch_size = staticmethod(required.append)
     Network.run = staticmethod(clock.run)
     monkeypatch.setattr(measure.precision, "open_network", lambda path, precision: Network)
     (tmp_path / "model.onnx").write_bytes(b"model")
@@ -146,6 +207,5 @@ def test_the_stage_writes_both_figures_and_no_time_among_its_results(tmp_path, m
     load = json.loads((tmp_path / "obs" / "load.json").read_text())
     assert [reading["executions"] for reading in load["readings"]][:: len(load["readings"]) - 1] == [0, 200]
     assert {100, 200} <= {reading["executions"] for reading in load["readings"]}
-    assert set(json.loads((tmp_path / "out" / "summary.json").read_text())) == {
-        "batch_size", "formula", "input", "loop", "model_sha256", "warm_ups"
-    }  # fmt: skip
+    assert (measured["provider"], measured["threads"], required) == ("stand-in", 1, [4])
+    assert {(rows.shape, rows.dtype.name, rows.any()) for rows in clock.rows} == {((4, 390, 243), "float32", False)}

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from _score_cases import EXPECTED, GOLDEN, output_frames
+from _stage_cases import progress_of
 from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
@@ -209,16 +210,7 @@ def test_files_of_a_score_hold_the_strings_the_edits_and_nothing_that_does_not_f
 
 def test_progress_of_a_score_counts_utterances(tmp_path, monkeypatch):
     make_inputs(tmp_path, 4)
-    told = []
-
-    class Told:
-        def __init__(self, *what):
-            told.append(what)
-
-        def advance(self, count):
-            told.append(count)
-
-    monkeypatch.setattr(score, "Progress", Told)
+    told = progress_of(score, monkeypatch)
     run_score(tmp_path, 4)
     assert told == [("score dev", 10), 4, 4, 2]
 
