@@ -120,11 +120,14 @@ def _with_mark(block: Block, mark: str) -> Block:
 
 
 def missing_line(prints: tuple[str, ...], output: str) -> str:
-    """The first line of what a page prints that an output does not have in its place; '' for none."""
-    said = iter(output.splitlines())
+    """The first line of what a page prints that an output does not have in its place; '' for none.
+
+    Spaces count once: a table is as wide as its widest figure.
+    """
+    said = (" ".join(line.split()) for line in output.splitlines())
     for wanted in prints:
-        pieces = re.split("(…)", _MEASURED.sub("…", wanted.strip()))
+        pieces = re.split("(…)", _MEASURED.sub("…", " ".join(wanted.split())))
         pattern = re.compile("".join(".*" if piece == "…" else re.escape(piece) for piece in pieces))
-        if wanted.strip() not in ("", "…") and not any(pattern.fullmatch(line.strip()) for line in said):
+        if wanted.strip() not in ("", "…") and not any(pattern.fullmatch(line) for line in said):
             return wanted
     return ""

@@ -32,6 +32,7 @@ class Terminal:
     """
 
     def __init__(self, before: Sequence[str], place: Path, environment: dict[str, str], scratch: Path) -> None:
+        self.environment = environment
         self._scratch = scratch
         self._number = 0
         self._reports, theirs = os.pipe()

@@ -204,8 +204,10 @@ def _run(world: World, terminal: Terminal, block: Block) -> Said:
     said = terminal.run(world.filled(block.commands), TIMEOUT_S)
     where = f"{block.page}:{block.line}"
     assert said.exit_code == block.exit_code, f"{where} ended with {said.exit_code}:\n{block.commands}\n{said.output}"
-    # The short form's shared results lie in the checkout; where they lie is all that their reader sees of it.
-    printed = said.output if FULL else said.output.replace(f"{world.checkout}/artifacts/", "artifacts/")
+    results = terminal.environment.get(
+        "BUNDLE_RESULTS"
+    )  # of the short form; its reader sees where they lie, and no more
+    printed = said.output.replace(f"{results}/", "artifacts/") if results else said.output
     missing = missing_line(tuple(map(world.filled, block.prints)), printed)
     assert not missing, f"{where} does not print {missing!r}:\n{block.commands}\n{said.output}"
     return said

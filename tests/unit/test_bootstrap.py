@@ -96,7 +96,7 @@ def program(folder: Path, name: str, script: str) -> Path:
 def tools_only(folder: Path) -> str:
     """A PATH with what the script uses, and no Python."""
     folder.mkdir(exist_ok=True)
-    for name in ("sh", "dirname", "cat", "cksum", "tr", "mv", "rm", "grep"):
+    for name in ("sh", "dirname", "cat", "cksum", "tr", "mv", "rm", "grep", "ln", "chmod"):
         (folder / name).symlink_to(str(shutil.which(name)))
     return str(folder)
 
@@ -200,6 +200,28 @@ def test_a_python_without_venv_names_debians_package(checkout: Path, tmp_path: P
     assert "comes without venv" in done.stderr
     assert "apt install python3-venv" in done.stderr
     assert not (checkout / ".venv").exists()
+
+
+def test_a_disk_without_symbolic_links_is_named_before_anything_is_made(checkout: Path, tmp_path: Path):
+    program(tmp_path / "vfat", "ln", "echo 'ln: Operation not permitted' >&2; exit 1\n")
+    done = start(checkout, "doctor", PATH=f"{tmp_path / 'vfat'}:{os.environ['PATH']}")
+    assert done.returncode == 4
+    assert f"the disk of {checkout} keeps no symbolic links" in done.stderr and "ext4, xfs, btrfs" in done.stderr
+    assert sorted(path.name for path in checkout.iterdir()) == ["bootstrap", "requirements", "tasks.py"]
+
+
+def test_a_disk_that_starts_no_program_is_named_before_anything_is_made(checkout: Path):
+    disk = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-euc",
+            'mount -t tmpfs -o noexec none "$1" && cp -r "$0"/. "$1"; code=0; sh "$1/bootstrap" doctor || code=$?; '
+            'ls -A "$1"; exit $code', str(checkout)]  # fmt: skip
+    place = checkout.with_name("noexec")
+    place.mkdir()
+    done = subprocess.run([*disk, str(place)], capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"no mount of one's own here: {done.stderr}")
+    assert done.returncode == 4
+    assert f"no program can be started from the disk of {place}" in done.stderr
+    assert done.stdout.split() == ["bootstrap", "requirements", "tasks.py"]
 
 
 @pytest.mark.slow  # makes an environment of its own
