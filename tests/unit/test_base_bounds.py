@@ -358,7 +358,7 @@ def test_lock_files_that_nobody_holds_go_and_held_ones_stay(tmp_path: Path):
 
 
 RESULTS = ("", "tmp", "tmp/engines", "code", "runs", "logs", "store/last", "audits", "audits/one", "bench", "bench/one",
-           "bundles")  # fmt: skip
+           "bundles", "sweeps", "sweeps/one")  # fmt: skip
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["one folder", "results elsewhere"])
