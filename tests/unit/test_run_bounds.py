@@ -231,3 +231,88 @@ def test_the_chips_and_the_disk_that_are_spent_are_told(monkeypatch, tmp_path: P
     assert asked == [(paths, ["cann"], "amd64")]
     monkeypatch.setattr(target, "known_images", lambda *_: {"cann": 1})
     assert target._cost(paths, "amd64", "cann") == []
+
+
+@pytest.mark.parametrize("signed", ["", "signed by KEY"])
+def test_a_user_s_checkpoint_is_what_it_is_and_what_it_was_held_to(
+    paths: Paths, tmp_path: Path, monkeypatch, signed: str
+):
+    asked = []
+    monkeypatch.setattr(inputs, "_signed", lambda *given: asked.append(given) or signed)
+    digest = sha256_bytes(b"mine")
+    also = f"; {signed}" if signed else ""
+
+    def put(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"mine")
+        return path
+
+    own = put(tmp_path / "own.pth")
+    assert inputs.find_checkpoint(paths, str(own), StatCache(None)) == inputs.Checkpoint(
+        own, "user", digest, signed or "the user's own: known by this digest alone"
+    )
+    places = ("sources", "", "checkpoint", "checkpoint/ctc_fbank_cnn")
+    for number, place in enumerate(places):  # each goes before those above
+        found = put(paths.data / place / "ctc_best_model.pth")
+        trust = "equal to the one in" if number else "recorded now in"
+        assert inputs.find_checkpoint(paths, "", StatCache(None)) == inputs.Checkpoint(
+            found, "user", digest, f"trusted on first use: {trust} data/user.lock.json{also}"
+        )
+        assert asked[-1] == (paths, found, digest)
+    assert inputs.find_checkpoint(paths, "demo", StatCache(None)).kind == "demo"
+    found.write_bytes(b"others")
+    with pytest.raises(VerificationFailed) as caught:
+        inputs.find_checkpoint(paths, "", StatCache(None))
+    assert caught.value.message == (
+        f"{found} has sha256 {sha256_bytes(b'others')}, but the one seen first had {digest} (data/user.lock.json)"
+    )
+
+
+@pytest.mark.parametrize("name", ["model.sig", "own.pth.sig"])
+def test_a_signature_beside_a_checkpoint_is_asked_about(paths: Paths, tmp_path: Path, monkeypatch, name: str):
+    from repro.run import model_signature
+
+    checkpoint, asked = tmp_path / "own.pth", []
+    monkeypatch.setattr(model_signature, "signer_of_checkpoint", lambda *given: asked.append(given) or "by KEY")
+    assert inputs._signed(paths, checkpoint, "digest") == "" and asked == []
+    (tmp_path / name).write_bytes(b"")
+    assert inputs._signed(paths, checkpoint, "digest") == "by KEY"
+    assert asked == [(checkpoint, "digest", paths.data / "model-signers.pem")]
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("checkpoint/other.pth", "not looked at"), ("CTC_BEST_MODEL", "not looked at"), ("x/", ""),
+        ("x.pth/", "a folder"),
+        ("sources/other.pth", ""), ("sources/ctc_best_model.bin", "not looked at"),
+        ("x.pth@", "a link that leads nowhere"),
+    ],
+)  # fmt: skip
+def test_what_was_surely_meant_as_a_checkpoint_is_named_with_what_it_is(paths: Paths, place: str, what: str):
+    path = paths.data / place.rstrip("/@")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if place.endswith("/"):
+        path.mkdir()
+    elif place.endswith("@"):
+        path.symlink_to("nowhere")
+    else:
+        path.write_bytes(b"")
+    if not what:
+        assert inputs.users_checkpoint(paths) is None
+        return
+    with pytest.raises(UsageError) as caught:
+        inputs.users_checkpoint(paths)
+    told = f"data/{place.rstrip('/@')} is {what}: a checkpoint in data/ is a file ctc_best_model.pth"
+    assert caught.value.message == told
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("/no/where.pth", "--checkpoint /no/where.pth: there is no such file"), (".", "--checkpoint .: this is a folder"),
+     ("~no-such-user/x", "--checkpoint ~no-such-user")],
+)  # fmt: skip
+def test_a_checkpoint_that_was_named_must_be_a_file(paths: Paths, option: str, message: str):
+    with pytest.raises(UsageError) as caught:
+        inputs.find_checkpoint(paths, option, StatCache(None))
+    assert caught.value.message.startswith(message)
