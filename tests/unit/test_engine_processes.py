@@ -9,27 +9,23 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from _engine_cases import IMAGE, FakeDaemon, FakeEndpoint, api_error
-from docker.errors import DockerException
+from _engine_cases import IMAGE
 
 from repro.base.architecture import here
 from repro.base.errors import CouldNotRun, EngineUnavailable
 from repro.base.files import sha256_bytes
 from repro.container.job import Job, Limits
-from repro.engines import endpoint, podman, running, sandbox, seccomp
+from repro.engines import podman, running, sandbox, seccomp
 from repro.engines.closed import CLOSED
-from repro.engines.endpoint import Endpoint, check_files
-from repro.engines.following import Killer, Watch
+from repro.engines.endpoint import Endpoint
 from repro.engines.running import Running, file_with, pipe, read_child_pid
 from repro.engines.sandbox import SandboxEngine
 from repro.engines.spawner import on_a_lifeline, spawn
@@ -500,180 +496,3 @@ def test_where_podman_listens_and_who_asks(monkeypatch):
     assert (habits.name, habits.title, habits.takes_our_profile) == ("podman", "Podman", True)
     assert habits.extra_host_config == {"UsernsMode": "keep-id"}
     assert [dict(limit) for limit in habits.extra_ulimits] == [{"Name": "nproc", "Soft": 5, "Hard": most}]
-
-
-# behind an API
-
-
-def followed(*events) -> Watch:
-    watch = Watch(FakeEndpoint(FakeDaemon()), "marker-of-a-job")
-    for event in events:
-        watch._take(event)
-    return watch
-
-
-@pytest.mark.parametrize(
-    ("events", "code", "last", "out_of_memory"),
-    [
-        ([{"Action": "die", "Actor": {"Attributes": {"exitCode": "3"}}}, {"Action": "destroy"}], 3, True, False),
-        ([{"status": "died", "Actor": {"Attributes": {"containerExitCode": 4}}}, {"status": "remove"}], 4, True, False),
-        ([{"Action": "oom"}, {"Action": "die", "Actor": None}], 0, False, True),
-        ([{"Action": "die", "Actor": {"Attributes": None}}, {}], 0, False, False),
-        ([{"Action": "start"}], None, False, False),
-    ],
-)
-def test_events_are_read_in_docker_s_words_and_in_podman_s(events, code, last, out_of_memory):
-    watch = followed(*events[:-1])
-    assert watch._take(events[-1]) is last
-    assert (watch._exit_code, watch.out_of_memory, watch._created) == (code, out_of_memory, False)
-
-
-def test_a_stream_of_events_is_live_before_the_start_and_its_break_is_told(monkeypatch):
-    daemon = FakeDaemon()
-    with Watch(FakeEndpoint(daemon), "marker-of-a-job") as watch:
-        daemon.events.put({"Action": "create"})
-        watch.wait_until_created()
-        daemon.events.put({"Action": "die", "Actor": {"Attributes": {"exitCode": "9"}}})
-        daemon.events.put({"Action": "destroy"})
-        assert watch.exit_code(time.monotonic()) == 9
-    with Watch(FakeEndpoint(daemon), "marker-of-a-job") as watch:
-        daemon.events.put(3)  # no event at all
-        with pytest.raises(CouldNotRun) as caught:
-            watch.wait_until_created()
-        assert caught.value.message == (
-            "the engine's event stream does not tell of a container that was made 'int' object has no attribute 'get'"
-        )
-        with pytest.raises(CouldNotRun, match="did not say how the container ended 'int' object"):
-            watch.exit_code(time.monotonic())
-    with Watch(FakeEndpoint(daemon), "marker-of-a-job") as watch:
-        daemon.events.put(None)
-        with pytest.raises(CouldNotRun, match=r"of a container that was made$"):
-            watch.wait_until_created()
-    monkeypatch.setattr("repro.engines.following._CREATED_TIMEOUT_S", 0.05)
-    monkeypatch.setattr("repro.engines.following._END_TIMEOUT_S", 0.05)
-    with Watch(FakeEndpoint(daemon), "marker-of-a-job") as watch:
-        for wait in (watch.wait_until_created, lambda: watch.exit_code(time.monotonic() - 99)):
-            with pytest.raises(CouldNotRun):
-                wait()
-
-
-@pytest.mark.parametrize(
-    ("error", "fired", "hung_up"),
-    [(None, True, False), (api_error(404), False, False), (api_error(409), False, False), (api_error(500), True, True),
-     (DockerException("x"), True, True), (EngineUnavailable("x"), True, True)],
-)  # fmt: skip
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_a_job_whose_time_is_up_is_killed_or_else_hung_up_on(error, fired, hung_up, wrapped):
-    ours, theirs = socket.socketpair()
-    killed, closed = [], []
-
-    def kill(container):
-        killed.append(container)
-        if error is not None:
-            raise error
-
-    connect = lambda timeout_s: SimpleNamespace(kill=kill, close=lambda: closed.append(timeout_s))  # noqa: E731
-    killer = Killer(SimpleNamespace(connect=connect), "c", SimpleNamespace(_sock=ours) if wrapped else ours)
-    assert killer.fired is False
-    killer.fire()
-    assert (killed, closed, killer.fired) == (["c"], [60], fired)
-    theirs.setblocking(False)
-    if hung_up:
-        assert theirs.recv(1) == b""
-    else:
-        with pytest.raises(BlockingIOError):
-            theirs.recv(1)
-    ours.close()
-    theirs.close()
-
-
-class FileApi:
-    """An engine's API as far as it is asked what files it sees."""
-
-    def __init__(self, folder: Path, *, renames: bool = False) -> None:
-        self.folder, self.renames = folder, renames
-        self.removed: list[tuple[str, str, bool]] = []
-        self.trouble: Exception | None = None
-        self.content: bytes | None = None
-
-    def load_image(self, archive):
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            (manifest,) = json.load(tar.extractfile("manifest.json"))
-            config = tar.extractfile(manifest["Config"]).read()
-            (layer,) = [tar.extractfile(name).read() for name in manifest["Layers"]]
-        document = json.loads(config)
-        assert manifest["Config"] == f"{sha256_bytes(config)}.json"
-        assert document["rootfs"] == {"type": "layers", "diff_ids": [f"sha256:{sha256_bytes(layer)}"]}
-        assert (document["os"], document["architecture"], document["config"]) == ("linux", here().name, {})
-        with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
-            (entry,) = tar.getmembers()
-            assert entry.isdir() and (entry.name, entry.mode) == ("probe", 0o755)
-        self.tags = manifest["RepoTags"]
-        assert document["author"] == self.tags[0].partition(":")[2]
-        self.image = "sha256:renamed" if self.renames else f"sha256:{sha256_bytes(config)}"
-        return iter([{}])
-
-    def images(self):
-        other = {"Id": "other", "RepoTags": None}
-        return [other, {"Id": self.image, "RepoTags": [f"docker.io/{self.tags[0]}"]}] if self.renames else [other]
-
-    def create_host_config(self, **options):
-        (mount,) = options.pop("mounts")
-        assert options == {"network_mode": "none", "init": True} and mount["ReadOnly"] and mount["Target"] == "/probe"
-        return Path(mount["Source"])
-
-    def create_container(self, image, command, host_config):
-        assert (image, command) == (self.image, ["/never"])
-        if self.trouble is not None:
-            raise self.trouble
-        self.seen = host_config
-        return {"Id": "container"}
-
-    def get_archive(self, container, path):
-        assert (container, path) == ("container", "/probe/token")
-        data = (self.seen / "token").read_bytes() if self.content is None else self.content
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            info = tarfile.TarInfo("token")
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-        value = packed.getvalue()
-        return iter([value[:700], value[700:]]), {}
-
-    def remove_container(self, container, force):
-        self.removed.append(("container", container, force))
-        raise api_error(409)
-
-    def remove_image(self, image, force):
-        self.removed.append(("image", image, force))
-        raise api_error(404)
-
-
-@pytest.mark.parametrize("renames", [False, True])
-def test_an_engine_shows_that_it_sees_our_files_and_keeps_nothing_of_it(tmp_path, renames):
-    api = FileApi(tmp_path, renames=renames)
-    (tmp_path / ".tmp.probe.dead").mkdir()
-    check_files(api, tmp_path, "Docker")
-    assert api.removed == [("container", "container", True), ("image", api.image, True)]
-    assert list(tmp_path.iterdir()) == []
-    api.content = b"other"
-    with pytest.raises(EngineUnavailable, match=f"Docker sees other files than we do at {tmp_path}/.tmp.probe"):
-        check_files(api, tmp_path, "Docker")
-
-
-@pytest.mark.parametrize(
-    ("said", "message", "hint"),
-    [
-        ("no such folder", "Docker cannot see this machine's files: .* could not be mounted \\(no such folder\\)",
-         "is it another machine"),
-        ("catatonit: not found", "Docker finds no init program: catatonit: not found", "install catatonit"),
-        ("lookup init binary: x", "Docker finds no init program", "install catatonit"),
-    ],
-)  # fmt: skip
-def test_an_engine_that_cannot_mount_our_files_is_refused(tmp_path, said, message, hint):
-    api = FileApi(tmp_path)
-    api.trouble = api_error(500, said)
-    with pytest.raises(EngineUnavailable, match=message) as caught:
-        check_files(api, tmp_path, "Docker")
-    assert hint in caught.value.hint and api.removed == [("image", api.image, True)]
-    assert list(tmp_path.iterdir()) == [] and endpoint._USE_SANDBOX == "use `--engine sandbox`"
