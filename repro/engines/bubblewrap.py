@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from repro.container.job import Job
 from repro.engines.closed import HOME, device_paths, in_mount_order
 
 _BWRAP = "usr/bin/bwrap"
+_PROFILE = "lstm-ctc-sandbox"
 CLOSED_ARGS = (
     *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
     *("--die-with-parent", "--clearenv"),
@@ -25,12 +28,25 @@ _PLAIN_DOCKER = (
 USE_AN_ENGINE = "or use `--engine docker` or `--engine podman`"
 
 
-def explain_refusal(text: str, sysctl: Callable[[str], str]) -> tuple[str, str]:
+def apparmor_grant(loader: Path) -> str:
+    """The command by which root lets one program, and no other, make user namespaces under AppArmor.
+
+    Args:
+        loader: the program that the kernel starts, since bubblewrap is started through it.
+    """
+    place = re.sub(r'([][{}*?^\\"])', r"\\\1", str(loader))
+    lines = ["abi <abi/4.0>,", f'profile {_PROFILE} "{place}" flags=(unconfined) {{ userns, }}']
+    file = f"/etc/apparmor.d/{_PROFILE}"
+    return f"printf '%s\\n' {shlex.join(lines)} >{file} && apparmor_parser -r {file}"
+
+
+def explain_refusal(text: str, sysctl: Callable[[str], str], loader: Path) -> tuple[str, str]:
     """Why the kernel did not let bubblewrap build a sandbox, and what to do about it.
 
     Args:
         text: what bubblewrap printed.
         sysctl: reads a file below /proc/sys by its name, '' when there is none.
+        loader: the program that was started.
     """
     last = text.strip().splitlines()[-1] if text.strip() else "it printed nothing"
     said = f"bubblewrap says: {last}"
@@ -48,7 +64,8 @@ def explain_refusal(text: str, sysctl: Callable[[str], str]) -> tuple[str, str]:
         return (
             "AppArmor keeps user namespaces from programs without a profile, as Ubuntu does from 23.10 on "
             f"(kernel.apparmor_restrict_unprivileged_userns is 1; {said})",
-            f"as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0; {USE_AN_ENGINE}",
+            f"as root, for this program alone: {apparmor_grant(loader)}\n"
+            f"or, for every program: sysctl kernel.apparmor_restrict_unprivileged_userns=0; {USE_AN_ENGINE}",
         )
     if "mount proc" in text or "Can't mount" in text:
         return f"this is a container that forbids mounting /proc ({said})", _PLAIN_DOCKER
@@ -80,6 +97,11 @@ class Program:
 
     folder: Path
     argv: tuple[str, ...]
+
+    @property
+    def loader(self) -> Path:
+        """The program that the kernel starts."""
+        return self.folder / self.argv[0]
 
     def seen_as(self, folder: str) -> list[str]:
         """The same where that folder is mounted in a sandbox."""

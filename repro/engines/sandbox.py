@@ -75,7 +75,7 @@ class SandboxEngine:
             return Availability.refused(self.name, f"bubblewrap could not be started: {error}", USE_AN_ENGINE[3:])
         text = done.stdout.decode("utf-8", "replace")
         if done.returncode != 0:
-            return Availability.refused(self.name, *explain_refusal(text, sysctl))
+            return Availability.refused(self.name, *explain_refusal(text, sysctl, program.loader.absolute()))
         return Availability(self.name, usable=True, facts={"version": text.strip(), **self._limit_facts()})
 
     def _limit_facts(self) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,10 +198,22 @@ def test_namespaces_of_a_job_are_all_its_own_or_all_but_ipc():
     ],
 )
 def test_each_refusal_of_the_kernel_has_its_reason_and_its_mend(text, settings, why, hint):
-    reason, advice = explain_refusal(text, lambda name: settings.get(name, ""))
+    reason, advice = explain_refusal(text, lambda name: settings.get(name, ""), Path("/there/ld.so"))
     assert why in reason and hint in advice and "bubblewrap says: " in reason
     assert not advice.startswith("or ") and bubblewrap.sysctl("kernel/ostype") == "Linux"
     assert bubblewrap.sysctl("no/such") == ""
+
+
+@pytest.mark.parametrize("folder", ["/srv/bundle", "/home/a b/[x]*{1}?", '/srv/it\'s \\ "so" ^$(id)'])
+def test_apparmor_s_profile_is_of_one_program_wherever_it_lies(folder, tmp_path):
+    told = bubblewrap.apparmor_grant(Path(folder, "ld.so"))
+    kept = f"{tmp_path}/kept"
+    program = told.replace("/etc/apparmor.d/lstm-ctc-sandbox", kept).replace("apparmor_parser -r", "cat")
+    abi, profile = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=True).stdout.splitlines()
+    place = re.fullmatch(r'profile lstm-ctc-sandbox "(.*)" flags=\(unconfined\) \{ userns, \}', profile)
+    assert abi == "abi <abi/4.0>," and place
+    assert re.sub(r"\\(.)", r"\1", place.group(1)) == f"{folder}/ld.so"
+    assert not re.search(r'(?<!\\)(\\\\)*[][{}*?^"]', place.group(1))
 
 
 def test_the_program_is_started_from_its_layer_by_relative_paths(tmp_path):

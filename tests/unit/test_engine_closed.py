@@ -15,7 +15,6 @@ from repro.base.errors import CouldNotRun, EngineUnavailable, UsageError
 from repro.base.files import remove_tree
 from repro.container.job import Availability, Job, Limits, Mount
 from repro.engines import sandbox
-from repro.engines.bubblewrap import explain_refusal
 from repro.engines.closed import (
     MAX_LINE_BYTES,
     LineSplitter,
@@ -256,38 +255,6 @@ def test_the_owners_name_survives_labels_and_file_names():
     assert Owner.from_labels({}) is None
     assert Owner.from_name("anything") is None
     assert not owner.is_gone()
-
-
-SYSCTLS = {
-    "off": {"user/max_user_namespaces": "0"},
-    "root only": {"kernel/unprivileged_userns_clone": "0"},
-    "ubuntu": {"kernel/apparmor_restrict_unprivileged_userns": "1"},
-    "plain": {},
-}
-
-
-@pytest.mark.parametrize(
-    ("text", "sysctls", "reason", "hint"),
-    [
-        ("bwrap: Creating new namespace failed: No space left on device", "off", "switched off", "max_user_namespaces"),
-        ("bwrap: No permissions to create new namespace", "root only", "kept for root", "unprivileged_userns_clone=1"),
-        ("bwrap: setting up uid map: Permission denied", "ubuntu", "AppArmor", "restrict_unprivileged_userns=0"),
-        (
-            "bwrap: No permissions to create new namespace, likely because",
-            "plain",
-            "new namespaces",
-            "seccomp=unconfined",
-        ),
-        ("bwrap: Can't mount proc on /newroot/proc: Operation not permitted", "plain", "/proc", "systempaths"),
-        ("bwrap: setting up uid map: Permission denied", "plain", "security module", "--engine docker"),
-        ("bwrap: something new", "plain", "something new", "--engine docker"),
-        ("", "plain", "printed nothing", "--engine docker"),
-    ],
-)
-def test_each_way_the_kernel_refuses_a_sandbox_is_named(text, sysctls, reason, hint):
-    said, todo = explain_refusal(text, lambda name: SYSCTLS[sysctls].get(name, ""))
-    assert reason in said
-    assert hint in todo
 
 
 def maker(name, usable, made):

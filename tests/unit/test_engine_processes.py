@@ -340,11 +340,13 @@ def test_what_a_sandbox_is_worth_here_is_tried_and_told(engine, layer, tmp_path,
 
 
 def test_each_way_in_which_a_sandbox_cannot_be_tried_has_its_reason(engine, layer, tmp_path, monkeypatch):
-    engine._tools = lambda: layer(3)
-    monkeypatch.setattr(sandbox, "explain_refusal", lambda text, read: (f"why: {text.strip()}", read("kernel/ostype")))
-    found = engine.probe()
-    assert (found.usable, found.reason, found.hint) == (False, "why: bubblewrap 0.8.0", "Linux")
+    monkeypatch.setattr(
+        sandbox, "explain_refusal", lambda text, read, by: (f"why: {text.strip()}", f"{read('kernel/ostype')}: {by}")
+    )
     loader = layer() / "usr/lib" / here().triplet / here().loader
+    engine._tools = lambda: layer(3)
+    found = engine.probe()
+    assert (found.usable, found.reason, found.hint) == (False, "why: bubblewrap 0.8.0", f"Linux: {loader.absolute()}")
     engine._tools = lambda: tmp_path / "tools"
     loader.write_text("no program")
     found = engine.probe()
