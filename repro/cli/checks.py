@@ -17,7 +17,7 @@ from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 _TOOLS = ("ruff", "mypy", "vermin", "vulture", "pytest", "pytest_timeout", "xdist", "hypothesis")
 _PYTEST_NOTHING_CHOSEN = 5
 _QUICK = "not slow and not integration"
-_SIDE_BY_SIDE = "side_by_side or not integration"
+_AT_ONCE = 8  # processes of tests: each may run stages, which take gigabytes
 
 
 @dataclass(frozen=True)
@@ -98,17 +98,15 @@ def run_checks(checks: Sequence[Check], root: Path) -> list[Finding]:
         return list(pool.map(lambda check: run_check(check, root), checks))
 
 
-def pytest_runs(*, unit_only: bool, expression: str) -> list[list[str]]:
-    """The arguments of each run of pytest: what may run side by side, then what shares engines or times something."""
-    side_by_side = ["-m", "pytest", "-n", "auto", "--dist", "loadfile", "--durations=20"]
+def pytest_arguments(*, unit_only: bool, expression: str) -> list[str]:
+    """The arguments of pytest after `python`. The files run side by side, each in one process."""
     if expression:
         marks = ["tests/unit", "-m", _QUICK] if unit_only else []
-        return [["-m", "pytest", *marks, "-k", expression]]
-    if unit_only:
-        return [[*side_by_side, "tests/unit", "-m", _QUICK]]
-    # The files of integration come first: they are the longest, and a long file at the end leaves processors idle.
-    together = [*side_by_side, "tests/integration", "tests/unit", "-m", _SIDE_BY_SIDE]
-    return [together, ["-m", "pytest", "tests/integration", "--durations=20", "-m", f"not ({_SIDE_BY_SIDE})"]]
+        return ["-m", "pytest", *marks, "-k", expression]
+    side_by_side = ["-m", "pytest", "-n", "auto", "--maxprocesses", str(_AT_ONCE), "--dist", "loadfile"]
+    # In our own order, which begins with the longest files: one at the end would leave processors idle.
+    side_by_side += ["--no-loadscope-reorder", "--durations=40"]
+    return [*side_by_side, *(["tests/unit", "-m", _QUICK] if unit_only else ["tests/integration", "tests/unit"])]
 
 
 def run_tests(root: Path, *, unit_only: bool = False, full: bool = False, expression: str = "") -> None:
@@ -137,13 +135,13 @@ def run_tests(root: Path, *, unit_only: bool = False, full: bool = False, expres
     failed = [finding for finding in findings if not finding.passed]
     for finding in failed:
         print(f"\n--- {finding.check.name}\n{finding.output.rstrip()}", flush=True)
-    runs = pytest_runs(unit_only=unit_only, expression=expression)
+    arguments = pytest_arguments(unit_only=unit_only, expression=expression)
     environment = {**os.environ, "TESTS": "full"} if full else None
-    codes = [subprocess.call([sys.executable, *arguments], cwd=root, env=environment) for arguments in runs]
-    if codes == [_PYTEST_NOTHING_CHOSEN]:
+    code = subprocess.call([sys.executable, *arguments], cwd=root, env=environment)
+    if expression and code == _PYTEST_NOTHING_CHOSEN:
         raise UsageError(f"no test's name fits {expression!r}", hint="--keep takes pytest's -k expressions")
     if failed:
         names = ", ".join(finding.check.name for finding in failed)
         raise VerificationFailed(f"failed before the tests: {names}", hint="what each said stands above the tests")
-    if any(codes):
+    if code:
         raise VerificationFailed("tests failed", hint="pytest's summary above names them")

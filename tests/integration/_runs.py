@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,17 @@ def reproduce(results: Path, *words: str) -> dict[str, Any]:
 def record(results: Path) -> dict[str, Any]:
     """The latest record below a folder of results."""
     return json.loads((Paths(ROOT, results).runs / "latest" / "record.json").read_bytes())
+
+
+def copy_of(results: Path, target: Path) -> Path:
+    """A copy of a finished run's results, for a test to work on."""
+    shutil.copytree(results, target, symlinks=True)
+    return target
+
+
+def store_of(results: Path, target: Path) -> None:
+    """Only the stages' results, for runs in another checkout, whose other results are made there."""
+    shutil.copytree(results / "store", target / "store", symlinks=True)
 
 
 def output_digests(document: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,12 +1,15 @@
 """A small image made of this host's own Python, shell and libraries, and engines to run it in.
 
 The containment tests need some image, not ours: so they run before anything is fetched, on every host with glibc.
+Each process of tests has a trial image with a name of its own, so that one that ends takes away nobody else's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from docker.errors import NotFound
 
 from repro.base.errors import BundleError, EngineUnavailable
 from repro.base.files import sha256_file
@@ -33,6 +37,8 @@ PYTHON = "/usr/local/bin/python3"
 _PROGRAMS = ("sh", "env", "mkdir", "cat", "id", "sleep", "true")
 _LEFT_OUT = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "ensurepip"}
 _ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+_OWNER = "TRIAL_IMAGE_OF"  # the process of tests, for the clients that it starts
+_OWNERS_TAG = re.compile(r"lstm-ctc-bundle/trial-([0-9]+):")
 
 
 def _libraries(program: Path) -> set[Path]:
@@ -122,7 +128,8 @@ def image() -> Image:
         for path in sorted(root().iterdir()):  # no entry for the top itself: our own layers have none
             archive.add(path, path.name, filter=plain)
     layer = Layer("files:trial", "files", "sha256:" + sha256_file(tar), tar.stat().st_size, tar, "the host")
-    return compute_image("trial", _ARCHITECTURE, [layer], {}, "3", "for the containment tests")
+    owner = os.environ.setdefault(_OWNER, str(os.getpid()))
+    return compute_image(f"trial-{owner}", _ARCHITECTURE, [layer], {}, "3", "for the containment tests")
 
 
 def sandbox() -> SandboxEngine:
@@ -157,17 +164,25 @@ def engine(name: str):
     return made
 
 
+def _is_ours_or_nobodys(tag: str) -> bool:
+    """Whether a tag is that of this process's trial image, or of a process that ended without removing it."""
+    found = _OWNERS_TAG.search(tag)
+    return found is not None and (found[1] == os.environ.get(_OWNER) or not Path("/proc", found[1]).exists())
+
+
 def clean_up() -> None:
     """Remove the trial's folder, its image from the engines, and a service that was started."""
     for made, availability in _MADE.values():
         if availability.usable and isinstance(made, DockerEngine):
             with made._client() as api:
                 for found in api.images(all=True):
-                    if any("lstm-ctc-bundle/trial" in tag for tag in found.get("RepoTags") or []):
-                        api.remove_image(found["Id"], force=True)
+                    if any(map(_is_ours_or_nobodys, found.get("RepoTags") or [])):
+                        with contextlib.suppress(NotFound):  # another process removed it meanwhile
+                            api.remove_image(found["Id"], force=True)
         if isinstance(made, PodmanEngine):
             made.close()
     _MADE.clear()
+    os.environ.pop(_OWNER, None)
     for cached in (image, root, tools):
         cached.cache_clear()
     shutil.rmtree(place(), ignore_errors=True)

@@ -12,12 +12,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from _runs import GOLDEN, ROOT, command, record, reproduce, run
+from _runs import GOLDEN, ROOT, command, copy_of, record, run
 
 from repro.audit.claims import IF_RERUN, PROVEN, REFUTED, STATUSES, UNVERIFIED
 from repro.base.files import pretty_json
 from repro.base.paths import Paths
 from repro.machine import facts
+from tests.forms import only_in_full
 from tests.unit._record_cases import identify
 
 DATA = ("--data", str(GOLDEN / "TIMIT"))
@@ -26,10 +27,8 @@ TOO_SHORT = {"speed-valid@8"}  # two executions are no figure, and an audit says
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("audited")
-    reproduce(folder, "--engine", "sandbox")
-    return folder
+def results(finished: Path, tmp_path_factory) -> Path:
+    return copy_of(finished, tmp_path_factory.mktemp("audited") / "results")
 
 
 def page(folder: Path) -> dict[str, dict[str, str]]:
@@ -76,8 +75,9 @@ def test_without_the_data_set_the_claims_that_remain_are_named(results: Path, tm
     assert set(page(tmp_path)[UNVERIFIED]) == {"data-bytes", "labels", *TOO_SHORT}
 
 
-@pytest.mark.slow
+@only_in_full
 def test_everything_runs_again_to_the_same_bytes_and_what_is_timed_is_what_is_scored(results: Path, tmp_path: Path):
+    """In the short form, the rerun of a carried run in test_bundle shows the same claims."""
     words = (*DATA, "--engine", "sandbox", "--rounds", "10", "--offline", "--to", str(tmp_path))
     done = run(results, "audit.rerun", "latest", *words)
     found = page(tmp_path)

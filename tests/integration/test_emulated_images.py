@@ -25,7 +25,7 @@ from repro.run.session import Session
 from tests.integration._runs import GOLDEN, ROOT
 from tests.integration.test_kaldi import MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE, SPLITS, differences
 
-pytestmark = [pytest.mark.side_by_side, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 OTHER = {"amd64": "arm64", "arm64": "amd64"}[facts.architecture()]
 IMAGES = ("base", "features", "exporter", "runtime")
 

@@ -197,7 +197,7 @@ def test_a_container_whose_owner_is_gone_is_removed_and_a_living_ones_is_kept(na
         for owner in (gone, Owner.this_process()):
             made.append(api.create_container(image_id, command=["/bin/true"], labels=owner.labels())["Id"])
         try:
-            assert engine.reap() == [made[0]]
+            engine.reap()  # or another engine's, of a run beside this test
             left = [found["Id"] for found in api.containers(all=True, filters={"label": OWNER_LABEL})]
             assert made[1] in left
             assert made[0] not in left

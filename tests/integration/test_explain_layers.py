@@ -26,7 +26,6 @@ from repro.images.pins import load_pins
 from repro.run.engine_choice import compiling_engine
 from tests.planted_causes import plant
 
-pytestmark = pytest.mark.side_by_side
 ARCH = architecture.here().name
 PROGRAM = "usr/bin/bwrap"
 # Not ru_maxrss: a process begins with the peak of whoever started it, and that is pytest.

@@ -28,7 +28,7 @@ from repro.machine import facts
 from repro.run.engine_choice import choose, compiling_engine
 from repro.run.session import Session
 
-pytestmark = [pytest.mark.side_by_side, pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 STAND_IN = "python3.11_3.11.2.orig.tar.gz"
 SOURCES = f"""
 [cpython]

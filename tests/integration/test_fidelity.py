@@ -18,7 +18,6 @@ from repro.display.console import Console
 from repro.graph.pipeline import STAGES, Node, Output, Source
 from repro.run.session import Session
 
-pytestmark = pytest.mark.side_by_side
 HERE = Path(__file__).resolve().parent
 
 

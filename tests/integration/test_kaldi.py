@@ -27,7 +27,7 @@ from repro.run.engine_choice import compiling_engine
 from repro.run.session import Session
 from tests.integration._everywhere import DEMOS, OTHERS, Corpus, Everywhere
 
-pytestmark = [pytest.mark.side_by_side, pytest.mark.timeout(4 * 3600)]
+pytestmark = pytest.mark.timeout(4 * 3600)
 SPLITS = ("train", "dev", "test")
 MAX_FROM_GOLDEN = 1e-3  # Kaldi against Kaldi: only the BLAS kernel that a processor picks may differ
 MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE = 5e-3, 1e-5

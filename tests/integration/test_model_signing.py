@@ -14,7 +14,7 @@ from repro.base.errors import VerificationFailed
 from repro.packing import commands
 from repro.run.model_signature import public_keys, verify_model
 
-pytestmark = [pytest.mark.side_by_side, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 TOOL = """
 import sys
 from pathlib import Path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from auditing import verify_run
 
@@ -13,18 +15,19 @@ from repro.base.paths import Paths
 from repro.display.console import Console
 from repro.run.engine_choice import probe_all
 from tests.integration._ascend import checkout, run
-from tests.integration._runs import GOLDEN
+from tests.integration._runs import GOLDEN, store_of
 from tests.simulators.ascend.host import AscendHost
 
 OF_THE_NPU = {f"made:{stage}@8" for stage in ("convert", "infer", "measure", "compare")}
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory):
+def evidence(finished: Path, tmp_path_factory):
     """A run on the simulated NPU, read as an auditor reads it."""
     if not {engine.name: engine.usable for engine in probe_all(Paths.of_checkout({}))}["sandbox"]:
         pytest.skip("no sandbox here")
     paths = checkout(tmp_path_factory.mktemp("ascend"))
+    store_of(finished, paths.artifacts)
     run(paths, AscendHost(), "sandbox", 8)
     return open_run(paths.runs / "latest", paths)
 

@@ -25,7 +25,6 @@ from repro.guide.verdict import verdict
 from repro.report import write_report
 from tests.integration._pages import NARROW, WIDE, opened
 
-pytestmark = pytest.mark.side_by_side
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '</script><img src=x onerror=alert(1)>"\x1b[2J\u202e\u2028&'
 SAFE = '</script><img src=x onerror=alert(1)>"\\x1b[2J\\u202e\\u2028&'

@@ -25,7 +25,7 @@ from tests.integration._ascend import checkout, run
 from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.host import AscendHost
 
-pytestmark = [pytest.mark.side_by_side, pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.timeout(3600)
 _STAND_IN = """description = "the portable exporter, in place of one on Python 3.7.5"
 extends = "exporter"
 stages = ["export", "reference"]

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,12 +28,16 @@ sys.stdin.read()
 """
 
 
-def client() -> tuple[subprocess.Popen[str], str]:
-    """A process that has started a service and waits, and the service's address."""
+def client(folder: str) -> tuple[subprocess.Popen[str], str]:
+    """A process that has started a service below a folder and waits, and the service's address."""
     process = subprocess.Popen(
         [sys.executable, "-c", _CLIENT, str(shutil.which("podman"))],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": folder},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
 
@@ -49,9 +55,16 @@ def of_service(url: str) -> list[int]:
     return found
 
 
+@pytest.fixture
+def folder() -> Iterator[str]:
+    """Of this test's services alone, on a short path: another service would clear away what a killed one left."""
+    with tempfile.TemporaryDirectory(prefix="service-") as name:
+        yield name
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
-def test_the_service_ends_with_its_client(how: signal.Signals | None):
-    process, url = client()
+def test_the_service_ends_with_its_client(folder: str, how: signal.Signals | None):
+    process, url = client(folder)
     assert url.startswith("unix://")
     assert of_service(url)
     if how is None:
@@ -65,12 +78,12 @@ def test_the_service_ends_with_its_client(how: signal.Signals | None):
     assert of_service(url) == []
 
 
-def test_the_folder_of_a_service_whose_client_was_killed_goes_with_the_next_one():
-    process, url = client()
+def test_the_folder_of_a_service_whose_client_was_killed_goes_with_the_next_one(folder: str):
+    process, url = client(folder)
     left = Path(url.removeprefix("unix://")).parent
     process.kill()
     process.wait()
     assert left.is_dir()
-    process, _ = client()
+    process, _ = client(folder)
     assert not left.exists()
     process.communicate(timeout=60)

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
 from _runs import run
 
 from repro.bench.run import AREAS, FULL_ONLY
 
 
+@pytest.mark.timeout(1800)  # beside other tests
 def test_the_quick_bench_measures_every_area_and_writes_its_pages(tmp_path: Path):
     done = run(tmp_path, "bench")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,6 +1,6 @@
 """Three people rebuild real images on machines that differ in all that must not matter; one of them lies.
 
-Continuous integration rebuilds the smallest image. TESTS=full rebuilds every image that can be made here, which
+Continuous integration rebuilds the smallest image. The full form rebuilds every image that can be made here, which
 takes a quarter of an hour and 10 GB.
 """
 
@@ -32,7 +32,7 @@ from repro.run.engine_choice import compiling_engine
 from tests.forms import FULL
 from tests.unit import _bundle_cases as cases
 
-pytestmark = [pytest.mark.side_by_side, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 ARCH = facts.architecture()
 # Zone, locale and clock of each machine; the second and third are another user's, at another path.
 MACHINES = {

@@ -18,7 +18,6 @@ from repro.packing.installer.statements import sigstore_bundle
 from repro.packing.resign import resign
 from tests.unit import _bundle_cases as cases
 
-pytestmark = pytest.mark.side_by_side
 TOOL = Path(__file__).resolve().parents[1] / "sigstore"
 
 

@@ -15,7 +15,6 @@ from repro.locks.model import dump_deb_lock, dump_wheel_lock, lock_path
 from repro.resolving.prove import verify_chain
 from tests.simulators.archive import Archive, Server, index_page, wheel_lock
 
-pytestmark = pytest.mark.side_by_side
 WHEELS = {"one-1.0-py3-none-any.whl": b"one" * 1000, "two-2.0-py3-none-any.whl": b"two" * 1000}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from _runs import ROOT
 
 from repro.base.paths import Paths
@@ -13,7 +12,6 @@ from repro.container.job import Job, Limits, Mount
 from repro.display.console import Console
 from repro.run.session import Session
 
-pytestmark = pytest.mark.side_by_side
 _NEEDS_TORCH = re.compile(r"importorskip\(.torch.\)")
 
 

@@ -21,7 +21,7 @@ from repro.report.crate import METADATA
 from repro.run.engine_choice import compiling_engine
 from tests.unit._record_cases import demo_record, record_of
 
-pytestmark = [pytest.mark.side_by_side, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

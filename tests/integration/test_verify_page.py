@@ -19,7 +19,6 @@ from tests.integration._verify_page import KEY, OTHER, file, place
 from tests.unit import _bundle_cases as cases
 
 __all__ = ["file", "place"]  # fixtures
-pytestmark = pytest.mark.side_by_side
 
 
 def verify_in(seen: Opened, paths: Sequence[Path], key: str) -> None:

@@ -37,7 +37,6 @@ from tests.unit._forged_bundles import (
 from tests.unit._record_cases import demo_record, record_of
 
 __all__ = ["file", "place", "seen"]  # fixtures
-pytestmark = pytest.mark.side_by_side
 CHANGES = 1000 if FULL else 250
 
 # One changed byte after another in one page, by the same path: [[code, message, ...failures], ...].

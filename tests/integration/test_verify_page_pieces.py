@@ -19,8 +19,6 @@ from repro.packing.page import verify_page
 from tests.integration._pages import opened
 from tests.unit.test_signing import VECTORS
 
-pytestmark = pytest.mark.side_by_side
-
 # FIPS 180-4's examples: text -> SHA-256, SHA-512.
 NIST = {
     "abc": (
