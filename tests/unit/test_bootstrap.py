@@ -69,6 +69,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def ready(checkout: Path, made: Path) -> Path:
+    """A checkout with an environment that holds no package yet: a copy, which takes less time than making one."""
+    shutil.copytree(made / ".venv", checkout / ".venv", symlinks=True)
+    (checkout / ".venv" / ".host.txt.checked").unlink()
+    for path in (checkout / ".venv").glob("lib/python*/site-packages/locked*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    mark = checkout / ".venv" / ".made"
+    mark.write_text(mark.read_text("utf-8").replace(str(made), str(checkout)), "utf-8")
+    return checkout
+
+
 def start(checkout: Path, *arguments: str, cwd: Path | None = None, **variables: str):
     environ = {
         "PATH": os.environ["PATH"],
@@ -122,40 +134,40 @@ def test_a_pythonpath_of_the_caller_does_not_reach_the_tasks(made: Path, tmp_pat
     assert start(made, "doctor", PYTHONPATH=str(tmp_path)).returncode == 0
 
 
-@pytest.mark.slow  # makes an environment of its own
-def test_the_test_task_installs_the_tests_tools_too(checkout: Path, tmp_path: Path):
-    lock(checkout, tmp_path / "wheels" / "locked-1.0-py3-none-any.whl", name="test.txt")
-    assert "requirements/test.txt" not in start(checkout, "doctor").stderr
-    assert "requirements/test.txt" in start(checkout, "test", "--unit").stderr
-    assert "requirements/test.txt" not in start(checkout, "test").stderr
+@pytest.mark.slow  # installs into an environment of its own
+def test_the_test_task_installs_the_tests_tools_too(ready: Path, tmp_path: Path):
+    lock(ready, tmp_path / "wheels" / "locked-1.0-py3-none-any.whl", name="test.txt")
+    assert "requirements/test.txt" not in start(ready, "doctor").stderr
+    assert "requirements/test.txt" in start(ready, "test", "--unit").stderr
+    assert "requirements/test.txt" not in start(ready, "test").stderr
 
 
-@pytest.mark.slow  # makes an environment of its own
-def test_changed_requirements_are_installed(checkout: Path):
-    start(checkout, "doctor")
-    requirements = checkout / "requirements" / "host.txt"
+@pytest.mark.slow  # installs into an environment of its own
+def test_changed_requirements_are_installed(ready: Path):
+    start(ready, "doctor")
+    requirements = ready / "requirements" / "host.txt"
     requirements.write_text("# changed\n" + requirements.read_text(encoding="utf-8"), encoding="utf-8")
-    assert "installing requirements/host.txt" in start(checkout, "doctor").stderr
+    assert "installing requirements/host.txt" in start(ready, "doctor").stderr
 
 
-@pytest.mark.slow  # makes an environment of its own
-def test_a_wrong_hash_is_a_failed_verification_and_is_never_taken_for_done(checkout: Path, tmp_path: Path):
+@pytest.mark.slow  # installs into an environment of its own
+def test_a_wrong_hash_is_a_failed_verification_and_is_never_taken_for_done(ready: Path, tmp_path: Path):
     wheel = tmp_path / "wheels" / "locked-1.0-py3-none-any.whl"
-    lock(checkout, wheel, "0" * 64)
+    lock(ready, wheel, "0" * 64)
     for _ in range(2):  # the second start must not believe the first
-        done = start(checkout, "doctor")
+        done = start(ready, "doctor")
         assert done.returncode == 3
         assert "is not the locked one" in done.stderr
         assert hashlib.sha256(wheel.read_bytes()).hexdigest() in done.stderr
         assert "ran" not in done.stdout
-    lock(checkout, wheel)
-    assert start(checkout, "doctor").returncode == 0
+    lock(ready, wheel)
+    assert start(ready, "doctor").returncode == 0
 
 
-@pytest.mark.slow  # makes an environment of its own
-def test_a_package_that_no_index_has_says_what_to_do(checkout: Path, tmp_path: Path):
+@pytest.mark.slow  # installs into an environment of its own
+def test_a_package_that_no_index_has_says_what_to_do(ready: Path, tmp_path: Path):
     (tmp_path / "wheels" / "locked-1.0-py3-none-any.whl").unlink()
-    done = start(checkout, "doctor")
+    done = start(ready, "doctor")
     assert done.returncode == 4
     assert "pip config set" in done.stderr
     assert "No matching distribution" in done.stderr
@@ -274,59 +286,68 @@ def configure(checkout: Path, text: str) -> Path:
 
 
 @pytest.mark.slow  # makes an environment of its own
+def test_an_environment_is_made_whatever_pip_is_told(checkout: Path):
+    elsewhere = checkout.parent / "elsewhere"
+    configure(checkout, f"[install]\nuser = true\ntarget = {elsewhere}\nroot = {elsewhere}\ndry-run = true\n")
+    done = start(checkout, "doctor", PIP_PREFIX=str(elsewhere), PIP_CONSTRAINT=str(elsewhere))
+    assert done.returncode == 0, done.stderr
+    assert "making .venv" in done.stderr and not elsewhere.exists()
+
+
+@pytest.mark.slow  # installs into an environment of its own
 @pytest.mark.parametrize(
     "setting",
     ["user = true", "target = {}/elsewhere", "prefix = {}/elsewhere", "root = {}/elsewhere", "dry-run = true"],
 )
-def test_settings_of_pip_that_put_packages_elsewhere_do_not_matter(checkout: Path, setting: str):
-    configure(checkout, f"[install]\n{setting.format(checkout.parent)}\n")
-    done = start(checkout, "doctor")
+def test_settings_of_pip_that_put_packages_elsewhere_do_not_matter(ready: Path, setting: str):
+    configure(ready, f"[install]\n{setting.format(ready.parent)}\n")
+    done = start(ready, "doctor")
     assert done.returncode == 0, done.stderr
-    assert "ran" in done.stdout and not (checkout.parent / "elsewhere").exists()
+    assert "ran" in done.stdout and not (ready.parent / "elsewhere").exists()
 
 
-@pytest.mark.slow  # makes an environment of its own
+@pytest.mark.slow  # installs into an environment of its own
 @pytest.mark.parametrize(
     "variable", ["PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_CONSTRAINT"]
 )
-def test_variables_of_pip_that_put_packages_elsewhere_do_not_matter(checkout: Path, variable: str):
-    value = "1" if variable in ("PIP_USER", "PIP_DRY_RUN") else str(checkout.parent / "elsewhere")
-    done = start(checkout, "doctor", **{variable: value})
+def test_variables_of_pip_that_put_packages_elsewhere_do_not_matter(ready: Path, variable: str):
+    value = "1" if variable in ("PIP_USER", "PIP_DRY_RUN") else str(ready.parent / "elsewhere")
+    done = start(ready, "doctor", **{variable: value})
     assert done.returncode == 0, done.stderr
-    assert not (checkout.parent / "elsewhere").exists()
+    assert not (ready.parent / "elsewhere").exists()
 
 
-@pytest.mark.slow  # makes an environment of its own
+@pytest.mark.slow  # installs into an environment of its own
 @pytest.mark.parametrize("section", ["global", "install"])
-def test_settings_of_pip_that_say_where_files_come_from_are_kept(checkout: Path, section: str):
-    wheels = checkout.parent / "wheels"
-    configure(checkout, f"[{section}]\nno-index = true\nfind-links =\n    {checkout.parent}\n    {wheels}\n")
-    done = start(checkout, "doctor", PIP_NO_INDEX="", PIP_FIND_LINKS="")
+def test_settings_of_pip_that_say_where_files_come_from_are_kept(ready: Path, section: str):
+    wheels = ready.parent / "wheels"
+    configure(ready, f"[{section}]\nno-index = true\nfind-links =\n    {ready.parent}\n    {wheels}\n")
+    done = start(ready, "doctor", PIP_NO_INDEX="", PIP_FIND_LINKS="")
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow  # makes an environment of its own
-def test_an_index_of_the_users_file_reaches_pip(checkout: Path):
-    page = checkout.parent / "simple" / "locked" / "index.html"
+@pytest.mark.slow  # installs into an environment of its own
+def test_an_index_of_the_users_file_reaches_pip(ready: Path):
+    page = ready.parent / "simple" / "locked" / "index.html"
     page.parent.mkdir(parents=True)
-    wheel = checkout.parent / "wheels" / "locked-1.0-py3-none-any.whl"
+    wheel = ready.parent / "wheels" / "locked-1.0-py3-none-any.whl"
     page.write_text(f'<a href="{wheel.as_uri()}">{wheel.name}</a>', encoding="utf-8")
-    configure(checkout, f"[global]\nindex-url = {(checkout.parent / 'simple').as_uri()}\n")
-    done = start(checkout, "doctor", PIP_NO_INDEX="", PIP_FIND_LINKS="")
+    configure(ready, f"[global]\nindex-url = {(ready.parent / 'simple').as_uri()}\n")
+    done = start(ready, "doctor", PIP_NO_INDEX="", PIP_FIND_LINKS="")
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow  # makes an environment of its own
-def test_a_file_of_pip_that_cannot_be_read_is_named(checkout: Path):
-    configure(checkout, "no section\n")
-    done = start(checkout, "doctor")
+@pytest.mark.slow  # installs into an environment of its own
+def test_a_file_of_pip_that_cannot_be_read_is_named(ready: Path):
+    configure(ready, "no section\n")
+    done = start(ready, "doctor")
     assert done.returncode == 4 and "pip.conf" in done.stderr
 
 
-@pytest.mark.slow  # makes an environment of its own
+@pytest.mark.slow  # installs into an environment of its own
 @pytest.mark.parametrize("fault", ["does not import", "is not there"])
-def test_an_environment_without_its_packages_is_never_marked_as_made(checkout: Path, fault: str):
-    wheel = checkout.parent / "wheels" / "locked-1.0-py3-none-any.whl"
+def test_an_environment_without_its_packages_is_never_marked_as_made(ready: Path, fault: str):
+    wheel = ready.parent / "wheels" / "locked-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     if fault == "does not import":
@@ -334,14 +355,14 @@ def test_an_environment_without_its_packages_is_never_marked_as_made(checkout: P
     with zipfile.ZipFile(wheel, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-    lock(checkout, wheel)
+    lock(ready, wheel)
     if fault == "is not there":
-        with (checkout / "requirements" / "host.txt").open("a") as stream:
+        with (ready / "requirements" / "host.txt").open("a") as stream:
             stream.write("missing==1.0 ; python_version < '3'\n")
-        marker = (checkout / "requirements" / "host.txt").read_text().replace("< '3'", ">= '3'")
-        (checkout / "requirements" / "host.txt").write_text(marker)
+        marker = (ready / "requirements" / "host.txt").read_text().replace("< '3'", ">= '3'")
+        (ready / "requirements" / "host.txt").write_text(marker)
     for _ in range(2):
-        done = start(checkout, "doctor")
+        done = start(ready, "doctor")
         assert done.returncode == 4 and "ran" not in done.stdout, done.stderr
     if fault == "does not import":
         assert "no_such_module" in done.stderr and "cannot be used" in done.stderr
@@ -357,13 +378,13 @@ def test_modules_in_the_callers_folder_are_not_run(checkout: Path, tmp_path: Pat
     assert done.returncode == 0 and "EVIL" not in done.stdout + done.stderr, done.stderr
 
 
-@pytest.mark.slow  # makes an environment of its own
-def test_older_packages_that_a_distributions_pip_brings_along_are_not_taken_for_ours(checkout: Path, tmp_path: Path):
-    assert start(checkout, "doctor").returncode == 0
+@pytest.mark.slow  # installs into an environment of its own
+def test_older_packages_that_a_distributions_pip_brings_along_are_not_taken_for_ours(ready: Path, tmp_path: Path):
+    assert start(ready, "doctor").returncode == 0
     older = make_wheel(tmp_path, "0.1", "raise SystemExit('the older one')")
-    (vendored,) = (checkout / ".venv").glob("lib/python*/site-packages/pip/_vendor/__init__.py")
+    (vendored,) = (ready / ".venv").glob("lib/python*/site-packages/pip/_vendor/__init__.py")
     with open(vendored, "a") as stream:  # as Debian 11's does
         stream.write(f"\nimport sys\nsys.path.insert(0, {str(older)!r})\n")
-    (checkout / ".venv" / ".host.txt.checked").unlink()
-    done = start(checkout, "doctor")
+    (ready / ".venv" / ".host.txt.checked").unlink()
+    done = start(ready, "doctor")
     assert done.returncode == 0 and "ran" in done.stdout, done.stderr
