@@ -13,9 +13,9 @@ from tests.integration import _runs, _trial
 HERE = Path(__file__).parent
 # The files that take minutes, the longest first: what begins last should be short, so that no processor is idle.
 LONGEST = (
-    "test_quick_bench", "test_reproduce", "test_bundle", "test_slurm", "test_npu_path", "test_hostile_campaign",
-    "test_exact_everywhere", "test_npu_audit", "test_audit", "test_images", "test_torch_in_image", "test_engines",
-    "test_containment", "test_crashes",
+    "test_quick_bench", "test_slurm", "test_reproduce", "test_bundle", "test_npu_path", "test_exact_everywhere",
+    "test_hostile_campaign", "test_npu_audit", "test_images", "test_audit", "test_torch_in_image", "test_engines",
+    "test_containment", "test_crashes", "test_fidelity", "test_rebuilders", "test_validators",
 )  # fmt: skip
 
 
