@@ -1,8 +1,9 @@
 """How far PyTorch, the exported graph and the converted graph agree, on the real batches.
 
 Three pairs: torch_onnx, torch_converted, onnx_converted. PyTorch's and the converted graph's outputs are read from
-their stages; the exported graph is run here. PyTorch runs once per utterance, so its batches may be of another size;
-reference_batch_size says of which. Only rows of real utterances count, never those that fill up a batch.
+their stages; the exported graph is run here. PyTorch and the exported graph run once per utterance, in batches of
+reference_batch_size: for other sizes, this stage reads what it wrote for that one. Only rows of real utterances count,
+never those that fill up a batch.
 With a and b the log-probabilities of a pair, over all N values of all real utterances (195 frames of 41 classes each),
 the pair's first member being a:
 
@@ -16,7 +17,7 @@ mean_relative       mean of |a - b| / max(|a|, 2^-23)
 symbols_changed     frames within the utterances' own lengths whose most probable class differs
 
 The thresholds are the NPU vendor's for comparing tensors; they do not bind max_abs and symbols_changed.
-out/compare.json.
+out/compare.json; out/onnx where the exported graph was run: its outputs as PyTorch's, float32 (195, B, 41).
 """
 
 from __future__ import annotations
@@ -102,10 +103,15 @@ class Agreement:
         )
 
 
-def _run_onnx(graph: runtime.Graph, batches: Sequence[bins.Batch], manifest: bins.Manifest) -> Iterator[numpy.ndarray]:
-    """Every utterance's log-probabilities (195, 41) from the exported graph, in the manifest's order."""
+def _run_onnx(path: str, batches: Sequence[bins.Batch], manifest: bins.Manifest, out: str) -> Iterator[numpy.ndarray]:
+    """Every utterance's log-probabilities (195, 41) from the exported graph, in the manifest's order; kept in `out`."""
+    graph = runtime.Graph(path)
+    graph.require_batch_size(manifest.batch_size)
+    os.mkdir(out)
+    bins.make_output_folders(out, batches)
     for number, batch in enumerate(batches):
         outputs = graph.run(bins.read_batch(batch, manifest.batch_size))
+        bins.write_output(out, batch, outputs)
         for utterance in manifest.of_batch(number):
             yield outputs[:, utterance.row]
 
@@ -113,7 +119,11 @@ def _run_onnx(graph: runtime.Graph, batches: Sequence[bins.Batch], manifest: bin
 def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--reference", required=True, metavar="DIR", help="the reference stage's results")
-    parser.add_argument("--onnx", required=True, metavar="DIR", help="the export stage's results")
+    exported = parser.add_mutually_exclusive_group(required=True)
+    exported.add_argument("--onnx", metavar="DIR", help="the export stage's results")
+    exported.add_argument(
+        "--onnx-outputs", metavar="DIR", help="out/onnx of this stage, for the batches that PyTorch was given"
+    )
     parser.add_argument("--outputs", required=True, metavar="DIR", help="the infer stage's results")
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
     parser.add_argument(
@@ -123,8 +133,6 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     manifest = bins.read_manifest(options.batches, options.bs)
     batches = bins.list_batches(options.batches, manifest)
-    graph = runtime.Graph(os.path.join(options.onnx, "lstm_ctc.onnx"))
-    graph.require_batch_size(options.bs)
     of_torch = options.reference_batches or options.batches
     torch_manifest = bins.read_manifest(of_torch)
     if [each.id for each in torch_manifest.utterances] != [each.id for each in manifest.utterances]:
@@ -133,12 +141,17 @@ def main(arguments: Sequence[str]) -> None:
             "run the stages batches and reference again",
         )
     torch_batches = bins.list_batches(of_torch, torch_manifest)
+    if options.onnx_outputs:
+        of_graph = bins.each_output(options.onnx_outputs, torch_batches, torch_manifest)
+    else:
+        path = os.path.join(options.onnx, "lstm_ctc.onnx")
+        of_graph = _run_onnx(path, batches, manifest, os.path.join(options.out, "onnx"))
     pairs = {"torch_onnx": Agreement(), "torch_converted": Agreement(), "onnx_converted": Agreement()}
     progress = stage.Progress("compare", len(manifest.utterances))
     for utterance, torch, onnx, converted in zip(
         manifest.utterances,
         bins.each_output(options.reference, torch_batches, torch_manifest),
-        _run_onnx(graph, batches, manifest),
+        of_graph,
         bins.each_output(options.outputs, batches, manifest),
     ):
         outputs = {"torch": torch, "onnx": onnx, "converted": converted}

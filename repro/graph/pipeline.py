@@ -66,7 +66,9 @@ STAGES: Mapping[str, StageDefinition] = {
         # Its own limit follows what its first executions take; this one is for a machine that hangs.
         StageDefinition("measure", "runtime", whole_machine=True, host_bound=True, timeout_s=24 * 3600.0),
         StageDefinition("score", "base"),
-        StageDefinition("compare", "runtime", exactness=ISA_EXACT, whole_machine=True, timeout_s=4 * 3600.0),
+        StageDefinition(
+            "compare", "runtime", exactness=ISA_EXACT, whole_machine=True, timeout_s=4 * 3600.0, leaves=BATCHES
+        ),
         # atc compiles operators in several processes; a conversion takes minutes and some gigabytes.
         StageDefinition("convert_npu", CANN_IMAGE, whole_machine=True, timeout_s=4 * 3600.0, memory_bytes=32 * 1024**3),
         StageDefinition(
@@ -196,7 +198,7 @@ def parse_batch_sizes(text: str) -> tuple[int, ...]:
 
 
 def reference_batch_size(sizes: Sequence[int]) -> int:
-    """The batch size that PyTorch's own run is of: the guide's where it is among `sizes`, else the first of them.
+    """The batch size that PyTorch and the exported graph run in: the guide's where it is asked for, else the first.
 
     An utterance's output depends on no other one beside it, so it is computed once and serves every batch size.
     """
@@ -283,13 +285,14 @@ def build_graph(request: Request, conf: Path, demo_checkpoint: Path) -> dict[str
         add("measure", model, timed, size)
         if size == once:
             add("reference", {"checkpoint": checkpoint, "batches": batches}, size=size)
-    for size in request.batch_sizes:  # after all others: PyTorch's run is of one size and serves every one
-        compared: Inputs = {
-            "reference": Output(f"reference@{once}"), "onnx": Output("export"), "outputs": Output(f"infer@{size}"),
-            "batches": Output(f"batches@{size}"),
-        }  # fmt: skip
-        if size != once:
-            compared = {**compared, "reference-batches": Output(f"batches@{once}")}
+    for size in sorted(request.batch_sizes, key=lambda size: size != once):  # what runs once serves every other size
+        outputs, batches = Output(f"infer@{size}"), Output(f"batches@{size}")
+        compared: Inputs = {"reference": Output(f"reference@{once}"), "outputs": outputs, "batches": batches}
+        if size == once:
+            compared = {**compared, "onnx": Output("export")}
+        else:
+            given = Output(f"batches@{once}")
+            compared = {**compared, "onnx-outputs": Output(f"compare@{once}", "onnx"), "reference-batches": given}
         add("compare", compared, {"bs": str(size)}, size)
     return nodes
 

@@ -10,6 +10,7 @@ from repro.base import strict_json, typed_json
 from repro.base.confined import read_below
 from repro.base.errors import CouldNotVerify, VerificationFailed
 from repro.base.files import pretty_json
+from repro.graph.pipeline import reference_batch_size
 from repro.record.document import SCHEMA, VERSION, Record
 
 FILE = "record.json"
@@ -34,7 +35,25 @@ def read_record(data: bytes, what: str = FILE) -> Record:
                 f"{what}: $.version: a record of version {version}; this program reads version {VERSION}",
                 hint="read it with the version of the repository that wrote it",
             )
-    return typed_json.convert(document, Record, what=what)
+    record = typed_json.convert(document, Record, what=what)
+    _refuse_earlier_form(record, what)
+    return record
+
+
+def _refuse_earlier_form(record: Record, what: str) -> None:
+    """Records of several batch sizes are of another graph since PyTorch and the exported graph run once per utterance.
+
+    Held against today's graph they would look forged. Those of one size are the same as before, so that the version
+    stays.
+    """
+    once = f"compare@{reference_batch_size(record.request.batch_sizes)}"
+    for position, stage in enumerate(record.stages):
+        if stage.key.startswith("compare@") and stage.key != once and "onnx" in stage.inputs:
+            raise VerificationFailed(
+                f"{what}: $.stages[{position}].inputs.onnx: a record of several batch sizes of an earlier form: "
+                f"{stage.key} ran the exported graph itself; this program reads those in which {once} alone does",
+                hint="read it with the version of the repository that wrote it",
+            )
 
 
 def load_record(path: Path) -> Record:

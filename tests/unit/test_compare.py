@@ -1,6 +1,7 @@
 """The agreement figures against their formulas written out, and the thresholds."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -198,14 +199,40 @@ def test_pytorch_s_batches_may_be_of_another_size(case, size):
     _change(case / "outputs" / "tail" / "inputs_1_0.npy", 50, 0, np.linspace(-9, -1, 41))
     expected = _compare(case)
     _in_other_batches(case, size, ["u0", "u1", "u2"])
-    (case / "out" / "compare.json").unlink()
-    paths = {"reference": "reference-others", "reference-batches": "others", "onnx": "onnx", "outputs": "outputs"}
+    shutil.rmtree(str(case / "out"))
+    (case / "out").mkdir()
+    paths = {"reference": "reference-others", "reference-batches": "others", "outputs": "outputs"}
+    paths["onnx-outputs"] = "reference-others"  # the stand-in for the exported graph gives what PyTorch gave
     words = [word for name in paths for word in ("--" + name, str(case / paths[name]))]
     words += [word for name in ("batches", "out", "obs") for word in ("--" + name, str(case / name))]
     compare.main([*words, "--bs", "2"])
     found = json.loads((case / "out" / "compare.json").read_text(encoding="utf-8"))
     assert found == {**expected, "reference_batch_size": size}
     assert expected["reference_batch_size"] == 2
+    assert not (case / "out" / "onnx").exists()  # it ran for another size, which has its outputs
+
+
+def test_what_the_exported_graph_gave_is_kept_and_serves_another_run_of_the_stage(case):
+    expected = _compare(case)
+    (case / "out").rename(case / "first")
+    (case / "out").mkdir()
+    paths = {"onnx-outputs": "first/onnx", "reference-batches": "batches"}
+    paths.update({name: name for name in ("reference", "outputs", "batches", "out", "obs")})
+    compare.main([word for name in paths for word in ("--" + name, str(case / paths[name]))] + ["--bs", "2"])
+    assert json.loads((case / "out" / "compare.json").read_text(encoding="utf-8")) == expected
+    _change(case / "first" / "onnx" / "result" / "inputs_0_0.npy", 50, 0, np.linspace(-9, -1, 41))
+    (case / "out" / "compare.json").unlink()
+    compare.main([word for name in paths for word in ("--" + name, str(case / paths[name]))] + ["--bs", "2"])
+    found = json.loads((case / "out" / "compare.json").read_text(encoding="utf-8"))
+    assert found["torch_onnx"]["max_abs"] > 0.0 and found["torch_converted"]["max_abs"] == 0.0
+
+
+def test_one_of_the_exported_graph_and_its_outputs_is_given(case, capsys):
+    words = [word for name in ("reference", "outputs", "batches") for word in ("--" + name, str(case / name))]
+    for more in ([], ["--onnx", "a", "--onnx-outputs", "b"]):
+        with pytest.raises(SystemExit):
+            compare.main([*words, *more, "--bs", "2", "--out", "o", "--obs", "o"])
+        assert "--onnx" in capsys.readouterr().err
 
 
 def test_batches_of_other_utterances_are_refused(case):
@@ -221,7 +248,7 @@ def test_a_missing_output_is_refused_by_name(case, name):
     (case / name / "tail" / "inputs_1_0.npy").unlink()
     with pytest.raises(StageError, match=name + r".tail.inputs_1_0\.npy"):
         _compare(case)
-    assert list((case / "out").iterdir()) == []
+    assert not (case / "out" / "compare.json").exists()
 
 
 def within(a, b):

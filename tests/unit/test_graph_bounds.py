@@ -347,7 +347,7 @@ def test_what_each_stage_is_declared_to_be():
         "infer": ("runtime", yes, yes, no, no, BATCHES),
         "measure": ("runtime", yes, yes, yes, no, SMALL),
         "score": ("base", yes, no, no, no, SMALL),
-        "compare": ("runtime", no, yes, no, no, SMALL),
+        "compare": ("runtime", no, yes, no, no, BATCHES),
         "convert_npu": ("cann", yes, yes, no, no, SMALL),
         "infer_npu": ("cann", yes, yes, no, yes, BATCHES),
         "measure_npu": ("cann", yes, yes, yes, yes, SMALL),

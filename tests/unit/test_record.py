@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from _record_cases import demo_record, published_record
+from _record_cases import _stage, demo_record, published_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -155,3 +155,18 @@ def test_a_record_is_not_read_through_a_link_and_absence_is_told_apart(tmp_path:
     (tmp_path / "empty.json").write_bytes(b"{}")
     with pytest.raises(VerificationFailed, match=f"^{tmp_path}/empty.json: "):
         load_record(tmp_path / "empty.json")
+
+
+def test_a_record_of_several_sizes_in_which_each_ran_the_exported_graph_is_refused_with_the_place():
+    document = demo_record()
+    document["stages"] += [_stage("compare", 8), _stage("compare", 64)]
+    document["stages"][-2]["inputs"] = {"onnx": {"from": "export", "digest": "d" * 64}}
+    read_record(json.dumps(document).encode())
+    document["stages"][-1]["inputs"] = {"onnx": {"from": "export", "digest": "d" * 64}}
+    with pytest.raises(VerificationFailed) as caught:
+        read_record(json.dumps(document).encode())
+    assert caught.value.message.startswith("record.json: $.stages[4].inputs.onnx: ")
+    assert "compare@8 alone" in caught.value.message and "the repository that wrote it" in caught.value.hint
+    document["request"]["batch_sizes"] = [64]  # of one size: the same as ever
+    del document["stages"][-2]
+    read_record(json.dumps(document).encode())

@@ -168,6 +168,9 @@ def test_pytorch_runs_once_and_every_batch_size_is_compared_with_that_run(sizes,
         assert inputs["reference"] == Output(f"reference@{once}")
         assert inputs["batches"] == Output(f"batches@{size}")
         assert inputs.get("reference-batches", inputs["batches"]) == Output(f"batches@{once}")
+        exported = Output("export") if size == once else Output(f"compare@{once}", "onnx")
+        assert inputs["onnx" if size == once else "onnx-outputs"] == exported
+    assert list(nodes)[-len(sizes)] == f"compare@{once}"  # the others read what it wrote
 
 
 def test_the_user_s_data_and_checkpoint_are_what_the_stages_read():
@@ -229,10 +232,9 @@ def test_each_step_takes_what_it_needs_from_the_step_that_makes_it():
         "reference@8": {"checkpoint": f"checkpoint {DEMO}", "batches": "batches@8"},
         "compare@8": {"reference": "reference@8", "onnx": "export", "outputs": "infer@8", "batches": "batches@8"},
         "compare@1": {
-            "reference": "reference@8", "onnx": "export", "outputs": "infer@1", "batches": "batches@1",
+            "reference": "reference@8", "onnx-outputs": "compare@8", "outputs": "infer@1", "batches": "batches@1",
             "reference-batches": "batches@8",
         },
     }  # fmt: skip
-    assert all(
-        source.below == "" for node in nodes.values() for source in node.inputs.values() if isinstance(source, Output)
-    )
+    below = {source for node in nodes.values() for source in node.inputs.values() if getattr(source, "below", "")}
+    assert below == {Output("compare@8", "onnx")}
