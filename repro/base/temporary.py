@@ -114,7 +114,7 @@ def clear_checkout(paths: Paths) -> None:
         *(results / name for name in ("", "tmp", "tmp/engines", "code", "runs", "logs", "store/last")),
         *(results / name for name in ("audits", "bench", "bundles", "sweeps")),
         *(artifacts / name for name in ("", "tmp", "cache", "cache/parts", "bundles")),
-        *(paths.rootfs, paths.layer_index, paths.oci, paths.blobs),
+        *(paths.rootfs, paths.rootfs / "layers", paths.layer_index, paths.oci, paths.blobs),
         *(paths.data, paths.data / "sources", paths.data / "demo"),
         *(paths.conf, paths.conf / "locks"),
     }

@@ -5,37 +5,33 @@ manifest before it is used. The sandbox mounts these folders read-only. An audit
 own, so that everything is unpacked afresh.
 
 ROOTFS/CHAIN_ID/root holds the files, ROOTFS/CHAIN_ID/manifest.json what they are. A folder appears under its chain ID
-only when it is complete. Images do not share files by hard links: a link changes the state that its file is known by.
+only when it is complete. ROOTFS/layers holds each layer once; images share its files by hard link.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import posixpath
-import tarfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, BinaryIO, cast
 
-from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.errors import CouldNotRun
 from repro.base.files import remove_tree, sha256_bytes, write_atomic
-from repro.base.foreign import shown
 from repro.base.locking import locked
 from repro.base.paths import Paths
 from repro.base.temporary import clear_dead, temporary_folder
 from repro.container.image import Image, Layer
 from repro.container.job import Engine
 from repro.images.build import build_images
-from repro.images.layers.tree import clean_path
+from repro.images.layer_trees import LayerTrees
 from repro.images.unpacked import Manifest, check_tree, manifest_of, read_manifest, write_manifest
 from repro.machine import facts
 
 SANDBOX_IMAGE = "sandbox"
 _LARGE_BYTES = 200 * 1000**2  # unpacking less than this is over before anybody asks
-_CHUNK_BYTES = 1 << 20
+LAYERS = "layers"
+"""Of the unpacked images' folder: where each layer lies by itself."""
 
 Say = Callable[[str], None]
 
@@ -67,6 +63,7 @@ class Roots:
         self._say = say
         self._known: dict[str, Path] = {}
         self._tools = tools
+        self._trees = LayerTrees(paths.rootfs / LAYERS)
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -116,7 +113,7 @@ class Roots:
             with temporary_folder(folder.parent, "unpack") as temporary:
                 made = temporary / chain_id(image.layers)
                 made.mkdir(mode=0o755)
-                manifest = unpack_layers(image, made / "root", self._say)
+                manifest = _put_together(image, made / "root", self._trees, self._say)
                 write_atomic(made / "manifest.json", write_manifest(manifest))
                 os.sync()  # one sync of everything costs less than an fsync per file
                 with locked(folder.parent):  # so that nobody takes away what another has just put in place
@@ -144,101 +141,14 @@ def _none_needed(toolchain: Image) -> Engine:
     raise AssertionError(f"the sandbox would be compiled in {toolchain.name}, by itself")
 
 
-def unpack_layers(image: Image, root: Path, say: Say = lambda _: None) -> Manifest:
-    """Unpack an image's layers into a new folder, one over the other, each hashed on the way.
-
-    Raises:
-        VerificationFailed: a layer's bytes are not its digest, or it holds what no layer holds.
-        OSError: no space, or the file system does not take what a layer holds.
-    """
+def _put_together(image: Image, root: Path, trees: LayerTrees, say: Say) -> Manifest:
+    """An image's layers in a new folder, one over the other."""
     root.mkdir(mode=0o755)
-    digests: dict[str, str] = {}
+    content: dict[str, str] = {}
     size_bytes = sum(layer.size_bytes for layer in image.layers)
     for number, layer in enumerate(image.layers, 1):
         if size_bytes > _LARGE_BYTES:
             say(f"unpacking image {image.name}: layer {number} of {len(image.layers)}, {layer.size_bytes / 1e6:.0f} MB")
-        with open(layer.path, "rb") as blob:
-            _unpack(layer, blob, root, digests)
+        content.update(trees.add_to(root, layer))
     root.chmod(0o755)
-    return manifest_of(root, digests)
-
-
-class _Hashed:
-    """Reads a stream through and digests what was read."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self._digest.update(data)
-        return data
-
-    def hexdigest(self) -> str:
-        """Of the whole stream: what was not read is read now."""
-        while self.read(_CHUNK_BYTES):
-            pass
-        return self._digest.hexdigest()
-
-
-def _unpack(layer: Layer, blob: IO[bytes], root: Path, digests: dict[str, str]) -> None:
-    hashed = _Hashed(blob)
-    try:
-        with tarfile.open(fileobj=cast(BinaryIO, hashed), mode="r|", bufsize=_CHUNK_BYTES) as archive:
-            for member in archive:
-                _unpack_member(layer, archive, member, root, digests)
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise VerificationFailed(f"layer {layer.name} is not a tar: {shown(error)}", hint=_WRONG_LAYER) from error
-    found = f"sha256:{hashed.hexdigest()}"
-    if found != layer.diff_id:
-        raise VerificationFailed(
-            f"layer {layer.name} at {layer.path} has the digest {found}, not {layer.diff_id}", hint=_WRONG_LAYER
-        )
-
-
-_WRONG_LAYER = "the file was changed after it was built or installed; remove it and run `invoke images.build`"
-
-
-def _unpack_member(
-    layer: Layer, archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, digests: dict[str, str]
-) -> None:
-    path = clean_path(member.name)
-    if path != member.name.rstrip("/"):
-        raise VerificationFailed(f"layer {layer.name} holds the path {shown(member.name)}")
-    target = root / path
-    _check_parent(layer, root, path)
-    if member.isdir():
-        if not target.is_symlink():  # a folder over a link of the merged /usr: the link's target is that folder
-            target.mkdir(exist_ok=True)
-            target.chmod(member.mode | 0o700)
-        return
-    if member.issparse() or member.size > layer.size_bytes or (member.issym() and not member.linkname):
-        raise VerificationFailed(f"layer {layer.name}: {shown(path)} is no member that we write", hint=_WRONG_LAYER)
-    if target.is_dir() and not target.is_symlink():
-        raise VerificationFailed(f"layer {layer.name}: {shown(path)} stands where a folder is", hint=_WRONG_LAYER)
-    if target.is_symlink() or target.exists():
-        target.unlink()
-    digests.pop(path, None)
-    if member.issym():
-        target.symlink_to(member.linkname)
-    elif member.isreg():
-        source = archive.extractfile(member)
-        assert source is not None  # a regular member always has content
-        digest = hashlib.sha256()
-        with open(target, "xb") as stream:
-            while chunk := source.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                stream.write(chunk)
-            os.fchmod(stream.fileno(), member.mode & 0o777)
-        digests[path] = digest.hexdigest()
-    else:
-        raise VerificationFailed(f"layer {layer.name}: {shown(path)} is neither file, folder nor symbolic link")
-
-
-def _check_parent(layer: Layer, root: Path, path: str) -> None:
-    parent = posixpath.dirname(path)
-    while parent:
-        if (root / parent).is_symlink():
-            raise VerificationFailed(f"layer {layer.name}: {shown(path)} lies behind the symbolic link {shown(parent)}")
-        parent = posixpath.dirname(parent)
+    return manifest_of(root, content)

@@ -12,6 +12,7 @@ from repro.graph.cache import StatCache
 from repro.graph.code import drop_snapshots
 from repro.graph.store import Store
 from repro.images.in_use import current_layers, published_images
+from repro.images.rootfs import LAYERS
 from repro.record import Record, load_record
 from repro.record.reading import FILE
 
@@ -53,8 +54,10 @@ def collect_images(paths: Paths, say: Callable[[str], None]) -> None:
             entry.unlink()
         blobs = built.union(*(image.blobs for image in published))
         layers = [path for path in sorted(paths.blobs.glob("*")) if path.name not in blobs and path.name[0] != "."]
-        chains = {image.chain for image in published}
+        chains = {LAYERS, *(image.chain for image in published)}
         roots = [path for path in sorted(paths.rootfs.glob("*")) if path.name not in chains and path.name[0] != "."]
+        trees = sorted((paths.rootfs / LAYERS).glob("*"))
+        layers += [path for path in trees if path.name not in blobs and path.name[0] != "."]
         for path in (*layers, *roots):
             remove_tree(path)
         freed = before - disk_bytes(paths.oci) - disk_bytes(paths.rootfs)

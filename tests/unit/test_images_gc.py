@@ -39,6 +39,8 @@ def paths(tmp_path, monkeypatch):
         (paths.rootfs / chain / "root").mkdir(parents=True)
         (paths.rootfs / chain / "root" / "file").write_bytes(b"x" * 10_000)
     (paths.blobs / ("1" * 64)).write_bytes(b"x" * 100_000)
+    for name in ("3" * 64, layers[0].diff_id[7:]):
+        (paths.rootfs / "layers" / name / "root").mkdir(parents=True)
     (paths.layer_index / ("2" * 64 + ".json")).write_bytes(
         pretty_json({"name": "debs:base", "architecture": "amd64", "diff_id": "sha256:" + "1" * 64, "size_bytes": 1})
     )
@@ -46,15 +48,15 @@ def paths(tmp_path, monkeypatch):
 
 
 def _names(paths):
-    folders = (paths.blobs, paths.layer_index, paths.rootfs)
+    folders = (paths.blobs, paths.layer_index, paths.rootfs, paths.rootfs / "layers")
     return {path.name for folder in folders for path in folder.iterdir()}
 
 
 def test_what_no_image_is_made_of_goes_and_all_else_stays(paths):
     before, said = _names(paths), []
     collect_images(paths, said.append)
-    assert before - _names(paths) == {"1" * 64, "2" * 64 + ".json", "0" * 64}
-    assert said[-1].startswith("1 layers and 1 unpacked images removed; 0 MB freed")
+    assert before - _names(paths) == {"1" * 64, "2" * 64 + ".json", "3" * 64, "0" * 64}
+    assert said[-1].startswith("2 layers and 1 unpacked images removed; 0 MB freed")
     collect_images(paths, said.append)
     assert said[-1].startswith("0 layers and 0 unpacked images removed")
 

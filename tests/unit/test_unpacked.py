@@ -16,7 +16,7 @@ from test_layers import layer, two_layers
 from repro.base.errors import VerificationFailed
 from repro.base.paths import Paths
 from repro.container.image import Image, Layer
-from repro.images import rootfs
+from repro.images import layer_trees, rootfs
 from repro.images.oci import compute_image
 from repro.images.rootfs import Roots, chain_id
 
@@ -144,7 +144,8 @@ def test_a_layer_that_is_not_its_digest_is_never_unpacked_to_be_used(tmp_path: P
         blob.write_bytes(bytes(data))
     with pytest.raises(VerificationFailed, match=image.layers[0].name):
         Roots(paths).of(image)
-    assert list(paths.rootfs.iterdir()) == []
+    assert [path.name for path in paths.rootfs.iterdir()] == ["layers"]
+    assert not (paths.rootfs / "layers" / image.layers[0].diff_id[7:]).exists()
 
 
 class Elsewhere(Paths):
@@ -174,7 +175,7 @@ def test_what_a_killed_process_was_unpacking_is_removed(tmp_path: Path):
     paths, image = Paths(tmp_path), two_layers(tmp_path)
     (paths.rootfs / ".tmp.unpack.dead" / "root").mkdir(parents=True)
     Roots(paths).of(image)
-    assert [path.name for path in paths.rootfs.iterdir()] == [chain_id(image.layers)]
+    assert {path.name for path in paths.rootfs.iterdir()} == {chain_id(image.layers), "layers"}
 
 
 def test_something_large_is_announced_before_it_is_unpacked(tmp_path: Path, monkeypatch):
@@ -191,15 +192,15 @@ def test_one_image_is_given_while_another_is_unpacked(tmp_path: Path, monkeypatc
     large = compute_image("large", "amd64", [layer(tmp_path, "b", lambda tree: tree.file("b", b"x"))], {}, "3", "x")
     roots = Roots(Paths(tmp_path))
     began, go_on = threading.Event(), threading.Event()
-    unpack = rootfs.unpack_layers
+    put_together = rootfs._put_together
 
-    def slowly(image, root, say):
+    def slowly(image, *more):
         if image is large:
             began.set()
             assert go_on.wait(60)
-        return unpack(image, root, say)
+        return put_together(image, *more)
 
-    monkeypatch.setattr(rootfs, "unpack_layers", slowly)
+    monkeypatch.setattr(rootfs, "_put_together", slowly)
     thread = threading.Thread(target=roots.of, args=(large,))
     thread.start()
     try:
@@ -240,5 +241,64 @@ def test_a_layer_that_tar_itself_stumbles_over_is_refused_as_altered(tmp_path: P
     altered = Layer("altered", "debs", "sha256:" + "0" * 64, blob.stat().st_size, blob, "sha256:" + "0" * 64)
     with open(blob, "rb") as stream, pytest.raises(VerificationFailed):
         (tmp_path / "root").mkdir()
-        rootfs._unpack(altered, stream, tmp_path / "root", {})
+        layer_trees._unpack(altered, stream, tmp_path / "root", {})
     assert sum(path.lstat().st_size for path in (tmp_path / "root").rglob("*") if path.is_file()) < 1 << 20
+
+
+def sharing(tmp_path: Path) -> tuple[Image, Image]:
+    """Two images over one layer; the second one's own layer brings another content for one of its files."""
+    pair = two_layers(tmp_path)
+    return compute_image("lower", "amd64", pair.layers[:1], {}, "3.11", "the lower layer alone"), pair
+
+
+def test_images_with_a_layer_in_common_have_its_files_in_common_and_none_that_another_layer_brings(tmp_path: Path):
+    lower, pair = sharing(tmp_path)
+    roots = Roots(Paths(tmp_path))
+    below, above = roots.of(lower), roots.of(pair)
+    assert os.stat(below / "etc" / "kept").st_ino == os.stat(above / "etc" / "kept").st_ino
+    assert (below / "etc" / "replaced").read_bytes() != (above / "etc" / "replaced").read_bytes() == b"above"
+    for image, root in ((lower, below), (pair, above)):
+        assert Roots(Paths(tmp_path)).of(image) == root
+
+
+def test_a_shared_file_that_somebody_changes_is_refused_in_every_image_that_has_it_and_in_no_later_one(tmp_path: Path):
+    lower, pair = sharing(tmp_path)
+    paths = Paths(tmp_path)
+    roots = Roots(paths)
+    below, above = roots.of(lower), roots.of(pair)
+    change_content(below)
+    for image, root in ((lower, below), (pair, above)):
+        with pytest.raises(VerificationFailed, match=re.escape(str(root / "etc" / "kept"))):
+            Roots(paths).of(image)
+    shutil.rmtree(above.parent)
+    assert (Roots(paths).of(pair) / "etc" / "kept").read_bytes() == b"below"  # its layer is held to its manifest too
+    with pytest.raises(VerificationFailed, match="etc/kept"):
+        Roots(paths).of(lower)
+
+
+def test_where_files_cannot_be_linked_each_image_has_its_own(tmp_path: Path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(1, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    lower, pair = sharing(tmp_path)
+    roots = Roots(Paths(tmp_path))
+    one, two = roots.of(lower) / "etc" / "kept", roots.of(pair) / "etc" / "kept"
+    assert one.read_bytes() == two.read_bytes() == b"below" and one.stat().st_ino != two.stat().st_ino
+    assert one.stat().st_mode == two.stat().st_mode
+    Roots(Paths(tmp_path)).of(pair)
+
+
+def test_a_layer_s_folder_that_another_process_has_just_put_in_place_is_taken(tmp_path: Path, monkeypatch):
+    lower, pair = sharing(tmp_path)
+    paths = Paths(tmp_path)
+    unpack = layer_trees.unpack_layer
+
+    def while_another_does(layer, root):
+        monkeypatch.setattr(layer_trees, "unpack_layer", unpack)
+        Roots(paths).of(lower)
+        return unpack(layer, root)
+
+    monkeypatch.setattr(layer_trees, "unpack_layer", while_another_does)
+    root = Roots(paths).of(pair)
+    assert (root / "etc" / "kept").read_bytes() == b"below" and Roots(paths).of(pair) == root
