@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from repro.base.architecture import AMD64, ARM64, here
 from repro.engines import seccomp
@@ -143,3 +145,55 @@ def test_a_child_has_another_session_keyring_than_its_caller():
     assert ours not in serials
     assert serials[0] != serials[1]
     assert min(serials) > 0
+
+
+def oci_decision(profile, name, arguments):
+    """What an OCI engine's filter answers by this profile: the first rule that holds, else the call itself."""
+    for rule in profile["syscalls"]:
+        holds = {
+            "SCMP_CMP_EQ": lambda given, value, _: given == value,
+            "SCMP_CMP_NE": lambda given, value, _: given != value,
+            "SCMP_CMP_GT": lambda given, value, _: given > value,
+            "SCMP_CMP_MASKED_EQ": lambda given, mask, value: given & mask == value,
+        }
+        assert set(rule) == {"names", "action", "errnoRet", "args"} and rule["action"] == "SCMP_ACT_ERRNO"
+        assert all(set(each) == {"index", "value", "op", "valueTwo"} for each in rule["args"])
+        if name in rule["names"] and all(
+            holds[each["op"]](arguments[each["index"]], each["value"], each["valueTwo"]) for each in rule["args"]
+        ):
+            return rule["errnoRet"]
+    return 0
+
+
+NAMED = {**seccomp.DENIED, **seccomp.NOT_THERE, **seccomp._LOOKED_INTO, **NEEDED}
+WORD = st.sampled_from(
+    [*range(50), *seccomp.IOCTLS.values(), *(1 << bit for bit in range(32)), 0xFFFFFFFF]
+) | st.integers(0, 0xFFFFFFFF)
+
+
+@BOTH
+@given(data=st.data())
+def test_the_profile_for_oci_engines_decides_as_the_sandbox_s_program_does(architecture, data):
+    """But for `personality`, whose values it cannot say."""
+    profile = json.loads(seccomp.oci_profile(architecture))
+    arguments = data.draw(st.tuples(WORD, WORD, WORD))
+    place = 0 if architecture is AMD64 else 1
+    for name in (*seccomp._LOOKED_INTO, data.draw(st.sampled_from(sorted(NAMED)))):
+        numbers = NAMED[name]
+        if numbers[place] is None:
+            assert not any(name in rule["names"] for rule in profile["syscalls"]), "the architecture has no such call"
+        elif name != "personality":
+            assert oci_decision(profile, name, arguments) == decision(architecture, numbers[place], arguments), name
+
+
+@BOTH
+def test_the_profile_for_oci_engines_names_its_architecture_and_allows_the_rest(architecture):
+    profile = json.loads(seccomp.oci_profile(architecture))
+    assert profile["defaultAction"] == "SCMP_ACT_ALLOW"
+    assert profile["architectures"] == [{"amd64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64"}[architecture.name]]
+    assert set(profile) == {"defaultAction", "architectures", "syscalls"}
+    assert oci_decision(profile, "personality", (5,)) == 0
+    for family in (0, 3, 15, 17, 45, 46, 255):
+        assert oci_decision(profile, "socket", (family, 0, 0)) == errno.EPERM
+    assert oci_decision(profile, "socketpair", (16, 0, 9)) == errno.EPERM
+    assert oci_decision(profile, "socket", (16, 0, 0)) == oci_decision(profile, "socket", (1, 0, 9)) == 0
