@@ -83,6 +83,11 @@ class Paths:
         return self.elsewhere or self.artifacts
 
     @property
+    def nodes_mark(self) -> str:
+        """Names the folder on a cluster's nodes beside the site's own one; '' for the site's own."""
+        return ""
+
+    @property
     def code(self) -> Path:
         return self.results / "code"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from repro.base.temporary import temporary_folder
 from repro.cli.doctor import DEVIATES, MISSING, OK, Line, examine, looked
 from repro.cluster.look import Looked
 from repro.cluster.resources import Cluster
-from repro.cluster.slurm import Node, Slurm
+from repro.cluster.slurm import Node
 from repro.graph.pipeline import STAGES
 from repro.machine import facts
 from repro.run.cluster import ClusterOfRun
@@ -45,7 +44,8 @@ def cluster_lines(paths: Paths) -> list[Line]:
 
     def open_site() -> list[Line]:
         site.append(ClusterOfRun(paths, lambda _: None))
-        return [Line(OK, "shared folder", site[0].settings.shared)]
+        shared = site[0].settings.shared
+        return [Line(OK, "shared folder", shared or "none: files are carried through this host")]
 
     lines = looked("shared folder", open_site)
     if site:
@@ -112,12 +112,12 @@ def node_lines(site: ClusterOfRun, node: Node, token: Path, content: str) -> lis
     what = f"node {node.name}"
     before_s = time.time()
     try:
-        said = ask_node(site.slurm, site, node.name, token)
+        said = ask_node(site, node.name, token)
         found = typed_json.read(said, Looked, what=f"what {node.name} says")
     except BundleError as error:
         return [Line(DEVIATES, what, f"no job of ours ran there: {error.message}", error.detail or error.hint)]
     lines = []
-    if found.token != content:
+    if found.token != content and not site.settings.carried:
         lines.append(Line(MISSING, what, f"does not see the shared folder {site.settings.shared}",
                           "mount it there under the same path, or leave the node out by partition or constraint",
                           blocks=True))  # fmt: skip
@@ -136,7 +136,7 @@ def node_lines(site: ClusterOfRun, node: Node, token: Path, content: str) -> lis
     return lines or [Line(OK, what, f"Python {found.python}, {found.free_bytes / 1e9:.0f} GB free on its own disk")]
 
 
-def ask_node(slurm: Slurm, site: ClusterOfRun, name: str, token: Path) -> bytes:
+def ask_node(site: ClusterOfRun, name: str, token: Path) -> bytes:
     """Run the look on a node.
 
     Raises:
@@ -151,5 +151,5 @@ def ask_node(slurm: Slurm, site: ClusterOfRun, name: str, token: Path) -> bytes:
         "--time=2",
         "--quiet",
     ]
-    options += [f"--immediate={_WITHIN_S}", "--job-name=lstm-ctc:doctor", f"--chdir={site.root}"]
-    return slurm.srun(options, [sys.executable, "-m", "repro.run.on_node", "--look", str(token), site.settings.local])
+    options += [f"--immediate={_WITHIN_S}", "--job-name=lstm-ctc:doctor"]
+    return site.on_node(options, ["--look", str(token), site.settings.local])

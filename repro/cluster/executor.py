@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,31 +17,27 @@ from pathlib import Path
 
 from repro.base.files import make_shared_folder, remove_tree, write_atomic
 from repro.base.locking import locked_where_possible
-from repro.cluster.ending import collected, error_of_slurm, error_told
+from repro.cluster.ending import Account, collected, error_of_slurm, error_told
 from repro.cluster.resources import Cluster, resources
 from repro.cluster.slurm import JobState, Slurm
 from repro.cluster.task_file import (
     JOB,
     PROGRESS,
     TASK,
-    VERSION,
-    EngineFile,
+    NodePlace,
     TaskFile,
-    image_file,
-    inputs_of,
     read_ended,
-    stage_file,
+    task_file,
     written,
 )
-from repro.cluster.task_file import Ended as JobEnded
 from repro.container.image import Image
 from repro.container.job import Availability
 from repro.graph import pipeline
 from repro.graph.code import snapshot
 from repro.graph.executor import Ended, Task
 from repro.graph.keys import Keys
-from repro.graph.making import Done, Preparation, Surroundings
-from repro.graph.store import Result, Store
+from repro.graph.making import Preparation, Surroundings
+from repro.graph.store import Store
 
 _GATHER_S = 0.2  # what becomes ready together is submitted together
 _POLL_S = 1.0
@@ -117,8 +112,7 @@ class SlurmExecutor:
     ) -> None:  # fmt: skip
         self._slurm, self._cluster, self._place = slurm, cluster, place
         self._keys, self._store, self._around, self._say = keys, store, around, say
-        self._engine: EngineFile | None = None
-        self.preparations: list[Preparation] = []
+        self._account = Account(around)
         self._lock = threading.Lock()
         self._new = threading.Event()
         self._ready: list[_Job] = []
@@ -128,9 +122,12 @@ class SlurmExecutor:
 
     def engine_used(self) -> Availability | None:
         """The engine that the jobs used; None where all results were stored."""
-        if self._engine is None:
-            return None
-        return Availability(self._engine.name, usable=True, facts=self._engine.facts)
+        return self._account.engine
+
+    @property
+    def preparations(self) -> list[Preparation]:
+        """See `Executor`."""
+        return self._account.preparations
 
     def admits(self, node: pipeline.Node, running: Collection[pipeline.Node]) -> bool:  # noqa: ARG002 - Slurm decides
         """See `Executor`: as many as one run may have in Slurm's queue."""
@@ -207,7 +204,7 @@ class SlurmExecutor:
         """Whether another submitter's job has brought the result since the runner looked."""
         stored = None if job.task.forced else self._store.load(job.task.fingerprint)
         if stored is not None:
-            job.ended(self._done(job, stored, None))
+            job.ended(self._account.done(job.task, stored, None))
         return stored is not None
 
     def _attached(self, job: _Job, known: Mapping[str, JobState]) -> bool:
@@ -232,25 +229,10 @@ class SlurmExecutor:
         write_atomic(job.folder / TASK, written(self._document(job.task)))
 
     def _document(self, task: Task) -> TaskFile:
-        stage = task.node.stage
-        images = {image.name: image for image in (self._keys.images[stage.image], self._place.sandbox)}
-        return TaskFile(
-            version=VERSION,
-            key=dict(task.key),
-            node=task.node.key,
-            stage=stage_file(stage),
-            inputs=inputs_of(task),
-            parameters=dict(task.node.parameters),
-            batch_size=task.node.batch_size,
-            sample=task.node.sample,
-            forced=task.forced,
-            images=tuple(image_file(image) for image in images.values()),
-            blobs=str(next(iter(self._keys.images.values())).layers[0].path.parent),
-            engine=self._place.engine,
-            local=self._cluster.settings.local,
-            accelerator=self._place.accelerator if stage.accelerator else "",
-            names=self._cluster.settings.names,
-        )
+        images = {image.name: image for image in (self._keys.images[task.node.stage.image], self._place.sandbox)}
+        blobs, settings = next(iter(images.values())).layers[0].path.parent, self._cluster.settings
+        place = NodePlace(str(blobs), self._place.engine, settings.local, self._place.accelerator, settings.names)
+        return task_file(task, images, place)
 
     def _submit_alike(self, options: Sequence[str], jobs: Sequence[_Job]) -> None:
         place, many = self._place, len(jobs) > 1
@@ -331,25 +313,13 @@ class SlurmExecutor:
             with self._submitting():
                 remove_tree(job.folder)
                 log.unlink(missing_ok=True)
-            return self._done(job, result, ended)
+            return self._account.done(job.task, result, ended)
         if ended is not None and ended.outcome == "failed":
             return error_told(ended)
         if not job.own and job.state.state.startswith("CANCELLED"):
             self._again(job, f"job {job.number} of another command was cancelled; queued anew")
             return None
         return error_of_slurm(job.task, job.number, job.state, self._slurm.exit_code(job.number), log)
-
-    def _done(self, job: _Job, result: Result, ended: JobEnded | None) -> Done:
-        now_s = time.monotonic()
-        seconds = ended.seconds if ended is not None else 0.0
-        began_s = max(now_s - seconds - self._around.began_s, 0.0)
-        if ended is not None and ended.engine is not None:
-            self._engine = ended.engine
-            if ended.prepared_s:
-                image, before_s = job.task.node.stage.image, max(began_s - ended.prepared_s, 0.0)
-                self.preparations.append(Preparation(image, before_s, ended.prepared_s))
-        cached = ended is None or ended.outcome == "stored"
-        return Done(job.task.node, result, cached=cached, started_s=began_s, seconds=0.0 if cached else seconds)
 
     def _log(self, job: _Job) -> Path:
         return self._place.folder / "log" / f"{job.number}.log"

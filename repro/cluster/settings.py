@@ -24,6 +24,8 @@ class Settings:
         gres: the name of the NPUs among Slurm's generic resources.
         shared: a folder that this host and every node see under the same path, with checkout and results below it.
         local: a folder on each node's own disk, made by this program: unpacked images and remembered digests.
+        carried: no folder is shared: files go by digest through this host, over `srun`.
+        python: with `carried`, the Python on the nodes; its version is that of this host's.
         measure_on: the node that speeds are measured on; '' for the first of the partition that is up.
         minutes: the longest a job may ask for; 0 for the partition's limit.
         most_jobs: how many jobs of one run Slurm holds at a time.
@@ -37,6 +39,8 @@ class Settings:
     gres: str = "npu"
     shared: str = ""
     local: str = "/var/tmp/lstm-ctc-bundle"  # noqa: S108 - held to be this user's own before it is used
+    carried: bool = False
+    python: str = "python3"
     measure_on: str = ""
     minutes: int = 0
     most_jobs: int = 200
@@ -64,6 +68,8 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     settings = replace(Settings(**table), **{name: value for name, value in given.items() if value})
     if settings.most_jobs < 1 or settings.minutes < 0:
         raise UsageError(f"{path}: most_jobs must be 1 or more, minutes 0 or more", hint=_HINT)
+    if settings.carried and settings.shared:
+        raise UsageError(f"{path}: either `shared` names a folder, or `carried` is true", hint=_HINT)
     if not Path(settings.local).is_absolute():
         raise UsageError(f"{path}: local must be an absolute path", hint=_HINT)
     return settings

@@ -133,13 +133,13 @@ class Slurm:
         if numbers:
             self._ask("scancel", list(numbers))
 
-    def srun(self, options: Sequence[str], command: Sequence[str]) -> bytes:
-        """Run one command as a job of its own, to its end; what it printed.
+    def srun(self, options: Sequence[str], command: Sequence[str], given: bytes = b"") -> bytes:
+        """Run one command as a job of its own, to its end; what it printed. It reads `given` from its standard input.
 
         Raises:
             CouldNotRun: it could not start, or ended badly.
         """
-        done = subprocess.run([self.program("srun"), *options, *command], capture_output=True, check=False)
+        done = subprocess.run([self.program("srun"), *options, *command], input=given, capture_output=True, check=False)
         if done.returncode != 0:
             raise self._refusal("srun", done.stderr.decode("utf-8", "replace"))
         return done.stdout

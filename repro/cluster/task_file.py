@@ -9,6 +9,8 @@ CLUSTER/log/NUMBER.log                what the job printed
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -154,6 +156,17 @@ class TaskFile(Strict, frozen=True):
         return {given.name: given.fingerprint for given in self.inputs.values() if given.fingerprint is not UNSET}
 
 
+@dataclass(frozen=True)
+class NodePlace:
+    """What every task of a run says of the nodes; see `TaskFile`."""
+
+    blobs: str
+    engine: str
+    local: str
+    accelerator: str
+    names: bool
+
+
 class EngineFile(Strict, frozen=True):
     """The engine that a job used."""
 
@@ -179,6 +192,34 @@ class Ended(Strict, frozen=True):
     prepared_s: float = 0.0
     error: tuple[str, str, str] = ("", "", "")
     code: int = 0
+
+
+def task_file(task: Task, images: Mapping[str, Image], place: NodePlace) -> TaskFile:
+    """A task as a file for whichever node makes it.
+
+    Args:
+        task: a ready node of the graph.
+        images: the stage's own, and the sandbox's.
+        place: what holds for every task of the run.
+    """
+    node = task.node
+    return TaskFile(
+        version=VERSION,
+        key=dict(task.key),
+        node=node.key,
+        stage=stage_file(node.stage),
+        inputs=inputs_of(task),
+        parameters=dict(node.parameters),
+        batch_size=node.batch_size,
+        sample=node.sample,
+        forced=task.forced,
+        images=tuple(image_file(image) for image in images.values()),
+        blobs=place.blobs,
+        engine=place.engine,
+        local=place.local,
+        accelerator=place.accelerator if node.stage.accelerator else "",
+        names=place.names,
+    )
 
 
 def image_file(image: Image) -> ImageFile:

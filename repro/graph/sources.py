@@ -16,11 +16,12 @@ from repro.base.errors import CouldNotRun, NotPlain, UsageError
 from repro.base.foreign import shown
 from repro.base.system_errors import advice
 from repro.graph.cache import StatCache
-from repro.graph.digests import digest_file, digest_folder, digest_of_files, digest_tree
+from repro.graph.digests import FileDigest, digest_file, digest_folder, digest_of_files, digest_tree
 
 SPEECH = "data"
 """The name of the source that is the user's speech; `digest_source` reads a folder of it as the corpus stage does."""
 
+THE_FILE = ""
 _CLUTTER = "__MACOSX"
 _SPLITS = ("train", "test")
 _MOST_ENTRIES = 1_000_000
@@ -29,7 +30,13 @@ _COPY = "copy the data in place of linking it, or give the real folder with --da
 
 
 def digest_source(path: Path, cache: StatCache, what: str) -> str:
-    """The content digest of a file or folder that a user or the repository supplies.
+    """The content digest of a file or folder that a user or the repository supplies: see `files_of_source`."""
+    files = files_of_source(path, cache, what)
+    return files[THE_FILE].sha256 if THE_FILE in files else digest_of_files(files)
+
+
+def files_of_source(path: Path, cache: StatCache, what: str) -> dict[str, FileDigest]:
+    """The files of what a user or the repository supplies, by their path below it; one that is a file is THE_FILE.
 
     Args:
         path: of the file or folder.
@@ -42,11 +49,11 @@ def digest_source(path: Path, cache: StatCache, what: str) -> str:
     """
     try:
         if path.is_file():
-            return digest_file(path, cache).sha256
+            return {THE_FILE: digest_file(path, cache)}
         if path.is_dir():
             if what in (SPEECH, "data set"):
-                return digest_of_files(digest_tree(path, _speech(path, what), cache))
-            return digest_of_files(digest_folder(path, cache, what))
+                return digest_tree(path, _speech(path, what), cache)
+            return digest_folder(path, cache, what)
     except NotPlain as error:
         raise UsageError(f"{what}: {error.message}", hint=error.hint or _COPY) from error
     except OSError as error:

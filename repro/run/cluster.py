@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Union
 
 from repro.base import typed_json
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
-from repro.base.files import make_shared_folder, write_atomic
+from repro.base.files import make_shared_folder, remove_tree, write_atomic
 from repro.base.paths import Paths
 from repro.base.values import Strict
+from repro.cluster.carried import CarryingExecutor
 from repro.cluster.executor import Place, SlurmExecutor
+from repro.cluster.kit import command, kit
 from repro.cluster.local import own_folder
 from repro.cluster.resources import Cluster, choose_node
 from repro.cluster.settings import load_settings
@@ -31,6 +34,7 @@ from repro.machine import facts
 from repro.run.engine_when_needed import AUTO
 
 _FACTS_MINUTES = 10
+_FORGET_WITHIN_S = 60
 
 
 class NodeMachine(Strict, frozen=True):
@@ -61,19 +65,24 @@ class ClusterOfRun:
     """
 
     def __init__(self, paths: Paths, say: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> None:
-        self.settings = load_settings(paths.conf / "site.toml", environ)
+        settings = load_settings(paths.conf / "site.toml", environ)
+        mark = f".{paths.nodes_mark}" if paths.nodes_mark else ""
+        self.settings = replace(settings, local=settings.local + mark)
         self._paths, self._say, self.root = paths, say, paths.root
         self.slurm = Slurm(say)
-        if not self.settings.shared:
+        if not self.settings.shared and not self.settings.carried:
             raise UsageError(
                 "--on slurm: conf/site.toml names no folder that this host and the nodes share",
-                hint='write `shared = "/the/folder"` into its [slurm]: see conf/site.example.toml',
+                hint='write `shared = "/the/folder"` into its [slurm], or `carried = true` where there is none: see '
+                "conf/site.example.toml",
             )
         for what, path in (("the checkout", paths.root), ("the folder of results", paths.results)):
             self._require_shared(what, path)
         self.local = own_folder(Path(self.settings.local))
 
     def _require_shared(self, what: str, path: Path) -> None:
+        if self.settings.carried:
+            return
         shared = Path(self.settings.shared).resolve()
         if not path.resolve().is_relative_to(shared):
             raise UsageError(
@@ -118,13 +127,41 @@ class ClusterOfRun:
             "--quiet",
         ]
         options += [f"--cpus-per-task={told.get('CPUTot', '1')}", f"--time={_FACTS_MINUTES}"]
-        options += ["--job-name=lstm-ctc:facts", f"--chdir={self._paths.root}"]
-        said = self.slurm.srun(options, [sys.executable, "-m", "repro.run.on_node", "--facts"])
+        said = self.on_node([*options, "--job-name=lstm-ctc:facts"], ["--facts"])
         found = typed_json.read(said, NodeFacts, what=f"what {name} says of itself")
         found = NodeFacts(machine=found.machine, host=found.host, as_booted=booted)
         make_shared_folder(kept.parent)
         write_atomic(kept, written(found))
         return found
+
+    def on_node(self, options: Sequence[str], words: Sequence[str]) -> bytes:
+        """Run `python -m repro.run.on_node WORDS` as a job of its own; what it printed.
+
+        Args:
+            options: of srun; they choose the node.
+            words: see `repro.run.on_node`.
+
+        Raises:
+            CouldNotRun: it could not start, or ended badly.
+        """
+        module = ["repro.run.on_node", *words]
+        if self.settings.carried:
+            return self.slurm.srun(
+                [*options, "--chdir=/"], command(self.settings.python, self.settings.local, module), kit()
+            )
+        return self.slurm.srun([*options, f"--chdir={self.root}"], [sys.executable, "-m", *module])
+
+    def forget(self) -> None:
+        """Remove the folders of `nodes_mark` on this host and on every node that is up."""
+        for node in self.cluster.nodes:
+            if node.up:
+                options = [*self.settings.options(), f"--nodelist={node.name}", "--nodes=1", "--ntasks=1", "--quiet"]
+                options += [f"--immediate={_FORGET_WITHIN_S}", "--mem=100M", "--time=5", "--job-name=lstm-ctc:forget"]
+                try:
+                    self.on_node(options, ["--forget", self.settings.local])
+                except CouldNotRun as error:
+                    self._say(f"{self.settings.local}.* stays on {node.name}: {error.message}")
+        remove_tree(self.local)
 
     @property
     def machine(self) -> facts.Machine:
@@ -149,7 +186,7 @@ class ClusterOfRun:
 
     def executor(
         self, images: Mapping[str, Image], keys: Keys, store: Store, around: Surroundings, *, engine: str, leave: bool
-    ) -> SlurmExecutor:
+    ) -> SlurmExecutor | CarryingExecutor:
         """The executor for one run.
 
         Args:
@@ -159,9 +196,16 @@ class ClusterOfRun:
             around: what the run has around it.
             engine: that runs stages on the nodes; 'auto' is the sandbox.
             leave: a person who interrupts leaves the jobs running.
+
+        Raises:
+            UsageError: jobs cannot be left running where this process carries their files.
         """
+        carried = self.settings.carried
+        if carried and leave:
+            raise UsageError("--leave: no job goes on without this command where it carries the files",
+                             hint="leave --leave out, or share a folder with the nodes")  # fmt: skip
         place = Place(
-            python=sys.executable,
+            python=self.settings.python if carried else sys.executable,
             root=self._paths.root,
             folder=self._paths.results / "cluster",
             engine=SANDBOX_IMAGE if engine == AUTO else engine,
@@ -170,6 +214,8 @@ class ClusterOfRun:
             run=time.strftime("%Y-%m-%d-%H%M%S", time.gmtime()),
             leave=leave,
         )
+        if carried:
+            return CarryingExecutor(self.slurm, self.cluster, place, keys, store, around, self._say)
         return SlurmExecutor(self.slurm, self.cluster, place, keys, store, around, self._say)
 
     def check_sources(self, nodes: Iterable[Node]) -> None:

@@ -2,6 +2,7 @@
 
     python -m repro.run.on_node TASK_FOLDER    make it; how that ended is left beside the task
     python -m repro.run.on_node --facts        print what this node is, as JSON
+    python -m repro.run.on_node --forget LOCAL    remove its folder of a rerun's own
     python -m repro.run.on_node --look TOKEN LOCAL    print what it has and lacks, as JSON: see `repro.cluster.look`
 
 Nothing that the task file says is taken on trust: image, code and inputs are held to their digests here, and the key is
@@ -15,12 +16,12 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from repro.base.errors import EXIT_COULD_NOT, EXIT_OK, BundleError, CouldNotRun, VerificationFailed
-from repro.base.files import canonical_json, write_atomic
+from repro.base.files import canonical_json, remove_tree, write_atomic
 from repro.base.paths import Paths
 from repro.base.system_errors import advice, can_be_mended
 from repro.base.temporary import clear_dead
@@ -56,11 +57,14 @@ class NodePaths(Paths):
         return self.local / "rootfs"
 
 
-class _Progress:
-    """Writes where the stage is for whoever watches; see `Watcher`."""
+Tell = Callable[[int, int, str], None]
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / PROGRESS
+
+class _Progress:
+    """Tells where the stage is, at most every few seconds: it goes over the network; see `Watcher`."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
         self._told_s = 0.0
 
     def started(self, key: str) -> None:
@@ -70,11 +74,11 @@ class _Progress:
         """It does not."""
 
     def progress(self, key: str, done: int, total: int, what: str) -> None:  # noqa: ARG002 - there is one step
-        """At most every few seconds: the file lies on the network."""
+        """Nobody who cannot be told keeps the stage from going on."""
         if time.monotonic() - self._told_s > _PROGRESS_EVERY_S:
             self._told_s = time.monotonic()
             with contextlib.suppress(OSError):
-                write_atomic(self._path, f"{done} {total} {what}".encode("utf-8", "replace"))
+                self._tell(done, total, what)
 
     def finished(self, key: str, seconds: float, *, cached: bool) -> None:
         """The result shows it."""
@@ -88,9 +92,11 @@ class NodeRun:
 
     Args:
         folder: of the task, RESULTS/cluster/FINGERPRINT.
+        environ: Slurm's words for this job.
+        tell: is told where the stage is.
     """
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str], tell: Tell) -> None:
         self.task: TaskFile = read_task(folder)
         root, results = Paths.of_checkout({}).root, folder.parents[1]
         local = own_folder(Path(self.task.local))
@@ -105,7 +111,7 @@ class NodeRun:
         self._around = Surroundings(
             code=self._paths.code,
             logs=self._paths.logs,
-            watcher=_Progress(folder),
+            watcher=_Progress(tell),
             given=given_here(environ),
             machine_lock=machine_lock(),
             made_on=self.here,
@@ -214,11 +220,11 @@ def _failed(error: Exception, here: MadeOn) -> Ended:
     return Ended(outcome="failed", machine=here, error=(what, "", hint), code=EXIT_COULD_NOT)
 
 
-def make(folder: Path, environ: Mapping[str, str]) -> int:
+def make(folder: Path, environ: Mapping[str, str], tell: Tell) -> int:
     """Make the task in a folder; returns the job's exit code. How it ended is written beside the task."""
     try:
         try:
-            ended = NodeRun(folder, environ).make()
+            ended = NodeRun(folder, environ, tell).make()
         except Exception as error:  # noqa: BLE001 - whoever waits for the job is told
             _say(str(error))
             ended = _failed(error, made_on())
@@ -246,7 +252,15 @@ def main(words: Sequence[str]) -> int:
     if words[0] == "--look":
         sys.stdout.buffer.write(written(look(Path(words[1]), Path(words[2]))) + b"\n")
         return EXIT_OK
-    return make(Path(words[0]).absolute(), os.environ)
+    if words[0] == "--forget":
+        remove_tree(own_folder(Path(words[1])))
+        return EXIT_OK
+    folder = Path(words[0]).absolute()
+
+    def tell(done: int, total: int, what: str) -> None:
+        write_atomic(folder / PROGRESS, f"{done} {total} {what}".encode("utf-8", "replace"))
+
+    return make(folder, os.environ, tell)
 
 
 if __name__ == "__main__":

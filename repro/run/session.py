@@ -84,7 +84,8 @@ class Session:
         local = self.paths.results if self.cluster is None else self.cluster.local
         self.cache = StatCache(local / "digests.sqlite", self.console.say)
         self.codes = Codes(self.paths.root, self.cache)
-        self.store = Store(self.paths.store, self.paths.temporary, self.cache, shared=self.cluster is not None)
+        shared = self.cluster is not None and not self.cluster.settings.carried
+        self.store = Store(self.paths.store, self.paths.temporary, self.cache, shared=shared)
 
     def _opened_cluster(self) -> ClusterOfRun:
         from repro.run.cluster import ClusterOfRun  # noqa: PLC0415 - imported by runs on a cluster only

@@ -349,11 +349,12 @@ SEES = {"token": "t", "clock_s": 0.0, "namespaces": "", "local": "", "free_bytes
 def looked_at(tmp_path: Path, monkeypatch, **other: object) -> list[Line]:
     """Doctor's lines of one node that says this of itself; its clock is `apart_s` away."""
     from repro.cli import doctor_cluster
+    from repro.cluster.settings import Settings
     from repro.cluster.slurm import Node
 
     said = {**SEES, "clock_s": time.time() + other.pop("apart_s", 0.0), "architecture": os.uname().machine, **other}
     monkeypatch.setattr(doctor_cluster, "ask_node", lambda *_: json.dumps(said).encode())
-    site = SimpleNamespace(slurm=None, settings=SimpleNamespace(shared="/srv"))
+    site = SimpleNamespace(slurm=None, settings=Settings(shared="/srv"))
     return doctor_cluster.node_lines(site, Node("node1", 2, 1, "", "idle", None), tmp_path / "token", "t")
 
 
