@@ -52,6 +52,18 @@ def sweep(asked: options.Sweep, here: Here) -> None:
     exit_with_verdict(sweeping.outcome(sweeping.sweep(here.paths, here.console, asked.parsed(), show)))
 
 
+@command("export.jobs", options.ExportJobs)
+def export_jobs(asked: options.ExportJobs, here: Here) -> None:
+    """Write the steps of a run as manifests for Volcano (not run).
+
+    Each step is a job on Kubernetes. No cluster ran them yet: tests hold them to the schemas alone.
+    """
+    from repro.run.export_jobs import export
+
+    for line in export(asked.asked(), here.paths, here.console):
+        show(line)
+
+
 @command("doctor", options.Doctor)
 def doctor(asked: options.Doctor, here: Here) -> None:
     """Say what this machine has and lacks, and what to do.

@@ -1,7 +1,8 @@
-"""`invoke audit.rerun`: a run verified, every stage run again on this machine, and each output held to the record's.
+"""`invoke audit.rerun`: a run verified, every stage run again here, and each output held to the record's.
 
 Nothing that was made before is taken: the images are unpacked from layers that this audit hashed, the code is copied
-from the checkout, and no stored result and no remembered digest is read.
+from the checkout, and no stored result and no remembered digest is read. On a cluster that holds for its nodes too:
+each unpacks into a folder of this rerun's own, which is removed afterwards.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from repro.audit.evidence import Evidence, open_run
 from repro.audit.speed_checks import examine_speeds
 from repro.audit.stages import request_of
 from repro.audit.verify import examine_run
+from repro.base.files import sha256_bytes
 from repro.base.paths import Paths, given_path
 from repro.base.temporary import temporary_folder
 from repro.display.console import Console
 from repro.graph.cache import StatCache
 from repro.graph.sources import digest_source
 from repro.machine.facts import architecture
+from repro.run.cluster import ClusterOfRun
 from repro.run.inputs import DEMO, demo_checkpoint_path, find_data, users_checkpoint
-from repro.run.options import Options
+from repro.run.options import LOCAL, SLURM, Options
 from repro.run.reproduce import reproduce
+from repro.run.session import Session
 from repro.run.target import PORTABLE, lacking_for_pinned
 
 _CPU = "cpu"
@@ -31,13 +35,14 @@ _CPU = "cpu"
 
 @dataclass(frozen=True)
 class Rerun:
-    """How to run again. `data` and `checkpoint` are options as of `invoke reproduce`; '' looks in data/."""
+    """How to run again. `data`, `checkpoint` and `on` are options as of `invoke reproduce`; '' looks in data/."""
 
     data: str = ""
     checkpoint: str = ""
     engine: str = "auto"
     fetch: bool = True
     rounds: int = 30
+    on: str = LOCAL
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,10 @@ class FreshPaths(Paths):
     @property
     def rootfs(self) -> Path:
         return self.results / "rootfs"
+
+    @property
+    def nodes_mark(self) -> str:
+        return f"rerun-{sha256_bytes(str(self.results).encode())[:12]}"
 
 
 def rerun(outcome: Outcome, evidence: Evidence, how: Rerun, console: Console) -> None:
@@ -68,7 +77,12 @@ def rerun(outcome: Outcome, evidence: Evidence, how: Rerun, console: Console) ->
     try:
         results = temporary.path / "results"  # the folder itself is locked by this process
         results.mkdir()
-        _run(outcome, evidence, FreshPaths(evidence.paths.root, results), found, how, console)
+        fresh = FreshPaths(evidence.paths.root, results)
+        try:
+            _run(outcome, evidence, fresh, found, how, console)
+        finally:
+            if how.on == SLURM:
+                ClusterOfRun(fresh, console.say).forget()
         if outcome.of_status(REFUTED):
             kept = temporary.keep("rerun").name
             outcome.fact("outputs of this machine", f"kept in {kept} of the results' tmp folder")
@@ -123,13 +137,15 @@ def _run(
         toolchain=PORTABLE,
         pinned=request.pinned,
         fetch=how.fetch,
+        on=how.on,
     )
     made: list[Evidence] = []
     with outcome.examine("run", "every stage runs again on this machine", RUN_AGAIN) as it:
         reproduce(options, fresh, console)
         again = open_run(fresh.runs / "latest", evidence.paths)
         made.append(again)
-        it.evidence.append(f"engine {again.record.engine.name}, {len(again.record.stages)} stages, none stored")
+        where = "" if how.on == LOCAL else f", as jobs of {how.on}"
+        it.evidence.append(f"engine {again.record.engine.name}, {len(again.record.stages)} stages, none stored{where}")
         if again.record.engine.name != "sandbox":
             it.open_to.append(
                 f"what somebody changed in the image store of {again.record.engine.name}; with --engine sandbox "
@@ -138,7 +154,7 @@ def _run(
     if not made:
         return
     _hold_to(outcome, Sides(evidence, made[0], "the record", "this machine", run_again=True), lacking)
-    examine_speeds(outcome, options, fresh, how.rounds, console)
+    examine_speeds(outcome, options, Session(fresh, console, how.on), how.rounds)
 
 
 def _hold_to(outcome: Outcome, sides: Sides, lacking: list[str]) -> None:

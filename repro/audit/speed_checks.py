@@ -12,25 +12,24 @@ from dataclasses import replace
 from repro.audit.claims import RUN_AGAIN, Examination, Outcome
 from repro.audit.stage_files import Accuracy, Honesty, Judged
 from repro.audit.times import validity
-from repro.base.paths import Paths
-from repro.display.console import Console
 from repro.graph.making import Done
 from repro.graph.pipeline import Node, Output, StageDefinition
 from repro.record.measuring import LEAST_DURATION_S, LEAST_EXECUTIONS
 from repro.record.stage_files import SustainedFile
+from repro.run.execute import execute
 from repro.run.options import Options
 from repro.run.record import SUSTAINED, read_observed, read_output
 from repro.run.request import graph_of
 from repro.run.session import Session
+from repro.run.target import settle
 
 HONESTY = StageDefinition("honesty", "runtime", whole_machine=True, host_bound=True, timeout_s=2 * 3600.0)
 MOST_TRIES = 4
 _HONEST, _DISHONEST = "honest", "dishonest"
 
 
-def examine_speeds(outcome: Outcome, options: Options, fresh: Paths, rounds: int, console: Console) -> None:
-    """Claims for each batch size, by the stages `honesty` and `measure` on results that are stored in `fresh`."""
-    session = Session(fresh, console)
+def examine_speeds(outcome: Outcome, options: Options, session: Session, rounds: int) -> None:
+    """Claims for each batch size, by the stages `honesty` and `measure` on results that this session has stored."""
     for size in options.request.batch_sizes:
         found: list[tuple[Accuracy, Honesty]] = []
         text = f"batch size {size}: what is timed is what is scored: outputs of timed executions equal the scored ones"
@@ -134,6 +133,4 @@ def _examine_own_speed(it: Examination, session: Session, options: Options, size
 def _run(session: Session, options: Options, more: Mapping[str, Node]) -> dict[str, Done]:
     """Run a graph and some more nodes; what is stored by this rerun is not run again."""
     nodes = {**graph_of(options.request, session.paths), **more}
-    choice = session.engine(options.engine, fetch=options.fetch)
-    images = session.images({node.stage.image for node in nodes.values()}, fetch=options.fetch)
-    return session.runner(choice.engine, session.keys(images)).run(nodes)
+    return execute(session, options, settle(session.paths, session.architecture, options), nodes).done

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from repro.explore.commands import Wanted
     from repro.packing.pack import Choices
     from repro.packing.verify import Rebuilders
+    from repro.run.export_jobs import Asked as JobsAsked
     from repro.run.options import Options
     from repro.sweep.command import Asked
 
@@ -157,6 +158,26 @@ class Reproduce(Run):
 
 
 @dataclass(frozen=True)
+@with_request_defaults
+class ExportJobs(Run):
+    """Where the steps run is the other system's matter, so that `on`, `engine`, `leave` and `force` change nothing."""
+
+    for_: str = option("volcano", "the system: volcano (on Kubernetes)")
+    to: str = option("", "a new folder for the manifests and the stages' code (artifacts/jobs)")
+    registry: str = option("registry.example/lstm-ctc", "where the images are pushed to")
+    claim: str = option("lstm-ctc", "the PersistentVolumeClaim that holds code, inputs and results")
+    measure_on: str = option("node1", "the node that speeds are measured on")
+    cores: int = option(8, "the cores of a node")
+
+    def asked(self) -> JobsAsked:
+        """What `repro.run` takes."""
+        from repro.cluster.volcano import Site  # noqa: PLC0415 - the graph
+        from repro.run.export_jobs import Asked  # noqa: PLC0415 - clients of engines
+
+        return Asked(self.parsed(), self.for_, self.to, Site(self.registry, self.claim, self.measure_on, self.cores))
+
+
+@dataclass(frozen=True)
 class Sweep(Engine, On, Offline):
     file: str = argument("the sweep's file, in TOML, such as conf/sweep.example.toml")
     plan: bool = flag("list what would run, and what is stored, and run nothing")
@@ -279,7 +300,7 @@ class AuditVerify(AuditInputs, Attestations, Page):
 
 
 @dataclass(frozen=True)
-class AuditRerun(Inputs, Engine, Offline, Page):
+class AuditRerun(Inputs, Engine, On, Offline, Page):
     subject: str = argument("a run's folder (it holds record.json), or the word latest")
     rounds: int = option(30, "timed rounds of the speed checks, 10 or more (30)")
 
@@ -287,7 +308,7 @@ class AuditRerun(Inputs, Engine, Offline, Page):
         """What `repro.audit` takes."""
         from repro.audit.rerun import Rerun  # noqa: PLC0415 - clients of engines
 
-        return Rerun(self.data, self.checkpoint, self.engine, not self.offline, self.rounds)
+        return Rerun(self.data, self.checkpoint, self.engine, not self.offline, self.rounds, self.on)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def _task(body: Body[Options], options: type[Options]) -> Task[Any]:
     ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__doc__ = body.__doc__
-    texts = {item.name.replace("_", "-"): item.metadata[HELP] for item in declared}
+    texts = {item.name.strip("_").replace("_", "-"): item.metadata[HELP] for item in declared}
     return Task(run, help=texts, auto_shortflags=False)
 
 

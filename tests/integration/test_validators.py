@@ -1,4 +1,4 @@
-"""Independent validators read a run's RO-Crate and a bundle's inventories, in an environment of their own."""
+"""Independent validators read a run's RO-Crate, a bundle's inventories and manifests, in their own environment."""
 
 from __future__ import annotations
 
@@ -125,3 +125,20 @@ def test_the_checkers_would_have_said_so(validator: Path, inventory: Path, tmp_p
     done = checked(validator, tmp_path / "sbom.spdx.json")
     assert done.returncode == 1
     assert {"ntia: no supplier: bash", "bsi: no distribution_licenses: bash"} <= set(done.stdout.splitlines())
+
+
+def test_manifests_for_volcano_are_what_kubernetes_takes(validator: Path, tmp_path: Path):
+    made = subprocess.run(
+        [sys.executable, "-m", "invoke", "export.jobs", "--to", str(tmp_path / "jobs"), "--data", "tests/golden/TIMIT",
+         "--checkpoint", "demo", "--bs", "4,8"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0 and "NOT RUN" in made.stdout, made.stderr
+    script = ROOT / "tests" / "integration" / "_validate_manifests.py"
+    listed = tmp_path / "jobs" / "volcano.json"
+    held = subprocess.run([str(validator), str(script), str(listed)], capture_output=True, text=True, check=False)
+    assert held.returncode == 0 and int(held.stdout) > 10, held.stderr
+    (tmp_path / "other.json").write_text(listed.read_text().replace('"readOnly"', '"readonly"'))
+    words = [str(validator), str(script), str(tmp_path / "other.json")]
+    refused = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0 and "readonly" in refused.stderr

@@ -17,6 +17,7 @@ from repro.audit.claims import IF_RERUN, PROVEN, REFUTED, RUN_AGAIN, UNVERIFIED,
 from repro.audit.rerun import Rerun, rerun
 from repro.base.files import pretty_json
 from repro.display.console import Console
+from repro.run.cluster import ClusterOfRun
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +50,11 @@ def runs(sound: Path, monkeypatch) -> list[SimpleNamespace]:
     return made
 
 
-def again(folder: Path) -> Outcome:
+def again(folder: Path, on: str = "local") -> Outcome:
     evidence = reopen(folder)
     evidence.paths = replace(PATHS, elsewhere=folder / "elsewhere")
     outcome = Outcome("rerun", "a run")
-    how = Rerun(str(folder / "TIMIT"), str(folder / "weights.pth"), engine="sandbox")
+    how = Rerun(str(folder / "TIMIT"), str(folder / "weights.pth"), engine="sandbox", on=on)
     rerun(outcome, evidence, how, Console())
     return outcome
 
@@ -78,6 +79,20 @@ def test_nothing_that_was_made_before_is_taken(run: Path, runs):
         assert made.fresh.results in place.parents
     assert PATHS.rootfs not in made.fresh.rootfs.parents
     assert not made.fresh.results.exists()
+
+
+def test_on_a_cluster_no_node_takes_what_was_unpacked_before_and_none_keeps_it(run: Path, runs, monkeypatch):
+    told: list[object] = []
+    monkeypatch.setattr(module, "Session", lambda fresh, console, on: told.append(on))
+    monkeypatch.setattr(module, "ClusterOfRun", lambda fresh, say: SimpleNamespace(forget=lambda: told.append(fresh)))
+    assert again(run, "slurm").of_status(REFUTED) == []
+    (made,) = runs
+    assert made.options.on == "slurm" and told == ["slurm", made.fresh]
+    (tmp := run / "conf").mkdir()
+    (tmp / "site.toml").write_text(f'[slurm]\nshared = "/"\nlocal = "{run}/own"\n')
+    site = ClusterOfRun(replace(made.fresh, root=run), print, {})
+    assert site.settings.local == f"{run}/own.{made.fresh.nodes_mark}" and made.fresh.nodes_mark.startswith("rerun-")
+    assert site.local.is_dir() and not PATHS.nodes_mark
 
 
 def test_what_its_bytes_refute_is_not_run_again(run: Path, runs):
