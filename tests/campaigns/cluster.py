@@ -1,7 +1,8 @@
 """Stages as jobs of a real Slurm cluster: the same results as here, whatever happens to nodes, disks and submitters.
 
-    python -m tests.campaigns.cluster            20 kills of each kind
+    python -m tests.campaigns.cluster            everything, and the result into tests/campaigns/cluster.json
     python -m tests.campaigns.cluster --short    what CI runs: tests/integration/test_slurm.py
+    python -m tests.campaigns.cluster --page     draws docs/decisions/cluster.md's table from cluster.json
 
 Needs root and Debian's slurmd, slurmctld, slurm-client, munge and iproute2. It starts a controller and three nodes of
 its own (tests/simulators/slurm/cluster.sh), and prints what it found as JSON: one entry per part, empty where all is as
@@ -15,281 +16,46 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
-import msgspec
+from msgspec import UNSET
 
 from repro.base.errors import BundleError
-from repro.base.paths import Paths
-from repro.cluster.task_file import ImageFile, image_file
-from repro.container.image import Image
-from repro.graph.cache import StatCache
-from repro.graph.code import Codes
-from repro.graph.keys import Keys
-from repro.graph.local import LocalExecutor
-from repro.graph.making import Surroundings
-from repro.graph.pipeline import ISA_EXACT, Node, Output, Source, StageDefinition
-from repro.graph.runner import Runner
-from repro.graph.store import Store
-from repro.machine import facts
-from repro.run.cluster import ClusterOfRun
+from repro.record import load_record
+from repro.record.identity import same_everywhere
+from tests.campaigns.cluster_site import (
+    NODES,
+    ROOT,
+    SCRIPT,
+    Site,
+    Submitter,
+    accounted,
+    bring_back,
+    digests,
+    end_node,
+    node_state,
+    nothing_left,
+    nothing_shared,
+    of_queue,
+    say,
+    slurmd_of,
+    wait_until,
+)
+from tests.campaigns.cluster_site import is_possible as is_possible
+from tests.exact_list import listed
 from tests.integration import _trial
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "tests" / "simulators" / "slurm" / "cluster.sh"
-PROGRAMS = ("slurmd", "slurmctld", "sbatch", "munged", "ip", "unshare", "nsenter")
-_STAGE = """
-import argparse, hashlib, json, os, time
-from pathlib import Path
-words = argparse.ArgumentParser()
-for name in ("data", "first", "out", "obs", "n", "seconds", "bytes"):
-    words.add_argument("--" + name)
-given, others = words.parse_known_args()
-began = time.monotonic()
-digest = hashlib.sha256((given.n or "").encode())
-for name in ("data", "first"):
-    if getattr(given, name):
-        for path in sorted(Path(getattr(given, name)).rglob("*")):
-            digest.update(path.read_bytes())
-Path(given.out, "half").write_text("this is not all")
-while time.monotonic() - began < float(given.seconds or 0):
-    time.sleep(0.05)
-Path(given.out, "half").unlink()
-Path(given.out, "result").write_text(digest.hexdigest())
-with open(Path(given.out, "much"), "wb") as stream:
-    stream.write(bytes(int(given.bytes or 0)))
-Path(given.obs, "time").write_text(str(time.monotonic() - began))
-"""
-
-
-def is_possible() -> str:
-    """Why the campaign cannot run here; '' where it can."""
-    if os.geteuid() != 0:
-        return "it needs root, for namespaces"
-    lacking = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
-    if lacking:
-        return f"not installed: {', '.join(lacking)}"
-    tried = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], check=False, capture_output=True)
-    return "" if tried.returncode == 0 else "no namespaces can be made here"
-
-
-@dataclass(frozen=True)
-class Site:
-    """A shared folder with stages, their image and results."""
-
-    folder: Path
-
-    @classmethod
-    def made(cls, folder: Path) -> Site:
-        """Fill a folder."""
-        site = cls(folder)
-        for name in ("stages", "conf", "data", "blobs"):
-            (folder / name).mkdir()
-        (folder / "repro").symlink_to(ROOT / "repro")  # jobs start in the checkout
-        (folder / "stages" / "__init__.py").touch()
-        for name in ("work", "speed"):
-            (folder / "stages" / f"{name}.py").write_text(_STAGE)
-        (folder / "data" / "wave").write_bytes(b"speech")
-        images = [image_file(site.taken(image)) for image in (_trial.image(), _sandbox_image())]
-        (folder / "images.json").write_bytes(msgspec.json.encode(images))
-        site.settings()
-        return site
-
-    def taken(self, image: Image) -> Image:
-        """Its layers among this site's blobs."""
-        for layer in image.layers:
-            shutil.copyfile(layer.path, self.folder / "blobs" / layer.diff_id[7:])
-        return image
-
-    def settings(self, **more: object) -> None:
-        lines = {"shared": str(self.folder.parent), "local": "/var/tmp/repro", **more}
-        text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in lines.items())
-        (self.folder / "conf" / "site.toml").write_text(f"[slurm]\n{text}\n")
-
-    @property
-    def images(self) -> dict[str, Image]:
-        files = msgspec.json.decode((self.folder / "images.json").read_bytes(), type=list[ImageFile])
-        return {file.name: file.image(self.folder / "blobs") for file in files}
-
-    def nodes(self, wide: int, seconds: float, size_bytes: int = 0) -> dict[str, Node]:
-        """One node, then `wide` beside each other, then one that measures, and one of another exactness."""
-        work = StageDefinition("work", "trial", memory_bytes=1 << 30, timeout_s=120)
-        speed = replace(work, name="speed", host_bound=True, whole_machine=True)
-        first = {"first": Output("first")}
-        given = {"seconds": str(seconds), "bytes": str(size_bytes)}
-        found = {"first": Node("first", work, {"data": Source("conf", self.folder / "data")}, {"n": "0"})}
-        for number in range(wide):
-            found[f"wide@{number}"] = Node(f"wide@{number}", work, first, {"n": str(number), **given}, number + 1)
-        if wide > 1:
-            found["speed"] = Node("speed", speed, first, {"n": "0", "seconds": "2.5"})
-            found["isa"] = Node("isa", replace(work, exactness=ISA_EXACT), first, {"n": "isa"})
-        return found
-
-    def run(self, results: Path, on: str, nodes: Mapping[str, Node], *, leave: bool = False) -> dict[str, object]:
-        """Run a graph here or on the cluster; digests of its results."""
-        paths = Paths(self.folder, results)
-        site = ClusterOfRun(paths, _say) if on == "slurm" else None
-        cache = StatCache(results / "own.sqlite" if site is None else site.local / "digests.sqlite")
-        store = Store(paths.store, paths.temporary, cache, shared=site is not None)
-        machine = facts.machine() if site is None else site.machine
-        keys = Keys(Codes(self.folder, cache), self.images, machine, cache)
-        around = Surroundings(paths.code, paths.logs, _Watcher(), facts.given())
-        if site is None:
-            executor = LocalExecutor(_trial.sandbox(), keys, store, around)
-        else:
-            executor = site.executor(self.images, keys, store, around, engine="auto", leave=leave)
-        with store.in_use():
-            done = Runner(executor, keys, store, around).run(nodes)
-        return {
-            key: {
-                "digest": item.result.output_digest,
-                "cached": item.cached,
-                "on": dict(item.result.observations).get("made_on", {}),
-            }
-            for key, item in done.items()
-        }
-
-
-def _sandbox_image() -> Image:
-    from repro.images.build import build_images
-    from repro.images.rootfs import SANDBOX_IMAGE
-
-    made = build_images(Paths.of_checkout({}), [SANDBOX_IMAGE], facts.architecture(), _say, engine_for=_none)
-    return made[SANDBOX_IMAGE]
-
-
-def _none(toolchain: Image):
-    raise AssertionError(toolchain)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-class _Watcher:
-    def started(self, key: str) -> None: ...
-
-    def moved(self, key: str, where: str) -> None:
-        _say(f"{key}: {where}")
-
-    def progress(self, key: str, done: int, total: int, what: str) -> None: ...
-
-    def finished(self, key: str, seconds: float, *, cached: bool) -> None:
-        _say(f"{key}: {'stored' if cached else 'done'}")
-
-    def failed(self, key: str) -> None:
-        _say(f"{key}: FAILED")
-
-
-# inside the cluster
-
-
-class Submitter:
-    """A command in its own process, as a person starts it."""
-
-    def __init__(self, site: Site, results: Path, wide: int, seconds: float, *more: str) -> None:
-        words = ["--submit", str(site.folder), str(results), str(wide), str(seconds), *more]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.campaigns.cluster", *words], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )  # fmt: skip
-        self.code, self.said = -1, ""
-
-    def wait_for(self, pattern: str) -> str:
-        """Read what it says until a line matches; the line's first group."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.said += line
-            found = re.search(pattern, line)
-            if found:
-                return found[1] if found.groups() else line
-        raise AssertionError(f"it ended without {pattern!r}: {self.said}")
-
-    def result(self) -> dict[str, dict[str, object]]:
-        """Of a command that ends well."""
-        out, said = self.process.communicate(timeout=300)
-        self.code, self.said = self.process.returncode, self.said + said
-        assert self.code == 0, self.said
-        return json.loads(out)
-
-    def error(self) -> str:
-        """What it says in the end, of a command that ends with 4."""
-        _, said = self.process.communicate(timeout=300)
-        self.said += said
-        assert self.process.returncode == 4, (self.process.returncode, self.said)
-        return self.said
-
-
-def digests(result: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
-    return {key: item["digest"] for key, item in result.items()}
-
-
-def of_queue(form: str) -> list[str]:
-    text = subprocess.run(["squeue", "-h", "-r", "-o", form], capture_output=True, text=True, check=True).stdout
-    return text.split()
-
-
-def slurmd_of(node: str) -> int:
-    return int(Path(f"/run/slurm/{node}.pid").read_text())
-
-
-def wait_until(what: str, true, within_s: float = 120.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < until_s, f"not within {within_s:.0f} s: {what}"
-        time.sleep(0.3)
-
-
-def node_state(node: str) -> str:
-    return subprocess.run(["sinfo", "-h", "-n", node, "-o", "%T"], capture_output=True, text=True, check=True).stdout
-
-
-def bring_back(node: str) -> None:
-    """Start a node's slurmd again, and wait until jobs start on it; those it lost are ended by then.
-
-    Its slurmd is dead: told to the controller, which may not have noticed on a busy machine.
-    """
-    subprocess.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=killed"], check=True)
-    subprocess.run([str(SCRIPT), "--start-node", node[4:]], check=True)
-    wait_until(f"{node} is not back", lambda: node_state(node).strip() in ("idle", "mixed", "allocated"))
-
-
-def processes_of(node: str) -> list[str]:
-    """Processes of jobs on a node."""
-    pids = subprocess.run(["ip", "netns", "pids", f"n{node[4:]}"], capture_output=True, text=True, check=True).stdout
-    found = []
-    for pid in pids.split():
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if not words.startswith("slurmd"):
-                found.append(words)
-    return found
-
-
-def nothing_left(results: Path, nodes: Mapping[str, Node]) -> list[str]:
-    """Of results, temporary things, tasks and jobs: what should not be there once a run has ended."""
-    store = Store(results / "store", results / "tmp", StatCache(None))
-    found = [f"{entry.name} is not whole" for entry in store.entries() if store.load(entry.name) is None]
-    if len(list(store.entries())) != len(nodes):
-        found.append(f"{len(list(store.entries()))} results of {len(nodes)} steps")
-    for name in ("conflicts", "damaged"):
-        found += [str(path) for path in (results / "store" / name).glob("*")]
-    found += [f"task {path.name}" for path in (results / "cluster").glob("*") if len(path.name) >= 64]
-    wait_until("jobs stay in the queue", lambda: not of_queue("%i"), 60)
-    for node in ("node1", "node2", "node3"):
-        with contextlib.suppress(AssertionError):
-            wait_until("processes end", lambda node=node: not processes_of(node), 30)
-        found += [f"{node}: {words}" for words in processes_of(node)]
-    return found
+KEPT = Path(__file__).with_name("cluster.json")
+PAGE = ROOT / "docs" / "decisions" / "cluster.md"
+_TABLE = re.compile("(<!-- drawn by .*-->\n).*?\n(<!-- end of what is drawn -->)", re.DOTALL)
+SHORT_KILLS = 2
 
 
 class Campaign:
@@ -303,6 +69,7 @@ class Campaign:
     def __init__(self, site: Site, kills: int) -> None:
         self.site, self.kills = site, kills
         self.here = site.run(site.folder / "here", "local", site.nodes(6, 0.2))
+        self.facts: dict[str, dict[str, object]] = {}
 
     def results(self, name: str) -> Path:
         return self.site.folder / f"results-{name}"
@@ -322,11 +89,12 @@ class Campaign:
     def alone(self) -> list[str]:
         """By Slurm's own account no job ran beside one that measures."""
         wrong, jobs = [], accounted()
-        measured = [job for job in jobs if job.name.endswith(":speed")]
+        measured = [job for job in jobs if re.search(":(speed|measure@.*)$", job.name)]
         for job in measured:
             beside = [other for other in jobs if other is not job and other.node == job.node]
             beside = [other for other in beside if other.ended > job.began and other.began < job.ended]
             wrong += [f"{other.name} beside {job.name}" for other in beside]
+        self.facts["alone"] = {"measurements": len(measured), "jobs": len(jobs)}
         return wrong if measured else ["nothing was measured"]
 
     def killed(self) -> list[str]:
@@ -336,13 +104,10 @@ class Campaign:
             results = self.results(f"killed-{turn}")
             command = Submitter(self.site, results, 1, 3.0)
             node = command.wait_for(r"wide@0: runs on (\S+)")
-            os.kill(slurmd_of(node), signal.SIGKILL)
-            if turn % 2:  # the machine goes, with all that runs on it
-                for pid in subprocess.run(
-                    ["ip", "netns", "pids", f"n{node[4:]}"], capture_output=True, text=True, check=True
-                ).stdout.split():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(pid), signal.SIGKILL)
+            if turn % 2 == 0:
+                os.kill(slurmd_of(node), signal.SIGKILL)
+            else:
+                end_node(node)
                 if node not in command.wait_for(r"was lost|gave the job up"):
                     wrong.append(f"kill {turn}: {node} is not named: {command.said}")
             found = command.result()
@@ -351,6 +116,7 @@ class Campaign:
             ]
             bring_back(node)
             wrong += [f"kill {turn}: {what}" for what in nothing_left(results, self.site.nodes(1, 3.0))]
+        self.facts["killed"] = {"kills": self.kills}
         return wrong
 
     def at_once(self) -> list[str]:
@@ -400,6 +166,101 @@ class Campaign:
             self.site.settings()
         return wrong + nothing_left(results, self.site.nodes(1, 0.0))
 
+    def carried(self) -> list[str]:
+        """No folder is shared: the nodes see neither checkout nor results; files go by digest, and the node that is
+        lost is named, and its job made elsewhere."""
+        results, nodes = self.results("carried"), self.site.nodes(6, 0.2)
+        self.site.settings(shared="", carried=True, local="/var/tmp/carried")
+        try:
+            with nothing_shared((ROOT, Path(sys.prefix).resolve(), self.site.folder.parent)):
+                there = Submitter(self.site, results, 6, 0.2).result()
+                again = Submitter(self.site, results, 6, 0.2).result()
+                wrong = [f"{key} differs" for key in self.here if self.here[key]["digest"] != there[key]["digest"]]
+                wrong += [f"{key} was stored" for key, item in there.items() if item["cached"]]
+                wrong += [f"{key}: no facts of its machine" for key, item in there.items() if "cpu" not in item["on"]]
+                wrong += [f"{key} was made twice" for key, item in again.items() if not item["cached"]]
+                wrong += nothing_left(results, nodes)
+                if self.kills > SHORT_KILLS:
+                    wrong += self._lost_while_carried()
+        finally:
+            self.site.settings()
+        return wrong
+
+    def _lost_while_carried(self) -> list[str]:
+        results = self.results("carried-lost")
+        command = Submitter(self.site, results, 1, 3.0)
+        node = command.wait_for(r"wide@0: runs on (\S+)")
+        end_node(node)
+        named = command.wait_for("was lost")
+        found = command.result()
+        bring_back(node)
+        wrong = [] if "submitted again" in named else [f"not named: {named}"]
+        wrong += [f"{key} differs" for key in found if found[key]["digest"] != self.here[key]["digest"]]
+        return wrong + nothing_left(results, self.site.nodes(1, 3.0))
+
+    def many(self) -> list[str]:
+        """A sweep of 500 quick steps costs less than a second for each."""
+        results, began_s = self.results("many"), time.monotonic()
+        found = Submitter(self.site, results, 500, 0.0).result(1500)
+        each_s = (time.monotonic() - began_s) / len(found)
+        self.facts["many"] = {"steps": len(found), "per_step_s": round(each_s, 3)}
+        return [] if each_s < 1.0 else [f"{each_s:.2f} s per step"]
+
+    def spread(self) -> list[str]:
+        """Three nodes take less time than one: of steps that wait. The nodes share the cores of one machine, so that
+        steps which compute cannot show it here, and say so."""
+        taken: dict[str, float] = {}
+        for kind, words in (("waiting", ("36", "2.0", "0", "0")), ("computing", ("24", "0", "0", "1.5"))):
+            for name, partition in (("one", "one"), ("three", "p")):
+                self.site.settings(partition=partition, measure_on="node1")
+                results, began_s = self.results(f"spread-{kind}-{name}"), time.monotonic()
+                Submitter(self.site, results, int(words[0]), float(words[1]), *words[2:]).result(900)
+                taken[f"{kind} on {name}"] = round(time.monotonic() - began_s, 1)
+        self.site.settings()
+        ratios = {f"{kind}_ratio": round(taken[f"{kind} on one"] / taken[f"{kind} on three"], 2)
+                  for kind in ("waiting", "computing")}  # fmt: skip
+        self.facts["spread"] = {**ratios, "cores": os.cpu_count(), "seconds": taken}
+        return [] if ratios["waiting_ratio"] > 1.0 else [f"three nodes were no faster: {taken}"]
+
+    def reproduced(self) -> list[str]:
+        """A whole `reproduce`, a sweep and a rerun: the results that any machine gives, and what doctor says before."""
+        results, swept = self.site.folder / "reproduced", self.site.folder / "sweep.toml"
+        shared = {"SLURM_SHARED": "/", "SLURM_LOCAL": "/var/tmp/repro", "BUNDLE_RESULTS": str(results)}
+        data = ROOT / "tests" / "golden" / "TIMIT"
+        asked = ("--data", str(data), "--checkpoint", "demo", "--on", "slurm")
+        swept.write_text(
+            f'repeats = 1\n[matrix]\ncheckpoints = ["demo"]\ndata = ["{data}"]\nbatch_sizes = [4, 8]\n'
+            '[run]\nsplit = "dev"\nloop = 2\n'
+        )
+        wrong: list[str] = []
+
+        def invoke(*words: str, codes: Sequence[int] = (0,)) -> str:
+            done = subprocess.run(
+                [sys.executable, "-m", "invoke", *words], cwd=ROOT, env={**os.environ, **shared}, text=True,
+                capture_output=True, check=False,
+            )  # fmt: skip
+            said = done.stdout + done.stderr
+            wrong.extend([] if done.returncode in codes else [f"{words[0]}: {done.returncode}: {said[-3000:]}"])
+            return said
+
+        said = invoke("doctor", "--on", "slurm")
+        wrong += [f"doctor: {node} is not ok" for node in NODES if not re.search(f"ok +node {node}", said)]
+        invoke("reproduce", *asked, "--bs", "4", "--loop", "2", "--decode", "Beam")
+        record = load_record(results / "runs" / "latest" / "record.json")
+        listed_here = {key: entry["digest"] for key, entry in listed()["golden"].items()}
+        wrong += [] if same_everywhere(record.stages) == listed_here else ["the results are not those of any machine"]
+        wrong += [f"{s.key}: no facts of its machine" for s in record.stages if s.observations.made_on is UNSET]
+        made_on = {s.observations.made_on.identity for s in record.stages if s.observations.made_on is not UNSET}
+        invoke("sweep", str(swept), "--on", "slurm", "--to", str(results / "swept"))
+        invoke("audit.rerun", "latest", *asked, "--rounds", "10", "--to", str(results / "audit"), codes=(0, 4))
+        audit = json.loads((results / "audit" / "audit.json").read_bytes())
+        wrong += [f"rerun: {claim}" for claim in audit["claims"] if claim["status"] == "refuted"]
+        wrong += [f"task {path.name}" for path in (results / "cluster").glob("*") if len(path.name) >= 64]
+        left = Path(os.environ["CLUSTER_FOLDER"]).glob("node-*/*rerun-*")
+        wrong += [f"{path} is left of the rerun" for path in left]
+        self.facts["reproduced"] = {"steps": len(record.stages), "nodes": len(made_on)}
+        return wrong
+
     def vanished(self) -> list[str]:
         """The node that speeds are measured on is down: said before anything is submitted, by its name."""
         pid = slurmd_of("node3")
@@ -414,43 +275,25 @@ class Campaign:
         return [] if "node3" in said and "down" in said and "measure_on" in said else [f"not named: {said}"]
 
 
-@dataclass(frozen=True)
-class Accounted:
-    """A job as Slurm's account has it."""
-
-    name: str
-    node: str
-    state: str
-    began: datetime
-    ended: datetime
-
-
-def accounted() -> list[Accounted]:
-    path = Path(os.environ["CLUSTER_FOLDER"]) / "jobcomp.log"
-    rows = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in path.read_text().splitlines()] if path.exists() else []
-    return [
-        Accounted(
-            row["Name"], row["NodeList"], row["JobState"], datetime.fromisoformat(row["StartTime"]),
-            datetime.fromisoformat(row["EndTime"]),
-        )
-        for row in rows if row["StartTime"] != "Unknown"
-    ]  # fmt: skip
-
-
-PARTS = ("identity", "killed", "at_once", "picked_up", "full_disk", "vanished", "alone")
+LONG = ("reproduced", "many", "spread")
+PARTS = ("identity", "killed", "at_once", "picked_up", "carried", "full_disk", "vanished", "alone")
 
 
 def inside(folder: Path, kills: int, parts: list[str]) -> dict[str, object]:
-    """All parts, in a cluster that runs."""
+    """All parts, in a cluster that runs: by part what is `wrong`, and figures."""
+    began_s = time.monotonic()
     campaign = Campaign(Site.made(folder), kills)
+    say(f"== ready after {time.monotonic() - began_s:.0f} s")
     found: dict[str, object] = {}
     for name in parts:
         began_s = time.monotonic()
         try:
-            found[name] = getattr(campaign, name)()
+            wrong = getattr(campaign, name)()
         except (AssertionError, BundleError, subprocess.SubprocessError) as error:
-            found[name] = [f"{type(error).__name__}: {error}"]
-        _say(f"== {name}: {found[name] or 'as it must be'}, {time.monotonic() - began_s:.0f} s")
+            wrong = [f"{type(error).__name__}: {error}"]
+        seconds = round(time.monotonic() - began_s)
+        found[name] = {"wrong": wrong, "seconds": seconds, **campaign.facts.get(name, {})}
+        say(f"== {name}: {wrong or 'as it must be'}, {seconds} s")
     return found
 
 
@@ -463,7 +306,7 @@ def shared_folder() -> Iterator[Path]:
         yield Path(name) / "site"
 
 
-def run(*, kills: int, parts: list[str], timeout_s: float) -> dict[str, object]:
+def run(*, kills: int, parts: list[str], timeout_s: float) -> dict[str, dict[str, object]]:
     """Start a cluster, run the parts in it, end it."""
     with shared_folder() as folder:
         done = subprocess.run(
@@ -475,11 +318,42 @@ def run(*, kills: int, parts: list[str], timeout_s: float) -> dict[str, object]:
         return json.loads(done.stdout)
 
 
+def keep(found: Mapping[str, Mapping[str, object]]) -> None:
+    """Write the parts' results beside those of other parts; the page is drawn from them."""
+    known = json.loads(KEPT.read_bytes()) if KEPT.exists() else {}
+    today = date.today().isoformat()
+    known.update({name: {**part, "date": today, "cores": os.cpu_count()} for name, part in found.items()})
+    KEPT.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def table() -> str:
+    """One row per part: what it is about, what was found."""
+    lines = ["| part | what must be so | found | date |", "|---|---|---|---|"]
+    for name, part in json.loads(KEPT.read_bytes()).items():
+        about = " ".join((getattr(Campaign, name).__doc__ or "").split())
+        figures = {key: value for key, value in part.items() if key not in ("wrong", "date", "cores", "seconds")}
+        told = "as it must be" if not part["wrong"] else f"**{len(part['wrong'])} findings**"
+        more = "".join(f", {key.replace('_', ' ')} {value}" for key, value in figures.items())
+        lines.append(f"| {name} | {about} | {told}{more} | {part['date']}, {part['cores']} cores |")
+    return "\n".join(lines) + "\n"
+
+
+def drawn(text: str) -> str:
+    """A page with its table drawn anew."""
+    return _TABLE.sub(lambda found: f"{found[1]}\n{table()}\n{found[2]}", text)
+
+
+def write_page() -> None:
+    """Draw the page's table."""
+    PAGE.write_text(drawn(PAGE.read_text("utf-8")))
+
+
 def main() -> int:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--short", action="store_true")
     words.add_argument("--kills", type=int, default=0)
-    words.add_argument("--parts", default=",".join(PARTS))
+    words.add_argument("--parts", default="")
+    words.add_argument("--page", action="store_true")
     words.add_argument("--inside", type=Path)
     words.add_argument("--submit", nargs="+")
     given = words.parse_args()
@@ -487,22 +361,30 @@ def main() -> int:
         folder, results, wide, seconds, *more = given.submit
         site = Site(Path(folder))
         try:
-            nodes = site.nodes(int(wide), float(seconds), int(more[0]) if more else 0)
+            size_bytes, busy_s = (*more, *("0", "0")[len(more) :])
+            nodes = site.nodes(int(wide), float(seconds), int(size_bytes), float(busy_s))
             print(json.dumps(site.run(Path(results), "slurm", nodes)))
         except BundleError as error:
-            _say(error.diagnostics())
+            say(error.diagnostics())
             return error.exit_code
         return 0
-    parts = [name for name in given.parts.split(",") if name]
+    if given.page:
+        write_page()
+        return 0
+    everything = PARTS if given.short else (*PARTS[:-1], *LONG, PARTS[-1])
+    parts = [name for name in given.parts.split(",") if name] or list(everything)
     if given.inside:
         try:
             print(json.dumps(inside(given.inside, given.kills, parts)))
         finally:
             _trial.clean_up()
         return 0
-    found = run(kills=given.kills or (2 if given.short else 20), parts=parts, timeout_s=7200)
+    kills = given.kills or (SHORT_KILLS if given.short else 20)
+    found = run(kills=kills, parts=parts, timeout_s=7200)
     print(json.dumps(found, indent=2))
-    return int(any(found.values()))
+    if not given.short:
+        keep(found)
+    return int(any(part["wrong"] for part in found.values()))
 
 
 if __name__ == "__main__":

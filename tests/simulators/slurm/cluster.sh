@@ -54,6 +54,7 @@ ip link set lo up; ip link add br0 type bridge; ip addr add 10.77.0.1/24 dev br0
         echo "10.77.0.1$i node$i" >> "$w/hosts"
     done
     echo "PartitionName=p Nodes=node[1-$nodes] Default=YES MaxTime=2-0 State=UP OverSubscribe=NO"
+    echo "PartitionName=one Nodes=node1 MaxTime=2-0 State=UP OverSubscribe=NO"
 } > "$w/etc/slurm.conf"
 echo "NodeName=node[1-$nodes] Name=npu Count=2" > "$w/etc/gres.conf"
 printf 'CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\n' > "$w/etc/cgroup.conf"
