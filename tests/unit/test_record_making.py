@@ -139,7 +139,7 @@ def test_what_was_asked_on_the_cpu_stands_in_the_request(made):
 
 def test_a_plain_request_names_no_special_and_no_pinned_stage(made):
     asked = document_of(made().record().request)
-    assert not {"precision", "pinned", "soc_version", "precision_mode", "num_devices"} & set(asked)
+    assert not {"precision", "pinned", "soc_version", "precision_mode", "num_devices", "cann"} & set(asked)
 
 
 def test_a_second_measurement_is_named_in_the_request_and_shares_the_identity_of_results(made):
@@ -150,12 +150,13 @@ def test_a_second_measurement_is_named_in_the_request_and_shares_the_identity_of
 
 
 def test_what_was_asked_on_an_npu_stands_in_the_request(made):
-    found = made(device="npu", soc_version="Ascend310P3", precision_mode="", num_devices=2, pinned=("features",))
+    found = made(device="npu", soc_version="Ascend310P3", precision_mode="", num_devices=2, pinned=("features",),
+                 cann="8.1.RC1")  # fmt: skip
     found.parts = replace(found.parts, toolchain_name="pinned")
     asked = document_of(found.record().request)
     assert (asked["device"], asked["toolchain"]) == ("npu", "pinned")
     assert (asked["soc_version"], asked["precision_mode"], asked["num_devices"]) == ("Ascend310P3", "", 2)
-    assert asked["pinned"] == ["features"]
+    assert (asked["pinned"], asked["cann"]) == (["features"], "8.1.RC1")
     assert "precision" not in asked
 
 
