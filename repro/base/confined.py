@@ -55,7 +55,7 @@ class PlainFile:
 
 @dataclass(frozen=True)
 class Tree:
-    """What a folder holds: plain files and folders by their path below it, in byte order."""
+    """What a folder holds: plain files and folders by their path below it, in the order of code points, as of UTF-8."""
 
     files: dict[str, PlainFile]
     folders: tuple[str, ...]
@@ -75,7 +75,7 @@ def check_name(name: str) -> None:
         length = len(name.encode("utf-8"))
     except UnicodeEncodeError:
         raise NotPlain(f"the name {shown(name)} is not UTF-8") from None
-    odd = any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in name)
+    odd = any(unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp") for letter in name)
     if not name or name in (".", "..") or "/" in name or odd or length > _NAME_BYTES:
         raise NotPlain(f"{shown(name) or 'an empty text'} is not a plain name of a file")
 
@@ -110,8 +110,7 @@ def list_tree(root: Path, limits: TreeLimits = TreeLimits()) -> Tree:
                     used_bytes += max(found.st_size, found.st_blocks * 512)
                     if used_bytes > limits.total_bytes:
                         raise NotPlain(f"more than {limits.total_bytes} bytes (the last seen: {shown(path)})")
-    ordered = sorted(files, key=os.fsencode)
-    return Tree({path: files[path] for path in ordered}, tuple(sorted(folders, key=os.fsencode)))
+    return Tree({path: files[path] for path in sorted(files)}, tuple(sorted(folders)))
 
 
 @contextlib.contextmanager
