@@ -29,12 +29,11 @@ class HeldImages:
         self._say = say
         self._archive = archive
         self._ids: dict[str, str] = {}
-        self._lock = threading.RLock()
+        self._locks: dict[str, threading.Lock] = {}
 
     def forget(self, image: Image) -> None:
         """Ask the engine again, when this image is next wanted."""
-        with self._lock:
-            self._ids.pop(image.config_digest, None)
+        self._ids.pop(image.config_digest, None)
 
     def id_of(self, api: docker.APIClient, image: Image) -> str:
         """The Id under which the engine holds exactly this image, which is loaded if it was not there.
@@ -43,7 +42,8 @@ class HeldImages:
             VerificationFailed: the engine holds something else, or another image after loading.
             CouldNotRun: it cannot be loaded.
         """
-        with self._lock:
+        # One lock per image: a large one is loaded ahead while stages start in others.
+        with self._locks.setdefault(image.config_digest, threading.Lock()):
             known = self._ids.get(image.config_digest)
             if known is not None:
                 return known

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from pathlib import Path
 
 import pytest
-from _engine_cases import CONFIG, DIFF, IMAGE, INFO, MANIFEST, VERSION, FakeDaemon, FakeEndpoint, api_error
+from _engine_cases import CONFIG, DIFF, IMAGE, INFO, MANIFEST, VERSION, FakeApi, FakeDaemon, FakeEndpoint, api_error
+from docker.errors import DockerException
 
 from repro.base.architecture import here
 from repro.base.errors import CouldNotRun, EngineUnavailable, VerificationFailed
@@ -17,6 +19,7 @@ from repro.engines import docker_engine, seccomp
 from repro.engines.closed import open_files_limit
 from repro.engines.docker_engine import DockerEngine
 from repro.engines.endpoint import Endpoint, check_engine, docker_endpoint
+from repro.engines.held_images import HeldImages
 from repro.engines.podman import podman_habits
 from repro.machine.owner import Owner
 
@@ -377,3 +380,38 @@ def test_an_engine_whose_files_belong_to_another_user_is_not_used(daemon, tmp_pa
     monkeypatch.setattr(docker_engine.os, "getuid", lambda: caller + 1)
     with pytest.raises(EngineUnavailable, match=f"belong to user {caller}, not to {caller + 1}"):
         engine.prepare(IMAGE)
+
+
+def test_an_image_that_the_engine_has_is_told_while_another_one_is_still_loaded(daemon):
+    """The largest image takes half a minute to load, and stages in others need not wait for it."""
+    loading, go_on = threading.Event(), threading.Event()
+    other = dataclasses.replace(IMAGE, name="large", config_digest="sha256:" + "9" * 64, manifest_digest="sha256:8")
+
+    class Slow(FakeApi):
+        def load_image(self, chunks):
+            loading.set()
+            assert go_on.wait(60)
+            raise DockerException("no space")
+
+    held = HeldImages("Docker", lambda images: iter([b"archive"]))
+    first = held.id_of(FakeApi(daemon), IMAGE)  # loaded before
+    failed: list[BaseException] = []
+
+    def load():
+        try:
+            held.id_of(Slow(daemon), other)
+        except CouldNotRun as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        assert loading.wait(60)
+        asked = threading.Thread(target=held.id_of, args=(FakeApi(daemon), IMAGE), daemon=True)
+        asked.start()
+        asked.join(30)
+        assert not asked.is_alive()
+    finally:
+        go_on.set()
+        thread.join()
+    assert held.id_of(FakeApi(daemon), IMAGE) == first and len(failed) == 1
