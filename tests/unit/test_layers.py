@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -10,6 +11,7 @@ import os
 import random
 import tarfile
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -217,6 +219,29 @@ def test_a_wheel_is_installed_with_the_image_s_interpreter_and_no_path_of_this_m
         record = archive.extractfile("usr/local/lib/p/demo-1.0.dist-info/RECORD").read().decode()
     assert "demo/__init__.py,sha256=" in record
     assert "/usr/local/bin/demo,sha256=" in record
+
+
+def test_a_large_file_of_a_wheel_is_never_whole_in_memory(tmp_path: Path):
+    data = bytes(64 << 20)  # PyTorch's largest library is of 1.1 GB
+    file = wheel(tmp_path / "large", {"demo/large.bin": data})
+    spool = Spool(tmp_path / "spool")
+    tree = Tree(spool)
+    tracemalloc.start()
+    try:
+        add_wheels(tree, [("demo-1.0-py3-none-any.whl", file)], "/usr/bin/python3", "p")
+        diff_id, size_bytes = tree.write(tmp_path / "blobs")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20 < len(data) < size_bytes
+    finally:
+        tracemalloc.stop()
+        spool.close()
+    record = tree_file(tmp_path / "blobs" / diff_id[7:], "p/demo-1.0.dist-info/RECORD").decode()
+    expected = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+    assert f"demo/large.bin,sha256={expected},{len(data)}\n" in record.replace("\r", "")
+
+
+def tree_file(blob: Path, name: str) -> bytes:
+    with tarfile.open(blob) as archive:
+        return archive.extractfile(name).read()
 
 
 def test_two_wheels_with_the_same_file_are_refused(tmp_path: Path):

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO, Protocol, cast
 
 from repro.base.errors import VerificationFailed
 from repro.base.files import publish_file
@@ -32,6 +32,12 @@ class Slice:
     size_bytes: int
 
 
+class Digest(Protocol):
+    """A hash that is being computed, as hashlib gives it."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
 class Spool:
     """Contents of a layer's files, appended to one unnamed temporary file, so that memory stays flat."""
 
@@ -40,12 +46,14 @@ class Spool:
         self._stream: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
         self._end = 0
 
-    def add(self, source: BinaryIO | IO[bytes]) -> Slice:
-        """Append everything that `source` gives."""
+    def add(self, source: BinaryIO | IO[bytes], digest: Digest | None = None) -> Slice:
+        """Append everything that `source` gives, and tell it to `digest` too."""
         self._stream.seek(self._end)
         start = self._end
         while chunk := source.read(_CHUNK_BYTES):
             self._stream.write(chunk)
+            if digest is not None:
+                digest.update(chunk)
             self._end += len(chunk)
         return Slice(start, self._end - start)
 

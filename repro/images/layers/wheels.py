@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import warnings
 import zipfile
 from collections.abc import Collection, Iterable
@@ -17,7 +19,6 @@ from installer.sources import WheelFile
 from installer.utils import Scheme, construct_record_file
 
 from repro.base.errors import VerificationFailed
-from repro.base.files import sha256_bytes
 from repro.images.layers.tree import Entry, Tree, clean_path
 
 _IGNORED_SUFFIXES = (".pyc", ".pyo")
@@ -37,15 +38,19 @@ class _TreeDestination(WheelDestination):
             "headers": "usr/local/include",
         }
 
-    def _put(self, path: str, data: bytes, executable: bool) -> RecordEntry:
+    def _put(self, path: str, source: BinaryIO, *, executable: bool) -> RecordEntry:
+        """Add a file piece by piece, hashed on the way: PyTorch's libraries are a gigabyte each."""
         if path in self._tree.entries:
             raise VerificationFailed(f"two wheels of one layer hold the file {path}")
-        self._tree.file(path, data, 0o755 if executable else 0o644)
-        return RecordEntry(path, Hash("sha256", _record_digest(data)), len(data))
+        digest = hashlib.sha256()
+        content = self._tree.spool.add(source, digest)
+        self._tree.entries[path] = Entry("file", 0o755 if executable else 0o644, content)
+        text = base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")
+        return RecordEntry(path, Hash("sha256", text), content.size_bytes)
 
     def write_script(self, name: str, module: str, attr: str, section: str) -> RecordEntry:
         script_name, data = Script(name, module, attr, section).generate(self._interpreter, "posix")  # type: ignore[arg-type]
-        entry = self._put(f"{self._folders['scripts']}/{script_name}", data, executable=True)
+        entry = self._put(f"{self._folders['scripts']}/{script_name}", io.BytesIO(data), executable=True)
         return self._with_path(entry, script_name)
 
     def write_file(self, scheme: Scheme, path: str | object, stream: BinaryIO, is_executable: bool) -> RecordEntry:
@@ -55,8 +60,8 @@ class _TreeDestination(WheelDestination):
             data = stream.read()
             if data.startswith(b"#!python"):
                 data = b"#!" + self._interpreter.encode() + b"\n" + data.split(b"\n", 1)[1]
-            return self._with_path(self._put(target, data, executable=True), relative)
-        return self._with_path(self._put(target, stream.read(), is_executable), relative)
+            return self._with_path(self._put(target, io.BytesIO(data), executable=True), relative)
+        return self._with_path(self._put(target, stream, executable=is_executable), relative)
 
     @staticmethod
     def _with_path(entry: RecordEntry, path: str) -> RecordEntry:
@@ -73,10 +78,6 @@ class _TreeDestination(WheelDestination):
         with construct_record_file(kept, lambda name: prefixes[name]) as stream:
             path = f"{self._folders[scheme]}/{clean_path(record_file_path)}"
             self._tree.entries[path] = Entry("file", 0o644, self._tree.spool.add(stream))
-
-
-def _record_digest(data: bytes) -> str:
-    return base64.urlsafe_b64encode(bytes.fromhex(sha256_bytes(data))).decode().rstrip("=")
 
 
 def add_wheels(tree: Tree, wheels: Collection[tuple[str, Path]], interpreter: str, site_packages: str) -> None:
