@@ -108,7 +108,7 @@ def read_sources(parts: Path, single: Path) -> list[AptSource]:
     """The sources of a sources.list and a sources.list.d; unreadable files are passed over, as for a plain user."""
     found: list[AptSource] = []
     files = [single] if single.is_file() else []
-    files += sorted(parts.glob("*.list")) + sorted(parts.glob("*.sources")) if parts.is_dir() else []
+    files += [*sorted(parts.glob("*.list")), *sorted(parts.glob("*.sources"))]  # none where there is no such folder
     for path in files:
         try:
             text = path.read_text(encoding="utf-8", errors="replace")

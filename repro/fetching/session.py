@@ -21,10 +21,14 @@ class _Session(requests.Session):
     """
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        own = {} if should_bypass_proxies(str(url), no_proxy=None) else self.proxies
+        direct = should_bypass_proxies(str(url), no_proxy=None)
         if verify is None and isinstance(self.verify, str):
             verify = self.verify
-        return super().merge_environment_settings(url, {**own, **(proxies or {})}, stream, verify, cert)
+        asked = {**({} if direct else self.proxies), **(proxies or {})}
+        merged = super().merge_environment_settings(url, asked, stream, verify, cert)
+        if direct:
+            merged["proxies"] = asked  # requests adds the session's own proxies whatever NO_PROXY says
+        return merged
 
 
 def http_session(where: Whereabouts) -> requests.Session:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +16,9 @@ from repro.base.errors import CouldNotRun, CouldNotVerify, FetchError, UsageErro
 from repro.base.files import sha256_bytes
 from repro.base.locking import Taken
 from repro.base.locking import locked as lock_of
-from repro.fetching import download, fetch_all, locked_files, origins
+from repro.fetching import apt_client as apt
+from repro.fetching import archives, download, fetch_all, fetch_files, locked_files, origins, site
+from repro.fetching import pip_client as pip
 from repro.fetching.apt_client import AptClient, AptSource, debian_mirrors
 from repro.fetching.cache import Cache, cache_error
 from repro.fetching.download import fetch
@@ -454,11 +458,11 @@ def test_a_file_on_this_machine_that_cannot_be_read_is_passed_over_with_its_reas
 
 def test_proxies_and_certificates_are_the_sites_else_the_clients_own():
     apt, pip = AptClient(proxies={"http": "http://apt"}, ca="/apt.pem"), PipClient(proxy="http://pip", ca="/pip.pem")
-    for site, proxies, verify in (
+    for own, proxies, verify in (
         (Site(proxy="http://site", ca="/site.pem"), {"http": "http://site", "https": "http://site"}, "/site.pem"),
         (Site(), {"http": "http://apt", "https": "http://pip"}, "/pip.pem"),
     ):
-        with http_session(Whereabouts(site, apt, pip, "")) as found:
+        with http_session(Whereabouts(own, apt, pip, "")) as found:
             assert dict(found.proxies) == proxies and found.verify == verify
     with http_session(
         Whereabouts(Site(), AptClient(proxies={"https": "http://a"}, ca="/a"), PipClient(proxy="p"), "")
@@ -477,3 +481,163 @@ def test_lines_of_pip_that_say_nothing_are_passed_over_and_apts_copies_are_files
         AptSource("http://x/copy:/y", "bookworm", ("main",)),
     ]
     assert debian_mirrors(sources) == (("file:/srv/debian", "http://x/copy:/y"), ())
+
+
+DUMP = """Dir::Etc "ETC";
+Dir::Etc::SourceList "one.list";
+Dir::Etc::SourceParts "parts";
+Acquire::HTTP::Proxy "http://p:1/";
+Acquire::https::Proxy "PROXY";
+Acquire::https::CaInfo "/ca.pem";
+"""
+
+
+@pytest.mark.parametrize("https_proxy", ["DIRECT", "direct", "", "http://q"])
+def test_apt_says_where_its_sources_lie_and_through_what_it_goes(tmp_path: Path, monkeypatch, https_proxy):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "one.list").write_text("deb http://m/debian bookworm main\ndeb http://v/debian bookworm stable\n")
+    (tmp_path / "parts" / "s.list").write_text("deb http://m/debian-security bookworm-security main\n")
+    asked = []
+
+    def run(command, **options):
+        asked.append((command, options))
+        return SimpleNamespace(stdout=DUMP.replace("ETC", str(tmp_path)[1:]).replace("PROXY", https_proxy))
+
+    monkeypatch.setattr(apt.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(apt.subprocess, "run", run)
+    proxies = {"http": "http://p:1/", **({"https": https_proxy} if https_proxy == "http://q" else {})}
+    assert apt.apt_client() == AptClient(("http://m/debian",), ("http://m/debian-security",), proxies, "/ca.pem")
+    options = {"capture_output": True, "text": True, "timeout": apt._TIMEOUT_S, "check": False}
+    assert asked == [(["/bin/apt-config", "dump"], options)]
+    for error in (OSError("gone"), subprocess.TimeoutExpired("apt-config", 20)):
+        monkeypatch.setattr(apt.subprocess, "run", raising(error))
+        assert apt.apt_client() == AptClient()
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_without_words_of_its_own_apts_usual_files_are_read(monkeypatch):
+    read = []
+    monkeypatch.setattr(apt.shutil, "which", lambda name: name)
+    monkeypatch.setattr(apt.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=""))
+    monkeypatch.setattr(apt, "read_sources", lambda *places: read.append(places) or [])
+    assert apt.apt_client() == AptClient()
+    assert read == [(Path("/etc/apt/sources.list.d"), Path("/etc/apt/sources.list"))]
+
+
+@pytest.mark.parametrize(
+    ("answers", "client"),
+    [
+        ([(0, "global.index-url='http://i/'\nglobal.proxy='http://p'\nglobal.cert='/c'")],
+         PipClient(("http://i",), (), "http://p", "/c")),
+        ([(0, "global.find-links='/a /b /a'"), (0, " http://d/ \n")], PipClient(("http://d",), ("/a", "/b"))),
+        ([(0, ""), (1, "http://no")], PipClient()),
+        ([(1, "global.index-url='http://no'")], PipClient()),
+        ([OSError("gone")], PipClient()),
+        ([subprocess.TimeoutExpired("pip", 60)], PipClient()),
+        ([(0, "global.no-index='1'\nglobal.extra-index-url='http://x'"), (0, "http://d")], PipClient()),
+    ],
+)  # fmt: skip
+def test_pip_is_asked_by_this_interpreter_and_may_say_nothing(monkeypatch, answers, client):
+    asked = []
+
+    def run(command, **options):
+        asked.append(command)
+        assert options == {"capture_output": True, "text": True, "timeout": pip._TIMEOUT_S, "check": False}
+        answer = answers[len(asked) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(returncode=answer[0], stdout=answer[1])
+
+    monkeypatch.setattr(pip.subprocess, "run", run)
+    assert pip.pip_client() == client
+    expected = [[sys.executable, "-m", "pip", "config", "list"], [sys.executable, "-c", pip._ASK_DEFAULT]]
+    assert asked == expected[: len(answers)]
+
+
+def test_the_whereabouts_of_a_checkout_are_its_site_file_s_and_the_clients_own(tmp_path: Path, monkeypatch):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "snapshot.toml").write_text("snapshot = 'http://public/'\n")
+    monkeypatch.setattr(site, "apt_client", lambda: AptClient(ca="/apt"))
+    monkeypatch.setattr(site, "pip_client", lambda: PipClient(ca="/pip"))
+    expected = Whereabouts(Site(), AptClient(ca="/apt"), PipClient(ca="/pip"), "http://public")
+    assert site.whereabouts(tmp_path) == expected
+    (tmp_path / "conf" / "site.toml").write_text("[debian]\nsnapshot = 'http://own/'\n[slurm]\nx = 1\n")
+    found = site.whereabouts(tmp_path)
+    assert (found.snapshot, found.site.snapshot) == ("http://own", "http://own/")
+
+
+def test_fetching_goes_through_the_sources_of_this_machine_into_the_checkout_s_cache(tmp_path: Path, monkeypatch):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "snapshot.toml").write_text("")
+    (tmp_path / "data" / "sources").mkdir(parents=True)
+    (tmp_path / "data" / "sources" / "a_1.deb").write_bytes(BODY)
+    monkeypatch.setattr(site, "apt_client", AptClient)
+    monkeypatch.setattr(site, "pip_client", PipClient)
+    told, received = Told(), Receiver()
+    had = []
+    received.add = had.append
+    fetch_files(tmp_path, [wanted()], told, received)
+    assert Cache(tmp_path).read(wanted()) == BODY and told.began == (1, 200) and had == [wanted().sha256]
+    told = Told()
+    fetch_files(tmp_path, [wanted()], told, received)
+    assert told.began is None and had == [wanted().sha256] * 2
+
+
+def test_an_archive_is_asked_with_its_headers_a_time_limit_and_errors_that_count():
+    asked = []
+
+    class Answer:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            asked.append("closed")
+
+        def raise_for_status(self):
+            asked.append("status")
+
+        def iter_content(self, size):
+            asked.append(size)
+            return iter([b"1", b"2"])
+
+    def get(url, **options):
+        asked.append((url, options))
+        return Answer()
+
+    open_url = archives._opener(SimpleNamespace(get=get), {"X": "y"})
+    assert list(open_url("http://a")) == [b"1", b"2"]
+    assert asked == [
+        ("http://a", {"headers": {"X": "y"}, "stream": True, "timeout": 60}), "status", 1 << 20, "closed",
+    ]  # fmt: skip
+
+
+def test_retries_are_of_what_a_busy_server_says_and_of_no_refusal():
+    with http_session(Whereabouts(Site(headers={"X": "y"}), AptClient(), PipClient(), "")) as found:
+        assert found.headers["X"] == "y"
+        for scheme in ("http://", "https://"):
+            retries = found.get_adapter(scheme + "h").max_retries
+            assert (retries.total, retries.connect, retries.backoff_factor, retries.raise_on_status) == (
+                3,
+                1,
+                0.5,
+                False,
+            )
+            assert set(retries.status_forcelist) == {429, 502, 503, 504}
+            assert found.get_adapter(scheme + "h")._pool_maxsize == 8
+
+
+@pytest.mark.parametrize("excepted", ["h.invalid", ""])
+def test_no_proxy_of_the_environment_counts_for_the_sites_proxy_too(monkeypatch, excepted):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", excepted)
+    with http_session(Whereabouts(Site(proxy="http://p"), AptClient(), PipClient(), "")) as found:
+        merged = found.merge_environment_settings("http://h.invalid/x", {"ftp": "f"}, True, None, "c")
+    assert merged["proxies"].get("http") == (None if excepted else "http://p") and merged["proxies"]["ftp"] == "f"
+    assert (merged["stream"], merged["cert"]) == (True, "c")

@@ -92,6 +92,8 @@ def test_sources_of_both_formats_are_read_from_their_folders(tmp_path: Path) -> 
     (parts / "d.list.disabled").write_text("deb http://d/debian sid main\n")
     found = read_sources(parts, tmp_path / "sources.list")
     assert [source.uri for source in found] == ["http://a/debian", "http://b/debian", "http://c/debian"]
+    assert read_sources(tmp_path / "absent", tmp_path / "sources.list") == found[:1]
+    assert read_sources(parts, tmp_path / "absent") == found[1:]
 
 
 def test_a_machine_without_apt_has_no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
