@@ -8,6 +8,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from _engine_cases import IMAGE, INFO, VERSION
@@ -22,12 +23,14 @@ from repro.engines.closed import (
     check_job,
     command,
     device_paths,
+    disarm,
     environment,
     group,
     in_mount_order,
     passwd,
 )
 from repro.engines.endpoint import Endpoint, check_engine, docker_endpoint, on_hybrid_host
+from repro.engines.npu_access import Access, access_for
 
 ROOT, VENDOR, NOBODY = (
     "root:x:0:0:root:/root:/bin/sh",
@@ -339,3 +342,65 @@ def test_a_hybrid_host_has_version_2_below_version_1(tmp_path):
 def test_an_engine_that_is_refused_is_not_usable():
     refused = Availability.refused("docker", "why", "what to do")
     assert refused == Availability("docker", False, "why", "what to do", {})
+
+
+def test_what_a_container_is_given_of_an_npu_is_whole_and_in_order(tmp_path, monkeypatch):
+    nodes = ["dev/davinci1", "dev/davinci0", "dev/davinci_manager", "dev/devmm_svm", "dev/hisi_hdc"]
+    files = ["usr/local/dcmi", "usr/local/Ascend/driver/lib64", "usr/local/Ascend/driver/version.info"]
+    for name in (*nodes, *files):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).chmod(0o666)
+    host = SimpleNamespace(path=lambda name: tmp_path / name)
+    chips = [SimpleNamespace(device=1), SimpleNamespace(device=0)]
+    npu = SimpleNamespace(simulator=False, tool="")
+    expected = Access(
+        devices=tuple(f"{tmp_path}/{name}:/{name}" for name in nodes),
+        mounts=tuple(Mount(tmp_path / name, f"/{name}") for name in files),
+        shares_ipc=True,
+    )
+    for engine, facts in (("docker", {}), ("docker", {"runtimes": "ascending, runc"}), ("sandbox", {}), ("podman", {})):
+        assert access_for(npu, chips, host, engine, facts) == expected
+    npu.tool = "/opt/npu-smi"
+    tool = Mount(Path("/opt/npu-smi"), "/usr/local/bin/npu-smi")
+    assert access_for(npu, chips, host, "docker", {}).mounts == (*expected.mounts, tool)
+    runtime = Access(env={"ASCEND_VISIBLE_DEVICES": "1,0"}, runtime="ascend")
+    assert access_for(npu, chips, host, "docker", {"runtimes": "ascend, runc"}) == runtime
+    npu.simulator = True
+    assert access_for(npu, chips, host, "docker", {"runtimes": "ascend, runc"}).devices == expected.devices
+    group = os.getgid()
+    for mode, groups in ((0o660, (group,)), (0o664, (group,)), (0o662, (group,)), (0o606, ())):
+        (tmp_path / nodes[0]).chmod(mode)
+        assert access_for(npu, chips, host, "docker", {}).groups == groups
+    asked = []
+    monkeypatch.setattr(
+        "repro.engines.npu_access.os.access", lambda *given: asked.append(given) or given[0].name > "de"
+    )
+    with pytest.raises(
+        CouldNotRun, match=r"^this user may not open /dev/davinci1, /dev/davinci0, /dev/davinci_manager$"
+    ):
+        access_for(npu, chips, host, "podman", {})
+    assert asked == [(tmp_path / name, os.R_OK | os.W_OK) for name in nodes]
+    (tmp_path / nodes[1]).unlink()
+    (tmp_path / nodes[4]).unlink()
+    with pytest.raises(CouldNotRun, match=r"^/dev/davinci0, /dev/hisi_hdc is not there any more$"):
+        access_for(npu, chips, host, "docker", {})
+
+
+def test_taking_bits_off_leaves_no_descriptor_open_and_each_other_bit_as_it_was(tmp_path):
+    before = sorted(os.listdir("/proc/self/fd"))
+    modes = {"a/u": 0o4751, "a/g": 0o2715, "a/both": 0o6777, "plain": 0o1640, "a/b/deep": 0o6711, "c/last": 0o4600}
+    for name, mode in modes.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "a").chmod(0o2500)
+    (tmp_path / "a" / "way").symlink_to("../plain")
+    assert disarm([Mount(tmp_path, "/run/x")]) == [] and (tmp_path / "a/u").stat().st_mode & 0o7777 == 0o4751
+    found = disarm([Mount(tmp_path / "a", "/run/a", writable=True), Mount(tmp_path / "c", "/run/c", writable=True)])
+    assert found == ["both", "deep", "g", "last", "u"]
+    assert {name: (tmp_path / name).stat().st_mode & 0o7777 for name in modes} == {
+        name: mode & 0o1777 for name, mode in modes.items()
+    }
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert disarm([Mount(tmp_path, "/run/x", writable=True)]) == []
