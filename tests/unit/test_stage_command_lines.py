@@ -18,8 +18,8 @@ OPTIONS = {
         "skip_bad": (bool, False),
     },
     "compare": {
-        "reference": FOLDER, "onnx": FOLDER, "outputs": FOLDER, "batches": FOLDER, "reference_batches": (None, None),
-        "bs": SIZE,
+        "reference": FOLDER, "onnx": (None, None), "onnx_outputs": (None, None), "outputs": FOLDER, "batches": FOLDER,
+        "reference_batches": (None, None), "bs": SIZE,
     },
     "convert": {"onnx": FOLDER, "bs": SIZE},
     "corpus": {"data": FOLDER, "conf": FOLDER, "skip_bad": (bool, False)},
@@ -34,6 +34,7 @@ OPTIONS = {
     },
 }  # fmt: skip
 
+ONE_OF = {"compare": [["onnx", "onnx_outputs"]]}  # of which exactly one must be given
 NEEDED = dict.fromkeys(("compare", "convert", "infer", "measure"), ("onnx", "onnxruntime", "llvmlite"))
 
 
@@ -51,13 +52,16 @@ def test_options_of_a_stage_are_these(stage, monkeypatch):
     for package in NEEDED.get(stage, ()):
         pytest.importorskip(package)
     main = importlib.import_module(f"stages.{stage}").main
-    found = {}
+    found, groups = {}, []
 
     def parse_args(parser, arguments):
+        groups.extend([action.dest for action in group._group_actions] for group in parser._mutually_exclusive_groups)
+        assert all(group.required for group in parser._mutually_exclusive_groups)
         found.update({action.dest: described(action) for action in parser._actions if action.dest != "help"})
         raise Seen(*arguments)
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
     with pytest.raises(Seen, match="the words given"):
         main(["the words given"])
+    assert groups == ONE_OF.get(stage, [])
     assert found == {**OPTIONS[stage], "out": FOLDER, "obs": FOLDER}
