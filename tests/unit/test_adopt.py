@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,3 +86,23 @@ def test_install_py_can_tell_a_failed_verification_by_its_exit_code(monkeypatch,
         adopt.main()
     assert caught.value.code == code
     assert capsys.readouterr().err == "error: image base comes out as other bytes\n-> get it again\n"
+
+
+def test_images_are_made_ready_side_by_side_the_largest_first_and_what_fails_is_raised():
+    together, began = threading.Barrier(2, timeout=30), []
+    sizes = {"small": 1, "large": 9, "middle": 5}
+    images = [SimpleNamespace(name=name, layers=[SimpleNamespace(size_bytes=size)]) for name, size in sizes.items()]
+
+    def prepare(image):
+        began.append(image.name)
+        if image.name != "small":
+            together.wait()
+
+    adopt._prepare(SimpleNamespace(prepare=prepare), images)
+    assert sorted(began[:2]) == ["large", "middle"] and began[2:] == ["small"]
+
+    def fail(image):
+        raise CouldNotRun("no space")
+
+    with pytest.raises(CouldNotRun, match="no space"):
+        adopt._prepare(SimpleNamespace(prepare=fail), images)
