@@ -34,6 +34,8 @@ GOALS = (
          full_only=True),
     Goal("nothing", "7 from nothing", "what a first report takes, second by second, and what to shorten",
          full_only=True),
+    Goal("installed", "9 installed", "what a bundle takes to its first report, and what install.py should do before",
+         full_only=True),
 )  # fmt: skip
 
 

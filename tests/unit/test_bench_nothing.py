@@ -7,7 +7,13 @@ from msgspec import UNSET
 from repro.bench import nothing
 
 
-def test_timed_executions_are_no_cost_of_a_run():
-    phases = [SimpleNamespace(name=name, seconds=seconds) for name, seconds in (("fetch", 9.0), ("stages", 70.0))]
+def test_timed_executions_and_waiting_for_images_are_no_cost_of_a_run():
+    steps = [
+        SimpleNamespace(key=key, started_s=started_s, wall_s=wall_s, cached=cached)
+        for key, started_s, wall_s, cached in (
+            ("a", 10.0, 30.0, False), ("b", 20.0, 10.0, False), ("c", 50.0, 40.0, False), ("d", 0.0, 5.0, True),
+        )
+    ]  # fmt: skip
+    observed = SimpleNamespace(phases=(), layers=(), preparations=(), steps=steps)
     results = [SimpleNamespace(sustained=found) for found in (SimpleNamespace(timed_s=20.0), UNSET)]
-    assert nothing.beside_loops_s(SimpleNamespace(observations=SimpleNamespace(phases=phases), results=results)) == 50.0
+    assert nothing.beside_loops_s(SimpleNamespace(observations=observed, results=results)) == 30.0 + 40.0 - 20.0
