@@ -63,11 +63,17 @@ def reach_out(port, abstract_name):
     report("interfaces", names != ["lo"], names)
 
 
-def write_around(inputs):
+def write_around(inputs, out):
     outside = ["/hostile", "/usr/hostile", "/etc/passwd", "/etc/hostile", inputs + "/x"]
     outside += ["/proc/sys/kernel/hostname", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"]
     for path in outside:
         tried("write " + path, lambda path=path: write(path))
+    shared = os.__file__  # of the image's own Python: in the sandbox, images share the files of a layer
+    tried("write a file of the image", lambda: open(shared, "r+b").close())
+    tried("chmod a file of the image", lambda: os.chmod(shared, 0o666))
+    tried("touch a file of the image", lambda: os.utime(shared))
+    tried("remove a file of the image", lambda: os.unlink(shared))
+    tried("link a file of the image", lambda: os.link(shared, os.path.join(out, "linked")))
     tried("remount", lambda: libc_call("mount", None, b"/", None, 32 | 4096, None))
     tried("chmod input", lambda: os.chmod(inputs, 0o777))
 
