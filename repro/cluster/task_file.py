@@ -103,6 +103,7 @@ class StageFile(Strict, frozen=True):
     image: Name
     exactness: str
     whole_machine: bool
+    shares: bool
     host_bound: bool
     accelerator: bool
     timeout_s: float

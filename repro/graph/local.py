@@ -15,8 +15,8 @@ from repro.machine.facts import Given
 
 
 def cores_of(node: Node, given: Given) -> int:
-    """The cores that a stage takes: all, or one."""
-    return given.cores if node.stage.whole_machine else 1
+    """The cores that a stage keeps from others: all, or one."""
+    return given.cores if node.stage.whole_machine and not node.stage.shares else 1
 
 
 def may_run_beside(running: Collection[Node], node: Node, given: Given) -> bool:

@@ -32,7 +32,8 @@ class StageDefinition:
     Attributes:
         image: the image it runs in.
         exactness: EXACT where outputs are the same bytes on every processor; ISA_EXACT where floating point differs.
-        whole_machine: it uses every core, or must not be disturbed: it runs alone.
+        whole_machine: it uses every core, or must not be disturbed: it runs alone, unless it `shares`.
+        shares: stages of one core may run beside it: nothing of it is timed, nor does its result depend on its cores.
         host_bound: its result is this machine's, and is never shown for another (measure).
         accelerator: it runs on the NPU: its container gets the devices, and its result is of that chip and driver.
         leaves: bounds on what it may leave in out/.
@@ -42,6 +43,7 @@ class StageDefinition:
     image: str
     exactness: str = EXACT
     whole_machine: bool = False
+    shares: bool = False
     host_bound: bool = False
     accelerator: bool = False
     timeout_s: float = 3600.0
@@ -52,14 +54,20 @@ class StageDefinition:
 STAGES: Mapping[str, StageDefinition] = {
     stage.name: stage
     for stage in (
-        StageDefinition("demo_corpus", "synth", whole_machine=True, leaves=CORPUS),
+        StageDefinition("demo_corpus", "synth", whole_machine=True, shares=True, leaves=CORPUS),
         StageDefinition("corpus", "base", leaves=CORPUS),
         StageDefinition("features", "features", timeout_s=4 * 3600.0, leaves=CORPUS),
         StageDefinition("lm", "base"),
         StageDefinition("batches", "base", leaves=BATCHES),
         StageDefinition("export", "exporter"),
         StageDefinition(
-            "reference", "exporter", exactness=ISA_EXACT, whole_machine=True, timeout_s=4 * 3600.0, leaves=BATCHES
+            name="reference",
+            image="exporter",
+            exactness=ISA_EXACT,
+            whole_machine=True,
+            shares=True,
+            timeout_s=4 * 3600.0,
+            leaves=BATCHES,
         ),
         StageDefinition("convert", "runtime"),
         StageDefinition("infer", "runtime", whole_machine=True, timeout_s=4 * 3600.0, leaves=BATCHES),
@@ -67,7 +75,13 @@ STAGES: Mapping[str, StageDefinition] = {
         StageDefinition("measure", "runtime", whole_machine=True, host_bound=True, timeout_s=24 * 3600.0),
         StageDefinition("score", "base"),
         StageDefinition(
-            "compare", "runtime", exactness=ISA_EXACT, whole_machine=True, timeout_s=4 * 3600.0, leaves=BATCHES
+            name="compare",
+            image="runtime",
+            exactness=ISA_EXACT,
+            whole_machine=True,
+            shares=True,
+            timeout_s=4 * 3600.0,
+            leaves=BATCHES,
         ),
         # atc compiles operators in several processes; a conversion takes minutes and some gigabytes.
         StageDefinition("convert_npu", CANN_IMAGE, whole_machine=True, timeout_s=4 * 3600.0, memory_bytes=32 * 1024**3),

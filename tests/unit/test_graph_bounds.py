@@ -132,6 +132,17 @@ def test_stages_run_beside_each_other_up_to_exactly_the_cores_and_the_memory():
     )
 
 
+def test_what_nothing_is_timed_of_runs_beside_one_core_and_beside_nothing_that_must_be_alone():
+    given = Given(cores=2, memory_bytes=10)
+    sharing = replace(node(), stage=replace(node(cores=True).stage, shares=True))
+    assert may_run_beside([node()], sharing, given) and may_run_beside([sharing], node(), given)
+    assert not may_run_beside([node(), node()], sharing, given)
+    assert not may_run_beside([sharing], node(cores=True), given)
+    assert not may_run_beside([node(cores=True)], sharing, given)
+    assert {name for name, stage in STAGES.items() if stage.shares} == {"demo_corpus", "reference", "compare"}
+    assert not any(stage.shares and (stage.host_bound or not stage.whole_machine) for stage in STAGES.values())
+
+
 def logged(tmp_path: Path, *lines: tuple[str, str]):
     progress = []
     with StageLog(tmp_path / "log", lambda *told: progress.append(told)) as log:
