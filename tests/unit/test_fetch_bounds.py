@@ -641,3 +641,17 @@ def test_no_proxy_of_the_environment_counts_for_the_sites_proxy_too(monkeypatch,
         merged = found.merge_environment_settings("http://h.invalid/x", {"ftp": "f"}, True, None, "c")
     assert merged["proxies"].get("http") == (None if excepted else "http://p") and merged["proxies"]["ftp"] == "f"
     assert (merged["stream"], merged["cert"]) == (True, "c")
+
+
+def test_sources_of_apt_are_read_in_each_of_their_spellings():
+    text = "Types: deb\nURIs:\n\thttp://a\n http://b/\nSuites: s\nComponents:\n\tmain\n"
+    assert apt.parse_deb822(text) == [AptSource("http://a", "s", ("main",)), AptSource("http://b", "s", ("main",))]
+    for enabled, there in (("yes", 1), ("no", 0), ("False", 0), ("0", 0), ("OFF", 0), ("maybe", 1)):
+        assert len(apt.parse_deb822(f"Enabled: {enabled}\nTypes: deb-src deb\nURIs: http://a\nSuites: s\n")) == there
+    lines = "deb http://a/ s/\ndeb [a=b c=d] http://b s main # x\ndeb http://c\n#deb http://d s\ndeb-src http://e s"
+    assert apt.parse_one_line(lines) == [AptSource("http://a", "s/", ()), AptSource("http://b", "s", ("main",))]
+
+
+@pytest.mark.parametrize(("text", "refused"), [("1", 1), ("TRUE", 1), ("yes", 1), ("On", 1), ("0", 0), ("", 0)])
+def test_an_index_is_refused_in_each_spelling_of_yes(text, refused):
+    assert pip.pip_client_from({"no-index": text}, "http://d").index_urls == (() if refused else ("http://d",))

@@ -157,6 +157,15 @@ def test_the_list_must_fit_into_the_first_part(tmp_path):
     assert write(end)[0].stat().st_size == end
 
 
+def test_an_item_knows_its_size_its_mode_and_as_far_as_it_can_its_digest(tmp_path):
+    (tmp_path / "f").write_bytes(b"12")
+    assert writer.Item.of_bytes("a", b"12") == writer.Item(
+        "a", b"12", 2, False, hashlib.sha256(b"12").hexdigest(), False
+    )
+    assert writer.Item.of_bytes("a", b"", executable=True).executable
+    assert writer.Item.of_file("a", tmp_path / "f") == writer.Item("a", tmp_path / "f", 2, False, "", False)
+
+
 def test_a_path_that_no_bundle_can_hold_is_wrong_use(tmp_path):
     with pytest.raises(UsageError, match=r"a bundle cannot hold the path '\.\./x'"):
         cases.pack(tmp_path, [writer.Item.of_bytes("../x", b"")])
