@@ -225,7 +225,7 @@ def test_a_key_holds_exactly_what_a_result_depends_on(tmp_path, exactness, host_
     [
         ("", "cann", ""), ("8.1.RC1", "cann-8.1.rc1", ""), ("host 8.0.RC1 x", "cann-host-py311", "8.0.RC1 x"),
         ("host 7.0.0 x", "cann-host-py37", "7.0.0 x"), ("host odd", "cann-host-py311", "odd"),
-        ("host ", "cann-host ", ""),
+        ("host ", "cann-host ", ""), ("8.0.RC1 x", "cann-8.0.rc1 x", ""),
     ],
 )  # fmt: skip
 def test_each_cann_has_its_image(cann: str, image_name: str, told: str):

@@ -88,10 +88,13 @@ def test_keys_are_of_this_machine_or_of_the_clusters_node(monkeypatch, paths, tm
     assert here.keys({}).machine == ("MACHINE", "") and here.host() == {"cpu": "this"}
     assert here.cache._database == paths.results / "digests.sqlite" and here.store._lock is locked
     opened = []
-    cluster = SimpleNamespace(local=tmp_path / "local", machine="NODE", host={"cpu": "node"})
+    settings = SimpleNamespace(carried=False)
+    cluster = SimpleNamespace(local=tmp_path / "local", machine="NODE", host={"cpu": "node"}, settings=settings)
     monkeypatch.setattr("repro.run.cluster.ClusterOfRun", lambda *given: opened.append(given) or cluster)
     there = session.Session(paths, here.console, "slurm")
     assert opened == [(paths, here.console.say)] and there.store._lock is locked_where_possible
+    settings.carried = True  # then no other machine writes into the store
+    assert session.Session(paths, here.console, "slurm").store._lock is locked
     assert (there.keys({}, "chip").machine, there.host()) == ("NODE", {"cpu": "node"})
     assert there.cache._database == tmp_path / "local" / "digests.sqlite"
 
