@@ -107,7 +107,7 @@ class Runner:
         while now.waiting or now.running:
             if failure is None:
                 self._start_ready(now)
-            if not now.running and (failure is not None or not self._awaits_images(now)):
+            if not now.running and (failure is not None or not any(map(self._lacks_image, now.waiting.values()))):
                 if failure is not None:
                     raise failure
                 continue
@@ -126,9 +126,8 @@ class Runner:
         if failure is not None:
             raise failure
 
-    def _awaits_images(self, now: _Progress) -> bool:
-        """Whether a node waits for an image that is still being made."""
-        return any(node.stage.image not in self._keys.images for node in now.waiting.values())
+    def _lacks_image(self, node: Node) -> bool:
+        return self._around.images is not None and self._around.images.lacks(node.stage.image)
 
     def _passed_over(self, key: str, error: BaseException, now: _Progress) -> bool:
         """Whether the run goes on after this failure; the steps that need the failed one are then given up."""
@@ -157,7 +156,7 @@ class Runner:
         needed = {source.node for source in node.inputs.values() if isinstance(source, Output)}
         if node.key not in now.waiting or not needed <= now.done.keys():
             return False  # given up meanwhile, or not ready
-        if node.stage.image not in self._keys.images:
+        if self._lacks_image(node):
             return False  # its key holds its image's ID
         if node.key not in now.to_make and self._taken(node, needed, now):
             return True

@@ -48,6 +48,10 @@ class ComingImages(Mapping[str, Image]):
         self._listener = changed
         changed()
 
+    def lacks(self, name: str) -> bool:
+        """Whether this image is still to come, or will not, for the `error` that ended it all."""
+        return name not in self._ready and (not self._over or self.error is not None)
+
     def await_any(self, names: Collection[str]) -> str | None:
         """The first of `names` that is ready; waits for one. None where none of them will come."""
         with self._changed:

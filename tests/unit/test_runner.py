@@ -507,3 +507,12 @@ def test_a_run_that_fails_has_no_more_images_made(bench: Bench):
     with pytest.raises(StageFailed) as caught:
         bench.runner().run(bench.nodes())
     assert told == [caught.value]
+
+
+@pytest.mark.parametrize("on_their_way", [True, False])
+def test_an_image_that_nobody_makes_is_a_defect_and_not_waited_for(bench: Bench, on_their_way: bool):
+    bench.images = ComingImages(["base"], lambda ready: ready(image()), lambda _: None)
+    if not on_their_way:
+        bench.images = dict(bench.images.finish())
+    with pytest.raises(KeyError, match="late"):
+        bench.runner().run(in_late_image(bench))
