@@ -79,9 +79,10 @@ def fetch(
             _all(job, _largest_first(missing))
 
 
-def _largest_first(files: Iterable[LockedFile]) -> list[LockedFile]:
-    """The largest is what the whole waits for."""
-    return sorted(files, key=lambda file: (-file.size_bytes, file.sha256))
+def _largest_first(files: Sequence[LockedFile]) -> list[LockedFile]:
+    """The largest is what the whole waits for; the others in the order in which they were asked for, and are needed."""
+    largest = max(files, key=lambda file: file.size_bytes, default=None)
+    return sorted(files, key=lambda file: file is not largest)
 
 
 def _missing(wanted: Sequence[LockedFile], cache: Cache, receiver: Receiver) -> list[LockedFile]:

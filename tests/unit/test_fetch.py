@@ -13,6 +13,7 @@ import requests
 from repro.base.errors import CouldNotRun, FetchError, VerificationFailed
 from repro.display.console import Console
 from repro.fetching import cache as cache_module
+from repro.fetching import download
 from repro.fetching.cache import Cache
 from repro.fetching.download import fetch
 from repro.fetching.origins import DebianSource, FolderSource, IndexSource, Location
@@ -298,3 +299,9 @@ def test_each_file_is_handed_over_as_it_comes_and_nothing_is_brought_once_nothin
         taker.stopped.set()
         fetch([locked()], bench.cache, [bench.mirror(server)], session, progress.transfer("fetch"), taker)
         assert len(taker.came) == 2 and not bench.cache.holds(sha256(BODY))
+
+
+def test_the_largest_file_comes_first_and_the_others_in_the_order_in_which_they_are_needed() -> None:
+    files = [locked(bytes(size), f"pool/{size}.deb") for size in (20, 10, 40, 30)]
+    assert [file.size_bytes for file in download._largest_first(files)] == [40, 20, 10, 30]
+    assert download._largest_first([]) == []
