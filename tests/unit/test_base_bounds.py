@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from repro.base import locking, programs, strict_json, temporary, versions
+from repro.base import confined, locking, programs, strict_json, temporary, versions
 from repro.base.confined import (
     Tree,
     TreeLimits,
@@ -116,6 +118,14 @@ def test_a_file_of_exactly_the_size_is_read_and_one_that_grows_is_refused(tmp_pa
     monkeypatch.setattr(os, "fstat", fstat)
     with pytest.raises(NotPlain, match=r"^a/b/f grew past 1 bytes while it was read$"):
         read_below(tmp_path, "a/b/f", 1)
+    asked = []
+
+    @contextlib.contextmanager
+    def endless(*_):
+        yield SimpleNamespace(read=lambda most: asked.append(most) or b"x")
+
+    monkeypatch.setattr(confined, "open_below", endless)
+    assert read_below(tmp_path, "f", 7) == b"x" and asked == [8], "no more than a byte beyond the bound is held"
 
 
 def test_no_descriptor_stays_open_and_the_root_may_be_a_link(tmp_path: Path):
@@ -185,6 +195,7 @@ def test_foreign_text_of_exactly_the_limit_is_whole_and_each_kind_of_letter_is_e
 )  # fmt: skip
 def test_each_step_of_a_version_is_less_than_the_next(less: str, more: str):
     assert versions.parse(less) < versions.parse(more) and not versions.same(less, more)
+    assert hash(versions.parse(less)) != hash(versions.parse(more))
 
 
 @pytest.mark.parametrize(

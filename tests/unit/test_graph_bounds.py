@@ -229,7 +229,7 @@ def test_each_trouble_of_the_machine_has_its_name_and_its_way_out(line: str, wha
     found, advice = system_error(["before", f"OSError: [Errno 1] {line}: 'x'", "after"])
     assert found == what and hint in advice and system_error(["all is well"]) == ("", "")
     said = Said()
-    said.tail.extend(["first", line])
+    said.tail.extend(["first", "second", line])
     told = failure_of("stage x", 1.0, 10**9, Outcome(1, False, 0.0, {}), said, "L")
     assert (told.message, told.hint, told.detail) == (f"stage x: {what}", advice, f"{line}\nthe whole log: L")
 
