@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +49,22 @@ def test_the_quickest_tests_of_the_quickest_file_come_first(tmp_path: Path, monk
     quickest_first.MEASURED.write_text(json.dumps({"duration_by_test": seconds}))
     quickest_first.pytest_collection_modifyitems(items)
     assert [item.nodeid for item in items] == [names[2], names[1], names[0]]
+
+
+def test_a_test_that_waits_for_ever_fails_after_many_times_what_was_measured(tmp_path: Path):
+    (tmp_path / "test_waits.py").write_text(
+        "import queue\n\ndef test_waits():\n    queue.Queue().get()\n\ndef test_other():\n    pass\n"
+    )
+    (tmp_path / "mutmut-stats.json").write_text('{"duration_by_test": {"test_waits.py::test_waits": 0.01}}')
+    code = (
+        "import pytest, sys; from tests import quickest_first as q; q.MORE_S = 0.1\n"
+        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-c', '/dev/null'], plugins=[q]))"
+    )
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "10 times as long" in done.stdout and "1 failed, 1 passed" in done.stdout
 
 
 def test_a_mutant_is_known_by_its_function_and_lines_and_not_by_its_number():
