@@ -23,7 +23,7 @@ class Cache:
         root: the repository.
     """
 
-    # By path, the state in which this process has hashed a file: whoever fetches hashes it, and whoever builds asks.
+    # By path, the state in which this process has hashed a file: fetching does, and the build asks again.
     _hashed: ClassVar[dict[Path, list[int]]] = {}
 
     def __init__(self, root: Path) -> None:

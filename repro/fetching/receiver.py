@@ -1,4 +1,4 @@
-"""Whom fetched files are handed to, one by one, while others still come."""
+"""What takes fetched files one by one, while others still come."""
 
 from __future__ import annotations
 

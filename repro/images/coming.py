@@ -83,7 +83,7 @@ class ComingImages(Mapping[str, Image]):
     def _work(self) -> None:
         try:
             self._make(self._add)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the images
+        except BaseException as error:  # noqa: BLE001 - raised where the images are waited for
             self.error = error
         with self._changed:
             self._over = True
