@@ -1,8 +1,8 @@
 """Layers unpacked one by one, each once: images that have a layer in common have its files in common, by hard link.
 
 FOLDER/DIFF_ID/root holds a layer's files, FOLDER/DIFF_ID/manifest.json what they are. Nothing writes through a shared
-file: the sandbox mounts what it runs read-only, and putting an image together replaces a file that an upper layer brings
-and never opens it. A file that somebody changes differs from the manifest of every image that has it.
+file: the sandbox mounts what it runs read-only, and putting an image together replaces a file that an upper layer
+brings, and never opens it. A file that somebody changes differs from the manifest of every image that has it.
 """
 
 from __future__ import annotations
