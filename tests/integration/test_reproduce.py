@@ -12,7 +12,19 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from _runs import QUICK, ROOT, command, copy_of, environment, output_digests, processes_using, record, reproduce, run
+from _runs import (
+    GOLDEN,
+    QUICK,
+    ROOT,
+    command,
+    copy_of,
+    environment,
+    output_digests,
+    processes_using,
+    record,
+    reproduce,
+    run,
+)
 
 from repro.base.paths import Paths
 from repro.graph.store import fingerprint_of
@@ -74,6 +86,26 @@ def test_a_plan_runs_nothing_and_says_why(sandbox_results: Path, tmp_path: Path)
     assert "corpus           run: never run before" in fresh.stdout
     assert "score@8          run unless its inputs come out as before" in fresh.stdout
     assert not Paths(ROOT, tmp_path).runs.exists()
+
+
+def test_a_sweep_takes_what_is_stored_and_makes_only_what_differs(sandbox_results: Path, tmp_path: Path):
+    asked = tmp_path / "decoders.toml"
+    asked.write_text(
+        f'[matrix]\ncheckpoints = ["demo"]\ndata = ["{GOLDEN / "TIMIT"}"]\nbatch_sizes = [8]\n'
+        'decoders = ["Greedy", { type = "Beam", beam_width = 2, lm_alpha = 0.1 }]\n[run]\nloop = 2\n'
+    )
+    words = ("sweep", str(asked), "--engine", "sandbox", "--to", str(tmp_path / "page"))
+    swept = run(sandbox_results, *words)
+    assert swept.returncode == 0 and "Every one of 2 cells has its record" in swept.stdout, swept.stderr + swept.stdout
+    assert "2 ran now" in swept.stdout, "the language model, and the scoring of Beam"
+    document = json.loads((tmp_path / "page" / "sweep.json").read_bytes())
+    greedy, beam = [
+        json.loads((Paths(ROOT, sandbox_results).runs / cell["run"] / "record.json").read_bytes())
+        for cell in document["cells"]
+    ]
+    assert greedy["identity"] == record(sandbox_results)["identity"] != beam["identity"]
+    again = run(sandbox_results, *words)
+    assert again.returncode == 0 and "0 ran now" in again.stdout, again.stderr + again.stdout
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman"])
