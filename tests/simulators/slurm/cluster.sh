@@ -27,7 +27,10 @@ nodes=3; [ "${1:-}" = -n ] && { nodes=$2; shift 2; }
 if [ -z "${CLUSTER_FOLDER:-}" ]; then
     CLUSTER_FOLDER=$(mktemp -d "${TMPDIR:-/tmp}/slurm-cluster.XXXXXX"); export CLUSTER_FOLDER
     trap 'rm -rf "$CLUSTER_FOLDER"' EXIT
-    unshare --mount --net --pid --fork --kill-child --mount-proc bash "$here" -n "$nodes" "$@"; exit
+    # unshare ignores SIGTERM: whoever ends this script, however, ends the cluster
+    setpriv --pdeathsig KILL unshare --mount --net --pid --fork --kill-child --mount-proc bash "$here" -n "$nodes" "$@" &
+    trap 'kill -KILL $!' TERM INT
+    wait $!; exit
 fi
 w=$CLUSTER_FOLDER; export SLURM_CONF=$w/etc/slurm.conf
 mount --make-rprivate /
@@ -54,6 +57,7 @@ ip link set lo up; ip link add br0 type bridge; ip addr add 10.77.0.1/24 dev br0
         echo "10.77.0.1$i node$i" >> "$w/hosts"
     done
     echo "PartitionName=p Nodes=node[1-$nodes] Default=YES MaxTime=2-0 State=UP OverSubscribe=NO"
+    [ "$nodes" -lt 3 ] || printf 'PartitionName=%s MaxTime=2-0 State=UP OverSubscribe=NO\n' 'left Nodes=node1,node3' 'right Nodes=node2,node3'
     echo "PartitionName=one Nodes=node1 MaxTime=2-0 State=UP OverSubscribe=NO"
 } > "$w/etc/slurm.conf"
 echo "NodeName=node[1-$nodes] Name=npu Count=2" > "$w/etc/gres.conf"
