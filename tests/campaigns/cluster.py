@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -21,7 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -70,6 +73,7 @@ class Campaign:
         self.site, self.kills = site, kills
         self.here = site.run(site.folder / "here", "local", site.nodes(6, 0.2))
         self.facts: dict[str, dict[str, object]] = {}
+        self.to_look_at: list[tuple[Path, Mapping[str, object]]] = []
 
     def results(self, name: str) -> Path:
         return self.site.folder / f"results-{name}"
@@ -78,7 +82,7 @@ class Campaign:
         """The results are a local run's, every step was a job, and a second command takes what is stored."""
         results, nodes = self.results("identity"), self.site.nodes(6, 0.2)
         there = Submitter(self.site, results, 6, 0.2).result()
-        wrong = [f"{key} differs" for key in self.here if self.here[key]["digest"] != there[key]["digest"]]
+        wrong = [f"{key} differs" for key in self.here if not self._same(there, key)]
         wrong += [f"{key} was stored" for key, item in there.items() if item["cached"]]
         wrong += [f"{key}: no facts of its machine" for key, item in there.items() if "cpu" not in item["on"]]
         wrong += [f"{key}: names its machine" for key, item in there.items() if "name" in item["on"]]
@@ -98,33 +102,42 @@ class Campaign:
         return wrong if measured else ["nothing was measured"]
 
     def killed(self) -> list[str]:
-        """slurmd is killed with -9 in mid stage, again and again: queued anew, the same result, nothing left."""
-        wrong = []
-        for turn in range(self.kills):
-            results = self.results(f"killed-{turn}")
-            command = Submitter(self.site, results, 1, 3.0)
-            node = command.wait_for(r"wide@0: runs on (\S+)")
-            if turn % 2 == 0:
-                os.kill(slurmd_of(node), signal.SIGKILL)
-            else:
-                end_node(node)
-                if node not in command.wait_for(r"was lost|gave the job up"):
-                    wrong.append(f"kill {turn}: {node} is not named: {command.said}")
-            found = command.result()
-            wrong += [
-                f"kill {turn}: {key} differs" for key in found if found[key]["digest"] != self.here[key]["digest"]
-            ]
-            bring_back(node)
-            wrong += [f"kill {turn}: {what}" for what in nothing_left(results, self.site.nodes(1, 3.0))]
+        """slurmd is killed with -9 in mid stage, again and again, and each second time the whole machine: queued anew,
+        the same result, nothing left."""
+        wrong: list[str] = []
+        with ThreadPoolExecutor(2) as pool:  # one kill on each side of the cluster; both sides go on on node3
+            for turn in range(0, self.kills, 2):
+                sides = zip(range(turn, self.kills), ("left", "right"))
+                wrong += [line for found in pool.map(lambda each: self._killed(*each), sides) for line in found]
+                for number in range(turn, min(turn + 2, self.kills)):
+                    left = nothing_left(self.results(f"killed-{number}"), self.site.nodes(1, 3.0))
+                    wrong += [f"kill {number}: {what}" for what in left]
         self.facts["killed"] = {"kills": self.kills}
         return wrong
+
+    def _killed(self, turn: int, partition: str) -> list[str]:
+        command = Submitter(self.site, self.results(f"killed-{turn}"), 1, 3.0, partition=partition)
+        node = command.wait_for(r"wide@0: runs on (\S+)")
+        wrong = []
+        if turn % 2 == 0:
+            os.kill(slurmd_of(node), signal.SIGKILL)
+        else:
+            end_node(node)
+            if node not in command.wait_for(r"was lost|gave the job up"):
+                wrong.append(f"kill {turn}: {node} is not named: {command.said}")
+        found = command.result()
+        bring_back(node)
+        return wrong + [f"kill {turn}: {key} differs" for key in found if not self._same(found, key)]
+
+    def _same(self, found: Mapping[str, Mapping[str, object]], key: str) -> bool:
+        return found[key]["digest"] == self.here[key]["digest"]
 
     def at_once(self) -> list[str]:
         """Two submitters at once make each step once."""
         results, before = self.results("at-once"), len(accounted())
         both = [Submitter(self.site, results, 6, 0.5) for _ in range(2)]
         found = [command.result() for command in both]
-        wrong = [f"{key} differs" for key in self.here if digests(found[0])[key] != self.here[key]["digest"]]
+        wrong = [f"{key} differs" for key in self.here if not self._same(found[0], key)]
         wrong += [] if digests(found[0]) == digests(found[1]) else ["the two differ"]
         made = [job for job in accounted()[before:] if job.name.startswith("lstm-ctc:") and "facts" not in job.name]
         nodes = self.site.nodes(6, 0.5)
@@ -134,37 +147,38 @@ class Campaign:
     def picked_up(self) -> list[str]:
         """A command that is killed leaves its jobs; the same command goes on with them. Ctrl-C cancels them."""
         results, before = self.results("picked-up"), len(accounted())
-        command = Submitter(self.site, results, 1, 10.0)
+        command = Submitter(self.site, results, 1, 10.0, partition="one")
         command.wait_for("wide@0: runs on")
         command.process.kill()
         command.process.wait()
-        again = Submitter(self.site, results, 1, 10.0)
+        again = Submitter(self.site, results, 1, 10.0, partition="one")
         again.wait_for("wide@0: (?:goes on as job|stored)")  # stored, where this machine was slower than the job
         again.result()
-        jobs = [job for job in accounted()[before:] if job.name.endswith(":wide@0")]
+        jobs = [job for job in accounted()[before:] if job.name.endswith(":wide@0") and job.partition == "one"]
         wrong = [] if len(jobs) == 1 else [f"{len(jobs)} jobs for one step"]
-        wrong += nothing_left(results, self.site.nodes(1, 10.0))
-        command = Submitter(self.site, results, 1, 60.0)
+        command = Submitter(self.site, self.results("cancelled"), 1, 60.0, partition="one")
         command.wait_for("wide@0: runs on")
         command.process.send_signal(signal.SIGINT)
         command.process.communicate(timeout=60)
-        wait_until("the jobs are cancelled", lambda: not of_queue("%i"), 30)
+        wait_until("the jobs are cancelled", lambda: not of_queue("%i", "--partition=one"), 30)
+        self.to_look_at.append((results, self.site.nodes(1, 10.0)))
         return wrong
 
     def full_disk(self) -> list[str]:
         """A shared disk that fills up is named, whether on a node or here; with room, the same command goes on."""
         small = Path(os.environ["CLUSTER_FOLDER"]) / "small"
-        results = small / "results"
-        self.site.settings(shared="/")
-        try:
-            said = Submitter(self.site, results, 1, 0.0, str(200 << 20)).error()
-            wrong = [] if re.search("No space left|disk is full", said) else [f"not named: {said[-1500:]}"]
-            wrong += [] if "Traceback" not in said else [f"a traceback: {said[-1500:]}"]
-            subprocess.run(["mount", "-o", "remount,size=1g", str(small)], check=True)
-            Submitter(self.site, results, 1, 0.0, str(200 << 20)).result()
-        finally:
-            self.site.settings()
-        return wrong + nothing_left(results, self.site.nodes(1, 0.0))
+        results, size = small / "results", str(200 << 20)
+        said = Submitter(self.site, results, 1, 0.0, size, shared="/", partition="right").error()
+        wrong = [] if re.search("No space left|disk is full", said) else [f"not named: {said[-1500:]}"]
+        wrong += [] if "Traceback" not in said else [f"a traceback: {said[-1500:]}"]
+        subprocess.run(["mount", "-o", "remount,size=1g", str(small)], check=True)
+        Submitter(self.site, results, 1, 0.0, size, shared="/", partition="right").result()
+        self.to_look_at.append((results, self.site.nodes(1, 0.0)))
+        return wrong
+
+    def left_over(self) -> list[str]:
+        """Nothing is left of the parts that went on beside each other."""
+        return [line for results, nodes in self.to_look_at for line in nothing_left(results, nodes)]
 
     def carried(self) -> list[str]:
         """No folder is shared: the nodes see neither checkout nor results; files go by digest, and the node that is
@@ -175,7 +189,7 @@ class Campaign:
             with nothing_shared((ROOT, Path(sys.prefix).resolve(), self.site.folder.parent)):
                 there = Submitter(self.site, results, 6, 0.2).result()
                 again = Submitter(self.site, results, 6, 0.2).result()
-                wrong = [f"{key} differs" for key in self.here if self.here[key]["digest"] != there[key]["digest"]]
+                wrong = [f"{key} differs" for key in self.here if not self._same(there, key)]
                 wrong += [f"{key} was stored" for key, item in there.items() if item["cached"]]
                 wrong += [f"{key}: no facts of its machine" for key, item in there.items() if "cpu" not in item["on"]]
                 wrong += [f"{key} was made twice" for key, item in again.items() if not item["cached"]]
@@ -195,7 +209,7 @@ class Campaign:
         found = command.result()
         bring_back(node)
         wrong = [] if "submitted again" in named else [f"not named: {named}"]
-        wrong += [f"{key} differs" for key in found if found[key]["digest"] != self.here[key]["digest"]]
+        wrong += [f"{key} differs" for key in found if not self._same(found, key)]
         return wrong + nothing_left(results, self.site.nodes(1, 3.0))
 
     def many(self) -> list[str]:
@@ -223,60 +237,70 @@ class Campaign:
         return [] if ratios["waiting_ratio"] > 1.0 else [f"three nodes were no faster: {taken}"]
 
     def reproduced(self) -> list[str]:
-        """A whole `reproduce`, a sweep and a rerun: the results that any machine gives, and what doctor says before."""
-        results, swept = self.site.folder / "reproduced", self.site.folder / "sweep.toml"
-        shared = {"SLURM_SHARED": "/", "SLURM_LOCAL": "/var/tmp/repro", "BUNDLE_RESULTS": str(results)}
-        data = ROOT / "tests" / "golden" / "TIMIT"
-        asked = ("--data", str(data), "--checkpoint", "demo", "--on", "slurm")
+        """A whole `reproduce` and a sweep: the results that any machine gives; doctor finds nothing to say before."""
+        swept = self.site.folder / "sweep.toml"
         swept.write_text(
-            f'repeats = 1\n[matrix]\ncheckpoints = ["demo"]\ndata = ["{data}"]\nbatch_sizes = [4, 8]\n'
+            f'repeats = 1\n[matrix]\ncheckpoints = ["demo"]\ndata = ["{SPEECH}"]\nbatch_sizes = [4, 8]\n'
             '[run]\nsplit = "dev"\nloop = 2\n'
         )
         wrong: list[str] = []
-
-        def invoke(*words: str, codes: Sequence[int] = (0,)) -> str:
-            done = subprocess.run(
-                [sys.executable, "-m", "invoke", *words], cwd=ROOT, env={**os.environ, **shared}, text=True,
-                capture_output=True, check=False,
-            )  # fmt: skip
-            said = done.stdout + done.stderr
-            wrong.extend([] if done.returncode in codes else [f"{words[0]}: {done.returncode}: {said[-3000:]}"])
-            return said
-
-        said = invoke("doctor", "--on", "slurm")
+        said = self._invoke(wrong, "doctor", "--on", "slurm")
         wrong += [f"doctor: {node} is not ok" for node in NODES if not re.search(f"ok +node {node}", said)]
-        invoke("reproduce", *asked, "--bs", "4", "--loop", "2", "--decode", "Beam")
-        record = load_record(results / "runs" / "latest" / "record.json")
+        self._invoke(wrong, "reproduce", *ON_SLURM, "--bs", "4", "--loop", "2", "--decode", "Beam")
+        record = load_record(self.whole / "runs" / "latest" / "record.json")
         listed_here = {key: entry["digest"] for key, entry in listed()["golden"].items()}
         wrong += [] if same_everywhere(record.stages) == listed_here else ["the results are not those of any machine"]
-        wrong += [f"{s.key}: no facts of its machine" for s in record.stages if s.observations.made_on is UNSET]
-        made_on = {s.observations.made_on.identity for s in record.stages if s.observations.made_on is not UNSET}
-        invoke("sweep", str(swept), "--on", "slurm", "--to", str(results / "swept"))
-        invoke("audit.rerun", "latest", *asked, "--rounds", "10", "--to", str(results / "audit"), codes=(0, 4))
-        audit = json.loads((results / "audit" / "audit.json").read_bytes())
-        wrong += [f"rerun: {claim}" for claim in audit["claims"] if claim["status"] == "refuted"]
-        wrong += [f"task {path.name}" for path in (results / "cluster").glob("*") if len(path.name) >= 64]
-        left = Path(os.environ["CLUSTER_FOLDER"]).glob("node-*/*rerun-*")
-        wrong += [f"{path} is left of the rerun" for path in left]
+        told = [s.observations.made_on for s in record.stages]
+        made_on = {one.identity for one in told if one is not UNSET}
+        wrong += [] if UNSET not in told else ["a result has no facts of its machine"]
+        self._invoke(wrong, "sweep", str(swept), "--on", "slurm", "--to", str(self.whole / "swept"))
+        wrong += [f"task {path.name}" for path in (self.whole / "cluster").glob("*") if len(path.name) >= 64]
         self.facts["reproduced"] = {"steps": len(record.stages), "nodes": len(made_on)}
         return wrong
 
+    def rerun(self) -> list[str]:
+        """`audit.rerun` of the whole run on the cluster refutes nothing, and leaves nothing on the nodes."""
+        wrong: list[str] = []
+        words = ("audit.rerun", "latest", *ON_SLURM, "--rounds", "10", "--to", str(self.whole / "audit"))
+        self._invoke(wrong, *words, codes=(0, 4))  # 4: a busy machine leaves the speeds undecided
+        claims = json.loads((self.whole / "audit" / "audit.json").read_bytes())["claims"]
+        wrong += [f"rerun: {claim}" for claim in claims if claim["status"] == "refuted"]
+        left = Path(os.environ["CLUSTER_FOLDER"]).glob("node-*/*rerun-*")
+        wrong += [f"{path} is left of the rerun" for path in left]
+        self.facts["rerun"] = dict(Counter(claim["status"] for claim in claims))
+        return wrong
+
+    @property
+    def whole(self) -> Path:
+        return self.site.folder / "reproduced"
+
+    def _invoke(self, wrong: list[str], *words: str, codes: Sequence[int] = (0,)) -> str:
+        """A command of this checkout on the cluster; what it says. Another exit code is added to what is wrong."""
+        own = {"SLURM_SHARED": "/", "SLURM_LOCAL": "/var/tmp/repro", "BUNDLE_RESULTS": str(self.whole)}
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", *words], cwd=ROOT, env={**os.environ, **own}, text=True,
+            capture_output=True, check=False,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        wrong.extend([] if done.returncode in codes else [f"{words[0]}: {done.returncode}: {said[-3000:]}"])
+        return said
+
     def vanished(self) -> list[str]:
         """The node that speeds are measured on is down: said before anything is submitted, by its name."""
-        pid = slurmd_of("node3")
-        os.kill(pid, signal.SIGKILL)
+        os.kill(slurmd_of("node3"), signal.SIGKILL)
         wait_until("the node goes down", lambda: "down" in node_state("node3"))
-        self.site.settings(measure_on="node3")
         try:
-            said = Submitter(self.site, self.results("vanished"), 2, 0.0).error()
+            said = Submitter(self.site, self.results("vanished"), 2, 0.0, measure_on="node3").error()
         finally:
-            self.site.settings()
             bring_back("node3")
         return [] if "node3" in said and "down" in said and "measure_on" in said else [f"not named: {said}"]
 
 
-LONG = ("reproduced", "many", "spread")
-PARTS = ("identity", "killed", "at_once", "picked_up", "carried", "full_disk", "vanished", "alone")
+LONG = ("reproduced", "rerun", "many", "spread")
+SPEECH = ROOT / "tests" / "golden" / "TIMIT"
+ON_SLURM = ("--data", str(SPEECH), "--checkpoint", "demo", "--on", "slurm")
+TOGETHER = ("picked_up", "full_disk", "vanished")  # each on nodes of its own; most of their time is waiting
+PARTS = ("identity", "killed", "at_once", "carried", *TOGETHER, "left_over", "alone")
 
 
 def inside(folder: Path, kills: int, parts: list[str]) -> dict[str, object]:
@@ -285,7 +309,8 @@ def inside(folder: Path, kills: int, parts: list[str]) -> dict[str, object]:
     campaign = Campaign(Site.made(folder), kills)
     say(f"== ready after {time.monotonic() - began_s:.0f} s")
     found: dict[str, object] = {}
-    for name in parts:
+
+    def one(name: str) -> None:
         began_s = time.monotonic()
         try:
             wrong = getattr(campaign, name)()
@@ -294,6 +319,10 @@ def inside(folder: Path, kills: int, parts: list[str]) -> dict[str, object]:
         seconds = round(time.monotonic() - began_s)
         found[name] = {"wrong": wrong, "seconds": seconds, **campaign.facts.get(name, {})}
         say(f"== {name}: {wrong or 'as it must be'}, {seconds} s")
+
+    for group, names in itertools.groupby(parts, lambda name: name if name not in TOGETHER else "together"):
+        with ThreadPoolExecutor(len(TOGETHER) if group == "together" else 1) as pool:
+            list(pool.map(one, names))
     return found
 
 

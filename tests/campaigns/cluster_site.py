@@ -93,7 +93,8 @@ class Site:
         for name in ("work", "speed"):
             (folder / "stages" / f"{name}.py").write_text(_STAGE)
         (folder / "data" / "wave").write_bytes(b"speech")
-        images = [image_file(site.taken(image)) for image in (_trial.image(), _sandbox_image())]
+        trial = replace(_trial.image(), name="trial")  # not named after this process
+        images = [image_file(site.taken(image)) for image in (trial, _sandbox_image())]
         (folder / "images.json").write_bytes(msgspec.json.encode(images))
         site.settings()
         return site
@@ -186,13 +187,13 @@ class _Watcher:
 
 
 class Submitter:
-    """A command in its own process, as a person starts it."""
+    """A command in its own process, as a person starts it; `settings` are words of [slurm] that count more."""
 
-    def __init__(self, site: Site, results: Path, wide: int, seconds: float, *more: str) -> None:
+    def __init__(self, site: Site, results: Path, wide: int, seconds: float, *more: str, **settings: str) -> None:
         words = ["--submit", str(site.folder), str(results), str(wide), str(seconds), *more]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.campaigns.cluster", *words], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.PIPE, env={**os.environ, **{f"SLURM_{k.upper()}": v for k, v in settings.items()}},
         )  # fmt: skip
         self.code, self.said = -1, ""
 
@@ -225,8 +226,8 @@ def digests(result: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
     return {key: item["digest"] for key, item in result.items()}
 
 
-def of_queue(form: str) -> list[str]:
-    text = subprocess.run(["squeue", "-h", "-r", "-o", form], capture_output=True, text=True, check=True).stdout
+def of_queue(form: str, *more: str) -> list[str]:
+    text = subprocess.run(["squeue", "-h", "-r", *more, "-o", form], capture_output=True, text=True, check=True).stdout
     return text.split()
 
 
@@ -310,6 +311,7 @@ class Accounted:
     """A job as Slurm's account has it."""
 
     name: str
+    partition: str
     node: str
     state: str
     began: datetime
@@ -321,7 +323,7 @@ def accounted() -> list[Accounted]:
     rows = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in path.read_text().splitlines()] if path.exists() else []
     return [
         Accounted(
-            row["Name"], row["NodeList"], row["JobState"], datetime.fromisoformat(row["StartTime"]),
+            row["Name"], row["Partition"], row["NodeList"], row["JobState"], datetime.fromisoformat(row["StartTime"]),
             datetime.fromisoformat(row["EndTime"]),
         )
         for row in rows if row["StartTime"] != "Unknown"
