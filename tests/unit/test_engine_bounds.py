@@ -394,8 +394,8 @@ def test_taking_bits_off_leaves_no_descriptor_open_and_each_other_bit_as_it_was(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
         (tmp_path / name).chmod(mode)
-    (tmp_path / "a").chmod(0o2500)
     (tmp_path / "a" / "way").symlink_to("../plain")
+    (tmp_path / "a").chmod(0o2500)
     assert disarm([Mount(tmp_path, "/run/x")]) == [] and (tmp_path / "a/u").stat().st_mode & 0o7777 == 0o4751
     found = disarm([Mount(tmp_path / "a", "/run/a", writable=True), Mount(tmp_path / "c", "/run/c", writable=True)])
     assert found == ["both", "deep", "g", "last", "u"]
@@ -404,3 +404,4 @@ def test_taking_bits_off_leaves_no_descriptor_open_and_each_other_bit_as_it_was(
     }
     assert sorted(os.listdir("/proc/self/fd")) == before
     assert disarm([Mount(tmp_path, "/run/x", writable=True)]) == []
+    (tmp_path / "a").chmod(0o700)

@@ -188,7 +188,7 @@ def test_the_init_s_number_is_read_whole_or_there_is_none_though_another_process
 
 # the sandbox, with a program in bubblewrap's place
 
-BWRAP = """#!{python} -SE
+BWRAP = """
 import json, os, sys
 words = sys.argv[1:]
 seen = {{"argv": words, "env": dict(os.environ), "folder": os.getcwd()}}
@@ -225,7 +225,8 @@ def layer(tmp_path: Path):
         libraries.mkdir(parents=True, exist_ok=True)
         (tools / "usr/bin").mkdir(exist_ok=True)
         (tools / "usr/bin/bwrap").write_text("")
-        (libraries / here().loader).write_text(BWRAP.format(python=sys.executable, code=code))
+        (tools / "bwrap.py").write_text(BWRAP.format(code=code))
+        (libraries / here().loader).write_text(f'#!/bin/sh\nexec "{sys.executable}" -SE "{tools}/bwrap.py" "$@"\n')
         (libraries / here().loader).chmod(0o755)
         return tools
 
