@@ -27,8 +27,9 @@ nodes=3; [ "${1:-}" = -n ] && { nodes=$2; shift 2; }
 if [ -z "${CLUSTER_FOLDER:-}" ]; then
     CLUSTER_FOLDER=$(mktemp -d "${TMPDIR:-/tmp}/slurm-cluster.XXXXXX"); export CLUSTER_FOLDER
     trap 'rm -rf "$CLUSTER_FOLDER"' EXIT
-    # unshare ignores SIGTERM: whoever ends this script, however, ends the cluster
-    setpriv --pdeathsig KILL unshare --mount --net --pid --fork --kill-child --mount-proc bash "$here" -n "$nodes" "$@" &
+    # unshare ignores SIGTERM: whoever ends this script, however, ends the cluster. COMMAND gets SIGINT, as in front of one.
+    setpriv --pdeathsig KILL env --default-signal=INT unshare --mount --net --pid --fork --kill-child --mount-proc \
+        bash "$here" -n "$nodes" "$@" &
     trap 'kill -KILL $!' TERM INT
     wait $!; exit
 fi
