@@ -358,8 +358,12 @@ def keep(found: Mapping[str, Mapping[str, object]]) -> None:
 def table() -> str:
     """One row per part: what it is about, what was found."""
     lines = ["| part | what must be so | found | date |", "|---|---|---|---|"]
-    for name, part in json.loads(KEPT.read_bytes()).items():
-        about = " ".join((getattr(Campaign, name).__doc__ or "").split())
+    kept = json.loads(KEPT.read_bytes())
+    for name in dict.fromkeys((*PARTS, *LONG)):
+        part, about = kept.get(name), " ".join((getattr(Campaign, name).__doc__ or "").split())
+        if part is None:
+            lines.append(f"| {name} | {about} | no result of this part is kept yet | |")
+            continue
         figures = {key: value for key, value in part.items() if key not in ("wrong", "date", "cores", "seconds")}
         told = "as it must be" if not part["wrong"] else f"**{len(part['wrong'])} findings**"
         more = "".join(f", {key.replace('_', ' ')} {value}" for key, value in figures.items())

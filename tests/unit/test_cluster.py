@@ -493,3 +493,10 @@ def test_a_result_is_not_recorded_with_a_machine_s_name_that_nobody_asked_for():
 
     assert os.uname().nodename not in str(written(made_on()))
     assert b'"name":"node7"' in written(made_on("node7"))
+
+
+def test_the_page_of_the_campaign_is_drawn_from_what_it_found():
+    from tests.campaigns import cluster
+
+    text = cluster.PAGE.read_text("utf-8")
+    assert cluster.drawn(text) == text, "python -m tests.campaigns.cluster --page"
