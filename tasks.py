@@ -54,7 +54,7 @@ def sweep(asked: options.Sweep, here: Here) -> None:
 
 @command("export.jobs", options.ExportJobs)
 def export_jobs(asked: options.ExportJobs, here: Here) -> None:
-    """Write the steps of a run as manifests for Volcano (not run).
+    """Write the steps of a run as manifests for Volcano.
 
     Each step is a job on Kubernetes. No cluster ran them yet: tests hold them to the schemas alone.
     """

@@ -18,8 +18,8 @@ from repro.base.foreign import shown
 from repro.base.paths import Paths
 from repro.base.temporary import clear_checkout
 from repro.base.utf8 import insist_on_utf8
+from repro.cli.declaring import HELP, REQUIRED
 from repro.cli.ending import insist_on_streams, tell
-from repro.cli.options import HELP, REQUIRED
 from repro.display.console import Console
 
 _RESULT_LIMIT = 1_000_000  # characters

@@ -13,6 +13,7 @@ import pytest
 
 from repro.audit import commands as audit
 from repro.cli import options
+from repro.cli.declaring import HELP
 from repro.cli.main import Commands, Settings
 from repro.explore import commands as explorer
 from repro.graph.pipeline import Request
@@ -151,7 +152,7 @@ def test_an_option_is_declared_once():
     texts = []
     for item in classes:
         inherited = {field.name for base in item.__bases__ if base is not object for field in fields(base)}
-        texts += [field.metadata[options.HELP] for field in fields(item) if field.name not in inherited]
+        texts += [field.metadata[HELP] for field in fields(item) if field.name not in inherited]
     assert len(texts) > 40 and sorted(set(texts)) == sorted(texts)
 
 
