@@ -19,7 +19,7 @@ from repro.images.rootfs import SANDBOX_IMAGE
 from repro.images.runnable import HINT, why_image_cannot_run
 from repro.machine.watching import Subject
 from repro.run import inputs
-from repro.run.engine_when_needed import AUTO, check_name
+from repro.run.engine_when_needed import AUTO, EngineWhenNeeded
 from repro.run.options import Options
 from repro.run.session import Session
 from repro.run.target import Target
@@ -89,11 +89,13 @@ def execute(
     if session.cluster is not None:
         session.cluster.check_sources(nodes.values())
     check_machine(session, nodes, force)
-    check_name(options.engine)
+    engine = session.engine_when_needed(options.engine, fetch=options.fetch)
     of_engine = {SANDBOX_IMAGE} if session.cluster or options.engine in (AUTO, SANDBOX_IMAGE) else set()
     wanted = dict.fromkeys([*sorted(of_engine), *(node.stage.image for node in nodes.values())])
-    images = session.images_coming(list(wanted), fetch=options.fetch)
-    runner, chosen = _runner_for(session, options, target, images)
+    # An engine that cannot be used is named before minutes of fetching and building, where finding out needs no image.
+    first = (lambda: None) if of_engine else engine.chosen
+    images = session.images_coming(list(wanted), fetch=options.fetch, first=first)
+    runner, chosen = _runner_for(session, options, target, images, engine)
     with session.phases.phase("stages"):
         failed: dict[str, BaseException] = {}
         if go_on:
@@ -106,7 +108,7 @@ def execute(
 
 
 def _runner_for(
-    session: Session, options: Options, target: Target, images: ComingImages
+    session: Session, options: Options, target: Target, images: ComingImages, engine: EngineWhenNeeded
 ) -> tuple[Runner, Callable[[], Choice | Availability | None]]:
     """The runner with its executor, and what tells afterwards which engine was used."""
     keys = session.keys(images, target.accelerator)
@@ -117,7 +119,6 @@ def _runner_for(
         )
         return Runner(executor, keys, session.store, around), executor.engine_used
     session.coming = images
-    engine = session.engine_when_needed(options.engine, fetch=options.fetch)
 
     def access() -> Access:
         told = engine.chosen().availability.facts

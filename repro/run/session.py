@@ -100,13 +100,24 @@ class Session:
         """The images, fetched and built as far as they are missing."""
         return self.images_coming(sorted(names), fetch=fetch).finish()
 
-    def images_coming(self, names: Sequence[str], *, fetch: bool) -> ComingImages:
-        """The images as they become ready: each layer is built when its files are there, in the order of `names`."""
+    def images_coming(
+        self, names: Sequence[str], *, fetch: bool, first: Callable[[], object] = lambda: None
+    ) -> ComingImages:
+        """The images as they become ready: each layer is built when its files are there, in the order of `names`.
+
+        Args:
+            names: of the images.
+            fetch: whether the network may be used.
+            first: called before anything is fetched or built; not where everything is there.
+        """
         arrivals = Arrivals()
 
         def make(ready: Ready) -> None:
             with self.phases.phase("build layers"):
-                needed = files_needed(self.paths, names, [self.architecture]) if fetch else {}
+                missing = files_needed(self.paths, names, [self.architecture])
+                if missing:
+                    first()
+                needed = missing if fetch else {}
                 threading.Thread(target=self._fetch, args=(needed, arrivals), name="fetch", daemon=True).start()
                 build_images(
                     self.paths, names, self.architecture, self.console.say, engine_for=self._engine_for,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from repro.base.errors import CouldNotRun, UsageError
+from repro.base.errors import CouldNotRun, EngineUnavailable, UsageError
 from repro.base.locking import locked, locked_where_possible
 from repro.base.paths import Paths
 from repro.container.job import Mount
@@ -56,6 +56,23 @@ def test_an_engine_is_chosen_with_what_the_sandbox_is_made_of_at_hand_and_told(
         with pytest.raises(UsageError, match="no engine 'none'"):
             ask("none", fetch=fetch)
     assert len(given) == 2
+
+
+@pytest.mark.parametrize("missing", [{}, {"0" * 64: "FILE"}])
+def test_an_engine_that_cannot_be_used_is_named_before_anything_is_fetched_or_built(monkeypatch, paths, missing):
+    done = []
+    monkeypatch.setattr(session, "files_needed", lambda *asked: done.append("looked") or missing)
+    monkeypatch.setattr(session, "fetch_files", lambda *asked: done.append("fetched"))
+    monkeypatch.setattr(session, "build_images", lambda *asked, **named: done.append("built"))
+
+    def first():
+        raise EngineUnavailable("Podman is not here")
+
+    coming = session.Session(paths, SimpleNamespace(say=print)).images_coming([], fetch=True, first=first)
+    coming.settle()
+    assert (str(coming.error), done) == (
+        ("Podman is not here", ["looked"]) if missing else ("None", ["looked", "built"])
+    )
 
 
 def test_layers_are_compiled_in_the_engine_that_is_chosen_for_them(monkeypatch, paths):
