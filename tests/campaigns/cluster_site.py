@@ -250,7 +250,7 @@ def nothing_shared(folders: Sequence[Path]) -> Iterator[None]:
     with contextlib.ExitStack() as shown:
         for node in NODES:
             inside = ["nsenter", "--mount", "--target", str(slurmd_of(node))]
-            for folder in folders:
+            for folder in sorted(folders, key=lambda folder: -len(folder.parts)):  # one may lie in another
                 subprocess.run([*inside, "mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True)
                 shown.callback(subprocess.run, [*inside, "umount", str(folder)], check=False, stderr=subprocess.DEVNULL)
         yield

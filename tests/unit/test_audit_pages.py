@@ -15,16 +15,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _audit_cases import RUN, SIZE, audit, document_of, make_run, reopen, stage_of, stored, write_record
 
+from repro.audit import images
 from repro.audit.claims import Outcome
 from repro.audit.compare import Sides, compare_runs, machine_of
 from repro.audit.page import sentence
 from repro.base.files import sha256_bytes
+from repro.fetching import Cache
 from repro.graph.digests import FileDigest, digest_of_files
 
 PAGES = Path(__file__).with_name("audit_pages")
@@ -199,7 +202,8 @@ CASES: dict[str, Callable[[Path], Outcome]] = {
 
 @contextlib.contextmanager
 def run_copied(sound: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:
+    """A copy of the run. What this checkout has fetched of Debian's indexes shows nothing here."""
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(images, "Cache", lambda _: Cache(Path(name))):
         folder = Path(shutil.copytree(sound, Path(name) / "run"))
         for path in folder.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)

@@ -135,7 +135,7 @@ def test_every_command_in_any_page_exists_with_its_options(page):
 
 
 def _flags(task) -> set[str]:
-    return {"--help", *(f"--{argument.name.replace('_', '-')}" for argument in task.get_arguments())}
+    return {"--help", *(f"--{argument.name.rstrip('_').replace('_', '-')}" for argument in task.get_arguments())}
 
 
 def test_the_keys_of_debians_archive_in_the_auditors_guide_are_those_of_the_keyring():
