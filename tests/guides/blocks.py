@@ -126,7 +126,7 @@ def missing_line(prints: tuple[str, ...], output: str) -> str:
     """
     said = (" ".join(line.split()) for line in output.splitlines())
     for wanted in prints:
-        pieces = re.split("(…)", _MEASURED.sub("…", " ".join(wanted.split())))
+        pieces = re.split(" ?(…) ?", _MEASURED.sub("…", " ".join(wanted.split())))
         pattern = re.compile("".join(".*" if piece == "…" else re.escape(piece) for piece in pieces))
         if wanted.strip() not in ("", "…") and not any(pattern.fullmatch(line) for line in said):
             return wanted

@@ -58,6 +58,7 @@ def test_lines_of_an_output_come_in_their_order_with_others_between():
     assert missing_line(("three … s", "two"), output) == "two"
     assert missing_line(("…", "two", ""), output) == ""
     assert missing_line(("B  figure      95 %",), "B  figure  95 %") == ""
+    assert missing_line(("  run … Run it.",), "  run        Run it.") == ""
 
 
 def test_a_terminal_goes_on_from_block_to_block_and_tells_what_failed(tmp_path: Path):
