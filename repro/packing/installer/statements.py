@@ -106,10 +106,14 @@ class Checked(NamedTuple):
 
 
 def sigstore_bundle(envelope: bytes) -> bytes:
-    """A signed DSSE envelope as a Sigstore bundle (v0.3), the key named by its fingerprint."""
+    """A signed DSSE envelope as a Sigstore bundle (v0.3), the key named by its fingerprint as the hint.
+
+    The signatures name no key: cosign passes over one that is named otherwise than OpenSSH would name its key.
+    """
     document = parsed("the envelope", envelope)
     material = {"publicKey": {"hint": document["signatures"][0]["keyid"]}, "tlogEntries": []}
-    return canonical({"mediaType": SIGSTORE_TYPE, "verificationMaterial": material, "dsseEnvelope": document})
+    unnamed = {**document, "signatures": [{**each, "keyid": ""} for each in document["signatures"]]}
+    return canonical({"mediaType": SIGSTORE_TYPE, "verificationMaterial": material, "dsseEnvelope": unnamed})
 
 
 def public_pem_of(key: bytes) -> str:

@@ -78,7 +78,8 @@ async function readStatement(name, envelope, keys) {
 function sigstoreBundle(envelope) {
   const document = parsed("the envelope", envelope);
   const verificationMaterial = { publicKey: { hint: document.signatures[0].keyid }, tlogEntries: [] };
-  return canonical({ mediaType: SIGSTORE_TYPE, verificationMaterial, dsseEnvelope: document });
+  const dsseEnvelope = { ...document, signatures: document.signatures.map((each) => ({ ...each, keyid: "" })) };
+  return canonical({ mediaType: SIGSTORE_TYPE, verificationMaterial, dsseEnvelope });
 }
 
 const pemOf = (key) =>
