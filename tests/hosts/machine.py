@@ -22,7 +22,7 @@ START_LIMIT_S = 5400.0  # a start takes 60 s of processor time, of which a busy 
 # 90 s, and ends what does not answer within minutes.
 _PATIENT = "panic=-1 no_timer_check systemd.default_timeout_start_sec=3600 systemd.service_watchdogs=0"
 _PROBE_S = 20.0
-_NO_CONNECTION, _ATTEMPTS = 255, 10  # ssh's own exit code
+_NO_CONNECTION, _ATTEMPTS = 255, 60  # ssh's own exit code
 _ARCH = {
     "amd64": ("qemu-system-x86_64", ("-machine", "q35"), "ttyS0"),
     "arm64": ("qemu-system-aarch64", ("-machine", "virt"), "ttyAMA0"),
