@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO, Union, cast
 
@@ -22,22 +23,20 @@ import msgspec
 from repro.base.errors import BundleError, CouldNotRun, VerificationFailed
 from repro.base.files import pretty_json, sha256_bytes
 from repro.cluster import wire
-from repro.cluster.ending import Account, error_of_slurm, error_told
-from repro.cluster.executor import Place
+from repro.cluster.ending import error_of_slurm, error_told
 from repro.cluster.kit import command, kit
-from repro.cluster.resources import Cluster, resources
-from repro.cluster.slurm import JobState, Slurm
+from repro.cluster.resources import resources
+from repro.cluster.slurm import JobState
+from repro.cluster.submitter import Submitter
 from repro.cluster.task_file import InputFile, NodePlace, TaskFile, task_file
-from repro.container.job import Availability
 from repro.graph import pipeline
 from repro.graph.digests import FileDigest
 from repro.graph.executor import Ended, Task
-from repro.graph.keys import Keys
 from repro.graph.leavings import HOST_LOG, HOST_WATCH, take_in
-from repro.graph.making import Done, Preparation, Surroundings
+from repro.graph.making import Done
 from repro.graph.pipeline import Source
 from repro.graph.sources import THE_FILE, files_of_source
-from repro.graph.store import Result, Store, Workspace
+from repro.graph.store import Result, Workspace
 
 MODULE = "repro.run.carried_node"
 _ONLY_SBATCH = ("--requeue", "--open-mode")
@@ -50,48 +49,17 @@ _OF_SLURM = (("TIME LIMIT", "TIMEOUT"), ("oom", "OUT_OF_MEMORY"), ("CANCELLED", 
 _Sources = dict[str, Union[Path, bytes]]
 
 
-class CarryingExecutor:
-    """See `repro.graph.executor.Executor`.
+@dataclass(eq=False)
+class CarryingExecutor(Submitter):
+    """See `repro.graph.executor.Executor`: `place.python` is the nodes' own, its other paths are of this host."""
 
-    Args:
-        slurm: its commands.
-        cluster: the part of it that jobs may use.
-        place: `python` is the nodes' own; `root` and `folder` are of this host.
-        keys: of the nodes, as the nodes of the cluster have them.
-        store: of results, on this host.
-        around: what the run has around it.
-        say: lines that stay.
-    """
-
-    def __init__(
-        self,
-        slurm: Slurm,
-        cluster: Cluster,
-        place: Place,
-        keys: Keys,
-        store: Store,
-        around: Surroundings,
-        say: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        self._slurm, self._cluster, self._place = slurm, cluster, place
-        self._keys, self._store, self._around, self._say = keys, store, around, say
-        self._account = Account(around)
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._numbers: dict[str, str] = {}
-        self._over = False
-
-    def engine_used(self) -> Availability | None:
-        """The engine that the jobs used; None where all results were stored."""
-        return self._account.engine
-
-    @property
-    def preparations(self) -> list[Preparation]:
-        """See `Executor`."""
-        return self._account.preparations
+    _running: dict[str, subprocess.Popen[bytes]] = field(init=False, default_factory=dict)
+    _numbers: dict[str, str] = field(init=False, default_factory=dict)
+    _over: bool = field(init=False, default=False)
 
     def admits(self, node: pipeline.Node, running: Collection[pipeline.Node]) -> bool:  # noqa: ARG002 - Slurm decides
         """See `Executor`."""
-        return len(running) < min(self._cluster.settings.most_jobs, _MOST_AT_ONCE)
+        return len(running) < min(self.cluster.settings.most_jobs, _MOST_AT_ONCE)
 
     def start(self, task: Task, ended: Callable[[Ended], None]) -> None:
         """See `Executor`."""
@@ -105,15 +73,12 @@ class CarryingExecutor:
 
         threading.Thread(target=work, daemon=True).start()
 
-    def look_ahead(self, waiting: Collection[pipeline.Node]) -> None:
-        """See `Executor`: the nodes unpack images themselves."""
-
     def close(self, *, interrupted: bool) -> None:  # noqa: ARG002 - no job goes on without this process
         """See `Executor`. Jobs that have not ended are cancelled."""
         self._over = True
         left = dict(self._running)
         with contextlib.suppress(CouldNotRun):
-            self._slurm.cancel([self._numbers[key] for key in left if key in self._numbers])
+            self.slurm.cancel([self._numbers[key] for key in left if key in self._numbers])
         for process in left.values():
             process.terminate()
         for process in left.values():
@@ -121,7 +86,7 @@ class CarryingExecutor:
                 process.wait(_END_S)
             process.kill()
         if left:
-            self._say(f"{len(left)} jobs were cancelled")
+            self.say(f"{len(left)} jobs were cancelled")
 
     def _made(self, task: Task) -> Done:
         excluded: set[str] = set()
@@ -132,23 +97,23 @@ class CarryingExecutor:
             except _NodeLost as lost:
                 if attempt == _MOST_TRIES or self._over:
                     raise
-                self._say(f"  {key}: {lost.message}; the job is submitted again")
+                self.say(f"  {key}: {lost.message}; the job is submitted again")
                 continue
             if isinstance(found, Done):
                 return found
             excluded.add(found)
-            self._around.watcher.moved(key, f"{found} has another processor; queued for others")
-        raise CouldNotRun(f"stage {key}: no node has the processor of {self._cluster.measure_on}",
+            self.around.watcher.moved(key, f"{found} has another processor; queued for others")
+        raise CouldNotRun(f"stage {key}: no node has the processor of {self.cluster.measure_on}",
                           hint="name those nodes by partition or constraint in [slurm] of conf/site.toml")  # fmt: skip
 
     def _once(self, task: Task, excluded: Collection[str]) -> Done | str:
         """One job: its result, or the node that it may not run on."""
         key = task.node.key
-        options = [each for each in resources(task.node, self._cluster, excluded) if not each.startswith(_ONLY_SBATCH)]
-        options += [f"--job-name=lstm-ctc:{key}", f"--comment=run {self._place.run}: {key}", "--chdir=/", "--quiet"]
+        options = [each for each in resources(task.node, self.cluster, excluded) if not each.startswith(_ONLY_SBATCH)]
+        options += [f"--job-name=lstm-ctc:{key}", f"--comment=run {self.place.run}: {key}", "--chdir=/", "--quiet"]
         offer, sources = self._offer(task)
-        words = command(self._place.python, self._cluster.settings.local, [MODULE, self._cluster.settings.local])
-        self._around.watcher.moved(key, "queued")
+        words = command(self.place.python, self.cluster.settings.local, [MODULE, self.cluster.settings.local])
+        self.around.watcher.moved(key, "queued")
         with tempfile.TemporaryFile() as said, self._process(key, [*options, *words], said) as process:
             to_node, from_node = cast("BinaryIO", process.stdin), cast("BinaryIO", process.stdout)
             try:
@@ -163,7 +128,7 @@ class CarryingExecutor:
     @contextlib.contextmanager
     def _process(self, key: str, words: list[str], said: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
         process = subprocess.Popen(
-            [self._slurm.program("srun"), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said
+            [self.slurm.program("srun"), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said
         )
         self._running[key] = process
         try:
@@ -187,27 +152,27 @@ class CarryingExecutor:
             if isinstance(heard, wire.Lacks):
                 node = heard.node
                 self._numbers[key] = heard.job
-                self._around.watcher.moved(key, f"runs on {node} (job {heard.job})")
+                self.around.watcher.moved(key, f"runs on {node} (job {heard.job})")
                 for path in heard.paths:
                     if path not in offer.files:
                         raise VerificationFailed(f"{node} asks for a file that it was not offered", hint="look at it")
                     wire.send_file(to_node, sources[path], offer.files[path])
                 to_node.flush()
             elif isinstance(heard, wire.Moved):
-                self._around.watcher.progress(key, heard.done, heard.total, heard.what)
+                self.around.watcher.progress(key, heard.done, heard.total, heard.what)
             elif heard.ended.outcome == "other processor":
                 return node
             elif heard.ended.outcome == "failed" or heard.observed is None:
                 raise error_told(heard.ended)
             else:
                 result = self._taken(task, from_node, heard, heard.observed)
-                return self._account.done(task, result, heard.ended)
+                return self._done(task, result, heard.ended)
 
     def _taken(self, task: Task, from_node: BinaryIO, heard: wire.Brought, observed: wire.Observed) -> Result:
         """The result that a node sent: limits and paths first, then every byte, then as every stage's leavings."""
         leaves, key = task.node.stage.leaves, task.node.key
         wire.check_result_paths(heard.files, leaves.entries + _OBSERVED_FILES, leaves.total_bytes + _OBSERVED_BYTES)
-        work = self._store.workspace()
+        work = self.store.workspace()
         try:
             given = []
             for path, digest in sorted(heard.files.items()):
@@ -215,7 +180,7 @@ class CarryingExecutor:
                 target = _own_place(work, path) if own else work.result / path
                 wire.receive_file(from_node, target, digest)
                 given += [target] if own else []
-            leavings = take_in(key, work.result, given, leaves, self._keys.cache)
+            leavings = take_in(key, work.result, given, leaves, self.keys.cache)
             taken = {f"out/{name}": each for name, each in leavings.outputs.items()}
             taken.update({f"obs/{name}": each for name, each in leavings.observed.items()})
             if taken != heard.files:
@@ -223,9 +188,9 @@ class CarryingExecutor:
             told = msgspec.to_builtins(observed)
             if leavings.commands is not None:
                 told["commands"] = msgspec.to_builtins(leavings.commands)
-            with self._store.making(task.fingerprint):
-                result = self._store.publish(task.key, work, leavings, told, replace=task.forced)
-            self._store.remember_last(key, task.fingerprint)
+            with self.store.making(task.fingerprint):
+                result = self.store.publish(task.key, work, leavings, told, replace=task.forced)
+            self.store.remember_last(key, task.fingerprint)
             return result
         finally:
             work.close()
@@ -243,7 +208,7 @@ class CarryingExecutor:
     def _offer(self, task: Task) -> tuple[wire.Offer, _Sources]:
         """The task with paths below the node's folder, and where this host has each of its files."""
         stage = task.node.stage
-        images = {image.name: image for image in (self._keys.images[stage.image], self._place.sandbox)}
+        images = {image.name: image for image in (self.keys.images[stage.image], self.place.sandbox)}
         files: dict[str, FileDigest] = {}
         sources: _Sources = {}
         folders: list[str] = []
@@ -251,7 +216,7 @@ class CarryingExecutor:
             for layer in image.layers:
                 path = f"{wire.BLOBS}/{layer.diff_id[7:]}"
                 files[path], sources[path] = FileDigest(layer.diff_id[7:], layer.size_bytes), layer.path
-        code = self._keys.code(stage.name)
+        code = self.keys.code(stage.name)
         for name, data in code.files.items():
             _add(files, sources, f"{wire.RESULTS}/code/{code.digest}/{name}", data)
         for result in task.results.values():
@@ -262,14 +227,14 @@ class CarryingExecutor:
             outputs = {name: msgspec.to_builtins(digest) for name, digest in result.outputs.items()}
             document = {"key": result.key, "outputs": outputs, "observations": {}}
             _add(files, sources, f"{below}/result.json", pretty_json(document))
-        settings = self._cluster.settings
-        place = NodePlace(wire.BLOBS, self._place.engine, settings.local, self._place.accelerator, settings.names)
+        settings = self.cluster.settings
+        place = NodePlace(wire.BLOBS, self.place.engine, settings.local, self.place.accelerator, settings.names)
         document_of_task = task_file(task, images, place)
         inputs = dict(document_of_task.inputs)
         for name, source in task.node.inputs.items():
             if isinstance(source, Source):
-                below = f"{wire.SOURCES}/{self._keys.source_digest(source)}"
-                found = files_of_source(source.path, self._keys.cache, source.name)
+                below = f"{wire.SOURCES}/{self.keys.source_digest(source)}"
+                found = files_of_source(source.path, self.keys.cache, source.name)
                 for path, digest in found.items():
                     at = f"{below}/{path or wire.OWN_FILE}"
                     files[at], sources[at] = digest, source.path / path if path else source.path

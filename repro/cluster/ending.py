@@ -20,9 +20,7 @@ from repro.base.files import make_shared_folder
 from repro.base.system_errors import advice
 from repro.cluster.slurm import JobState
 from repro.cluster.task_file import Ended
-from repro.container.job import Availability
 from repro.graph.executor import Task
-from repro.graph.making import Done, Preparation, Surroundings
 from repro.graph.store import Result, Store
 
 EXIT_BY_ERRNO = 200
@@ -40,27 +38,6 @@ _WORDS = {
                   "`sinfo -R` shows why; then run the same command again"),
     "CANCELLED": ("it was cancelled in the queue", "run the same command again; what was finished is kept"),
 }  # fmt: skip
-
-
-class Account:
-    """What the jobs of a run came to: the engine that they used, and how long their images took."""
-
-    def __init__(self, around: Surroundings) -> None:
-        self._began_s = around.began_s
-        self.engine: Availability | None = None
-        self.preparations: list[Preparation] = []
-
-    def done(self, task: Task, result: Result, ended: Ended | None) -> Done:
-        """The result of a job, as the runner is told it; `ended` is None where no job of this run made it."""
-        seconds = ended.seconds if ended is not None else 0.0
-        began_s = max(time.monotonic() - seconds - self._began_s, 0.0)
-        if ended is not None and ended.engine is not None:
-            self.engine = Availability(ended.engine.name, usable=True, facts=ended.engine.facts)
-            if ended.prepared_s:
-                image, before_s = task.node.stage.image, max(began_s - ended.prepared_s, 0.0)
-                self.preparations.append(Preparation(image, before_s, ended.prepared_s))
-        cached = ended is None or ended.outcome == "stored"
-        return Done(task.node, result, cached=cached, started_s=began_s, seconds=0.0 if cached else seconds)
 
 
 def collected(task: Task, ended: Ended | None, state: JobState, store: Store) -> Result | None:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from repro.base.files import make_shared_folder, remove_tree, write_atomic
 from repro.base.locking import locked_where_possible
-from repro.cluster.ending import Account, collected, error_of_slurm, error_told
-from repro.cluster.resources import Cluster, resources
-from repro.cluster.slurm import JobState, Slurm
+from repro.cluster.ending import collected, error_of_slurm, error_told
+from repro.cluster.resources import resources
+from repro.cluster.slurm import JobState
+from repro.cluster.submitter import Submitter
 from repro.cluster.task_file import (
     JOB,
     PROGRESS,
@@ -30,14 +31,9 @@ from repro.cluster.task_file import (
     task_file,
     written,
 )
-from repro.container.image import Image
-from repro.container.job import Availability
 from repro.graph import pipeline
 from repro.graph.code import snapshot
 from repro.graph.executor import Ended, Task
-from repro.graph.keys import Keys
-from repro.graph.making import Preparation, Surroundings
-from repro.graph.store import Store
 
 _GATHER_S = 0.2  # what becomes ready together is submitted together
 _POLL_S = 1.0
@@ -45,31 +41,6 @@ _GONE_AFTER = 3  # looks at the queue without the job in it
 _MOST_IN_ARRAY = 500
 _NAME = "lstm-ctc"
 _COMMENT_LIMIT = 200
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where jobs find what they need.
-
-    Attributes:
-        python: the interpreter on the nodes.
-        root: the checkout.
-        folder: of tasks; RESULTS/cluster.
-        engine: that runs the stages, by name.
-        sandbox: the image that the embedded engine comes from.
-        accelerator: chip, driver and firmware of the NPU, '' on the CPU.
-        run: names this run in the queue.
-        leave: a person who interrupts leaves the jobs running.
-    """
-
-    python: str
-    root: Path
-    folder: Path
-    engine: str
-    sandbox: Image
-    accelerator: str
-    run: str
-    leave: bool
 
 
 @dataclass
@@ -87,55 +58,24 @@ class _Job:
     told: str = ""
 
 
-class SlurmExecutor:
-    """See `repro.graph.executor.Executor`.
+@dataclass(eq=False)
+class SlurmExecutor(Submitter):
+    """See `repro.graph.executor.Executor`."""
 
-    Args:
-        slurm: its commands.
-        cluster: the part of it that jobs may use.
-        place: where jobs find what they need.
-        keys: of the nodes, as the nodes of the cluster have them.
-        store: of results, which the nodes use too.
-        around: what the run has around it.
-        say: lines that stay.
-    """
-
-    def __init__(
-        self,
-        slurm: Slurm,
-        cluster: Cluster,
-        place: Place,
-        keys: Keys,
-        store: Store,
-        around: Surroundings,
-        say: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        self._slurm, self._cluster, self._place = slurm, cluster, place
-        self._keys, self._store, self._around, self._say = keys, store, around, say
-        self._account = Account(around)
-        self._lock = threading.Lock()
-        self._new = threading.Event()
-        self._ready: list[_Job] = []
-        self._open: dict[str, _Job] = {}  # by node of the graph, from submission to the end
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def engine_used(self) -> Availability | None:
-        """The engine that the jobs used; None where all results were stored."""
-        return self._account.engine
-
-    @property
-    def preparations(self) -> list[Preparation]:
-        """See `Executor`."""
-        return self._account.preparations
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _new: threading.Event = field(init=False, default_factory=threading.Event)
+    _ready: list[_Job] = field(init=False, default_factory=list)
+    _open: dict[str, _Job] = field(init=False, default_factory=dict)  # by node of the graph, until they end
+    _over: threading.Event = field(init=False, default_factory=threading.Event)
+    _thread: threading.Thread | None = field(init=False, default=None)
 
     def admits(self, node: pipeline.Node, running: Collection[pipeline.Node]) -> bool:  # noqa: ARG002 - Slurm decides
         """See `Executor`: as many as one run may have in Slurm's queue."""
-        return len(running) < self._cluster.settings.most_jobs
+        return len(running) < self.cluster.settings.most_jobs
 
     def start(self, task: Task, ended: Callable[[Ended], None]) -> None:
         """See `Executor`."""
-        folder = self._place.folder / (task.fingerprint + (f".forced.{os.urandom(4).hex()}" if task.forced else ""))
+        folder = self.place.folder / (task.fingerprint + (f".forced.{os.urandom(4).hex()}" if task.forced else ""))
         with self._lock:
             self._ready.append(_Job(task, ended, folder))
         self._new.set()
@@ -143,20 +83,17 @@ class SlurmExecutor:
             self._thread = threading.Thread(target=self._go_on, name="slurm", daemon=True)
             self._thread.start()
 
-    def look_ahead(self, waiting: Collection[pipeline.Node]) -> None:
-        """See `Executor`: the nodes unpack images themselves."""
-
     def close(self, *, interrupted: bool) -> None:
         """See `Executor`. Jobs that have not ended are cancelled, unless they were to be left running."""
         self._over.set()
         self._new.set()
         with self._lock:
             left = [job for job in self._open.values() if job.own and job.number]
-        if left and self._place.leave and interrupted:
-            self._say(f"{len(left)} jobs go on in the cluster: the same command picks them up")
+        if left and self.place.leave and interrupted:
+            self.say(f"{len(left)} jobs go on in the cluster: the same command picks them up")
         elif left:
-            self._slurm.cancel([job.number for job in left])
-            self._say(f"{len(left)} jobs were cancelled")
+            self.slurm.cancel([job.number for job in left])
+            self.say(f"{len(left)} jobs were cancelled")
 
     def _go_on(self) -> None:
         """Submit and watch, until there is nothing more to come."""
@@ -182,14 +119,14 @@ class SlurmExecutor:
 
     def _submit(self, ready: Sequence[_Job]) -> None:
         """Submit what no other submitter has in the queue; what is ready together and alike as one array."""
-        make_shared_folder(self._place.folder / "log")
+        make_shared_folder(self.place.folder / "log")
         groups: dict[tuple[str, ...], list[_Job]] = defaultdict(list)
         with self._submitting():
-            known = self._slurm.jobs(os.getuid())
+            known = self.slurm.jobs(os.getuid())
             for job in ready:
                 if not self._is_stored(job) and not self._attached(job, known):
                     self._write(job)
-                    groups[resources(job.task.node, self._cluster, job.excluded)].append(job)
+                    groups[resources(job.task.node, self.cluster, job.excluded)].append(job)
             for options, alike in groups.items():
                 for at in range(0, len(alike), _MOST_IN_ARRAY):
                     self._submit_alike(options, alike[at : at + _MOST_IN_ARRAY])
@@ -197,14 +134,14 @@ class SlurmExecutor:
     @contextlib.contextmanager
     def _submitting(self) -> Iterator[None]:
         """One submitter at a time, where locks count; elsewhere the store settles who was first."""
-        with locked_where_possible(self._place.folder / "submit.lock", create=True):
+        with locked_where_possible(self.place.folder / "submit.lock", create=True):
             yield
 
     def _is_stored(self, job: _Job) -> bool:
         """Whether another submitter's job has brought the result since the runner looked."""
-        stored = None if job.task.forced else self._store.load(job.task.fingerprint)
+        stored = None if job.task.forced else self.store.load(job.task.fingerprint)
         if stored is not None:
-            job.ended(self._account.done(job.task, stored, None))
+            job.ended(self._done(job.task, stored, None))
         return stored is not None
 
     def _attached(self, job: _Job, known: Mapping[str, JobState]) -> bool:
@@ -222,20 +159,20 @@ class SlurmExecutor:
         return False
 
     def _write(self, job: _Job) -> None:
-        snapshot(self._keys.code(job.task.node.stage.name), self._around.code, self._keys.cache)
+        snapshot(self.keys.code(job.task.node.stage.name), self.around.code, self.keys.cache)
         for earlier in job.folder.glob("*.json"):
             earlier.unlink(missing_ok=True)
         make_shared_folder(job.folder)
         write_atomic(job.folder / TASK, written(self._document(job.task)))
 
     def _document(self, task: Task) -> TaskFile:
-        images = {image.name: image for image in (self._keys.images[task.node.stage.image], self._place.sandbox)}
-        blobs, settings = next(iter(images.values())).layers[0].path.parent, self._cluster.settings
-        place = NodePlace(str(blobs), self._place.engine, settings.local, self._place.accelerator, settings.names)
+        images = {image.name: image for image in (self.keys.images[task.node.stage.image], self.place.sandbox)}
+        blobs, settings = next(iter(images.values())).layers[0].path.parent, self.cluster.settings
+        place = NodePlace(str(blobs), self.place.engine, settings.local, self.place.accelerator, settings.names)
         return task_file(task, images, place)
 
     def _submit_alike(self, options: Sequence[str], jobs: Sequence[_Job]) -> None:
-        place, many = self._place, len(jobs) > 1
+        place, many = self.place, len(jobs) > 1
         steps = ", ".join(job.task.node.key for job in jobs)
         log = place.folder / "log" / ("%A_%a.log" if many else "%j.log")
         words = [*options, f"--job-name={_NAME}:{'many' if many else jobs[0].task.node.key}", f"--chdir={place.root}"]
@@ -248,7 +185,7 @@ class SlurmExecutor:
             "export LANG=C.UTF-8; unset TMPDIR PYTHONPATH PYTHONHOME BUNDLE_RESULTS\n"
             f'exec {_quoted(Path(place.python))} -m repro.run.on_node "$1"\n'
         )
-        number = self._slurm.submit(script, words)
+        number = self.slurm.submit(script, words)
         for at, job in enumerate(jobs):
             job.number, job.own = f"{number}_{at}" if many else number, True
             job.missing, job.state = 0, JobState("PENDING")
@@ -260,7 +197,7 @@ class SlurmExecutor:
     # watching
 
     def _look(self) -> None:
-        known = self._slurm.jobs(os.getuid())
+        known = self.slurm.jobs(os.getuid())
         with self._lock:
             jobs = list(self._open.values())
         for job in jobs:
@@ -277,7 +214,7 @@ class SlurmExecutor:
     def _show(self, job: _Job, now: JobState) -> None:
         before, key = job.state, job.task.node.key
         if before.state in ("RUNNING", "COMPLETING") and now.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD"):
-            self._say(f"  {key}: node {before.node} was lost or gave the job up; job {job.number} is queued again")
+            self.say(f"  {key}: node {before.node} was lost or gave the job up; job {job.number} is queued again")
         if now.state == "RUNNING" and (before.state, before.node) != (now.state, now.node):
             self._tell(job, f"runs on {now.node} (job {job.number})")
         elif now.state == "PENDING" and now.reason not in ("", "Priority", "Resources", "BeginTime", before.reason):
@@ -285,12 +222,12 @@ class SlurmExecutor:
         elif now.state == "RUNNING":
             with contextlib.suppress(OSError, ValueError):
                 done, total, what = (job.folder / PROGRESS).read_text(encoding="utf-8").split(" ", 2)
-                self._around.watcher.progress(key, int(done), int(total), what)
+                self.around.watcher.progress(key, int(done), int(total), what)
 
     def _tell(self, job: _Job, text: str) -> None:
         if text != job.told:
             job.told = text
-            self._around.watcher.moved(job.task.node.key, text)
+            self.around.watcher.moved(job.task.node.key, text)
 
     def _finish(self, job: _Job) -> None:
         """What came of a job that has ended, in a thread of its own: a result is read and hashed."""
@@ -308,21 +245,21 @@ class SlurmExecutor:
             job.excluded.add(job.state.node)
             self._again(job, f"{job.state.node} has another processor; queued for others")
             return None
-        result, log = collected(job.task, ended, job.state, self._store), self._log(job)
+        result, log = collected(job.task, ended, job.state, self.store), self._log(job)
         if result is not None:
             with self._submitting():
                 remove_tree(job.folder)
                 log.unlink(missing_ok=True)
-            return self._account.done(job.task, result, ended)
+            return self._done(job.task, result, ended)
         if ended is not None and ended.outcome == "failed":
             return error_told(ended)
         if not job.own and job.state.state.startswith("CANCELLED"):
             self._again(job, f"job {job.number} of another command was cancelled; queued anew")
             return None
-        return error_of_slurm(job.task, job.number, job.state, self._slurm.exit_code(job.number), log)
+        return error_of_slurm(job.task, job.number, job.state, self.slurm.exit_code(job.number), log)
 
     def _log(self, job: _Job) -> Path:
-        return self._place.folder / "log" / f"{job.number}.log"
+        return self.place.folder / "log" / f"{job.number}.log"
 
     def _again(self, job: _Job, text: str) -> None:
         self._tell(job, text)

@@ -17,12 +17,13 @@ from repro.base.files import make_shared_folder, remove_tree, write_atomic
 from repro.base.paths import Paths
 from repro.base.values import Strict
 from repro.cluster.carried import CarryingExecutor
-from repro.cluster.executor import Place, SlurmExecutor
+from repro.cluster.executor import SlurmExecutor
 from repro.cluster.kit import command, kit
 from repro.cluster.local import own_folder
 from repro.cluster.resources import Cluster, choose_node
 from repro.cluster.settings import load_settings
 from repro.cluster.slurm import Slurm
+from repro.cluster.submitter import Place
 from repro.cluster.task_file import written
 from repro.container.image import Image
 from repro.graph.keys import Keys

@@ -17,11 +17,12 @@ from repro.base.errors import CouldNotRun, StageFailed, UsageError, Verification
 from repro.base.paths import Paths
 from repro.cluster import slurm
 from repro.cluster.ending import EXIT_BY_ERRNO, collected, error_of_slurm, error_told, exit_code_of
-from repro.cluster.executor import Place, SlurmExecutor
+from repro.cluster.executor import SlurmExecutor
 from repro.cluster.local import own_folder
 from repro.cluster.resources import Cluster, choose_node, resources
 from repro.cluster.settings import Settings, load_settings
 from repro.cluster.slurm import JobState, Slurm, seconds
+from repro.cluster.submitter import Place
 from repro.cluster.task_file import Ended, ImageFile, TaskFile, image_file, read_ended, read_task, written
 from repro.container.image import Layer
 from repro.fetching.site import Site, load_site
@@ -395,7 +396,7 @@ def test_a_node_that_is_lost_is_named_and_the_job_waited_for(made: Fixture):
             made.fake.says("squeue", "12|RUNNING|node1|None\n")
 
     runner = made.runner()
-    runner._executor._say = say
+    runner._executor.say = say
     runner.run({"first": made.bench.nodes()["first"]})
     assert any("node node2 was lost" in line for line in made.said), made.said
 

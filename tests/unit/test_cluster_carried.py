@@ -17,10 +17,10 @@ from repro.base.files import sha256_bytes
 from repro.base.paths import Paths
 from repro.cluster import kit
 from repro.cluster.carried import CarryingExecutor
-from repro.cluster.executor import Place
 from repro.cluster.resources import Cluster
 from repro.cluster.settings import Settings, load_settings
 from repro.cluster.slurm import Slurm
+from repro.cluster.submitter import Place
 from repro.container.image import Layer
 from repro.graph.making import Surroundings
 from repro.graph.runner import Runner
