@@ -69,7 +69,7 @@ class _Why:
 
 
 def compare(one: Side, two: Side, truth: Side | None = None, utterances: Utterances | None = None) -> list[Finding]:
-    """Every path that differs between two sides, in byte order of the first one's list.
+    """Every path that differs between two sides: those that one side lacks first, then in the order of the first one.
 
     Args:
         one, two: the sides.
@@ -185,7 +185,8 @@ def _by_source(path: str, why: Sequence[str], one: Side, two: Side, truth: Side)
     """Whose content is that of the locked sources: copying packages varies headers of a tar, never content."""
     held = {name: _content(side, path) for name, side in (("A", one), ("B", two))}
     known = _content(truth, path)
-    if held["A"] == held["B"] or (known is None and causes.BYTE_CODE in why) or (causes.LOCALE in why and None in held):
+    renamed = causes.LOCALE in why and None in held.values()
+    if held["A"] == held["B"] or (known is None and causes.BYTE_CODE in why) or renamed:
         return "", ""
     wrong = [name for name, content in held.items() if content != known]
     if known is None:

@@ -73,11 +73,11 @@ def difference(
     if not found:
         return None
     first = found[0]
-    at = f"byte {first.offset}: {first.bytes_shown()}"
+    at = _at(first)
     sizes = [stream.seek(0, io.SEEK_END) for stream in (one, two)]
     sections = binary.Sections(one)
     if sections:
-        return _of_program(sections, found, at) if sizes[0] == sizes[1] else _of_shifted(sections, two, at, sizes)
+        return _of_program(sections, found) if sizes[0] == sizes[1] else _of_shifted(sections, two, at, sizes)
     special = _of_kind(path, one, two, looking, first, at)
     if special is not None:
         return special
@@ -94,14 +94,18 @@ def difference(
     return Difference(_ordered(explained), at, _doubt(found, sizes))
 
 
-def _of_program(sections: binary.Sections, found: Sequence[Place], at: str) -> Difference:
+def _at(place: Place) -> str:
+    return f"byte {place.offset}: {place.bytes_shown()}"
+
+
+def _of_program(sections: binary.Sections, found: Sequence[Place]) -> Difference:
     """An ELF file: by section; its build ID follows from the rest, and explains something only alone."""
     telling = [place for place in found if not binary.is_identity(sections.at(place.offset))]
-    name = sections.at((telling or found)[0].offset) or "no section: headers or padding"
     place = (telling or found)[0]
-    where = f"section {name}, byte {place.offset}: {place.bytes_shown()}" if telling else f"section {name}, {at}"
+    name = sections.at(place.offset)
+    where = f"section {name}" if name else "no section: headers or padding"
     explained = _at_places(telling, same_size=True) if telling else {causes.RANDOM}
-    return Difference(_ordered(explained), where, _doubt(found, (0, 0)))
+    return Difference(_ordered(explained), f"{where}, {_at(place)}", _doubt(found, (0, 0)))
 
 
 def _of_shifted(sections: binary.Sections, two: BinaryIO, at: str, sizes: Sequence[int]) -> Difference:

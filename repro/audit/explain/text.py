@@ -78,7 +78,7 @@ def causes_of_text(one: bytes, two: bytes) -> tuple[set[str], str]:
         latin = {data.decode("latin-1") for data, text in ((one, first), (two, second)) if text is None}
         return ({causes.LOCALE}, "another encoding of the same text") if latin & {first, second} else (set(), "")
     left, right = first.splitlines(), second.splitlines()
-    start = next((n for n, (a, b) in enumerate(zip(left, right)) if a != b), min(len(left), len(right)))
+    start = _first_differing(left, right)
     place = f"line {start + 1}" + _told(left[start : start + 1], right[start : start + 1])
     if Counter(left) == Counter(right):
         return ({_order_of(left, right)}, f"{place}: the same lines in another order") if left != right else (
@@ -101,9 +101,12 @@ def _told(one: Sequence[str], two: Sequence[str]) -> str:
     """The parts of two lines around the first difference, for a person."""
     if not one or not two:
         return ""
-    at = next((n for n, (a, b) in enumerate(zip(one[0], two[0])) if a != b), 0)
-    start = max(0, at - _SHOWN // 3)
+    start = max(0, _first_differing(one[0], two[0]) - _SHOWN // 3)
     return " " + " / ".join(repr(shown(line[0][start : start + _SHOWN])) for line in (one, two))
+
+
+def _first_differing(one: Sequence[str], two: Sequence[str]) -> int:
+    return next((n for n, (a, b) in enumerate(zip(one, two)) if a != b), min(len(one), len(two)))
 
 
 def _order_of(one: Sequence[str], two: Sequence[str]) -> str:
