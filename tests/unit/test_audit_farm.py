@@ -8,18 +8,22 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from _bundle_cases import pack, signer
 
 from repro.audit import farm as farming
-from repro.audit.bundles import Given
-from repro.audit.claims import Outcome
+from repro.audit.bundles import Given, verify_a_bundle
+from repro.audit.claims import PROVEN, REFUTED, Outcome
 from repro.audit.farm import Farm, audit_folder, error_of
 from repro.audit.ledger import FIRST, PREDICATE, add, content_of, keys_with, read_ledger
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.paths import Paths
+from repro.machine import facts
+from repro.packing import adopt
 from repro.packing.installer.listing import canonical
+from repro.packing.runs import RECEIVED
 
 KEY = signer(7)  # the auditor's
 
@@ -239,6 +243,35 @@ def test_runs_are_run_again_where_that_is_asked_for(tmp_path: Path, folder: Path
     assert [payload(line)["predicate"]["kind"] for line in lines(tmp_path)] == ["rerun", "rerun", "verify", "verify"]
     audited(tmp_path, folder, kind="rerun", given=Given(keys=[signer().fingerprint], examine=examine))
     assert len(lines(tmp_path)) == 4
+
+
+def test_before_a_packed_run_runs_again_the_bundles_layers_count_as_built(tmp_path: Path, folder: Path, monkeypatch):
+    adopted = []
+
+    def adopt_layers(paths, architecture):
+        adopted.append((architecture, (paths.root / RECEIVED).is_dir()))
+        return {"base": SimpleNamespace(config_digest="sha256:1")}
+
+    monkeypatch.setattr(adopt, "adopt_layers", adopt_layers)
+    given = Given(keys=[signer().fingerprint], examine=lambda *_: None)
+    outcome = verify_a_bundle(folder / "one.tar", tmp_path, given)
+    assert adopted == [(facts.architecture(), True)]
+    claim = next(claim for claim in outcome.claims if claim.key == "bundle-images")
+    assert claim.status == PROVEN and claim.evidence == ("base: sha256:1",)
+    verify_a_bundle(folder / "one.tar", tmp_path, replace(given, examine=None))
+    assert len(adopted) == 1, "nothing runs, so nothing is adopted"
+
+
+def test_layers_that_are_not_the_listed_images_refute_a_bundle_whose_runs_run_again(
+    tmp_path: Path, folder: Path, monkeypatch
+):
+    def adopt_layers(paths, architecture):
+        raise VerificationFailed("image base comes out as another")
+
+    monkeypatch.setattr(adopt, "adopt_layers", adopt_layers)
+    given = Given(keys=[signer().fingerprint], examine=lambda *_: None)
+    outcome = verify_a_bundle(folder / "one.tar", tmp_path, given)
+    assert [claim.key for claim in outcome.of_status(REFUTED)] == ["bundle-images"]
 
 
 def test_what_is_asked_for_arrives(monkeypatch):
