@@ -110,7 +110,7 @@ def _context_url(environ: Mapping[str, str], home: Path) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version.partition("-")[0].partition("+")[0])[:3])
+    return tuple(int(number) for number in re.split(r"[^\d.]", version)[0].split(".")[:3] if number)
 
 
 def check_engine(name: str, version: Mapping[str, Any], info: Mapping[str, Any]) -> None:
@@ -119,12 +119,12 @@ def check_engine(name: str, version: Mapping[str, Any], info: Mapping[str, Any])
     Raises:
         EngineUnavailable: says why, and what to do.
     """
-    parts = " ".join(str(part.get("Name", "")) for part in version.get("Components") or [])
+    parts = " ".join(str(part.get("Name")) for part in version.get("Components") or [])
     if name == "docker" and "Podman" in parts:
         raise EngineUnavailable("Podman answers on Docker's socket", hint="use `--engine podman`")
     if name == "podman" and "Podman" not in parts:
         raise EngineUnavailable("what answers on Podman's socket is not Podman", hint="use `--engine docker`")
-    if "Docker Desktop" in str(info.get("OperatingSystem", "")):
+    if "Docker Desktop" in str(info.get("OperatingSystem")):
         raise EngineUnavailable(
             "Docker Desktop runs containers in a virtual machine, which sees this machine's files only in part",
             hint=f"use a Docker Engine on this machine (`docker context use default`), or {_USE_SANDBOX}",
@@ -137,13 +137,13 @@ def check_engine(name: str, version: Mapping[str, Any], info: Mapping[str, Any])
             f"this engine runs on {theirs} and we run on {platform.machine()}: another machine", hint=_USE_SANDBOX
         )
     seccomp = any("name=seccomp" in str(option) for option in info.get("SecurityOptions") or [])
-    if name == "docker" and seccomp and () < _numbers(str(version.get("Version", ""))) < _FIRST_WITH_CLONE3:
+    if name == "docker" and seccomp and () < _numbers(str(version.get("Version"))) < _FIRST_WITH_CLONE3:
         raise EngineUnavailable(
             f"Docker {version.get('Version')} is older than 20.10.10: its seccomp profile answers clone3 with EPERM, "
             "so programs of Debian 12 cannot start threads in it",
             hint=f"upgrade Docker, or {_USE_SANDBOX}",
         )
-    if name == "podman" and str(info.get("DefaultRuntime", "")).endswith("crun") and on_hybrid_host():
+    if name == "podman" and str(info.get("DefaultRuntime")).endswith("crun") and on_hybrid_host():
         raise EngineUnavailable(
             "Podman is set to use crun, which fails where control groups of version 1 and 2 are mixed, as here",
             hint='set `runtime = "runc"` under [engine] in containers.conf',

@@ -143,7 +143,7 @@ def read_child_pid(descriptor: int, process: subprocess.Popen[bytes]) -> int | N
     text = b""
     while True:
         ended = process.poll() is not None
-        readable, _, _ = select.select([descriptor], [], [], 0.0 if ended else _POLL_S)
+        readable, _, _ = select.select([descriptor], [], [], _POLL_S)
         chunk = os.read(descriptor, 4096) if readable else b""
         if not chunk and (ended or readable):
             return None

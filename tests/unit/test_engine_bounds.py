@@ -309,6 +309,7 @@ PODMAN = {"Version": "4.3.1", "Components": [{"Name": "Podman Engine"}]}
         ("docker", VERSION, {"Architecture": "riscv64"}, "this engine runs on riscv64 and we run on", "sandbox"),
         ("docker", {"Version": "20.10.9+dfsg1"}, {"SecurityOptions": ["name=seccomp"]},
          "Docker 20.10.9+dfsg1 is older", "upgrade Docker"),
+        ("docker", {"Version": "20.10+dfsg99"}, {"SecurityOptions": ["name=seccomp"]}, "20.10+dfsg99 is older", "upgr"),
         ("docker", {"Version": "19.03-ce"}, {"SecurityOptions": ["name=seccomp"]}, "is older than 20.10.10", "upgrade"),
     ],
 )  # fmt: skip

@@ -123,6 +123,7 @@ def test_bits_are_taken_off_however_deep_they_lie_and_however_odd_the_names_are(
         (out / "closed").chmod(0o011)
         os.mkfifo(out / "fifo")
         assert disarm([Mount(out, "/run/out", writable=True)]) == ["inside", "\udcff\x1b[2J"]
+        assert stat.S_IMODE((out / "closed").stat().st_mode) == 0o711, "opened to us, and to others as it was"
         assert stat.S_IMODE(os.stat(b"\xff\x1b[2J", dir_fd=descriptor).st_mode) == 0o755
     finally:
         os.close(descriptor)

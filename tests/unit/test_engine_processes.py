@@ -123,6 +123,13 @@ def test_a_program_over_its_time_is_killed_with_all_its_children(script):
     assert set(said) <= {("stdout", str(process.pid))} and gone(process.pid)
 
 
+def test_where_python_knows_no_handles_of_processes_the_outer_one_tells_the_end(monkeypatch):
+    monkeypatch.delattr(os, "pidfd_open")
+    with started("exit 3") as (found, process):
+        found.watch(process.pid)
+        assert found.pump(time.monotonic() + 60, lambda *_: None) is False and found.finish() == 3
+
+
 def test_an_end_that_does_not_come_is_told_and_nothing_stays_open(monkeypatch):
     monkeypatch.setattr(running, "_END_TIMEOUT_S", 0.05)
     with subprocess.Popen(["/bin/sleep", "60"]) as other, started("sleep 60") as (found, _):
@@ -193,6 +200,7 @@ import json, os, sys
 words = sys.argv[1:]
 seen = {{"argv": words, "env": dict(os.environ), "folder": os.getcwd()}}
 if words[-1] == "--version":
+    seen["stdin"] = os.readlink("/proc/self/fd/0")
     json.dump(seen, open("version.json", "w"))
     print("bubblewrap 0.8.0")
     sys.exit({code})
@@ -336,6 +344,7 @@ def test_what_a_sandbox_is_worth_here_is_tried_and_told(engine, layer, tmp_path,
     assert words.startswith(f"--library-path usr/lib/{here().triplet}:lib/{here().triplet} usr/bin/bwrap --unshare-all")
     assert f"--tmpfs / --ro-bind {tmp_path}/tools /tools --proc /proc --dev /dev /tools/usr/lib/" in words
     assert f"--uid {os.getuid()} --gid {os.getgid()} --seccomp " in words and seen["folder"] == f"{tmp_path}/tools"
+    assert seen["stdin"] == "/dev/null"
     engine._parents = cgroups.Parents(1, {})
     assert engine.probe().facts["cgroup_version"] == "1" and engine.probe().facts["memory"] == "enforced"
 
