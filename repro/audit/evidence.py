@@ -59,12 +59,14 @@ class Evidence:
         store: the folder of stored results, by fingerprint.
         paths: the checkout that the record is held against: its code, conf, locks and definitions.
         blobs: the layers and configs, by sha256.
+        trees: the layers that lie unpacked, by sha256.
     """
 
     run: Path
     store: Path
     paths: Paths
     blobs: Path
+    trees: Path
     raw: bytes
     record: Record
     _stored: dict[str, Stored] = field(default_factory=dict)
@@ -208,7 +210,8 @@ def open_run(run: Path, paths: Paths) -> Evidence:
         VerificationFailed: it is not a record; the message names the place.
     """
     folder, raw = _raw_record(run)
-    return Evidence(folder, folder.parent.parent / "store", paths, paths.blobs, raw, read_record(raw, what=RECORD))
+    store, record = folder.parent.parent / "store", read_record(raw, what=RECORD)
+    return Evidence(folder, store, paths, paths.blobs, paths.layer_trees, raw, record)
 
 
 def examine_record(outcome: Outcome, run: Path, paths: Paths, name: str = "the record") -> Optional[Evidence]:

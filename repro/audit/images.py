@@ -5,6 +5,7 @@ What a probe found in an image is held to the package databases in its layers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from repro.audit.claims import ATTESTED, IF_RERUN, REFUTED, Examination, Outcome
 from repro.audit.evidence import Evidence, digest_below
 from repro.audit.leaves import differences
 from repro.base import typed_json
-from repro.base.confined import read_below
+from repro.base.confined import open_below, read_below
 from repro.base.errors import CouldNotVerify
 from repro.base.files import sha256_bytes
 from repro.container.image import Layer
 from repro.fetching import Cache
+from repro.graph.digests import FileDigest
 from repro.images.definition import load_definition
 from repro.images.layer_index import image_of
+from repro.images.layer_tars import is_here, opened
 from repro.images.pins import load_pins
 from repro.images.recipes import LayerRecipe, recipes_of
 from repro.locks.debian import verify_debian_chain
@@ -50,13 +53,14 @@ class _Config(msgspec.Struct, frozen=True):
 def examine_images(outcome: Outcome, evidence: Evidence) -> None:
     """Every claim about images, layers and locks."""
     layers = _unique_layers(evidence.record)
+    databases: dict[str, packages.Databases] = {}
     for name, layer in sorted(layers.items()):
         with outcome.examine(f"layer:{name}", f"layer {name}: its bytes have the digest that the record names") as it:
-            _examine_layer(it, evidence, layer)
+            _examine_layer(it, evidence, layer, databases)
     for name in evidence.record.images:
         with outcome.examine(f"image:{name}", f"image {name}: its ID is that of its layers and settings") as it:
             _examine_image(it, evidence, name)
-    _examine_probes(outcome, evidence)
+    _examine_probes(outcome, evidence, databases)
     locks: dict[str, DebLock] = {}
     recipes = _recipes(outcome, evidence)
     for name, layer in sorted(layers.items()):
@@ -75,11 +79,21 @@ def _unique_layers(record: Record) -> dict[str, RecordedLayer]:
     return {layer.name: layer for layers in record.image_layers.values() for layer in layers}
 
 
-def _examine_layer(it: Examination, evidence: Evidence, layer: RecordedLayer) -> None:
-    try:
+def _examine_layer(
+    it: Examination, evidence: Evidence, layer: RecordedLayer, databases: dict[str, packages.Databases]
+) -> None:
+    """Of a layer that lies here unpacked alone, its tar is made again; what its databases say is kept on the way."""
+    made = _layer(evidence, layer)
+    if os.path.lexists(made.path):
         found = digest_below(evidence.blobs, layer.diff_id[7:])
-    except FileNotFoundError:
-        it.missing.append(f"{layer.diff_id} is not among the blobs here: `invoke images.build` makes them")
+    elif is_here(made):
+        with opened(made) as tar:
+            databases[layer.diff_id] = packages.read_layer(tar, f"layer {layer.name}")
+            while tar.read(1 << 20):
+                pass
+            found = FileDigest(layer.diff_id[7:], tar.tell())
+    else:
+        it.missing.append(f"layer {layer.diff_id} is not here: `invoke images.build` makes it")
         return
     if f"sha256:{found.sha256}" != layer.diff_id:
         it.wrong.append(f"the blob {layer.diff_id} has sha256 {found.sha256}")
@@ -91,22 +105,18 @@ def _examine_layer(it: Examination, evidence: Evidence, layer: RecordedLayer) ->
     it.read(f"layer {layer.name}", found.sha256)
 
 
-def _examine_probes(outcome: Outcome, evidence: Evidence) -> None:
+def _examine_probes(outcome: Outcome, evidence: Evidence, known: dict[str, packages.Databases]) -> None:
     """A claim for each probe: versions by the package databases of the layers, whose claims come before."""
     sound = {claim.key for claim in outcome.claims if claim.status != REFUTED}
-    known: dict[str, packages.Databases] = {}
     for name, layers in evidence.record.image_layers.items():
         with outcome.examine(f"probe:{name}", f"image {name}: the probe found what its layers hold") as it:
             stage = evidence.stage(f"probe:{name}")
             probe = evidence.read(stage, "probe.json", ProbeFile)
             for layer in layers:
-                blob = evidence.blobs / layer.diff_id[7:]
                 if f"layer:{layer.name}" not in sound:
                     raise CouldNotVerify(f"layer {layer.name} is refuted: what it holds says nothing")
-                if not blob.is_file():
-                    raise CouldNotVerify(f"layer {layer.name} is not among the blobs here")
                 if layer.diff_id not in known:
-                    known[layer.diff_id] = packages.read_layer(blob, f"layer {layer.name}")
+                    known[layer.diff_id] = _databases_of_blob(evidence, layer)
             found = packages.joined(known[layer.diff_id] for layer in layers)
             wrong, unknown = packages.contradictions(probe, found)
             it.wrong += wrong
@@ -114,6 +124,14 @@ def _examine_probes(outcome: Outcome, evidence: Evidence) -> None:
             if unknown:
                 it.kind = IF_RERUN
                 it.open_to.append(f"versions that no database holds ({'; '.join(unknown)}): a rerun finds them")
+
+
+def _databases_of_blob(evidence: Evidence, layer: RecordedLayer) -> packages.Databases:
+    try:
+        with open_below(evidence.blobs, layer.diff_id[7:], layer.size_bytes) as tar:
+            return packages.read_layer(tar, f"layer {layer.name}")
+    except FileNotFoundError:
+        raise CouldNotVerify(f"layer {layer.name} is not here") from None
 
 
 def _examine_image(it: Examination, evidence: Evidence, name: str) -> None:
@@ -151,6 +169,7 @@ def _layer(evidence: Evidence, entry: RecordedLayer) -> Layer:
         size_bytes=entry.size_bytes,
         path=evidence.blobs / entry.diff_id[7:],
         made_from=entry.made_from,
+        tree=evidence.trees / entry.diff_id[7:],
     )
 
 

@@ -7,7 +7,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import BinaryIO
 
 from repro.base.errors import VerificationFailed
 from repro.base.foreign import shown
@@ -48,15 +48,15 @@ class Databases:
         return found
 
 
-def read_layer(path: Path, what: str) -> Databases:
-    """The databases in one layer.
+def read_layer(tar: BinaryIO, what: str) -> Databases:
+    """The databases in one layer, by its tar: one that cannot be rewound is read once from its start to its end.
 
     Raises:
         VerificationFailed: it is not a tar, or its database is not text or too large.
     """
     found = Databases()
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(fileobj=tar, mode="r:" if tar.seekable() else "r|") as archive:
             for number, member in enumerate(archive):
                 if number >= _MOST_MEMBERS:
                     raise VerificationFailed(f"{what} holds more than {_MOST_MEMBERS} members")

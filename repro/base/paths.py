@@ -116,6 +116,10 @@ class Paths:
         return self.artifacts / "rootfs"
 
     @property
+    def layer_trees(self) -> Path:
+        return self.artifacts / "rootfs" / "layers"
+
+    @property
     def store(self) -> Path:
         return self.results / "store"
 

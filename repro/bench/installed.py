@@ -57,6 +57,7 @@ def _packed(paths: Paths, folder: Path, environment: Mapping[str, str]) -> tuple
     _run(["git", "clone", "-q", str(paths.root), str(checkout)], folder, environment)
     for source in (paths.oci, paths.layer_index, paths.artifacts / "cache"):
         shutil.copytree(source, checkout / "artifacts" / source.name, copy_function=_link)
+    (checkout / "artifacts" / paths.rootfs.name).symlink_to(paths.rootfs)
     task = [sys.executable, "tasks.py"]
     made = _run([*task, "bundle.keys.make"], checkout, environment)
     fingerprint = next(line.split()[1] for line in made.splitlines() if line.startswith("fingerprint"))

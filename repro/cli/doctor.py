@@ -368,7 +368,7 @@ def image_lines(paths: Paths, system: System) -> list[Line]:
         lines.append(Line(OK, "images", f"{len(names)} built for {architecture}"))
     to_fetch = sum(file.size_bytes for file in absent)
     to_build = sum(file.size_bytes for file in needed.values()) * _UNPACKED_FACTOR
-    return [*lines, _disk_line(paths, system, int(to_fetch + 2 * to_build) + _RESULTS_BYTES)]
+    return [*lines, _disk_line(paths, system, int(to_fetch + to_build) + _RESULTS_BYTES)]
 
 
 def _cannot_run(paths: Paths, system: System, names: list[str], architecture: str) -> list[tuple[str, str]]:
@@ -379,7 +379,7 @@ def _cannot_run(paths: Paths, system: System, names: list[str], architecture: st
 
 
 def _disk_line(paths: Paths, system: System, needed_bytes: int) -> Line:
-    """`needed_bytes`: downloads, layers, the same again unpacked, and results."""
+    """`needed_bytes`: downloads, layers, and results."""
     place = paths.artifacts if paths.artifacts.exists() else paths.root
     free = system.free_bytes(place)
     found = f"{free / 1e9:.1f} GB free, about {needed_bytes / 1e9:.1f} GB needed"

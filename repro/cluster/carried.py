@@ -29,6 +29,7 @@ from repro.cluster.resources import resources
 from repro.cluster.slurm import JobState
 from repro.cluster.submitter import Submitter
 from repro.cluster.task_file import InputFile, NodePlace, TaskFile, task_file
+from repro.container.image import Layer
 from repro.graph import pipeline
 from repro.graph.digests import FileDigest
 from repro.graph.executor import Ended, Task
@@ -37,6 +38,7 @@ from repro.graph.making import Done
 from repro.graph.pipeline import Source
 from repro.graph.sources import THE_FILE, files_of_source
 from repro.graph.store import Result, Workspace
+from repro.images.layer_tars import tar_of
 
 MODULE = "repro.run.carried_node"
 _ONLY_SBATCH = ("--requeue", "--open-mode")
@@ -46,7 +48,7 @@ _OBSERVED_FILES, _OBSERVED_BYTES = 2_000, 1 << 30
 _END_S = 10.0
 _LOST = re.compile(r"node fail|not responding|connection (failure|reset)|Unable to confirm allocation", re.IGNORECASE)
 _OF_SLURM = (("TIME LIMIT", "TIMEOUT"), ("oom", "OUT_OF_MEMORY"), ("CANCELLED", "CANCELLED"))
-_Sources = dict[str, Union[Path, bytes]]
+_Sources = dict[str, Union[Path, bytes, Layer]]
 
 
 @dataclass(eq=False)
@@ -156,7 +158,9 @@ class CarryingExecutor(Submitter):
                 for path in heard.paths:
                     if path not in offer.files:
                         raise VerificationFailed(f"{node} asks for a file that it was not offered", hint="look at it")
-                    wire.send_file(to_node, sources[path], offer.files[path])
+                    source = sources[path]
+                    data = tar_of(source) if isinstance(source, Layer) else source
+                    wire.send_file(to_node, data, offer.files[path])
                 to_node.flush()
             elif isinstance(heard, wire.Moved):
                 self.around.watcher.progress(key, heard.done, heard.total, heard.what)
@@ -215,7 +219,7 @@ class CarryingExecutor(Submitter):
         for image in images.values():
             for layer in image.layers:
                 path = f"{wire.BLOBS}/{layer.diff_id[7:]}"
-                files[path], sources[path] = FileDigest(layer.diff_id[7:], layer.size_bytes), layer.path
+                files[path], sources[path] = FileDigest(layer.diff_id[7:], layer.size_bytes), layer
         code = self.keys.code(stage.name)
         for name, data in code.files.items():
             _add(files, sources, f"{wire.RESULTS}/code/{code.digest}/{name}", data)

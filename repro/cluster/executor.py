@@ -34,6 +34,7 @@ from repro.cluster.task_file import (
 from repro.graph import pipeline
 from repro.graph.code import snapshot
 from repro.graph.executor import Ended, Task
+from repro.images.layer_tars import blob_of
 
 _GATHER_S = 0.2  # what becomes ready together is submitted together
 _POLL_S = 1.0
@@ -167,7 +168,8 @@ class SlurmExecutor(Submitter):
 
     def _document(self, task: Task) -> TaskFile:
         images = {image.name: image for image in (self.keys.images[task.node.stage.image], self.place.sandbox)}
-        blobs, settings = next(iter(images.values())).layers[0].path.parent, self.cluster.settings
+        blobs = {blob_of(layer).parent for image in images.values() for layer in image.layers}.pop()
+        settings = self.cluster.settings
         place = NodePlace(str(blobs), self.place.engine, settings.local, self.place.accelerator, settings.names)
         return task_file(task, images, place)
 

@@ -11,7 +11,7 @@ Each side hashes every byte that it is sent.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, TypeVar, Union
 
@@ -110,14 +110,17 @@ def said(stream: BinaryIO, what: str) -> Said:
     return receive(stream, Said, what)  # type: ignore[arg-type] # a union is no type to mypy
 
 
-def send_file(stream: BinaryIO, source: Path | bytes, digest: FileDigest) -> None:
-    """Write a file's bytes.
+def send_file(stream: BinaryIO, source: Path | bytes | Iterator[bytes], digest: FileDigest) -> None:
+    """Write a file's bytes: those at a path, given, or made piece by piece.
 
     Raises:
         VerificationFailed: it became shorter meanwhile.
     """
     if isinstance(source, bytes):
         stream.write(source)
+        return
+    if isinstance(source, Iterator):
+        stream.writelines(source)
         return
     left = digest.size_bytes
     with open(source, "rb") as opened:

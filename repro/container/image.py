@@ -9,15 +9,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layer:
-    """One deterministic, uncompressed tar.
+    """One deterministic, uncompressed tar; its bytes lie at `path`, or are made again from `tree`, or both.
 
     Attributes:
         name: for people, such as 'debs:base'.
         kind: 'debs', 'wheels', 'files' or 'built'.
         diff_id: 'sha256:…' of the tar; as layers are stored uncompressed, also its blob digest.
         size_bytes: of the tar.
-        path: the tar on this machine, in the OCI layout's blobs.
+        path: where the tar lies on this machine if it does, in the OCI layout's blobs.
         made_from: digest of the lock (or tree) that it was built from, for people and the record.
+        tree: where it lies unpacked if it does; `repro.images.layer_tars` gives its tar.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Layer:
     size_bytes: int
     path: Path
     made_from: str
+    tree: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 from repro.base.errors import CouldNotRun
 from repro.base.paths import Paths
 from repro.base.system_errors import advice
+from repro.base.temporary import temporary_folder
 from repro.container.image import Image, Layer
 from repro.fetching import Cache
 from repro.images import cost
@@ -22,13 +24,16 @@ from repro.images.coming import Ready
 from repro.images.compile import EngineFor, compile_layer
 from repro.images.definition import load_definition
 from repro.images.layer_index import image_of, known_layer, remember_layer
+from repro.images.layer_tars import write_blob
+from repro.images.layer_trees import place, publish_layer
 from repro.images.layers.built import BuiltLock
 from repro.images.layers.debs import add_debs
-from repro.images.layers.tree import Spool, Tree
+from repro.images.layers.tree import Tree, tar_chunks
 from repro.images.layers.wheels import add_wheels
 from repro.images.oci import publish
 from repro.images.pins import check_pin, load_pins
 from repro.images.recipes import INTERPRETER, LayerRecipe, recipes_of
+from repro.images.unpacked import ROOT
 from repro.locks.model import LockedFile
 
 Say = Callable[[str], None]
@@ -80,22 +85,40 @@ class _Builder:
         """Build one layer, hold it to its pin, and enter it as built."""
         began_s = time.monotonic()
         files = _files(self.paths, recipe)
-        spool = Spool(self.paths.temporary)
         try:
-            tree = Tree(spool)
-            self._fill(tree, recipe, files)
-            diff_id, size_bytes = tree.write(self.paths.blobs)
-            check_pin("layers", recipe.architecture, recipe.name, diff_id, self.pins)
+            with temporary_folder(self.paths.layer_trees, "build") as work:
+                tree = Tree(work / "contents")
+                self._fill(tree, recipe, files)
+                diff_id, size_bytes = self._publish(tree, recipe, work / "layer")
             layer = remember_layer(self.paths, recipe, diff_id, size_bytes)
         except OSError as error:
             raise CouldNotRun(
                 f"cannot build layer {recipe.name}: {error}", hint=advice(error, "check artifacts/ and its disk")
             ) from error
-        finally:
-            spool.close()
         self.say(f"built layer {recipe.name} ({recipe.architecture}, {size_bytes / 1e6:.0f} MB) {diff_id[:19]}")
         self.timed(recipe.name, began_s, time.monotonic() - began_s)
         return layer
+
+    def _publish(self, tree: Tree, recipe: LayerRecipe, made: Path) -> tuple[str, int]:
+        """Put the layer in place under its digest: unpacked, or as a tar where the file system cannot hold its files.
+
+        Returns:
+            The diff ID ('sha256:…') and the size of the tar in bytes.
+        """
+        made.mkdir(mode=0o755)
+        manifest = place(tree, made / ROOT)
+        digest, size_bytes = hashlib.sha256(), 0
+        for chunk in tar_chunks(tree.members()):
+            digest.update(chunk)
+            size_bytes += len(chunk)
+        diff_id = f"sha256:{digest.hexdigest()}"
+        check_pin("layers", recipe.architecture, recipe.name, diff_id, self.pins)
+        if manifest is None:
+            write_blob(self.paths.blobs, tar_chunks(tree.members()))
+        else:
+            publish_layer(made, manifest, self.paths.layer_trees / diff_id[7:])
+            (self.paths.blobs / diff_id[7:]).unlink(missing_ok=True)  # an older checkout's; or it was changed
+        return diff_id, size_bytes
 
     def _fill(self, tree: Tree, recipe: LayerRecipe, files: Sequence[tuple[LockedFile, Path]]) -> None:
         if isinstance(recipe.lock, BuiltLock):

@@ -62,7 +62,7 @@ def fetch_for_images(paths: Paths, arch: str, say: Say) -> None:
 
 
 def build_all(paths: Paths, arch: str, say: Say, engine_for: EngineFor) -> None:
-    """Build every image of these architectures into artifacts/oci."""
+    """Build every image of these architectures: layers into artifacts/rootfs/layers, the rest into artifacts/oci."""
     for architecture in architectures(arch):
         names = obtainable(paths, architecture, say)
         for name, image in build_images(paths, names, architecture, say, engine_for=engine_for).items():

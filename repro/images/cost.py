@@ -11,7 +11,6 @@ from repro.machine.emulation import emulation
 EMULATED_FACTOR = 10.0
 # A layer's size by its packages': 2.2 for PyTorch, 3.6 for NumPy and its kin, measured.
 UNPACKED_FACTOR = 3.5
-COPIES = 2  # the layer, and the same unpacked for the sandbox or loaded into an engine
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Work:
     @property
     def disk_bytes(self) -> int:
         """What the layers made from packages take."""
-        return int(self.package_bytes * UNPACKED_FACTOR * COPIES)
+        return int(self.package_bytes * UNPACKED_FACTOR)
 
 
 def expected(cpu_seconds: float, architecture: str) -> str:

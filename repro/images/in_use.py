@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from repro.base.architecture import ARCHITECTURES
 from repro.base.errors import BundleError
+from repro.base.files import sha256_file
 from repro.base.paths import Paths
 from repro.images.definition import image_names, load_definition
 from repro.images.layer_index import entry_path
+from repro.images.layer_trees import sound
 from repro.images.recipes import recipes_of
 from repro.images.rootfs import chain_of
+from repro.images.unpacked import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,22 @@ def published_images(paths: Paths) -> list[Published]:
         names = {digest, str(manifest["config"]["digest"])[7:], *(layer[7:] for layer in layers)}
         images.append(Published(frozenset(names), chain_of(layers)))
     return images
+
+
+def surplus_blobs(paths: Paths, entries: Iterable[Path]) -> list[Path]:
+    """Tars that a build's unpacked layer gives back, such as those made for a cluster.
+
+    Args:
+        entries: of the layers that are kept. One that came as a tar, in a bundle, keeps it: its entry has no manifest.
+    """
+    found = []
+    for document in (json.loads(entry.read_bytes()) for entry in entries):
+        name = str(document["diff_id"])[7:]
+        blob, manifest = paths.blobs / name, paths.layer_trees / name / MANIFEST
+        held = document.get("manifest") and manifest.is_file() and sha256_file(manifest) == document["manifest"]
+        if held and blob.is_file() and sound(manifest.parent) is not None:
+            found.append(blob)
+    return sorted(set(found))
 
 
 def current_layers(paths: Paths) -> tuple[set[Path], set[str]]:

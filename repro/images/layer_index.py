@@ -1,14 +1,17 @@
-"""Which layers are built: an entry per recipe, with the layer's digest and the state of its blob when it was hashed.
+"""Which layers are built: an entry per recipe, with the layer's digest and what tells that its bytes are still here.
 
 A blob is taken for what it was hashed as while its inode, size and times stay the same; after any change it is hashed
-again, and one that holds other bytes counts as not built.
+again, and one that holds other bytes counts as not built. Without a blob, the manifest of the unpacked layer is looked
+at in the same way.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from repro.base.files import pretty_json, sha256_file, write_atomic
@@ -18,6 +21,7 @@ from repro.container.image import Image, Layer
 from repro.images.definition import ImageDefinition, load_definition
 from repro.images.oci import compute_image
 from repro.images.recipes import BASE_ENV, LayerRecipe, recipes_of
+from repro.images.unpacked import MANIFEST
 
 
 def entry_path(paths: Paths, recipe: LayerRecipe) -> Path:
@@ -27,44 +31,90 @@ def entry_path(paths: Paths, recipe: LayerRecipe) -> Path:
 
 def enter_layer(paths: Paths, recipe: LayerRecipe, diff_id: str, size_bytes: int) -> None:
     """Enter a layer that somebody else says is this recipe's: its blob is hashed when it is first wanted."""
-    _write(paths, recipe, diff_id, size_bytes, None)
+    _write(paths, recipe, _Entry(diff_id, size_bytes))
 
 
 def remember_layer(paths: Paths, recipe: LayerRecipe, diff_id: str, size_bytes: int) -> Layer:
-    """Enter a layer whose blob the caller has just hashed.
+    """Enter a layer whose bytes the caller has just hashed: its blob, its unpacked form, or both.
 
     Raises:
-        OSError: the blob is not there, or the entry cannot be written.
+        OSError: neither is there, or the entry cannot be written.
     """
-    _write(paths, recipe, diff_id, size_bytes, state_of(paths.blobs / diff_id[7:]))
-    return _layer(paths, recipe, diff_id, size_bytes)
+    layer = _layer(paths, recipe, diff_id, size_bytes)
+    manifest = _manifest(layer)
+    unpacked = manifest.is_file()
+    _write(
+        paths, recipe,
+        _Entry(diff_id, size_bytes, None if unpacked and not layer.path.exists() else state_of(layer.path),
+               state_of(manifest) if unpacked else None, sha256_file(manifest) if unpacked else ""),
+    )  # fmt: skip
+    return layer
 
 
-def _write(paths: Paths, recipe: LayerRecipe, diff_id: str, size_bytes: int, state: list[int] | None) -> None:
-    entry = {
-        "name": recipe.name, "architecture": recipe.architecture, "diff_id": diff_id, "size_bytes": size_bytes,
-        "state": state,
-    }  # fmt: skip
-    write_atomic(entry_path(paths, recipe), pretty_json(entry))
+@dataclass(frozen=True)
+class _Entry:
+    """What is entered of a layer.
+
+    Attributes:
+        state: of its blob when that was last known to be right.
+        manifest_state, manifest: state and sha256 of its unpacked form's manifest, which never changes.
+    """
+
+    diff_id: str
+    size_bytes: int
+    state: list[int] | None = None
+    manifest_state: list[int] | None = None
+    manifest: str = ""
+
+
+def _write(paths: Paths, recipe: LayerRecipe, entry: _Entry) -> None:
+    document = {"name": recipe.name, "architecture": recipe.architecture, **asdict(entry)}
+    write_atomic(entry_path(paths, recipe), pretty_json(document))
 
 
 def known_layer(paths: Paths, recipe: LayerRecipe) -> Layer | None:
-    """The layer if it was built before and its blob still holds its bytes; None otherwise."""
+    """The layer if it was built before and its blob, or else its unpacked form, is still there; None otherwise.
+
+    A blob is held to its bytes here. Of the unpacked form only the manifest is: its files are held to that before use.
+    """
     try:
-        entry = json.loads(entry_path(paths, recipe).read_bytes())
-        diff_id, size_bytes, state = str(entry["diff_id"]), int(entry["size_bytes"]), entry.get("state")
-        blob = paths.blobs / diff_id[7:]
-        now = state_of(blob)
-        if blob.is_symlink() or blob.stat().st_size != size_bytes:
-            return None  # a link's own state says nothing of the bytes behind it
-        if now != state:
-            if f"sha256:{sha256_file(blob)}" != diff_id:
-                return None
+        document = json.loads(entry_path(paths, recipe).read_bytes())
+        entry = _Entry(
+            str(document["diff_id"]), int(document["size_bytes"]), document.get("state"),
+            document.get("manifest_state"), document.get("manifest", ""),
+        )  # fmt: skip
+        layer = _layer(paths, recipe, entry.diff_id, entry.size_bytes)
+        now = _held_blob(layer, entry) if os.path.lexists(layer.path) else _held_manifest(layer, entry)
+        if now is not None and now != entry:
             with contextlib.suppress(OSError):  # a checkout that cannot be written is only slower
-                _write(paths, recipe, diff_id, size_bytes, now)  # as it was before it was hashed
-        return _layer(paths, recipe, diff_id, size_bytes)
+                _write(paths, recipe, now)
+        return layer if now is not None else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _held_blob(layer: Layer, entry: _Entry) -> _Entry | None:
+    """The entry with the blob's state as it was before it was hashed; None where it is not the layer's."""
+    now = state_of(layer.path)
+    if layer.path.is_symlink() or layer.path.stat().st_size != layer.size_bytes:
+        return None  # a link's own state says nothing of the bytes behind it
+    if now != entry.state and f"sha256:{sha256_file(layer.path)}" != layer.diff_id:
+        return None
+    return replace(entry, state=now)
+
+
+def _held_manifest(layer: Layer, entry: _Entry) -> _Entry | None:
+    """As `_held_blob`, of the manifest of its unpacked form."""
+    path = _manifest(layer)
+    now = state_of(path)
+    if now != entry.manifest_state and (path.is_symlink() or sha256_file(path) != entry.manifest):
+        return None
+    return replace(entry, manifest_state=now)
+
+
+def _manifest(layer: Layer) -> Path:
+    assert layer.tree is not None  # a layer of a checkout has a place for it
+    return layer.tree / MANIFEST
 
 
 def _layer(paths: Paths, recipe: LayerRecipe, diff_id: str, size_bytes: int) -> Layer:
@@ -75,6 +125,7 @@ def _layer(paths: Paths, recipe: LayerRecipe, diff_id: str, size_bytes: int) -> 
         size_bytes=size_bytes,
         path=paths.blobs / diff_id[7:],
         made_from=f"sha256:{recipe.lock.digest}",
+        tree=paths.layer_trees / diff_id[7:],
     )
 
 

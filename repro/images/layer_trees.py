@@ -1,32 +1,36 @@
 """Layers unpacked one by one, each once: images that have a layer in common have its files in common, by hard link.
 
-FOLDER/DIFF_ID/root holds a layer's files, FOLDER/DIFF_ID/manifest.json what they are. Nothing writes through a shared
-file: the sandbox mounts what it runs read-only, and putting an image together replaces a file that an upper layer
-brings, and never opens it. A file that somebody changes differs from the manifest of every image that has it.
+FOLDER/DIFF_ID/root holds a layer's files, FOLDER/DIFF_ID/manifest.json what they are. A build puts a layer there; one
+that came as a tar (in a bundle, from a cluster) is unpacked there when it is first needed. Nothing writes through a
+shared file: the sandbox mounts what it runs read-only, and putting an image together replaces a file that an upper
+layer brings, and never opens it. A file that somebody changes differs from the manifest of every image that has it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import posixpath
 import shutil
 import tarfile
 import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO
 
-from repro.base.errors import VerificationFailed
-from repro.base.files import remove_tree, write_atomic
+from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.files import remove_tree
 from repro.base.foreign import shown
 from repro.base.locking import locked
 from repro.base.temporary import clear_dead, temporary_folder
 from repro.container.image import Layer
-from repro.images.layers.tree import clean_path
-from repro.images.unpacked import Manifest, check_tree, manifest_of, read_manifest, write_manifest
+from repro.images.layer_tars import opened
+from repro.images.layers.tree import CHUNK_BYTES, Entry, Tree, clean_path, tar_mode
+from repro.images.unpacked import ROOT, Manifest, check_layer, manifest_of, write_layer, write_states
 
-_CHUNK_BYTES = 1 << 20
+_BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 _WRONG_LAYER = "the file was changed after it was built or installed; remove it and run `invoke images.build`"
 
 
@@ -54,11 +58,10 @@ class LayerTrees:
         with alone:  # linking changes the state that a file is known by
             folder = self._folder / layer.diff_id[7:]
             manifest = self._known.get(layer.diff_id) or self._held(folder, layer)
-            _link(layer, folder / "root", manifest, root)
+            _link(layer, folder / ROOT, manifest, root)
             content = {path: entry.content for path, entry in manifest.items()}
-            self._known[layer.diff_id] = linked = manifest_of(folder / "root", content)
-            with contextlib.suppress(OSError):  # a checkout that cannot be written is only slower
-                write_atomic(folder / "manifest.json", write_manifest(linked))
+            self._known[layer.diff_id] = linked = manifest_of(folder / ROOT, content)
+            write_states(folder, linked)
         return content
 
     def _held(self, folder: Path, layer: Layer) -> Manifest:
@@ -66,33 +69,129 @@ class LayerTrees:
 
         Nothing runs in that folder; an image that has a changed file of it is refused when it is next held to its own.
         """
-        manifest = _sound(folder)
+        manifest = sound(folder)
         if manifest is not None:
             return manifest
+        if self._is_alone(layer):
+            return self._sound_or_taken_away(layer)
         clear_dead(self._folder)
         with temporary_folder(self._folder, "unpack") as temporary:
             made = temporary / folder.name
             made.mkdir(mode=0o755)
-            manifest = unpack_layer(layer, made / "root")
-            write_atomic(made / "manifest.json", write_manifest(manifest))
-            os.sync()  # one sync of everything costs less than an fsync per file
-            with locked(self._folder):
-                others = _sound(folder)  # another process may have been first
-                if others is None:
-                    remove_tree(folder)
-                    os.rename(made, folder)
-                return others or manifest
+            return publish_layer(made, unpack_layer(layer, made / ROOT), folder)
+
+    def _is_alone(self, layer: Layer) -> bool:
+        """Whether the folder here is all that there is of a layer."""
+        return layer.tree == self._folder / layer.diff_id[7:] and not layer.path.is_file()
+
+    def _sound_or_taken_away(self, layer: Layer) -> Manifest:
+        """Remove the changed folder of a layer that nothing else gives back, so that it counts as not built.
+
+        Returns:
+            The manifest, where another process has built the layer meanwhile.
+        """
+        folder = self._folder / layer.diff_id[7:]
+        hint = "run the same command again: the layer is built anew from its locked files"
+        with locked(self._folder):
+            try:
+                return check_layer(folder)
+            except FileNotFoundError as error:
+                remove_tree(folder)
+                raise CouldNotRun(f"layer {layer.name} is not here any more: {error}", hint=hint) from error
+            except VerificationFailed as error:
+                remove_tree(folder)
+                raise VerificationFailed(f"layer {layer.name} was removed: {error.message}", hint=hint) from error
+
+    def take_changed_away(self, layers: Iterable[Layer]) -> None:
+        """Remove the folders of those layers whose files were changed and that nothing but their build gives back."""
+        for layer in layers:
+            if self._is_alone(layer):
+                with contextlib.suppress(CouldNotRun, VerificationFailed):
+                    self._sound_or_taken_away(layer)
 
 
-def _sound(folder: Path) -> Manifest | None:
+def sound(folder: Path) -> Manifest | None:
     """The manifest of a layer's folder that is what was unpacked; None of any other."""
-    manifest = read_manifest(folder / "manifest.json")
-    if manifest is None:
-        return None
     try:
-        return check_tree(folder / "root", manifest)
-    except VerificationFailed:
+        return check_layer(folder)
+    except (OSError, VerificationFailed):
         return None
+
+
+def publish_layer(made: Path, manifest: Manifest, folder: Path) -> Manifest:
+    """Put a layer's folder in place, complete and on the disk.
+
+    Args:
+        made: holds its root; on the same file system.
+        manifest: of that root.
+        folder: named after the diff ID that the caller has computed; a sound one that is there stays.
+
+    Returns:
+        The manifest of what is there then.
+    """
+    write_layer(made, manifest)
+    os.sync()  # one sync of everything costs less than an fsync per file
+    with locked(folder.parent):
+        others = sound(folder)  # another process may have been first
+        if others is None:
+            remove_tree(folder)
+            os.rename(made, folder)
+        return others or manifest
+
+
+def place(tree: Tree, root: Path) -> Manifest | None:
+    """Rename a tree's contents to their places below a new folder.
+
+    Returns:
+        The manifest; None where the file system did not take everything as it is: a name, a mode, a link.
+
+    Raises:
+        VerificationFailed: a path lies behind another one that is no folder, or leaves the folder.
+        OSError: no space, or the disk fails.
+    """
+    entries = tree.whole()
+    for path in entries:
+        parent = posixpath.dirname(path)
+        if clean_path(path) != path or (parent and entries[parent].kind != "folder"):
+            raise VerificationFailed(f"a layer holds the path {shown(path)}, which does not lie in its folders")
+    wanted = {path: _wanted(entry) for path, entry in entries.items()}
+    try:
+        _place(entries, root)
+        manifest = manifest_of(root, {path: content for path, (_, _, content) in wanted.items()})
+    except (OSError, VerificationFailed) as error:
+        if isinstance(error, OSError) and error.errno in _BROKEN:
+            raise
+        return None
+    found = {path: (entry.kind, entry.mode, entry.content) for path, entry in manifest.items()}
+    return manifest if found == wanted else None
+
+
+def _wanted(entry: Entry) -> tuple[str, int, str]:
+    """Kind, mode and content of an entry as a manifest has them."""
+    content = entry.content.sha256 if entry.content is not None else entry.target
+    return entry.kind, 0 if entry.kind == "link" else tar_mode(entry.kind, entry.mode), content
+
+
+def _place(entries: Mapping[str, Entry], root: Path) -> None:
+    root.mkdir()
+    root.chmod(0o755)
+    placed: set[Path] = set()
+    for path, entry in entries.items():
+        target, content = root / path, entry.content
+        if entry.kind == "folder":
+            target.mkdir()
+        elif entry.kind == "link":
+            target.symlink_to(entry.target)
+            continue
+        elif os.path.lexists(target):
+            raise FileExistsError(f"{target} stands there under another name")
+        elif content is not None and content.path in placed:  # a hard link of a package
+            shutil.copyfile(content.path, target)
+        elif content is not None:
+            os.rename(content.path, target)
+            content.path = target
+            placed.add(target)
+        target.chmod(tar_mode(entry.kind, entry.mode) | (0o700 if entry.kind == "folder" else 0))
 
 
 def _link(layer: Layer, source: Path, manifest: Manifest, root: Path) -> None:
@@ -134,49 +233,25 @@ def unpack_layer(layer: Layer, root: Path) -> Manifest:
     """Unpack a layer into a new folder, hashed on the way.
 
     Raises:
+        CouldNotRun: the layer is not here.
         VerificationFailed: its bytes are not its digest, or it holds what no layer holds.
         OSError: no space, or the file system does not take what it holds.
     """
     root.mkdir(mode=0o755)
     digests: dict[str, str] = {}
-    with open(layer.path, "rb") as blob:
-        _unpack(layer, blob, root, digests)
+    with opened(layer) as stream:
+        _unpack(layer, stream, root, digests)
     root.chmod(0o755)
     return manifest_of(root, digests)
 
 
-class _Hashed:
-    """Reads a stream through and digests what was read."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self._digest.update(data)
-        return data
-
-    def hexdigest(self) -> str:
-        """Of the whole stream: what was not read is read now."""
-        while self.read(_CHUNK_BYTES):
-            pass
-        return self._digest.hexdigest()
-
-
-def _unpack(layer: Layer, blob: IO[bytes], root: Path, digests: dict[str, str]) -> None:
-    hashed = _Hashed(blob)
+def _unpack(layer: Layer, stream: BinaryIO, root: Path, digests: dict[str, str]) -> None:
     try:
-        with tarfile.open(fileobj=cast(BinaryIO, hashed), mode="r|", bufsize=_CHUNK_BYTES) as archive:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK_BYTES) as archive:
             for member in archive:
                 _unpack_member(layer, archive, member, root, digests)
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise VerificationFailed(f"layer {layer.name} is not a tar: {shown(error)}", hint=_WRONG_LAYER) from error
-    found = f"sha256:{hashed.hexdigest()}"
-    if found != layer.diff_id:
-        raise VerificationFailed(
-            f"layer {layer.name} at {layer.path} has the digest {found}, not {layer.diff_id}", hint=_WRONG_LAYER
-        )
 
 
 def _unpack_member(
@@ -206,7 +281,7 @@ def _unpack_member(
         assert source is not None  # a regular member always has content
         digest = hashlib.sha256()
         with open(target, "xb") as stream:
-            while chunk := source.read(_CHUNK_BYTES):
+            while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 stream.write(chunk)
             os.fchmod(stream.fileno(), member.mode & 0o777)

@@ -1,16 +1,15 @@
 """The OCI layout in artifacts/oci, and the archive that every engine loads.
 
 The archive is an OCI layout that also holds docker's manifest.json: Docker's classic store and Podman read the
-latter, Docker's containerd store the former. Layers appear once, however many images share them.
+latter, Docker's containerd store the former. Layers appear once, however many images share them. In artifacts/oci the
+tar of a layer appears only where somebody needs it as a file: `repro.images.layer_tars`.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from repro.base.architecture import by_name
@@ -18,6 +17,7 @@ from repro.base.files import canonical_json, sha256_bytes, write_atomic
 from repro.base.locking import locked
 from repro.base.paths import Paths
 from repro.container.image import Image, Layer
+from repro.images.layer_tars import tar_of
 from repro.images.layers.tree import SOURCE_DATE_EPOCH
 
 CREATED = "2022-11-01T00:00:00Z"  # SOURCE_DATE_EPOCH in the config's spelling
@@ -25,7 +25,6 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
-_CHUNK_BYTES = 1 << 20
 
 
 def compute_image(
@@ -122,13 +121,16 @@ def docker_archive_stream(images: Sequence[Image]) -> Iterator[bytes]:
 
     Yields:
         A tar that is an OCI layout and a docker-archive at once.
+
+    Raises:
+        CouldNotRun, VerificationFailed: as `repro.images.layer_tars.tar_of`.
     """
-    blobs: dict[str, Path | bytes] = {}
+    blobs: dict[str, Layer | bytes] = {}
     for image in images:
         blobs[image.config_digest] = image.config
         blobs[image.manifest_digest] = image.manifest
         for layer in image.layers:
-            blobs[layer.diff_id] = layer.path
+            blobs[layer.diff_id] = layer
     docker_manifest = [
         {
             "Config": f"blobs/sha256/{image.config_digest[7:]}",
@@ -145,16 +147,12 @@ def docker_archive_stream(images: Sequence[Image]) -> Iterator[bytes]:
     yield b"\0" * 2 * tarfile.BLOCKSIZE
 
 
-def _member(name: str, content: Path | bytes) -> Iterator[bytes]:
+def _member(name: str, content: Layer | bytes) -> Iterator[bytes]:
     info = tarfile.TarInfo(name)
     info.mode = 0o644
     info.mtime = SOURCE_DATE_EPOCH
-    stream = io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb")  # noqa: SIM115 - closed below
-    with stream:
-        info.size = stream.seek(0, io.SEEK_END)
-        stream.seek(0)
-        yield info.tobuf(tarfile.PAX_FORMAT)
-        while chunk := stream.read(_CHUNK_BYTES):
-            yield chunk
+    info.size = len(content) if isinstance(content, bytes) else content.size_bytes
+    yield info.tobuf(tarfile.PAX_FORMAT)
+    yield from (content,) if isinstance(content, bytes) else tar_of(content)
     if info.size % tarfile.BLOCKSIZE:
         yield b"\0" * (tarfile.BLOCKSIZE - info.size % tarfile.BLOCKSIZE)

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from repro.base.errors import CouldNotRun
+from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.base.files import remove_tree, sha256_bytes, write_atomic
 from repro.base.locking import locked
 from repro.base.paths import Paths
@@ -101,7 +101,11 @@ class Roots:
         if manifest is None:
             self._unpack_into(folder, image)
             return folder / "root"
-        now = check_tree(folder / "root", manifest)
+        try:
+            now = check_tree(folder / "root", manifest)
+        except VerificationFailed:  # its files are its layers' too
+            self._trees.take_changed_away(image.layers)
+            raise
         if now is not manifest:
             with contextlib.suppress(OSError):  # a checkout that cannot be written is only slower
                 write_atomic(folder / "manifest.json", write_manifest(now))

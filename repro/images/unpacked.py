@@ -2,23 +2,29 @@
 
 Each file is hashed on its way to the disk. Later a file is taken for what it was as long as its inode, size and times
 are the same; after any change (a checkout that was copied, say) it is hashed again, and must be the same bytes.
+
+A layer's folder holds `root`, manifest.json, which never changes, and states.json with the states as they are now: a
+further image that shares its files changes these.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from repro.base.errors import VerificationFailed
-from repro.base.files import canonical_json, sha256_file
+from repro.base.files import sha256_file, write_atomic
 from repro.base.foreign import shown
 from repro.base.states import state_from
 
 FORMAT = 1
+MANIFEST, STATES, ROOT = "manifest.json", "states.json", "root"
+"""What a folder of something unpacked holds."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,12 @@ def write_manifest(manifest: Manifest) -> bytes:
         [path, entry.kind, entry.mode, entry.content, entry.state]
         for path, entry in sorted(manifest.items(), key=lambda item: os.fsencode(item[0]))
     ]
-    return canonical_json({"format": FORMAT, "paths": rows})
+    return _ascii_json({"format": FORMAT, "paths": rows})
+
+
+def _ascii_json(value: object) -> bytes:
+    """JSON that holds a name of any bytes: those that are no UTF-8 are lone surrogates, which UTF-8 cannot hold."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def read_manifest(path: Path) -> Manifest | None:
@@ -61,6 +72,38 @@ def read_manifest(path: Path) -> Manifest | None:
         return {row[0]: Unpacked(*row[1:]) for row in document["paths"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def write_layer(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a layer's folder, once, and the states."""
+    bare = {path: replace(entry, state=[]) for path, entry in manifest.items()}
+    write_atomic(folder / MANIFEST, write_manifest(bare))
+    write_states(folder, manifest)
+
+
+def write_states(folder: Path, manifest: Manifest) -> None:
+    """Remember the states of a layer's files; a checkout that cannot be written is only slower."""
+    with contextlib.suppress(OSError):
+        write_atomic(folder / STATES, _ascii_json({path: entry.state for path, entry in manifest.items()}))
+
+
+def check_layer(folder: Path) -> Manifest:
+    """Hold the folder of an unpacked layer to its manifest, and remember the states.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or nothing says what it should hold.
+        VerificationFailed: a path was added, removed, or is not what was unpacked; names it.
+    """
+    manifest = read_manifest(folder / MANIFEST)
+    if manifest is None:
+        raise FileNotFoundError(f"{folder} has no manifest")
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+        states = json.loads((folder / STATES).read_bytes())
+        manifest = {path: replace(entry, state=states.get(path, entry.state)) for path, entry in manifest.items()}
+    now = check_tree(folder / ROOT, manifest)
+    if now is not manifest:
+        write_states(folder, now)
+    return now
 
 
 def manifest_of(root: Path, digests: dict[str, str]) -> Manifest:

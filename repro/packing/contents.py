@@ -91,7 +91,7 @@ def image_items(images: Images) -> list[Item]:
         for digest, data in ((image.config_digest, image.config), (image.manifest_digest, image.manifest)):
             blobs[digest] = Item.of_bytes(_blob(digest), data)
         for layer in image.layers:
-            blobs[layer.diff_id] = Item.of_file(_blob(layer.diff_id), layer.path, layer.diff_id[7:])
+            blobs[layer.diff_id] = Item.of_layer(_blob(layer.diff_id), layer)
     small = [Item.of_bytes(f"tree/artifacts/oci/{name}", data) for name, data in layout_files(every).items()]
     return [Item.of_bytes(IMAGES_FILE, describe_images(images)), *small, *blobs.values()]
 

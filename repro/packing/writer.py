@@ -19,7 +19,9 @@ from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.files import fsync_folder
 from repro.base.temporary import clear_dead
 from repro.base.temporary_file import temporary_file
+from repro.container.image import Layer
 from repro.display.console import Transfer
+from repro.images.layer_tars import tar_of
 from repro.packing.installer.archive import CHUNK_BYTES, processors
 from repro.packing.installer.listing import (
     BLOCK_BYTES,
@@ -43,13 +45,13 @@ class Item:
 
     Attributes:
         path: in the bundle.
-        source: its bytes, or where they lie.
+        source: its bytes, or where they lie; of a layer, its tar.
         sha256: hex; '' where it is not known beforehand. A known one is held to.
         in_base: listed, and carried by the earlier bundle alone.
     """
 
     path: str
-    source: Union[bytes, Path]
+    source: Union[bytes, Path, Layer]
     size_bytes: int
     executable: bool = False
     sha256: str = ""
@@ -65,15 +67,28 @@ class Item:
         """A file on this machine."""
         return cls(path, source, source.stat().st_size, sha256=sha256)
 
+    @classmethod
+    def of_layer(cls, path: str, layer: Layer) -> Item:
+        """The tar of a layer, made again from the unpacked one where it does not lie here."""
+        return cls(path, layer, layer.size_bytes, sha256=layer.diff_id[7:])
+
     def chunks(self) -> Iterator[memoryview]:
         """Its content, each piece good until the next."""
         if isinstance(self.source, bytes):
             yield memoryview(self.source)
             return
+        if isinstance(self.source, Layer):
+            yield from map(memoryview, tar_of(self.source))
+            return
         buffer = memoryview(bytearray(CHUNK_BYTES))
         with open(self.source, "rb", buffering=0) as stream:
             while count := stream.readinto(buffer):
                 yield buffer[:count]
+
+    @property
+    def place(self) -> str:
+        """Where its bytes are from, for a person."""
+        return str(self.source if isinstance(self.source, Path) else self.path)
 
     def content(self) -> bytes:
         """The whole of a small one."""
@@ -119,8 +134,7 @@ def hashed(items: Sequence[Item], progress: Transfer) -> list[Item]:
 def _with_digest(item: Item, found: str) -> Item:
     if item.sha256 and found != item.sha256:
         raise VerificationFailed(
-            f"{item.source if isinstance(item.source, Path) else item.path} has sha256 {found}; it should have "
-            f"{item.sha256}",
+            f"{item.place} has sha256 {found}; it should have {item.sha256}",
             hint="remove that file and make it again: images with `invoke images.build`, the rest with `invoke fetch`",
         )
     return replace(item, sha256=found)
@@ -248,13 +262,13 @@ def _copy(item: Item, offset: int, output: _Output, progress: Transfer) -> Item:
     end_of_content = position + item.size_bytes
     for chunk in item.chunks():
         if position + len(chunk) > end_of_content:
-            raise CouldNotRun(f"{item.source!s} grew while it was packed", hint="pack again when nothing writes")
+            raise CouldNotRun(f"{item.place} grew while it was packed", hint="pack again when nothing writes")
         digest.update(chunk)
         output.write(position, chunk)
         position += len(chunk)
         progress.advance(len(chunk))
     if position != end_of_content:
-        raise CouldNotRun(f"{item.source!s} shrank while it was packed", hint="pack again when nothing writes")
+        raise CouldNotRun(f"{item.place} shrank while it was packed", hint="pack again when nothing writes")
     output.write(position, bytes(padding_bytes(item.size_bytes)))
     progress.file_done()
     return _with_digest(item, digest.hexdigest())

@@ -11,7 +11,7 @@ from repro.base.paths import Paths
 from repro.graph.cache import StatCache
 from repro.graph.code import drop_snapshots
 from repro.graph.store import Store
-from repro.images.in_use import current_layers, published_images
+from repro.images.in_use import current_layers, published_images, surplus_blobs
 from repro.images.rootfs import LAYERS
 from repro.record import Record, load_record
 from repro.record.reading import FILE
@@ -58,10 +58,13 @@ def collect_images(paths: Paths, say: Callable[[str], None]) -> None:
         roots = [path for path in sorted(paths.rootfs.glob("*")) if path.name not in chains and path.name[0] != "."]
         trees = sorted((paths.rootfs / LAYERS).glob("*"))
         layers += [path for path in trees if path.name not in blobs and path.name[0] != "."]
-        for path in (*layers, *roots):
+        surplus = surplus_blobs(paths, entries)
+        for path in (*layers, *roots, *surplus):
             remove_tree(path)
         freed = before - disk_bytes(paths.oci) - disk_bytes(paths.rootfs)
-    say(f"{len(layers)} layers and {len(roots)} unpacked images removed; {freed / 1e6:.0f} MB freed")
+    also = f"; {len(surplus)} tars of layers that lie unpacked too" if surplus else ""
+    count = len({path.name for path in layers})
+    say(f"{count} layers and {len(roots)} unpacked images removed{also}; {freed / 1e6:.0f} MB freed")
 
 
 def _record(path: Path) -> Record:

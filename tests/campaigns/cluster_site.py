@@ -31,6 +31,7 @@ from repro.graph.making import Surroundings
 from repro.graph.pipeline import ISA_EXACT, Node, Output, Source, StageDefinition
 from repro.graph.runner import Runner
 from repro.graph.store import Store
+from repro.images.layer_tars import write_tar
 from repro.machine import facts
 from repro.run.cluster import ClusterOfRun
 from tests.integration import _trial
@@ -102,7 +103,7 @@ class Site:
     def taken(self, image: Image) -> Image:
         """Its layers among this site's blobs."""
         for layer in image.layers:
-            shutil.copyfile(layer.path, self.folder / "blobs" / layer.diff_id[7:])
+            write_tar(layer, self.folder / "blobs" / layer.diff_id[7:])
         return image
 
     def settings(self, **more: object) -> None:

@@ -83,6 +83,7 @@ def _clone(folder: Path) -> Path:
     for source in (shared.oci, shared.layer_index, shared.artifacts / "cache"):
         if source.exists():
             shutil.copytree(source, folder / "artifacts" / source.name, copy_function=_link)
+    (folder / "artifacts" / shared.rootfs.name).symlink_to(shared.rootfs)
     return folder
 
 

@@ -22,6 +22,7 @@ from repro.base.files import sha256_file
 from repro.base.paths import Paths
 from repro.fetching import fetch_all
 from repro.images.build import build_images
+from repro.images.layer_tars import write_tar
 from repro.images.pins import load_pins
 from repro.run.engine_choice import compiling_engine
 from tests.planted_causes import plant
@@ -40,12 +41,14 @@ finally:
 
 
 @pytest.fixture(scope="module")
-def layer() -> Path:
-    """The smallest real layer: the sandbox's Debian packages."""
+def layer(tmp_path_factory) -> Path:
+    """The tar of the smallest real layer: the sandbox's Debian packages."""
     paths = Paths(ROOT)
     fetch_all(ROOT, (ARCH,), ("debs/sandbox",))
     image = build_images(paths, ["sandbox"], ARCH, lambda _: None, engine_for=compiling_engine(paths))["sandbox"]
-    return image.layers[0].path
+    target: Path = tmp_path_factory.mktemp("layer") / "layer.tar"
+    write_tar(image.layers[0], target)
+    return target
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from repro.images.build import build_images
 from repro.images.commands import obtainable
 from repro.images.compile import compile_layer, why_left_out
 from repro.images.definition import load_definition
-from repro.images.layers.tree import Spool, Tree
+from repro.images.layer_tars import write_blob
+from repro.images.layers.tree import Tree, tar_chunks
 from repro.images.recipes import recipes_of
 from repro.machine import facts
 from repro.run.engine_choice import choose, compiling_engine
@@ -106,14 +107,12 @@ def test_the_recipe_makes_a_python_that_runs_in_the_image_and_is_the_same_twice(
     toolchain = built["toolchain"]
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     old_mask = os.umask(0o077)
-    spool = Spool(checkout.root / "spool")
     try:
-        tree = Tree(spool)
+        tree = Tree(checkout.root / "contents")
         compile_layer(checkout, lock, {}, toolchain, tree, lambda _: None, engine_for)
-        again = tree.write(checkout.root / "again")[0]
+        again = write_blob(checkout.root / "again", tar_chunks(tree.members()))[0]
     finally:
         os.umask(old_mask)
-        spool.close()
     assert again == image.layers[-1].diff_id
     assert not [path for path in tree.entries if path.endswith((".pyc", ".a"))]
 

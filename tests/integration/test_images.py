@@ -17,7 +17,8 @@ from repro.base.paths import Paths
 from repro.fetching import fetch_all
 from repro.images.build import build_images
 from repro.images.definition import image_names, load_definition
-from repro.images.oci import docker_archive_stream
+from repro.images.layer_tars import write_tar
+from repro.images.oci import docker_archive_stream, publish
 from repro.images.pins import load_pins
 from repro.run.engine_choice import compiling_engine
 
@@ -153,7 +154,11 @@ def skopeo() -> str:
 
 def test_skopeo_reads_the_layout_and_finds_the_digests_that_we_computed(skopeo: str, tmp_path: Path):
     image = build_images(PATHS, ("base",), "amd64", print, engine_for=compiling_engine(PATHS))["base"]
-    source = f"oci:{PATHS.oci}:base-amd64"
+    paths = Paths(tmp_path)
+    publish(paths, image)
+    for layer in image.layers:
+        write_tar(layer, paths.blobs / layer.diff_id[7:])
+    source = f"oci:{paths.oci}:base-amd64"
     inspected = subprocess.run([skopeo, "inspect", source], capture_output=True, text=True, check=True)
     found = json.loads(inspected.stdout)
     assert found["Digest"] == image.manifest_digest

@@ -19,7 +19,8 @@ from repro.graph.pipeline import Node, Request, build_graph, closure
 from repro.images.commands import obtainable
 from repro.images.compile import compile_layer, why_left_out
 from repro.images.definition import load_definition
-from repro.images.layers.tree import Spool, Tree
+from repro.images.layer_tars import write_blob
+from repro.images.layers.tree import Tree, tar_chunks
 from repro.images.recipes import recipes_of
 from repro.images.rootfs import Roots
 from repro.machine import facts
@@ -110,9 +111,8 @@ def test_compiled_again_elsewhere_the_layer_is_the_same(session: Session, tmp_pa
     lock = recipes_of(session.paths, "kaldi", facts.architecture())[-1].lock
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     old_mask = os.umask(0o077)
-    spool = Spool(tmp_path)
     try:
-        tree = Tree(spool)
+        tree = Tree(tmp_path / "contents")
         compile_layer(
             Paths(ROOT, tmp_path / "elsewhere"),
             lock,
@@ -122,8 +122,7 @@ def test_compiled_again_elsewhere_the_layer_is_the_same(session: Session, tmp_pa
             lambda _: None,
             compiling_engine(session.paths),
         )
-        diff_id, _ = tree.write(tmp_path / "blobs")
+        diff_id, _ = write_blob(tmp_path / "blobs", tar_chunks(tree.members()))
     finally:
         os.umask(old_mask)
-        spool.close()
     assert diff_id == image.layers[-1].diff_id

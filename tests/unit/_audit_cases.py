@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from repro.graph.store import Store
 from repro.guide import toolchain
 from repro.guide.published import load_published
 from repro.images.definition import load_definition
+from repro.images.layers.tree import Tree, tar_chunks
 from repro.images.oci import compute_image
 from repro.images.recipes import BASE_ENV, recipes_of
 from repro.machine import facts
@@ -197,22 +197,16 @@ def _debs(python: str, version: str) -> dict[str, str]:
 
 def _layer_tar(name: str) -> bytes:
     """A layer that holds package databases and nothing else."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
+    with tempfile.TemporaryDirectory() as contents:
+        tree = Tree(Path(contents))
         if name in PYTHONS:
             python, version = PYTHONS[name]
-            status = "".join(f"Package: {deb}\nVersion: {v}\n\n" for deb, v in _debs(python, version).items()).encode()
-            member = tarfile.TarInfo("var/lib/dpkg/status")
-            member.size = len(status)
-            archive.addfile(member, io.BytesIO(status))
-            link = tarfile.TarInfo("usr/bin/python3")
-            link.type, link.linkname = tarfile.SYMTYPE, python
-            archive.addfile(link)
+            status = "".join(f"Package: {deb}\nVersion: {v}\n\n" for deb, v in _debs(python, version).items())
+            tree.file("var/lib/dpkg/status", status.encode())
+            tree.symlink("usr/bin/python3", python)
         for wheel, version in WHEELS.get(name, {}).items():
-            folder = tarfile.TarInfo(f"usr/lib/python3/dist-packages/{wheel.replace('-', '_')}-{version}.dist-info")
-            folder.type = tarfile.DIRTYPE
-            archive.addfile(folder)
-    return stream.getvalue()
+            tree.folder(f"usr/lib/python3/dist-packages/{wheel.replace('-', '_')}-{version}.dist-info")
+        return b"".join(tar_chunks(tree.members()))
 
 
 def _summary(speech: _Speech) -> dict[str, object]:
@@ -362,7 +356,7 @@ def write_record(run: Path, document) -> None:
 def reopen(folder: Path) -> Evidence:
     """The run below `folder`, with nothing read yet; its layers lie in the folder too."""
     evidence = open_run(folder / "results" / "runs" / RUN, PATHS)
-    evidence.blobs = folder / "results" / "blobs"
+    evidence.blobs, evidence.trees = folder / "results" / "blobs", folder / "results" / "trees"
     return evidence
 
 
@@ -372,7 +366,7 @@ def audit(folder: Path, data: Path | None = None, checkpoint: Path | None = None
     run = folder / "results" / "runs" / RUN
     evidence = examine_record(outcome, run, PATHS)
     if evidence is not None:
-        evidence.blobs = folder / "results" / "blobs"
+        evidence.blobs, evidence.trees = folder / "results" / "blobs", folder / "results" / "trees"
         examine_run(outcome, evidence, data, checkpoint)
     return outcome
 

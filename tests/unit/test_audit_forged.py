@@ -15,6 +15,8 @@ from repro.audit.claims import ATTESTED, PROVEN, REFUTED, UNVERIFIED
 from repro.audit.leaves import is_observation, leaves
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.files import pretty_json
+from repro.container.image import Layer
+from repro.images.layer_trees import publish_layer, unpack_layer
 from repro.report.crate import METADATA, WORKFLOW, write_crate
 
 
@@ -198,6 +200,40 @@ def test_a_layer_that_is_not_here_could_not_be_verified(run: Path):
     assert refuted(outcome) == {}
     assert f"layer:{layer.name}" in {claim.key for claim in outcome.of_status(UNVERIFIED)}
     assert isinstance(outcome.error(), CouldNotVerify)
+
+
+@pytest.fixture
+def unpacked(run: Path) -> Path:
+    """A run whose layers lie unpacked alone; gives their folder."""
+    evidence = reopen(run)
+    evidence.trees.mkdir()
+    for layer in {layer for layers in evidence.record.image_layers.values() for layer in layers}:
+        blob = evidence.blobs / layer.diff_id[7:]
+        if blob.exists():
+            (run / "made").mkdir()
+            manifest = unpack_layer(
+                Layer(layer.name, layer.kind, layer.diff_id, layer.size_bytes, blob, ""), run / "made" / "root"
+            )
+            publish_layer(run / "made", manifest, evidence.trees / layer.diff_id[7:])
+            blob.unlink()
+    return evidence.trees
+
+
+def test_layers_that_lie_unpacked_alone_are_held_to_their_digests(run: Path, unpacked: Path):
+    outcome = audited(run)
+    assert refuted(outcome) == {}
+    assert not [c.key for c in outcome.of_status(UNVERIFIED) if c.key.partition(":")[0] in ("layer", "image", "probe")]
+    layers = [claim for claim in outcome.claims if claim.key.startswith("layer:")]
+    assert all("bytes hashed: sha256:" in claim.evidence[0] for claim in layers) and layers
+
+
+def test_an_unpacked_layer_with_a_changed_file_is_refuted_and_named(run: Path, unpacked: Path):
+    layer = reopen(run).record.image_layers["base"][0]
+    status = unpacked / layer.diff_id[7:] / "root" / "var" / "lib" / "dpkg" / "status"
+    status.write_bytes(status.read_bytes().replace(b"Version: ", b"Version: 9"))
+    outcome = audited(run)
+    assert "var/lib/dpkg/status has another content" in refuted(outcome)[f"layer:{layer.name}"]
+    assert "probe:base" in {claim.key for claim in outcome.of_status(UNVERIFIED)}
 
 
 def test_a_flipped_byte_of_a_stored_output_is_refuted_and_named(run: Path):

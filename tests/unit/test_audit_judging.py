@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import tarfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -70,9 +69,9 @@ def test_a_corpus_is_what_its_label_files_say(tmp_path):
             labels.read_corpus(iter([("TRAIN/X/S.PHN", text.encode)]), tmp_path, set())
 
 
-def layer(folder: Path, members) -> Path:
-    path = folder / "layer.tar"
-    with tarfile.open(path, "w") as archive:
+def layer(members) -> io.BytesIO:
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
         for name, content in members:
             member = tarfile.TarInfo(name)
             if content is None:
@@ -82,16 +81,15 @@ def layer(folder: Path, members) -> Path:
             else:
                 member.size = len(content)
             archive.addfile(member, io.BytesIO((content or "").encode()) if member.isreg() else None)
-    return path
+    return io.BytesIO(tar.getvalue())
 
 
 STATUS = "Package: libc6\nVersion: 2.36-9\n\nPackage: python3.11\nDescription: Package: x\nVersion: 1:3.11.2-6\n"
 
 
-def test_databases_of_layers_are_read_and_joined(tmp_path):
+def test_databases_of_layers_are_read_and_joined():
     found = packages.read_layer(
         layer(
-            tmp_path,
             [
                 ("var/lib/dpkg/status", STATUS),
                 ("var/lib/dpkg/status.d/x", "Package: x\nVersion: 1\n"),
@@ -112,9 +110,8 @@ def test_databases_of_layers_are_read_and_joined(tmp_path):
     whole = packages.joined([found, upper])
     assert whole.debs() == {"libc6": "9", "x": "1"} and whole.python == "python3.11"
     assert whole.wheels == {("big-wheel", "1.0"), ("a", "2"), ("a", "3")}
-    (tmp_path / "layer.tar").write_bytes(b"no tar" * 200)
     with pytest.raises(VerificationFailed, match="layer x is not a tar"):
-        packages.read_layer(tmp_path / "layer.tar", "layer x")
+        packages.read_layer(io.BytesIO(b"no tar" * 200), "layer x")
 
 
 def test_what_a_probe_says_is_held_to_the_databases():

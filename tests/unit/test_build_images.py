@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from repro.images import build
 from repro.images.arrivals import Arrivals
 from repro.images.build import Beside, build_images, describe_missing, files_needed, work_for
 from repro.images.layer_index import known_images
+from repro.images.layer_tars import blob_of, tar_of
+from repro.images.rootfs import Roots
+from repro.images.unpacked import manifest_of, read_manifest, write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("base", "features", "runtime")
@@ -71,17 +76,109 @@ def test_what_is_built_is_not_built_again_and_comes_out_the_same(paths: Paths, f
     assert known_images(paths, NAMES, "amd64") == second
 
 
-def test_a_layer_whose_file_was_changed_is_built_again(paths: Paths, filled: list[str]):
+def test_a_layer_whose_blob_was_changed_is_built_again(paths: Paths, filled: list[str]):
     images, _ = made(paths)
     layer = images["base"].layers[0]
-    layer.path.chmod(0o644)
-    layer.path.write_bytes(layer.path.read_bytes().replace(b"amd64", b"AMD64"))
+    blob_of(layer).write_bytes(blob_of(layer).read_bytes().replace(b"amd64", b"AMD64"))
     filled.clear()
     assert set(known_images(paths, NAMES, "amd64")) == set()
     again, _ = made(paths)
     assert filled == [layer.name]
     assert again["base"].config_digest == images["base"].config_digest
-    assert b"AMD64" not in layer.path.read_bytes()
+    assert not layer.path.exists()
+
+
+def test_a_layer_lies_on_the_disk_once_and_nothing_else_is_left_of_its_build(paths: Paths, filled: list[str]):
+    images, _ = made(paths)
+    layers = {layer.diff_id[7:]: layer for image in images.values() for layer in image.layers}
+    assert {path.name for path in paths.layer_trees.iterdir()} == set(layers)
+    assert not layers.keys() & {path.name for path in paths.blobs.iterdir()}
+    for layer in layers.values():
+        assert (layer.tree / "root" / "name").read_bytes() == f"{layer.name} amd64".encode()
+        assert sum(map(len, tar_of(layer))) == layer.size_bytes
+
+
+@pytest.mark.parametrize("image_first", [True, False], ids=["of an image", "of no image yet"])
+def test_a_layer_whose_file_was_changed_is_refused_with_its_path_and_then_built_again(
+    paths: Paths, filled: list[str], image_first: bool
+):
+    images, _ = made(paths, ("base",))
+    layer = images["base"].layers[-1]
+    changed = layer.tree / "root" / "name"
+    root = Roots(paths).of(images["base"]) if image_first else None
+    changed.chmod(0o755)
+    with pytest.raises(VerificationFailed, match="name has another kind or mode") as caught:
+        Roots(paths).of(images["base"])
+    assert "run" in caught.value.hint and not layer.tree.exists()
+    if root is not None:
+        shutil.rmtree(root.parent)  # as the message says
+    filled.clear()
+    again, _ = made(paths, ("base",))
+    assert filled == [layer.name] and again == images
+    assert (Roots(paths).of(again["base"]) / "name").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_layer_that_is_gone_is_built_again(paths: Paths, filled: list[str]):
+    images, _ = made(paths, ("base",))
+    shutil.rmtree(images["base"].layers[0].tree)
+    with pytest.raises(CouldNotRun, match="is not here any more") as caught:
+        Roots(paths).of(images["base"])
+    assert "run the same command again" in caught.value.hint
+    filled.clear()
+    assert made(paths, ("base",))[0] == images and filled == [images["base"].layers[0].name]
+
+
+def test_a_build_that_ends_between_its_steps_leaves_nothing_trusted(paths: Paths, filled: list[str], monkeypatch):
+    """Between the folder that is put in place and its entry: the next build makes it again, and takes what is sound."""
+    monkeypatch.setattr(build, "remember_layer", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        made(paths, ("base",))
+    assert known_images(paths, ("base",), "amd64") == {} and list(paths.layer_index.glob("*")) == []
+    for folder in paths.layer_trees.iterdir():
+        (folder / "root" / "name").write_bytes(b"another content")  # meanwhile
+    monkeypatch.undo()
+    monkeypatch.setattr(build, "_files", lambda *_: [])
+    monkeypatch.setattr(build._Builder, "_fill", lambda _self, tree, recipe, _: tree.file("name", recipe.name.encode()))
+    images, _ = made(paths, ("base",))
+    for layer in images["base"].layers:
+        assert sum(map(len, tar_of(layer))) == layer.size_bytes
+
+
+def test_what_an_older_checkout_left_is_taken_and_each_layer_lies_once_afterwards(paths: Paths, filled: list[str]):
+    """It holds blobs, and layers unpacked beside them, whose entries are of another builder."""
+    images, _ = made(paths, ("base",))
+    for layer in images["base"].layers:
+        blob_of(layer)
+        manifest = read_manifest(layer.tree / "manifest.json")
+        (layer.tree / "manifest.json").write_bytes(write_manifest(manifest_of(layer.tree / "root", {
+            path: entry.content for path, entry in manifest.items()})))  # fmt: skip
+        (layer.tree / "states.json").unlink()
+    root = Roots(paths).of(images["base"])
+    for entry in paths.layer_index.iterdir():
+        entry.unlink()
+    assert made(paths, ("base",))[0] == images == known_images(paths, ("base",), "amd64")
+    assert not any(layer.path.exists() for layer in images["base"].layers) and Roots(paths).of(images["base"]) == root
+
+
+def test_a_blob_alone_is_a_layer(paths: Paths, filled: list[str]):
+    """As a bundle brings it."""
+    images, _ = made(paths, ("base",))
+    for layer in images["base"].layers:
+        blob_of(layer)
+        shutil.rmtree(layer.tree)
+    filled.clear()
+    assert made(paths, ("base",))[0] == images and filled == []
+    assert (Roots(paths).of(images["base"]) / "name").is_file()
+
+
+def test_a_file_system_that_cannot_hold_a_layer_keeps_its_tar(paths: Paths, filled: list[str], monkeypatch):
+    there, _ = made(paths, ("base",))
+    shutil.rmtree(paths.artifacts)
+    monkeypatch.setattr(Path, "chmod", lambda path, _: os.chmod(path, 0o777))  # it has one mode for everything
+    here, _ = made(paths, ("base",))
+    assert here == there == known_images(paths, ("base",), "amd64")
+    for layer in here["base"].layers:
+        assert layer.path.stat().st_size == layer.size_bytes and not layer.tree.exists()
 
 
 def test_what_comes_out_is_held_to_the_pins(paths: Paths, filled: list[str]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from repro.images.build import describe_missing, files_needed
 from repro.images.commands import obtainable
 from repro.images.compile import why_left_out
 from repro.images.definition import load_definition
+from repro.images.layer_tars import write_blob
 from repro.images.layers.built import BuiltLock, add_built, available_memory_bytes, parallel_jobs, run_recipe
-from repro.images.layers.tree import Spool, Tree
+from repro.images.layers.tree import Tree, tar_chunks
 from repro.images.pins import load_pins, write_pins
 from repro.images.recipes import recipes_of
 from repro.locks.archives import SourceArchive, load_sources
@@ -34,13 +36,10 @@ LOCK = BuiltLock("thing", "amd64", b"#!/bin/sh\n", (SOURCE,), "1" * 64)
 
 
 def layer_of(folder: Path, scratch: Path) -> str:
-    spool = Spool(scratch)
-    tree = Tree(spool)
-    try:
-        add_built(tree, folder)
-        return tree.write(scratch / "blobs")[0]
-    finally:
-        spool.close()
+    scratch.mkdir(exist_ok=True)
+    tree = Tree(Path(tempfile.mkdtemp(dir=scratch)))
+    add_built(tree, folder)
+    return write_blob(scratch / "blobs", tar_chunks(tree.members()))[0]
 
 
 def write_tree(folder: Path, names: list[str]) -> None:

@@ -14,6 +14,7 @@ from _graph_cases import Bench, SilentWatcher
 
 from repro.base import typed_json
 from repro.base.errors import CouldNotRun, StageFailed, UsageError, VerificationFailed
+from repro.base.files import sha256_bytes
 from repro.base.paths import Paths
 from repro.cluster import slurm
 from repro.cluster.ending import EXIT_BY_ERRNO, collected, error_of_slurm, error_told, exit_code_of
@@ -196,7 +197,10 @@ def test_no_job_asks_for_more_than_a_node_has_or_the_site_allows(fake: FakeSlurm
 
 
 def an_image(folder: Path):
-    layer = Layer("files:x", "files", "sha256:" + "a" * 64, 3, folder / ("a" * 64), "sha256:" + "b" * 64)
+    data = b"tar"
+    path = folder / sha256_bytes(data)
+    path.write_bytes(data)
+    layer = Layer("files:x", "files", f"sha256:{path.name}", len(data), path, "sha256:" + "b" * 64)
     return compute_image("base", "amd64", [layer], {}, "3.11", "")
 
 

@@ -17,6 +17,7 @@ import pytest
 from _audit_cases import make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_layer_tars import unpacked
 
 from repro.audit import commands
 from repro.audit.claims import PROVEN, REFUTED, UNVERIFIED
@@ -376,6 +377,26 @@ def test_both_sides_of_a_challenged_layer_are_kept_and_explained(tmp_path: Path)
     (paths.blobs / digests[0][7:]).write_bytes(b"damaged")
     layer = dataclasses.replace(layer, path=tmp_path / "T")
     assert "other bytes than" in kept.layer(layer, digests[0])[0]
+
+
+def test_layers_that_lie_unpacked_alone_are_explained_and_kept_as_tars(tmp_path: Path):
+    paths = Paths(tmp_path)
+    layers = []
+    for name, data in (("claimed", b"\1"), ("built", b"\2")):
+        (tmp_path / name).mkdir()
+        trees = paths.layer_trees if name == "claimed" else tmp_path / "scratch"
+        layer, _ = unpacked(tmp_path / name, lambda tree, data=data: tree.file("a", data), trees)
+        layers.append(dataclasses.replace(layer, name="debs:base"))
+    claimed, built = layers
+    kept = Kept(paths, tmp_path / "page" / "differences")
+    assert "substituted: A does not have what" in "\n".join(kept.layer(built, claimed.diff_id))
+    folder = tmp_path / "page" / "differences" / "debs-base"
+    assert {"sha256:" + sha256_file(path) for path in folder.glob("*.tar")} == {claimed.diff_id, built.diff_id}
+    parts = explain(paths, claimed.diff_id, str(built.path)).parts
+    assert [finding.path for part in parts for finding in part.findings] == ["a"]
+    assert not list(paths.temporary.glob("*")) and not list(paths.oci.glob("**/*"))
+    (claimed.tree / "root" / "a").write_bytes(b"damaged")
+    assert "a has another content" in kept.layer(built, claimed.diff_id)[0]
 
 
 def test_both_configs_of_a_challenged_image_are_kept_and_explained(tmp_path: Path):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from test_layer_tars import unpacked
 
 from repro.base.files import disk_bytes, pretty_json, sha256_bytes
 from repro.base.paths import Paths
 from repro.images import in_use
 from repro.images.definition import load_definition
-from repro.images.layer_index import enter_layer, entry_path, image_of, remember_layer
+from repro.images.layer_index import enter_layer, entry_path, image_of, known_layer, remember_layer
+from repro.images.layer_tars import blob_of, tar_of
 from repro.images.oci import publish
 from repro.images.recipes import recipes_of
 from repro.images.rootfs import chain_id
@@ -59,6 +63,33 @@ def test_what_no_image_is_made_of_goes_and_all_else_stays(paths):
     assert said[-1].startswith("2 layers and 1 unpacked images removed; 0 MB freed")
     collect_images(paths, said.append)
     assert said[-1].startswith("0 layers and 0 unpacked images removed")
+
+
+@pytest.mark.parametrize("change", [None, "content", "manifest"])
+def test_a_tar_goes_where_its_unpacked_layer_gives_it_back_and_stays_where_not(paths, tmp_path, change):
+    recipe = recipes_of(paths, "base", "amd64")[0]
+    layer, _ = unpacked(tmp_path / "work", lambda tree: tree.file("a", b"x"), paths.layer_trees)
+    layer = dataclasses.replace(layer, path=paths.blobs / layer.diff_id[7:])
+    shutil.copy(blob_of(layer), tmp_path / "tar")
+    remember_layer(paths, recipe, layer.diff_id, layer.size_bytes)
+    if change == "content":
+        (layer.tree / "root" / "a").write_bytes(b"y")
+    elif change == "manifest":
+        (layer.tree / "manifest.json").write_bytes(b"{}")
+    said = []
+    collect_images(paths, said.append)
+    assert layer.path.exists() == (change is not None) and ("1 tars of layers" in said[-1]) == (change is None)
+    assert b"".join(tar_of(known_layer(paths, recipe))) == (tmp_path / "tar").read_bytes()
+
+
+def test_a_layer_that_came_as_a_tar_keeps_it(paths, tmp_path):
+    """As in an installed bundle, whose files are held to its list."""
+    recipe = recipes_of(paths, "base", "amd64")[0]
+    layer, _ = unpacked(tmp_path / "work", lambda tree: tree.file("a", b"x"), paths.layer_trees)
+    blob = blob_of(dataclasses.replace(layer, path=paths.blobs / layer.diff_id[7:]))
+    enter_layer(paths, recipe, layer.diff_id, layer.size_bytes)
+    collect_images(paths, print)
+    assert blob.is_file() and layer.tree.is_dir()
 
 
 def test_a_layer_whose_sources_are_away_for_now_is_kept(paths, monkeypatch):

@@ -15,6 +15,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from repro.base.files import sha256_file
 from repro.base.paths import Paths
 from repro.container.image import Layer
 from repro.images.oci import compute_image
@@ -81,7 +82,12 @@ def images(tmp_path_factory):
         )
         layers = [
             Layer(
-                name, name.partition(":")[0], f"sha256:{digit * 64}", path.stat().st_size, path, f"sha256:{digit * 64}"
+                name,
+                name.partition(":")[0],
+                f"sha256:{sha256_file(path)}",
+                path.stat().st_size,
+                path,
+                f"sha256:{digit * 64}",
             )
             for name, digit, path in (("debs:base", "1", debs), ("wheels:base", "2", wheels))
         ]
@@ -342,8 +348,8 @@ from repro.images.oci import compute_image
 from repro.packing.inventory import Commit, cyclonedx, gather, spdx
 images = {{}}
 for architecture in reversed(("amd64", "arm64")):
-    layers = [Layer(name, name.partition(":")[0], "sha256:" + digit * 64, Path(path).stat().st_size, Path(path),
-              "sha256:" + digit * 64) for name, digit, path in {layers!r}[architecture]]
+    layers = [Layer(name, name.partition(":")[0], diff_id, Path(path).stat().st_size, Path(path), made_from)
+              for name, diff_id, path, made_from in {layers!r}[architecture]]
     images[architecture] = {{"base": compute_image("base", architecture, layers, {{}}, "3.11", "a test")}}
 commit = Commit("c" * 40, "2026-01-02T03:04:05Z", "A. Maker", "maker@example.org")
 facts = gather(Paths(Path({root!r})), images, [], commit, (), None)
@@ -355,7 +361,7 @@ sys.stdout.buffer.write(cyclonedx(facts) + spdx(facts))
 def test_no_clock_seed_locale_or_order_enters(images, seed):
     here = cyclonedx(facts(images)) + spdx(facts(images))
     layers = {
-        architecture: [(layer.name, layer.diff_id[7], str(layer.path)) for layer in named["base"].layers]
+        architecture: [(layer.name, layer.diff_id, str(layer.path), layer.made_from) for layer in named["base"].layers]
         for architecture, named in images.items()
     }
     there = subprocess.run(

@@ -6,14 +6,18 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from test_layer_tars import unpacked
 
 from repro.base.errors import VerificationFailed
 from repro.base.paths import Paths
+from repro.container.image import Layer
 from repro.images import layer_index, recipes
 from repro.images.layer_index import enter_layer, known_layer, remember_layer
+from repro.images.layer_tars import blob_of
 from repro.images.pins import check_pin
 from repro.images.recipes import LayerRecipe, recipes_of
 
@@ -80,6 +84,50 @@ def test_a_broken_entry_is_no_layer(paths: Paths, recipe: LayerRecipe, entry: by
 def test_a_size_that_is_not_the_blobs_is_no_layer(paths: Paths, recipe: LayerRecipe, size_bytes: int):
     remember_layer(paths, recipe, DIFF_ID, size_bytes)
     assert known_layer(paths, recipe) is None
+
+
+@pytest.fixture
+def unpacked_layer(paths: Paths, recipe: LayerRecipe) -> Layer:
+    """A layer that lies unpacked alone, as a build leaves it."""
+    layer, _ = unpacked(paths.root / "work", lambda tree: tree.file("a", b"x"), paths.layer_trees)
+    return remember_layer(paths, recipe, layer.diff_id, layer.size_bytes)
+
+
+def test_an_unpacked_layer_is_known_without_a_look_at_its_files(paths, recipe, unpacked_layer, monkeypatch):
+    monkeypatch.setattr(layer_index, "sha256_file", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(os, "scandir", lambda path: pytest.fail(f"{path} was walked"))
+    assert known_layer(paths, recipe) == unpacked_layer and not unpacked_layer.path.exists()
+
+
+def test_a_copied_checkout_knows_its_unpacked_layers(paths, recipe, unpacked_layer, tmp_path, monkeypatch):
+    manifest = unpacked_layer.tree / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes())  # the same bytes, another state
+    assert known_layer(paths, recipe) == unpacked_layer
+    monkeypatch.setattr(layer_index, "sha256_file", lambda path: pytest.fail(f"{path} was read again"))
+    assert known_layer(paths, recipe) == unpacked_layer
+
+
+@pytest.mark.parametrize("change", ["gone", "another manifest", "a link", "no manifest"])
+def test_an_unpacked_layer_with_another_manifest_counts_as_not_built(paths, recipe, unpacked_layer, change):
+    manifest = unpacked_layer.tree / "manifest.json"
+    if change == "gone":
+        shutil.rmtree(unpacked_layer.tree)
+    elif change == "another manifest":
+        manifest.write_bytes(manifest.read_bytes().replace(b'"file"', b'"link"'))
+    else:
+        manifest.rename(paths.root / "elsewhere")
+        if change == "a link":
+            manifest.symlink_to(paths.root / "elsewhere")
+    assert known_layer(paths, recipe) is None
+
+
+def test_a_blob_beside_an_unpacked_layer_is_held_to_its_bytes_too(paths, recipe, unpacked_layer):
+    blob_of(unpacked_layer)
+    assert known_layer(paths, recipe) == unpacked_layer
+    unpacked_layer.path.write_bytes(b"x" * unpacked_layer.size_bytes)
+    assert known_layer(paths, recipe) is None
+    unpacked_layer.path.unlink()
+    assert known_layer(paths, recipe) == unpacked_layer
 
 
 def with_alternatives(recipe: LayerRecipe) -> LayerRecipe:

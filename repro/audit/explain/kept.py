@@ -12,14 +12,16 @@ from pathlib import Path
 from repro.audit.explain.command import part_lines
 from repro.audit.explain.comparison import compare
 from repro.audit.explain.sides import TarSide
-from repro.audit.explain.subjects import Blob, Part, opened, same_members
+from repro.audit.explain.subjects import Blob, Part, opened, same_members, tar_of_digest
 from repro.audit.leaves import differences
 from repro.base import strict_json
 from repro.base.confined import read_below
+from repro.base.errors import VerificationFailed
 from repro.base.files import pretty_json, sha256_bytes, write_atomic
 from repro.base.paths import Paths
 from repro.base.strict_json import MAX_BYTES
 from repro.container.image import Image, Layer
+from repro.images.layer_tars import blob_of
 
 _COPIED = ("debs", "wheels", "files")
 
@@ -47,11 +49,16 @@ class Kept:
             Lines for a page; the whole is in explanation.json.
         """
         folder = self.folder / built.name.replace(":", "-")
-        _keep(built.path, folder / f"built-{built.diff_id[7:19]}.tar")
-        known = self.paths.blobs / claimed[7:]
-        if not known.is_file() or known.is_symlink():
-            return [f"the bytes of {claimed} are not here to compare with; what was built is kept in {folder.name}/"]
+        _keep(blob_of(built), folder / f"built-{built.diff_id[7:19]}.tar")
         with ExitStack() as stack:
+            try:
+                known = tar_of_digest(self.paths, claimed[7:], stack)
+            except VerificationFailed as error:
+                return [f"{error.message}; what was built is kept in {folder.name}/"]
+            if not known.is_file() or known.is_symlink():
+                return [
+                    f"the bytes of {claimed} are not here to compare with; what was built is kept in {folder.name}/"
+                ]
             one, two = (opened(self.paths, str(path), stack) for path in (known, built.path))
             assert isinstance(one, Blob) and isinstance(two, Blob)  # both are files
             if f"sha256:{one.sha256}" != claimed:

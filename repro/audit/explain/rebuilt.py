@@ -9,11 +9,13 @@ from pathlib import Path
 
 from repro.audit.explain.sides import Side, TarSide
 from repro.base.errors import BundleError
+from repro.base.files import remove_tree
 from repro.base.paths import Paths
 from repro.base.temporary import temporary_folder
 from repro.images.build import unpack_packages
 from repro.images.definition import image_names
-from repro.images.layers.tree import Spool, Tree
+from repro.images.layer_tars import write_blob
+from repro.images.layers.tree import Tree, tar_chunks
 from repro.images.pins import load_pins
 from repro.images.recipes import LayerRecipe, recipes_of
 
@@ -56,12 +58,9 @@ class Truths:
 
     def _made(self, recipe: LayerRecipe) -> Side:
         folder: Path = self._stack.enter_context(temporary_folder(self._paths.temporary, "explain"))
-        spool = Spool(folder)
-        try:
-            tree = Tree(spool)
-            unpack_packages(self._paths, tree, recipe)
-            diff_id, _ = tree.write(folder)
-        finally:
-            spool.close()
+        tree = Tree(folder / "contents")
+        unpack_packages(self._paths, tree, recipe)
+        diff_id, _ = write_blob(folder, tar_chunks(tree.members()))
+        remove_tree(folder / "contents")
         stream = self._stack.enter_context((folder / diff_id[7:]).open("rb"))
         return TarSide(stream, 0, stream.seek(0, os.SEEK_END), recipe.name)

@@ -24,7 +24,10 @@ from repro.base import confined, strict_json
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.foreign import shown
 from repro.base.paths import Paths, given_path
+from repro.base.temporary import temporary_folder
+from repro.container.image import Layer
 from repro.graph.digests import digest_of_files
+from repro.images.layer_tars import is_here, write_tar
 
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _MOST_BYTES = 64 * 1024**3
@@ -105,7 +108,7 @@ def opened(paths: Paths, text: str, stack: ExitStack) -> Blob | Path:
         NotPlain: it is no plain file.
     """
     digest = _DIGEST.fullmatch(text)
-    path = paths.blobs / digest[1] if digest else given_path("A or B", text)
+    path = tar_of_digest(paths, digest[1], stack) if digest else given_path("A or B", text)
     if path.is_dir():
         return path
     try:
@@ -116,6 +119,26 @@ def opened(paths: Paths, text: str, stack: ExitStack) -> Blob | Path:
             hint="give a tar, a saved archive, a folder of a run or of a stage's result, or a digest in artifacts/oci",
         ) from None
     return Blob(path.name, stream, 0, stream.seek(0, os.SEEK_END))
+
+
+def tar_of_digest(paths: Paths, sha256: str, stack: ExitStack) -> Path:
+    """Where a blob lies; of a layer that lies here unpacked alone, its tar, made for as long as the stack lives."""
+    blob = paths.blobs / sha256
+    layer = Layer(f"sha256:{sha256[:12]}", "", f"sha256:{sha256}", 0, blob, "", paths.layer_trees / sha256)
+    if os.path.lexists(blob) or not is_here(layer):
+        return blob
+    folder: Path = stack.enter_context(temporary_folder(paths.temporary, "explain"))
+    write_tar(layer, folder / sha256)
+    return folder / sha256
+
+
+def opened_layer(paths: Paths, digest: str, stack: ExitStack) -> Blob | None:
+    """The tar of a layer; None where it is not here."""
+    try:
+        found = opened(paths, digest, stack)
+    except UsageError:
+        return None
+    return found if isinstance(found, Blob) else None
 
 
 def explain_blobs(paths: Paths, one: Blob, two: Blob, stack: ExitStack, truths: Truths) -> list[Part]:
@@ -224,8 +247,7 @@ def _of_document(paths: Paths, blob: Blob, stack: ExitStack) -> ImageGiven:
         for digest in document["rootfs"]["diff_ids"]:
             if not _DIGEST.fullmatch(digest):
                 raise VerificationFailed(f"{blob.name} names a layer {shown(digest)}, which is no digest")
-            found = opened(paths, digest, stack) if (paths.blobs / digest[7:]).is_file() else None
-            layers.append(found if isinstance(found, Blob) else None)
+            layers.append(opened_layer(paths, digest, stack))
         title = document.get("config", {}).get("Labels", {}).get("org.opencontainers.image.title", blob.name)
     except (KeyError, TypeError, AttributeError) as error:
         raise VerificationFailed(f"{blob.name} is not the config or manifest of an image") from error
@@ -295,12 +317,8 @@ def _explain_recorded_layers(one: Evidence, two: Evidence, stack: ExitStack, tru
         digests = [names[name] for names in listed]
         if digests[0] == digests[1]:
             continue
-        blobs = [
-            opened(run.paths, digest, stack) if (run.blobs / digest[7:]).is_file() else None
-            for run, digest in zip((one, two), digests)
-        ]
-        a, b = blobs
-        if isinstance(a, Blob) and isinstance(b, Blob):
+        a, b = (opened_layer(run.paths, digest, stack) for run, digest in zip((one, two), digests))
+        if a is not None and b is not None:
             yield explain_layer(f"layer {name}", a, b, truths)
         else:
-            yield Part(f"layer {name}", (), (f"{digests[0]} and {digests[1]}: not both are in artifacts/oci",))
+            yield Part(f"layer {name}", (), (f"{digests[0]} and {digests[1]}: not both are in artifacts/",))

@@ -152,7 +152,7 @@ def add_built(tree: Tree, folder: Path) -> None:
                 tree.folder(relative)
             elif stat.S_ISREG(mode):
                 with open(path, "rb") as stream:
-                    content = tree.spool.add(stream)
+                    content = tree.add(stream)
                 tree.entries[relative] = Entry("file", 0o755 if mode & stat.S_IXUSR else 0o644, content)
             else:
                 raise VerificationFailed(f"the recipe wrote {relative}, which is neither file, folder nor link")

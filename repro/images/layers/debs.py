@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import lzma
 import re
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, BinaryIO, cast
 
 from repro.base.errors import CouldNotRun, VerificationFailed
-from repro.images.layers.tree import Entry, Slice, Tree, clean_path
+from repro.base.foreign import shown
+from repro.images.layers.tree import CHUNK_BYTES, Content, Entry, Tree, clean_path
 
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _LEFT_OUT = (
@@ -42,28 +44,44 @@ def _ar_members(label: str, stream: IO[bytes]) -> Iterator[tuple[str, int]]:
         stream.seek(position)
 
 
-def _decompressor(member: str) -> lzma.LZMADecompressor | zlib._Decompress | None:
+class _Part:
+    """The content of one member, read from the package's file in pieces."""
+
+    def __init__(self, stream: IO[bytes], size: int, member: str) -> None:
+        self._stream, self._left, self._member = stream, size, member
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes; all that are left if it is negative."""
+        wanted = self._left if size < 0 else min(size, self._left)
+        data = self._stream.read(wanted)
+        if wanted and not data:
+            raise VerificationFailed(f"{self._member} is truncated")
+        self._left -= len(data)
+        return data
+
+
+@contextlib.contextmanager
+def _members_of(stream: IO[bytes], size: int, member: str) -> Iterator[tarfile.TarFile]:
+    """The tar that a member of a package is, decompressed on the way and read once from its start to its end."""
+    part = cast(BinaryIO, _Part(stream, size, member))
     if member.endswith(".xz"):
-        return lzma.LZMADecompressor()
-    if member.endswith(".gz"):
-        return zlib.decompressobj(16 + zlib.MAX_WBITS)
-    if member.endswith(".tar"):
-        return None
-    raise CouldNotRun(
-        f"{member}: this package's compression is not one of xz, gz or none",
-        hint="Debian 11 and 12 use xz; take the package from there.",
-    )
-
-
-def _expand(stream: IO[bytes], size: int, member: str, target: IO[bytes]) -> None:
-    decompressor = _decompressor(member)
-    while size > 0:
-        chunk = stream.read(min(size, 1 << 20))
-        if not chunk:
-            raise VerificationFailed(f"{member} is truncated")
-        size -= len(chunk)
-        target.write(decompressor.decompress(chunk) if decompressor else chunk)
-    target.seek(0)
+        plain: Any = lzma.LZMAFile(part)  # noqa: SIM115 - the caller's file below it is all that is open
+    elif member.endswith(".gz"):
+        plain = gzip.GzipFile(fileobj=part)
+    elif member.endswith(".tar"):
+        plain = part
+    else:
+        raise CouldNotRun(
+            f"{member}: this package's compression is not one of xz, gz or none",
+            hint="Debian 11 and 12 use xz; take the package from there.",
+        )
+    try:
+        with tarfile.open(fileobj=plain, mode="r|", bufsize=CHUNK_BYTES) as archive:
+            yield archive
+            while plain.read(CHUNK_BYTES):  # what follows the end of the tar: the decompressor checks its sums there
+                pass
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
+        raise VerificationFailed(f"{member} is not a compressed tar: {shown(error, 100)}") from error
 
 
 def _merged(path: str) -> str:
@@ -79,7 +97,7 @@ def _wanted(path: str) -> bool:
 
 
 def _add_data(tree: Tree, label: str, archive: tarfile.TarFile) -> None:
-    slices: dict[str, Slice] = {}
+    contents: dict[str, Content] = {}
     for member in archive:
         path = _merged(clean_path(member.name))
         if not path or path in _MERGED or not (_wanted(path) or member.isdir()):
@@ -91,14 +109,14 @@ def _add_data(tree: Tree, label: str, archive: tarfile.TarFile) -> None:
             tree.symlink(path, member.linkname)
         elif member.islnk():
             target = _merged(clean_path(member.linkname))
-            if target not in slices:
+            if target not in contents:
                 raise VerificationFailed(f"{label}: {path} is a hard link to {target}, which it does not hold")
-            tree.entries[path] = Entry("file", tree.entries[target].mode, slices[target])
+            tree.entries[path] = Entry("file", tree.entries[target].mode, contents[target])
         elif member.isreg():
             source = archive.extractfile(member)
             assert source is not None  # a regular member always has content
-            slices[path] = tree.spool.add(source)
-            tree.entries[path] = Entry("file", member.mode & 0o777, slices[path])
+            contents[path] = tree.add(source)
+            tree.entries[path] = Entry("file", member.mode & 0o777, contents[path])
         else:
             raise VerificationFailed(f"{label}: {path} is a device or a pipe; a layer holds none")
 
@@ -124,14 +142,12 @@ def _unpack(tree: Tree, package: Path, label: str, alternatives: Alternatives) -
         for member, size in _ar_members(label, stream):
             if not member.startswith(("control.tar", "data.tar")):
                 continue
-            with tempfile.TemporaryFile() as plain:
-                _expand(stream, size, member, plain)
-                with tarfile.open(fileobj=plain, mode="r:") as archive:
-                    if member.startswith("control"):
-                        stanza, postinst = _control(label, archive)
-                        _check_alternatives(stanza.split("\n", 1)[0][len("Package: ") :], postinst, alternatives)
-                    else:
-                        _add_data(tree, label, archive)
+            with _members_of(stream, size, member) as archive:
+                if member.startswith("control"):
+                    stanza, postinst = _control(label, archive)
+                    _check_alternatives(stanza.split("\n", 1)[0][len("Package: ") :], postinst, alternatives)
+                else:
+                    _add_data(tree, label, archive)
     return stanza.replace("\n", "\nStatus: install ok unpacked\n", 1) + "\n"
 
 
@@ -156,7 +172,8 @@ def _make_what_scripts_make(tree: Tree) -> None:
             tree.file(f"etc/{name}", data)
     if "etc/passwd" not in tree.entries:
         return
-    tree.entries.setdefault("etc/nsswitch.conf", Entry("file", 0o644, tree.spool.add_bytes(_NSSWITCH)))
+    if "etc/nsswitch.conf" not in tree.entries:
+        tree.file("etc/nsswitch.conf", _NSSWITCH)
     tree.file("etc/hostname", b"localhost\n")
     tree.file("etc/hosts", b"127.0.0.1 localhost\n::1 localhost\n")
     tree.file("etc/resolv.conf", b"")

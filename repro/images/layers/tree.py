@@ -1,4 +1,4 @@
-"""A layer before it is a tar: paths with their kind, mode and content, and the deterministic tar made of them.
+"""A layer to be: paths with their kind, mode and content, and the deterministic tar that its digest is of.
 
 The tar is sorted by path (byte order), every entry is owned by 0:0 without names, has one fixed time, a mode with no
 setuid, setgid or device in it, and is stored uncompressed, so that no compressor's version enters its digest.
@@ -7,86 +7,55 @@ setuid, setgid or device in it, and is stored uncompressed, so that no compresso
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import posixpath
 import tarfile
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol, cast
+from typing import IO, BinaryIO, NamedTuple
 
 from repro.base.errors import VerificationFailed
-from repro.base.files import publish_file
-from repro.base.temporary_file import temporary_file
 
 SOURCE_DATE_EPOCH = 1667260800  # 2022-11-01T00:00:00Z: one time for everything, of no meaning but its constancy
-_CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
+_KINDS = {"file": tarfile.REGTYPE, "folder": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}
 
 
-@dataclass(frozen=True)
-class Slice:
-    """Where a file's content lies in the spool."""
+@dataclass
+class Content:
+    """A file's content, hashed when it was written.
 
-    offset: int
+    Attributes:
+        path: where it lies now: among a tree's contents, or in its place below a root.
+        sha256: hex.
+    """
+
+    path: Path
     size_bytes: int
-
-
-class Digest(Protocol):
-    """A hash that is being computed, as hashlib gives it."""
-
-    def update(self, data: bytes, /) -> None: ...
-
-
-class Spool:
-    """Contents of a layer's files, appended to one unnamed temporary file, so that memory stays flat."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._stream: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
-        self._end = 0
-
-    def add(self, source: BinaryIO | IO[bytes], digest: Digest | None = None) -> Slice:
-        """Append everything that `source` gives, and tell it to `digest` too."""
-        self._stream.seek(self._end)
-        start = self._end
-        while chunk := source.read(_CHUNK_BYTES):
-            self._stream.write(chunk)
-            if digest is not None:
-                digest.update(chunk)
-            self._end += len(chunk)
-        return Slice(start, self._end - start)
-
-    def add_bytes(self, data: bytes) -> Slice:
-        """Append `data`."""
-        self._stream.seek(self._end)
-        self._stream.write(data)
-        self._end += len(data)
-        return Slice(self._end - len(data), len(data))
-
-    def open(self, piece: Slice) -> BinaryIO:
-        """A reader of one piece; valid until the next call of any method."""
-        self._stream.seek(piece.offset)
-        return self._stream  # type: ignore[return-value]
-
-    def read(self, piece: Slice) -> bytes:
-        """One piece whole."""
-        self._stream.seek(piece.offset)
-        return self._stream.read(piece.size_bytes)
-
-    def close(self) -> None:
-        """Give the space back."""
-        self._stream.close()
+    sha256: str
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One path of a layer. `kind` is 'file', 'folder', 'symlink' or 'hardlink'; `target` is for the links."""
+    """One path of a layer. `kind` is 'file', 'folder' or 'link'; `content` is a file's, `target` a link's."""
 
     kind: str
     mode: int = 0o644
-    content: Slice | None = None
+    content: Content | None = None
     target: str = ""
+
+
+class Member(NamedTuple):
+    """One path of a layer with where a file's content lies; see `Entry`."""
+
+    path: str
+    kind: str
+    mode: int
+    target: str
+    content: Path | None
+    size_bytes: int
 
 
 def clean_path(name: str) -> str:
@@ -102,11 +71,29 @@ def clean_path(name: str) -> str:
 
 
 class Tree:
-    """The files of one layer to be."""
+    """The files of one layer to be.
 
-    def __init__(self, spool: Spool) -> None:
-        self.spool = spool
+    Args:
+        contents: a folder that the contents of files are written into, one by one; on the file system on which the
+            layer shall lie, so that each can be renamed to its place.
+    """
+
+    def __init__(self, contents: Path) -> None:
+        contents.mkdir(parents=True, exist_ok=True)
+        self._contents = contents
+        self._count = 0
         self.entries: dict[str, Entry] = {}
+
+    def add(self, source: BinaryIO | IO[bytes]) -> Content:
+        """Write everything that `source` gives, hashed on the way, so that memory stays flat."""
+        path, digest, size_bytes = self._contents / str(self._count), hashlib.sha256(), 0
+        self._count += 1
+        with open(path, "xb", buffering=0) as stream:
+            while chunk := source.read(CHUNK_BYTES):
+                digest.update(chunk)
+                size_bytes += len(chunk)
+                stream.write(chunk)
+        return Content(path, size_bytes, digest.hexdigest())
 
     def folder(self, path: str, mode: int = 0o755) -> None:
         """Add a folder; an existing one keeps its mode."""
@@ -114,67 +101,77 @@ class Tree:
 
     def file(self, path: str, data: bytes, mode: int = 0o644) -> None:
         """Add or replace a file with the given content."""
-        self.entries[path] = Entry("file", mode, self.spool.add_bytes(data))
+        self.entries[path] = Entry("file", mode, self.add(io.BytesIO(data)))
 
     def symlink(self, path: str, target: str) -> None:
         """Add or replace a symbolic link."""
-        self.entries[path] = Entry("symlink", 0o777, target=target)
+        self.entries[path] = Entry("link", 0o777, target=target)
 
     def read(self, path: str) -> bytes | None:
         """The content of a file of the tree, or None."""
         entry = self.entries.get(path)
-        return self.spool.read(entry.content) if entry and entry.content else None
+        return entry.content.path.read_bytes() if entry and entry.content else None
 
-    def _with_parents(self) -> dict[str, Entry]:
+    def whole(self) -> dict[str, Entry]:
+        """Every path in the order of the tar, folders that nobody named included; modes as they are written."""
         whole = dict(self.entries)
         for path in self.entries:
             parent = posixpath.dirname(path)
             while parent and parent not in whole:
                 whole[parent] = Entry("folder", 0o755)
                 parent = posixpath.dirname(parent)
-        return whole
+        return {path: whole[path] for path in sorted(whole, key=os.fsencode)}
 
-    def _members(self) -> Iterator[tuple[tarfile.TarInfo, Entry]]:
-        kinds = {"folder": tarfile.DIRTYPE, "symlink": tarfile.SYMTYPE, "hardlink": tarfile.LNKTYPE}
-        whole = self._with_parents()
-        for path in sorted(whole, key=os.fsencode):
-            entry = whole[path]
-            info = tarfile.TarInfo(path)
-            info.type = kinds.get(entry.kind, tarfile.REGTYPE)
-            info.mode = entry.mode & 0o1777 if entry.kind == "folder" else entry.mode & 0o777
-            info.mtime = SOURCE_DATE_EPOCH
-            info.linkname = entry.target
-            if entry.content is not None:
-                info.size = entry.content.size_bytes
-            yield info, entry
-
-    def write(self, blobs: Path) -> tuple[str, int]:
-        """Write the tar into the folder `blobs` under its own digest, hashing while writing.
-
-        Returns:
-            The diff ID ('sha256:…') and the size in bytes.
-        """
-        blobs.mkdir(parents=True, exist_ok=True)
-        with temporary_file(blobs) as (temporary, stream):
-            tee = _HashingWriter(stream)
-            with tarfile.open(fileobj=cast(BinaryIO, tee), mode="w|", format=tarfile.PAX_FORMAT) as archive:
-                for info, entry in self._members():
-                    source = self.spool.open(entry.content) if entry.content is not None else None
-                    archive.addfile(info, source)
-            publish_file(temporary, stream, blobs / tee.hexdigest())
-        return f"sha256:{tee.hexdigest()}", tee.size_bytes
+    def members(self) -> Iterator[Member]:
+        """As `tar_chunks` takes them."""
+        for path, entry in self.whole().items():
+            content = entry.content
+            place, size_bytes = (content.path, content.size_bytes) if content is not None else (None, 0)
+            yield Member(path, entry.kind, entry.mode, entry.target, place, size_bytes)
 
 
-class _HashingWriter:
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._digest = hashlib.sha256()
-        self.size_bytes = 0
+def tar_mode(kind: str, mode: int) -> int:
+    """The permission bits that an entry has in a layer."""
+    return {"folder": mode & 0o1777, "link": 0o777}.get(kind, mode & 0o777)
 
-    def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        self.size_bytes += len(data)
-        return self._stream.write(data)
 
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
+def tar_chunks(members: Iterable[Member]) -> Iterator[bytes]:
+    """The deterministic tar of a layer, in pieces.
+
+    Args:
+        members: in the order of `Tree.whole`.
+
+    Raises:
+        VerificationFailed: a file has another size than its member says.
+        OSError: it cannot be read.
+    """
+    written_bytes = 0
+    for member in members:
+        info = tarfile.TarInfo(member.path)
+        info.type, info.mode = _KINDS[member.kind], tar_mode(member.kind, member.mode)
+        info.mtime, info.linkname, info.size = SOURCE_DATE_EPOCH, member.target, member.size_bytes
+        header = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        yield header
+        padding = -member.size_bytes % tarfile.BLOCKSIZE
+        if member.content is not None:
+            yield from file_chunks(member.content, member.size_bytes)
+            yield bytes(padding)
+        written_bytes += len(header) + member.size_bytes + padding
+    end = 2 * tarfile.BLOCKSIZE
+    yield bytes(end + -(written_bytes + end) % tarfile.RECORDSIZE)
+
+
+def file_chunks(path: Path, size_bytes: int) -> Iterator[bytes]:
+    """A file's bytes, in pieces; a link in its place is not followed, and a pipe not waited for.
+
+    Raises:
+        VerificationFailed: it has another size.
+        OSError: it cannot be read.
+    """
+    left = size_bytes
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as stream:
+        while left and (chunk := stream.read(min(left, CHUNK_BYTES))):
+            left -= len(chunk)
+            yield chunk
+        if left or stream.read(1):
+            raise VerificationFailed(f"{path} does not have the {size_bytes} bytes that it had")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import warnings
 import zipfile
@@ -39,13 +38,12 @@ class _TreeDestination(WheelDestination):
         }
 
     def _put(self, path: str, source: BinaryIO, *, executable: bool) -> RecordEntry:
-        """Add a file piece by piece, hashed on the way: PyTorch's libraries are a gigabyte each."""
+        """Add a file; RECORD takes the hash that the tree took."""
         if path in self._tree.entries:
             raise VerificationFailed(f"two wheels of one layer hold the file {path}")
-        digest = hashlib.sha256()
-        content = self._tree.spool.add(source, digest)
+        content = self._tree.add(source)
         self._tree.entries[path] = Entry("file", 0o755 if executable else 0o644, content)
-        text = base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")
+        text = base64.urlsafe_b64encode(bytes.fromhex(content.sha256)).decode().rstrip("=")
         return RecordEntry(path, Hash("sha256", text), content.size_bytes)
 
     def write_script(self, name: str, module: str, attr: str, section: str) -> RecordEntry:
@@ -77,7 +75,7 @@ class _TreeDestination(WheelDestination):
         prefixes = {name: (None if folder == home else f"/{folder}/") for name, folder in self._folders.items()}
         with construct_record_file(kept, lambda name: prefixes[name]) as stream:
             path = f"{self._folders[scheme]}/{clean_path(record_file_path)}"
-            self._tree.entries[path] = Entry("file", 0o644, self._tree.spool.add(stream))
+            self._tree.entries[path] = Entry("file", 0o644, self._tree.add(stream))
 
 
 def add_wheels(tree: Tree, wheels: Collection[tuple[str, Path]], interpreter: str, site_packages: str) -> None:

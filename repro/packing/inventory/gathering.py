@@ -23,9 +23,10 @@ from repro.base.errors import CouldNotRun
 from repro.base.files import sha256_bytes
 from repro.base.paths import Paths
 from repro.base.toml import read_toml
-from repro.container.image import Image
+from repro.container.image import Image, Layer
 from repro.fetching import Cache
 from repro.images.definition import LayerDefinition, load_definition
+from repro.images.layer_tars import opened
 from repro.locks.archives import find_source, known_source, load_sources, settled
 from repro.locks.model import Deb, LockedFile, load_deb_lock, load_wheel_lock
 from repro.packing.inventory.facts import (
@@ -52,6 +53,7 @@ from repro.run.inputs import demo_checkpoint_path, users_checkpoint
 _COPYRIGHT = re.compile(r"usr/share/doc/([^/]+)/copyright")
 _METADATA = re.compile(r"(?:.*/)?[^/]+\.dist-info/METADATA")
 _DATABASE = re.compile(r"var/lib/dpkg/status(?:\.d/[^/]+)?|usr/lib/os-release")
+_OF_DEBS = re.compile(f"{_COPYRIGHT.pattern}|{_DATABASE.pattern}")
 _LICENCE_LINE = re.compile(r"^License:[ \t]*(\S[^\n]*)$", re.MULTILINE | re.IGNORECASE)
 _COMMON = re.compile(r"/usr/share/common-licenses/([A-Za-z0-9.+-]+[A-Za-z0-9+])")
 _COPYRIGHT_LINE = re.compile(r"^[ \t*#]*((?:Copyright:?|©|\(c\))[^\n]*\d{4}[^\n]*)$", re.MULTILINE | re.IGNORECASE)
@@ -145,22 +147,23 @@ def _of_image(paths: Paths, image: Image, architecture: str, licences: Licences)
     found: dict[str, Part] = {}
     for definition, layer in zip(load_definition(paths.docker, image.name).layers, image.layers):
         if definition.kind == "debs":
-            found.update(_debs(paths, definition, layer.path, architecture, below, licences))
+            found.update(_debs(paths, definition, layer, architecture, below, licences))
         elif definition.kind == "wheels":
-            found.update(_wheels(paths, definition, layer.path, architecture, licences))
+            found.update(_wheels(paths, definition, layer, architecture, licences))
         else:
             found.update(_sources(paths, definition, architecture, licences))
     return found
 
 
 def _debs(
-    paths: Paths, definition: LayerDefinition, blob: Path, architecture: str, below: _Below, licences: Licences
+    paths: Paths, definition: LayerDefinition, layer: Layer, architecture: str, below: _Below, licences: Licences
 ) -> dict[str, Part]:
     """The .debs of a layer, and the operating system that they are of, which scanners ask for."""
     lock = load_deb_lock(paths.root, definition.lock, architecture)
     below.debs += lock.debs
-    below.texts.update(_texts(blob, _COPYRIGHT))
-    for path, text in _texts(blob, _DATABASE).items():
+    texts = _texts(layer, _OF_DEBS)
+    below.texts.update({path: text for path, text in texts.items() if _COPYRIGHT.fullmatch(path)})
+    for path, text in ((path, text) for path, text in texts.items() if _DATABASE.fullmatch(path)):
         if path.endswith("os-release"):
             below.os_release = text
         for stanza in text.split("\n\n"):
@@ -232,10 +235,10 @@ def _of_cached(path: Path) -> Digests:
 
 
 def _wheels(
-    paths: Paths, definition: LayerDefinition, blob: Path, architecture: str, licences: Licences
+    paths: Paths, definition: LayerDefinition, layer: Layer, architecture: str, licences: Licences
 ) -> dict[str, Part]:
     stated = {}
-    for text in _texts(blob, _METADATA).values():
+    for text in _texts(layer, _METADATA).values():
         headers = HeaderParser().parsestr(text)
         stated[str(canonicalize_name(headers["Name"] or ""))] = headers
     files = load_wheel_lock(paths.root, definition.lock, architecture).files
@@ -303,20 +306,17 @@ def _sources(paths: Paths, definition: LayerDefinition, architecture: str, licen
 
 
 @functools.lru_cache(maxsize=64)
-def _texts(blob: Path, pattern: re.Pattern[str]) -> dict[str, str]:
+def _texts(layer: Layer, pattern: re.Pattern[str]) -> dict[str, str]:
     """The small text files of a layer whose path fits, links between documentation folders followed."""
     found: dict[str, str] = {}
     links: dict[str, str] = {}
-    try:
-        with tarfile.open(blob, "r:") as archive:
-            for member in archive:
-                if member.issym() and member.name.startswith("usr/share/doc/"):
-                    links[member.name] = member.linkname
-                elif member.isreg() and pattern.fullmatch(member.name):
-                    stream = archive.extractfile(member)
-                    found[member.name] = stream.read().decode("utf-8", "replace") if stream else ""
-    except OSError as error:
-        raise CouldNotRun(f"the layer {blob} cannot be read: {error}", hint="`invoke images.build` makes it") from error
+    with opened(layer) as tar, tarfile.open(fileobj=tar, mode="r|") as archive:
+        for member in archive:
+            if member.issym() and member.name.startswith("usr/share/doc/"):
+                links[member.name] = member.linkname
+            elif member.isreg() and pattern.fullmatch(member.name):
+                stream = archive.extractfile(member)
+                found[member.name] = stream.read().decode("utf-8", "replace") if stream else ""
     for name, target in links.items():
         other = f"usr/share/doc/{target.rstrip('/').rpartition('/')[2]}/copyright"
         if "/" not in target.strip("/") and other in found:
