@@ -49,7 +49,8 @@ def play(monkeypatch, tmp_path: Path):
         said: list[str] = []
         given = {"honesty": list(honesty), "measure": list(measured)}
 
-        def run_stages(session, options, more):
+        def run_stages(of, options, more):
+            assert of is session
             what = "honesty" if more else "measure"
             next_one = given[what].pop(0) if len(given[what]) > 1 else given[what][0]
             place = tmp_path / str(len(ran))

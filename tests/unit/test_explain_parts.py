@@ -300,6 +300,7 @@ def recipes(monkeypatch):
         recipe("debs:base", "debs", 1),
         recipe("built:tool", "built", 1),
         recipe("wheels:big", "wheels", 300_000_000),
+        recipe("wheels:base", "wheels", 256 << 20),
     ]
     pins = {"amd64": {each.name: f"sha256:{number}" for number, each in enumerate(known)}, "arm64": {}}
     monkeypatch.setattr(rebuilt, "load_pins", lambda paths: {"layers": pins})
@@ -321,15 +322,16 @@ def test_what_no_locked_source_decides_is_told(tmp_path: Path, recipes, digests,
         assert Truths(Paths(tmp_path), stack).of(digests) == (None, said)
 
 
-def test_a_pinned_layer_is_made_again_of_its_locked_packages(tmp_path: Path, recipes, monkeypatch):
+@pytest.mark.parametrize(("digest", "name"), [("0", "debs:base"), ("3", "wheels:base")])
+def test_a_pinned_layer_is_made_again_of_its_locked_packages(tmp_path: Path, recipes, monkeypatch, digest, name):
     def unpack(paths, tree, recipe):
-        assert recipe is recipes[0]
+        assert recipe is recipes[int(digest)]
         tree.file("etc/made", b"of packages")
 
     monkeypatch.setattr(rebuilt, "unpack_packages", unpack)
     with contextlib.ExitStack() as stack:
-        truth, said = Truths(Paths(tmp_path), stack).of({"0"})
-        assert said == "held to layer debs:base, made again of 2 locked packages"
+        truth, said = Truths(Paths(tmp_path), stack).of({digest})
+        assert said == f"held to layer {name}, made again of 2 locked packages"
         assert "etc/made" in truth.members
         with truth.open(truth.members["etc/made"]) as stream:
             assert stream.read() == b"of packages"
@@ -339,5 +341,5 @@ def test_a_pinned_layer_is_made_again_of_its_locked_packages(tmp_path: Path, rec
 
     monkeypatch.setattr(rebuilt, "unpack_packages", fail)
     with contextlib.ExitStack() as stack:
-        found = Truths(Paths(tmp_path), stack).of({"0"})
-    assert found == (None, "layer debs:base cannot be made again here: a package is not here")
+        found = Truths(Paths(tmp_path), stack).of({digest})
+    assert found == (None, f"layer {name} cannot be made again here: a package is not here")
