@@ -182,7 +182,7 @@ class PodmanEngine(DockerEngine):
         for path in usual_sockets(environ):
             endpoint = Endpoint(f"unix://{path}", "Podman")
             with contextlib.suppress(EngineUnavailable), contextlib.closing(endpoint.connect(10)) as api:
-                crun = str(api.info().get("DefaultRuntime", "")).endswith("crun")
+                crun = str(api.info().get("DefaultRuntime")).endswith("crun")
                 if podman is None or not (crun and on_hybrid_host()):
                     return endpoint
         if podman is None:

@@ -305,7 +305,7 @@ def test_child_processes_outlive_the_thread_that_asked_for_them():
         parents = (Path("/proc") / str(made[0].pid) / "stat").read_text().rpartition(")")[2].split()
         assert int(parents[1]) == os.getpid()
         assert made[0].poll() is None
-        assert any(task.name == "spawner" for task in threading.enumerate())
+        assert any(task.name == "spawner" and task.daemon for task in threading.enumerate())
     finally:
         made[0].kill()
         made[0].communicate()

@@ -17,6 +17,7 @@ from repro.base.files import canonical_json, sha256_bytes
 from repro.container.job import Job, Limits, Mount
 from repro.engines import docker_engine, seccomp
 from repro.engines.closed import open_files_limit
+from repro.engines.container_config import DOCKER, ContainerConfig
 from repro.engines.docker_engine import DockerEngine
 from repro.engines.endpoint import Endpoint, check_engine, docker_endpoint
 from repro.engines.held_images import HeldImages
@@ -210,6 +211,20 @@ def test_in_rootless_docker_user_0_inside_is_the_caller_outside(daemon, engine):
     daemon.info["SecurityOptions"] = ["name=rootless"]
     run(engine)
     assert daemon.created[0].config["user"] == "0:0"
+
+
+@pytest.mark.parametrize(
+    ("habits", "option", "expected"),
+    [
+        (DOCKER, "rootless", (0, 0)),
+        (DOCKER, "cgroupns", (1234, 567)),
+        (dataclasses.replace(DOCKER, name="podman"), "rootless", (1234, 567)),
+    ],
+)
+def test_a_job_s_user_is_the_caller_as_the_engine_maps_it(tmp_path, monkeypatch, habits, option, expected):
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+    monkeypatch.setattr(os, "getgid", lambda: 567)
+    assert ContainerConfig(habits, {"SecurityOptions": [f"name={option}"]}, tmp_path).user() == expected
 
 
 def test_lines_arrive_apart_and_the_exit_code_comes_from_the_events(daemon, engine):
