@@ -57,10 +57,14 @@ def _names(paths):
 
 
 def test_what_no_image_is_made_of_goes_and_all_else_stays(paths):
+    (paths.blobs / ("1" * 64)).write_bytes(b"x" * 3_000_000)
+    (paths.blobs / ".being-written").write_bytes(b"x")
+    for folder in (paths.rootfs, paths.rootfs / "layers"):
+        (folder / ".being-unpacked").mkdir()
     before, said = _names(paths), []
     collect_images(paths, said.append)
     assert before - _names(paths) == {"1" * 64, "2" * 64 + ".json", "3" * 64, "0" * 64}
-    assert said[-1].startswith("2 layers and 1 unpacked images removed; 0 MB freed")
+    assert said[-1] == "2 layers and 1 unpacked images removed; 3 MB freed"
     collect_images(paths, said.append)
     assert said[-1].startswith("0 layers and 0 unpacked images removed")
 

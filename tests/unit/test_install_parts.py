@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -500,6 +501,11 @@ def test_sigstore_bundles_and_keys_have_one_spelling():
         "dsseEnvelope": {**document, "signatures": [{"keyid": "", "sig": signature["sig"]}]},
     }
     assert statements.public_pem_of(public_key_of(KEY.public_pem)) == KEY.public_pem
+    der = base64.b64decode("".join(KEY.public_pem.split("\n")[1:-2]))
+    for other in (der + b"x", der[:-1], b"y" + der[1:], der[:11] + b"y" + der[12:], b""):
+        pem = f"-----BEGIN PUBLIC KEY-----\n{base64.b64encode(other).decode()}\n-----END PUBLIC KEY-----\n"
+        with pytest.raises(ValueError, match="not a PEM public key of Ed25519"):
+            public_key_of(pem)
 
 
 RESULTS = st.sampled_from(["PASSED", "WARNED", "FAILED"])

@@ -248,7 +248,10 @@ def test_what_is_lacking_for_images_is_said_of_those_that_are_not_there(monkeypa
 
 def test_garbage_is_collected_in_this_checkouts_store(monkeypatch, paths):
     (paths.store / "ab" / ("ab" + "1" * 62)).mkdir(parents=True)
+    (paths.store / "ab" / ("ab" + "1" * 62) / "file").write_bytes(b"x" * 2_000_000)
+    (paths.code / ("c" * 64)).mkdir(parents=True)
+    (paths.code / ("c" * 64) / "file").write_bytes(b"x" * 3_000_000)
     said = []
     garbage.collect_garbage(paths, said.append)
-    assert not (paths.store / "ab").exists()
-    assert said == ["1 results removed, 0 kept for the runs in artifacts/runs; 0 snapshots of code removed; 0 MB freed"]
+    assert not (paths.store / "ab").exists() and list(paths.code.iterdir()) == []
+    assert said == ["1 results removed, 0 kept for the runs in artifacts/runs; 1 snapshots of code removed; 5 MB freed"]
