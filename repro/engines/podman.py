@@ -22,6 +22,7 @@ from pathlib import Path
 from docker.types import Ulimit
 
 from repro.base.errors import EngineUnavailable
+from repro.base.pace import time_factor
 from repro.base.programs import find, search_path
 from repro.base.temporary import clear_dead, temporary_folder
 from repro.engines.container_config import Habits
@@ -85,7 +86,7 @@ class Service:
 
     def wait_until_listening(self) -> None:
         """Raises: EngineUnavailable with what podman said, when it ends or does not listen in time."""
-        give_up_s = time.monotonic() + _START_TIMEOUT_S
+        give_up_s = time.monotonic() + _START_TIMEOUT_S * time_factor()
         while not (self._folder / "podman.sock").exists():
             if self._process.poll() is not None or time.monotonic() > give_up_s:
                 self.stop()

@@ -16,6 +16,7 @@ from pathlib import Path
 from repro.base.architecture import here, of_machine
 from repro.base.errors import BundleError, EngineUnavailable
 from repro.base.files import sha256_bytes
+from repro.base.pace import time_factor
 from repro.container.image import Image
 from repro.container.job import Availability, Job, Limits, OnLine, Outcome
 from repro.engines import seccomp
@@ -183,7 +184,7 @@ def _build_one(program: Program, stack: contextlib.ExitStack) -> subprocess.Comp
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=_PROBE_TIMEOUT_S,
+        timeout=_PROBE_TIMEOUT_S * time_factor(),
         check=False,
         cwd=program.folder,
         pass_fds=descriptors,

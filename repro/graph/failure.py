@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from repro.base import pace
 from repro.base.errors import StageFailed
 from repro.container.job import Outcome
 from repro.graph.log import Said
@@ -61,7 +62,9 @@ def failure_of(what: str, timeout_s: float, memory_bytes: int, outcome: Outcome,
     """
     detail = f"the whole log: {log}"
     if outcome.timed_out:
-        return StageFailed(f"{what} ran longer than its limit of {timeout_s:.0f} s and was ended", detail=detail)
+        return StageFailed(
+            f"{what} ran longer than its limit of {timeout_s:.0f} s and was ended", detail=detail, hint=pace.HINT
+        )
     if outcome.out_of_memory or (outcome.exit_code == _SIGKILL_EXIT and not said.error):
         return StageFailed(
             f"{what} was killed, most likely for memory (limit {memory_bytes / 1e9:.1f} GB)",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from repro.base.errors import BundleError
+from repro.base.pace import time_factor
 from repro.graph.executor import Ended, Executor, Task
 from repro.graph.keys import Keys
 from repro.graph.making import Done, Preparation, Surroundings
@@ -68,7 +69,7 @@ class Runner:
             StageFailed: a stage ended badly; the others that were running were let finish, and their results kept.
             NonDeterministicResult: a stage gave other bytes than before.
         """
-        now = self._ended(_Progress(force, dict(nodes)))
+        now = self._ended(_Progress(force, _at_this_pace(nodes)))
         return {key: now.done[key] for key in nodes}
 
     def run_what_can(
@@ -82,7 +83,7 @@ class Runner:
         Raises:
             Exception: a defect of this program: what is not raised on purpose and not the system's.
         """
-        now = self._ended(_Progress(force, dict(nodes), goes_on=True))
+        now = self._ended(_Progress(force, _at_this_pace(nodes), goes_on=True))
         return now.done, now.failed
 
     def _ended(self, now: _Progress) -> _Progress:
@@ -185,3 +186,14 @@ class Runner:
         del now.waiting[node.key]
         self._around.watcher.finished(node.key, 0.0, cached=True)
         return True
+
+
+def _at_this_pace(nodes: Mapping[str, Node]) -> dict[str, Node]:
+    """The nodes with the limits of time of this machine, wherever they are made."""
+    factor = time_factor()
+    if factor == 1:
+        return dict(nodes)
+    return {
+        key: replace(node, stage=replace(node.stage, timeout_s=node.stage.timeout_s * factor))
+        for key, node in nodes.items()
+    }

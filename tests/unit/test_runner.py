@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -154,7 +155,33 @@ def test_an_engine_that_dies_leaves_nothing_half_written(bench: Bench):
 
 def test_a_stage_over_its_time_is_said_to_be(bench: Bench, monkeypatch):
     monkeypatch.setattr(bench.engine, "run", lambda job, on_line: Outcome(137, True, 9.0, {}))
-    with pytest.raises(StageFailed, match="longer than its limit"):
+    with pytest.raises(StageFailed, match="longer than its limit") as error:
+        bench.runner().run(bench.nodes())
+    assert "BUNDLE_TIME_FACTOR" in error.value.hint
+
+
+def test_limits_of_time_are_as_many_times_as_long_as_the_user_of_a_slow_machine_says(bench: Bench, monkeypatch):
+    given = []
+    real = bench.engine.run
+
+    def run(job, on_line):
+        given.append(job.limits.timeout_s)
+        return real(job, on_line)
+
+    monkeypatch.setattr(bench.engine, "run", run)
+    before = {key: done.result.fingerprint for key, done in bench.runner().run(bench.nodes()).items()}
+    shutil.rmtree(bench.root / "artifacts" / "store")
+    monkeypatch.setenv("BUNDLE_TIME_FACTOR", "2.5")
+    slowly = bench.runner().run(bench.nodes())
+    half = len(given) // 2
+    assert sorted(given[half:]) == sorted(2.5 * limit_s for limit_s in given[:half])
+    assert {key: done.result.fingerprint for key, done in slowly.items()} == before, "no result depends on it"
+
+
+@pytest.mark.parametrize("text", ["fast", "0", "-1", "0.5", "nan", "inf", "1001"])
+def test_a_factor_of_time_that_is_none_is_wrong_use(bench: Bench, monkeypatch, text):
+    monkeypatch.setenv("BUNDLE_TIME_FACTOR", text)
+    with pytest.raises(UsageError, match="from 1 to 1000"):
         bench.runner().run(bench.nodes())
 
 
