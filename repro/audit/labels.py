@@ -16,7 +16,7 @@ from repro.audit.claims import Examination
 from repro.audit.evidence import Evidence
 from repro.audit.leaves import differences
 from repro.audit.stage_files import read_labels, read_lines, read_units
-from repro.base import confined, typed_json
+from repro.base import confined, typed_json, zips
 from repro.base.errors import CouldNotVerify, VerificationFailed
 from repro.base.foreign import shown
 from repro.record.stage_files import CorpusFile, SplitSummary, TimitCounts
@@ -117,19 +117,16 @@ def files_of_user(place: Path) -> Iterator[tuple[str, Read]]:
                 path = os.path.relpath(os.path.join(parent, name), place)
                 yield path, lambda path=path: confined.read_below(place, path, _MOST_LABEL_BYTES)  # type: ignore[misc]
         return
-    try:
-        with zipfile.ZipFile(place) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            if len(members) > _MOST_FILES:
-                raise VerificationFailed(f"{place.name} holds more than {_MOST_FILES} files")
-            for member in members:
-                yield member.filename, lambda member=member: _from_zip(archive, member)  # type: ignore[misc]
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise VerificationFailed(f"{place.name} is not a zip that can be read: {shown(error, 100)}") from error
+    with zips.reading(place), zipfile.ZipFile(place) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if len(members) > _MOST_FILES:
+            raise VerificationFailed(f"{place.name} holds more than {_MOST_FILES} files")
+        for member in members:
+            yield member.filename, lambda member=member: _from_zip(place, archive, member)  # type: ignore[misc]
 
 
-def _from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    with archive.open(member) as stream:
+def _from_zip(place: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    with zips.reading(place), archive.open(member) as stream:
         data = stream.read(_MOST_LABEL_BYTES + 1)
     if len(data) > _MOST_LABEL_BYTES:
         raise VerificationFailed(f"{shown(member.filename)} is larger than labels are")

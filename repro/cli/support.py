@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from repro.base import programs
+from repro.base import programs, zips
 from repro.base.confined import TreeLimits, list_tree, open_below, read_below
 from repro.base.errors import BundleError
 from repro.base.files import pretty_json, write_atomic
@@ -266,7 +266,7 @@ def _sentences(paths: Paths, option: str) -> tuple[list[str], str]:
     try:
         texts = _in_zip(data) if data.is_file() else _in_folder(data)
         found = [spoken[1] for spoken in map(_SPOKEN.match, texts) if spoken]
-    except (BundleError, OSError, zipfile.BadZipFile) as error:
+    except (BundleError, OSError) as error:
         return [], f"The corpus could not be read ({type(error).__name__}): only its text's form was looked for."
     return found, f"{len(found)} sentences of the corpus were looked for."
 
@@ -278,7 +278,7 @@ def _in_folder(data: Path) -> Iterator[str]:
 
 
 def _in_zip(data: Path) -> Iterator[str]:
-    with zipfile.ZipFile(data) as source:
+    with zips.reading(data), zipfile.ZipFile(data) as source:
         for entry in source.infolist()[: _CORPUS.entries]:
             if entry.filename.lower().endswith(".txt") and entry.file_size <= _MOST_SENTENCE_BYTES:
                 yield source.read(entry).decode("utf-8", "replace")

@@ -105,7 +105,7 @@ def _context_url(environ: Mapping[str, str], home: Path) -> str:
             return ""
         meta = folder / "contexts" / "meta" / sha256_bytes(name.encode()) / "meta.json"
         return str(json.loads(meta.read_text())["Endpoints"]["docker"]["Host"])
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return ""
 
 

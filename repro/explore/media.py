@@ -17,7 +17,7 @@ from typing import Optional
 
 from repro.audit.evidence import Evidence
 from repro.audit.stage_files import read_lines
-from repro.base import confined
+from repro.base import confined, zips
 from repro.base.errors import CouldNotVerify, VerificationFailed
 from repro.base.foreign import shown
 from repro.record.stages import Stage
@@ -132,14 +132,12 @@ class Sounds:
                 return self.evidence.file(self.evidence.stage("demo_corpus"), path)
             if self.data.is_dir():
                 return confined.read_below(self.data, path, _MOST_SOUND_BYTES)
-            self._zip = self._zip or zipfile.ZipFile(self.data)
-            if self._zip.getinfo(path).file_size > _MOST_SOUND_BYTES:
-                return None
-            return self._zip.read(path)
+            with zips.reading(self.data):
+                self._zip = self._zip or zipfile.ZipFile(self.data)
+                size_bytes = self._zip.getinfo(path).file_size
+                return None if size_bytes > _MOST_SOUND_BYTES else self._zip.read(path)
         except (CouldNotVerify, FileNotFoundError, KeyError):
             return None
-        except zipfile.BadZipFile as error:
-            raise VerificationFailed(f"{shown(self.data)} is no zip file that can be read: {error}") from error
 
 
 def samples_of(data: bytes, what: str) -> array[int]:

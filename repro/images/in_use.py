@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
+import msgspec
+
+from repro.base import typed_json
 from repro.base.architecture import ARCHITECTURES
-from repro.base.errors import BundleError
+from repro.base.errors import BundleError, VerificationFailed
 from repro.base.files import sha256_file
 from repro.base.paths import Paths
+from repro.base.values import Digest
 from repro.images.definition import image_names, load_definition
 from repro.images.layer_index import entry_path
 from repro.images.layer_trees import sound
+from repro.images.oci import listed
 from repro.images.recipes import recipes_of
 from repro.images.rootfs import chain_of
 from repro.images.unpacked import MANIFEST
+
+
+class _Blob(msgspec.Struct, frozen=True):
+    digest: Digest
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    config: _Blob
+    layers: tuple[_Blob, ...]
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    name: str
+    architecture: str
+    diff_id: Digest
+    manifest: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -28,14 +49,17 @@ class Published:
 
 
 def published_images(paths: Paths) -> list[Published]:
-    """The images that the layout's index lists: the newest of each name and architecture."""
-    index = paths.oci / "index.json"
-    listed = json.loads(index.read_bytes())["manifests"] if index.exists() else []
+    """The images that the layout's index lists: the newest of each name and architecture.
+
+    Raises:
+        VerificationFailed: the index or a manifest is damaged.
+    """
     images = []
-    for digest in (str(entry["digest"])[7:] for entry in listed):
-        manifest = json.loads((paths.blobs / digest).read_bytes())
-        layers = [str(layer["digest"]) for layer in manifest["layers"]]
-        names = {digest, str(manifest["config"]["digest"])[7:], *(layer[7:] for layer in layers)}
+    for digest in (str(entry["digest"])[7:] for entry in listed(paths)):
+        place = paths.blobs / digest
+        manifest = typed_json.read(place.read_bytes(), _Manifest, what=str(place))
+        layers = [layer.digest for layer in manifest.layers]
+        names = {digest, manifest.config.digest[7:], *(layer[7:] for layer in layers)}
         images.append(Published(frozenset(names), chain_of(layers)))
     return images
 
@@ -47,20 +71,27 @@ def surplus_blobs(paths: Paths, entries: Iterable[Path]) -> list[Path]:
         entries: of the layers that are kept. One that came as a tar, in a bundle, keeps it: its entry has no manifest.
     """
     found = []
-    for document in (json.loads(entry.read_bytes()) for entry in entries):
-        name = str(document["diff_id"])[7:]
+    for entry in filter(None, map(_entry, entries)):
+        name = entry.diff_id[7:]
         blob, manifest = paths.blobs / name, paths.layer_trees / name / MANIFEST
-        held = document.get("manifest") and manifest.is_file() and sha256_file(manifest) == document["manifest"]
+        held = entry.manifest and manifest.is_file() and sha256_file(manifest) == entry.manifest
         if held and blob.is_file() and sound(manifest.parent) is not None:
             found.append(blob)
     return sorted(set(found))
+
+
+def _entry(path: Path) -> _Entry | None:
+    try:
+        return typed_json.read(path.read_bytes(), _Entry, what=path.name)
+    except VerificationFailed:
+        return None
 
 
 def current_layers(paths: Paths) -> tuple[set[Path], set[str]]:
     """Entries of layers that this checkout's images are made of, and names of their blobs.
 
     Where a layer's recipe cannot be known, since the sources that it is compiled from are not there, whatever was built
-    under its name stays: it may have taken hours.
+    under its name stays: it may have taken hours. A damaged entry is of no layer.
     """
     entries, unknown = set(), set()
     for architecture in ARCHITECTURES:
@@ -72,8 +103,8 @@ def current_layers(paths: Paths) -> tuple[set[Path], set[str]]:
                 unknown |= {(f"{layer.kind}:{layer.lock}", architecture) for layer in layers}
     kept, blobs = set(), set()
     for path in paths.layer_index.glob("*.json"):
-        entry = json.loads(path.read_bytes())
-        if path in entries or (entry["name"], entry["architecture"]) in unknown:
+        entry = _entry(path)
+        if entry is not None and (path in entries or (entry.name, entry.architecture) in unknown):
             kept.add(path)
-            blobs.add(str(entry["diff_id"])[7:])
+            blobs.add(entry.diff_id[7:])
     return kept, blobs

@@ -7,15 +7,19 @@ tar of a layer appears only where somebody needs it as a file: `repro.images.lay
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
+
+from repro.base import strict_json, typed_json
 from repro.base.architecture import by_name
+from repro.base.errors import VerificationFailed
 from repro.base.files import canonical_json, sha256_bytes, write_atomic
 from repro.base.locking import locked
 from repro.base.paths import Paths
+from repro.base.values import Digest
 from repro.container.image import Image, Layer
 from repro.images.layer_tars import tar_of
 from repro.images.layers.tree import SOURCE_DATE_EPOCH
@@ -25,6 +29,7 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+_NAME = "org.opencontainers.image.ref.name"
 
 
 def compute_image(
@@ -79,13 +84,13 @@ def _descriptor(image: Image) -> dict[str, Any]:
         "platform": by_name(image.architecture).oci_platform,
         "annotations": {
             "io.containerd.image.name": f"docker.io/{image.reference}",
-            "org.opencontainers.image.ref.name": f"{image.name}-{image.architecture}",
+            _NAME: f"{image.name}-{image.architecture}",
         },
     }
 
 
 def _index(descriptors: Iterable[dict[str, Any]]) -> bytes:
-    ordered = sorted(descriptors, key=lambda d: str(d["annotations"]["org.opencontainers.image.ref.name"]))
+    ordered = sorted(descriptors, key=lambda d: str(d["annotations"][_NAME]))
     return canonical_json(
         {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": ordered}
     )
@@ -94,6 +99,35 @@ def _index(descriptors: Iterable[dict[str, Any]]) -> bytes:
 def layout_files(images: Iterable[Image]) -> dict[str, bytes]:
     """The small files of an OCI layout that holds just these images, by name: its version and its index."""
     return {"oci-layout": _LAYOUT, "index.json": _index(_descriptor(image) for image in images)}
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    digest: Digest
+    annotations: dict[str, str]
+
+
+class _Index(msgspec.Struct, frozen=True):
+    manifests: tuple[_Listed, ...]
+
+
+def listed(paths: Paths) -> list[dict[str, Any]]:
+    """What the layout's index lists: a descriptor for the newest image of each name and architecture.
+
+    Raises:
+        VerificationFailed: the index is damaged.
+    """
+    index = paths.oci / "index.json"
+    if not index.exists():
+        return []
+    try:
+        document = strict_json.parse(index.read_bytes(), what=str(index))
+        found = typed_json.convert(document, _Index, what=str(index))
+        if not all(_NAME in each.annotations for each in found.manifests):
+            raise VerificationFailed(f"{index}: an image has no name")
+    except VerificationFailed as error:
+        hint = "remove it: the next `invoke images.build` lists the images again"
+        raise VerificationFailed(error.message, hint=hint) from error
+    return list(document["manifests"])
 
 
 def publish(paths: Paths, image: Image) -> None:
@@ -105,11 +139,8 @@ def publish(paths: Paths, image: Image) -> None:
             write_atomic(blob, data)
     paths.oci.mkdir(parents=True, exist_ok=True)
     with locked(paths.oci / ".lock", create=True):
-        index = paths.oci / "index.json"
-        known = json.loads(index.read_bytes())["manifests"] if index.exists() else []
-        mine = _descriptor(image)
-        name_key = "org.opencontainers.image.ref.name"
-        kept = [d for d in known if d["annotations"][name_key] != mine["annotations"][name_key]]
+        index, mine = paths.oci / "index.json", _descriptor(image)
+        kept = [d for d in listed(paths) if d["annotations"][_NAME] != mine["annotations"][_NAME]]
         updated = _index([*kept, mine])
         if not index.exists() or index.read_bytes() != updated:
             write_atomic(paths.oci / "oci-layout", _LAYOUT)

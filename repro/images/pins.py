@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from repro.base import typed_json
 from repro.base.errors import VerificationFailed
 from repro.base.files import pretty_json, write_atomic
 from repro.base.paths import Paths
+from repro.base.values import Digest, Strict
 from repro.container.image import Image
 from repro.images.definition import image_names, load_definition
 
 PINS = "conf/locks/images.json"
 
 
+class _Pins(Strict, frozen=True):
+    layers: dict[str, dict[str, Digest]]
+    images: dict[str, dict[str, Digest]]
+
+
 def load_pins(paths: Paths) -> dict[str, Any]:
-    """The digests that the repository pins: {'layers': {ARCH: {NAME: diff ID}}, 'images': {ARCH: {NAME: ID}}}."""
+    """The digests that the repository pins: {'layers': {ARCH: {NAME: diff ID}}, 'images': {ARCH: {NAME: ID}}}.
+
+    Raises:
+        VerificationFailed: the file does not hold them.
+    """
     try:
-        pins: dict[str, Any] = json.loads((paths.root / PINS).read_bytes())
+        pins = typed_json.read((paths.root / PINS).read_bytes(), _Pins, what=PINS)
     except FileNotFoundError:
         return {"layers": {}, "images": {}}
-    return pins
+    except VerificationFailed as error:
+        raise VerificationFailed(error.message, hint=f"`git checkout {PINS}` brings it back") from error
+    return {"layers": pins.layers, "images": pins.images}
 
 
 def check_pin(kind: str, architecture: str, name: str, found: str, pins: Mapping[str, Any]) -> None:

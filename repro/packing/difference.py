@@ -10,12 +10,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from repro.base.errors import CouldNotVerify, VerificationFailed
+import msgspec
+
+from repro.base import typed_json
+from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.files import sha256_bytes
 from repro.base.foreign import shown
-from repro.base.strict_json import parse
 from repro.base.toml import parse_toml
 from repro.packing.installer.archive import Archive
 from repro.packing.installer.folder import installed_path, read_kept, read_plain
@@ -93,10 +95,11 @@ def differences(old: Side, new: Side) -> Iterator[Section]:
     """(heading, lines) of everything in which two bundles differ; nothing where they are the same.
 
     Raises:
-        VerificationFailed, CouldNotVerify: a file that describes one of them is not as listed, or not here.
+        VerificationFailed: a file that describes one of them is malformed, or not as listed.
+        CouldNotVerify: it is not here.
     """
     yield "bundle", _changes(_about(old), _about(new))
-    packages = [_packages(json.loads(side.read("sbom.cdx.json") or b"{}")) for side in (old, new)]
+    packages = [_packages(_document(side, "sbom.cdx.json", _Inventory)) for side in (old, new)]
     yield "packages", _changes(*({name: item.versions for name, item in side.items()} for side in packages))
     yield "licences", _changes(
         *({name: item.licences for name, item in side.items() if name in other}
@@ -153,28 +156,65 @@ def _about(side: Side) -> dict[str, str]:
     }
 
 
+T = TypeVar("T")
+
+
+def _document(side: Side, path: str, kind: type[T]) -> T:
+    return typed_json.read(side.read(path) or b"{}", kind, what=path, max_bytes=_MOST_BYTES)
+
+
+class _Licence(msgspec.Struct, frozen=True):
+    id: str = ""
+    name: str = ""
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    expression: str = ""
+    license: _Licence = _Licence()
+
+
+class _Component(msgspec.Struct, frozen=True):
+    type: str = ""
+    name: str = ""
+    version: str = ""
+    purl: str = ""
+    ref: str = msgspec.field(default="", name="bom-ref")
+    licenses: tuple[_Choice, ...] = ()
+
+
+class _Inventory(msgspec.Struct, frozen=True):
+    components: tuple[_Component, ...] = ()
+
+
+class _Layer(msgspec.Struct, frozen=True):
+    name: str
+    diff_id: str
+
+
+class _Image(msgspec.Struct, frozen=True):
+    image_id: str
+    layers: tuple[_Layer, ...]
+
+
 @dataclass(frozen=True)
 class _Package:
     versions: str
     licences: str
 
 
-def _packages(inventory: Mapping[str, Any]) -> dict[str, _Package]:
+def _packages(inventory: _Inventory) -> dict[str, _Package]:
     """What the inventory lists, by kind, name and architecture; images that hold two versions of one name have both."""
     versions: dict[str, set[str]] = {}
     licences: dict[str, set[str]] = {}
-    for item in inventory.get("components", ()):
-        purl = str(item.get("purl", ""))
-        kind = purl[4:].partition("/")[0] if purl.startswith("pkg:") else str(item.get("type", ""))
-        architecture = purl.partition("arch=")[2].partition("&")[0]
-        if str(item.get("bom-ref", "")).startswith("image:"):
+    for item in inventory.components:
+        kind = item.purl[4:].partition("/")[0] if item.purl.startswith("pkg:") else item.type
+        architecture = item.purl.partition("arch=")[2].partition("&")[0]
+        if item.ref.startswith("image:"):
             continue  # compared by their IDs
-        name = f"{kind} {item.get('name', '')}" + (f" ({architecture})" if architecture else "")
-        versions.setdefault(name, set()).add(str(item.get("version", "")))
-        for choice in item.get("licenses", ()):
-            licence = choice.get("license", {})
-            text = choice.get("expression") or licence.get("id") or licence.get("name") or ""
-            licences.setdefault(name, set()).add(str(text))
+        name = f"{kind} {item.name}" + (f" ({architecture})" if architecture else "")
+        versions.setdefault(name, set()).add(item.version)
+        for choice in item.licenses:
+            licences.setdefault(name, set()).add(choice.expression or choice.license.id or choice.license.name)
     return {
         name: _Package(", ".join(sorted(found)), ", ".join(sorted(licences.get(name, ()))))
         for name, found in versions.items()
@@ -183,20 +223,24 @@ def _packages(inventory: Mapping[str, Any]) -> dict[str, _Package]:
 
 def _images(side: Side) -> dict[str, str]:
     found = {}
-    for architecture, named in parse(side.read("images.json") or b"{}", what="images.json").items():
+    for architecture, named in _document(side, "images.json", dict[str, dict[str, _Image]]).items():
         for name, image in named.items():
-            found[f"image {name} ({architecture})"] = str(image["image_id"])[:19]
-            for layer in image["layers"]:
-                found[f"layer {layer['name']} ({architecture})"] = str(layer["diff_id"])[:19]
+            found[f"image {name} ({architecture})"] = image.image_id[:19]
+            for layer in image.layers:
+                found[f"layer {layer.name} ({architecture})"] = layer.diff_id[:19]
     return found
 
 
 def _tables(side: Side) -> dict[str, str]:
-    return {
-        f"{table.rpartition('/')[2]} {place}": value
-        for table in _TABLES
-        for place, value in _leaves(parse_toml(side.read(INSTALLED + table).decode(), table), "")
-    }
+    found = {}
+    for table in _TABLES:
+        data = side.read(INSTALLED + table)
+        try:
+            values = parse_toml(data.decode(), table)
+        except (UsageError, UnicodeDecodeError, RecursionError) as error:
+            raise VerificationFailed(f"{table} in a bundle is not TOML: {shown(error, 200)}") from error
+        found.update({f"{table.rpartition('/')[2]} {place}": value for place, value in _leaves(values, "")})
+    return found
 
 
 def _leaves(value: Any, place: str) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from repro.base import programs
 from repro.base.errors import CouldNotRun, UsageError
 from repro.packing.inventory import Commit
 
@@ -80,7 +81,7 @@ def _blobs(root: Path, names: Sequence[str]) -> list[bytes]:
     with tempfile.TemporaryFile() as wanted:
         wanted.write("".join(f"{name}\n" for name in names).encode())
         wanted.seek(0)
-        command = ["git", "-C", str(root), "cat-file", "--batch"]
+        command = [_program(), "-C", str(root), "cat-file", "--batch"]
         with subprocess.Popen(command, stdin=wanted, stdout=subprocess.PIPE) as process:
             stream = process.stdout
             assert stream is not None  # it was asked for
@@ -93,16 +94,17 @@ def _blobs(root: Path, names: Sequence[str]) -> list[bytes]:
     return found
 
 
+def _program() -> str:
+    found = programs.find("git")
+    if found is None:
+        raise CouldNotRun("git is missing, and a bundle holds the repository at a commit", hint="install git")
+    return str(found)
+
+
 def _git(root: Path, *words: str) -> bytes:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *words],  # noqa: S607 - the user's own git
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise CouldNotRun("git is missing, and a bundle holds the repository at a commit", hint="install git") from None
+    done = subprocess.run(
+        [_program(), "-C", str(root), *words], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
     if done.returncode:
         raise CouldNotRun(
             f"git {words[0]} failed in {root}",

@@ -9,14 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -59,8 +58,8 @@ def public_keys(path: Path) -> dict[str, ec.EllipticCurvePublicKey]:
         keys = [serialization.load_pem_public_key(block.encode()) for block in blocks]
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint="name a file of public keys in PEM") from None
-    except ValueError as error:
-        raise UsageError(f"{path} is not a file of public keys in PEM: {error}") from None
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UsageError(f"{path} is not a file of public keys in PEM: {shown(error, 200)}") from None
     found = {}
     for key in keys:
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
@@ -155,7 +154,7 @@ def read_signature(path: Path, keys: Keys) -> ModelSignature:
         (signature,) = envelope["signatures"]
         raw = base64.b64decode(signature["sig"], validate=True)
         keys[hint].verify(raw, _pae(payload), ec.ECDSA(hashes.SHA256()))
-        said = json.loads(payload)
+        said = parse(payload, what=path.name, max_bytes=_MOST_BYTES)
         known = (document["mediaType"], envelope["payloadType"], said["_type"], said["predicateType"])
         if known != (SIGSTORE_TYPE, PAYLOAD_TYPE, STATEMENT_TYPE, PREDICATE_TYPE):
             raise ValueError("it is no signature of a model")

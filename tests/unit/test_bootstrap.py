@@ -222,17 +222,23 @@ def test_a_disk_without_symbolic_links_is_named_before_anything_is_made(checkout
     assert sorted(path.name for path in checkout.iterdir()) == ["bootstrap", "requirements", "tasks.py"]
 
 
-def test_a_disk_that_starts_no_program_is_named_before_anything_is_made(checkout: Path):
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("noexec", "no program can be started from the disk of"), ("ro", "this user cannot write into")],
+)
+def test_a_disk_that_no_environment_can_be_made_on_is_named_before_anything_is_made(
+    checkout: Path, option: str, said: str
+):
     disk = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-euc",
-            'mount -t tmpfs -o noexec none "$1" && cp -r "$0"/. "$1"; code=0; sh "$1/bootstrap" doctor || code=$?; '
-            'ls -A "$1"; exit $code', str(checkout)]  # fmt: skip
-    place = checkout.with_name("noexec")
+            'mount -t tmpfs none "$1" && cp -r "$0"/. "$1" && mount -o "remount,$2" "$1"; code=0; '
+            'sh "$1/bootstrap" doctor || code=$?; ls -A "$1"; exit $code', str(checkout)]  # fmt: skip
+    place = checkout.with_name("disk")
     place.mkdir()
-    done = subprocess.run([*disk, str(place)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*disk, str(place), option], capture_output=True, text=True, check=False)
     if "unshare" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"no mount of one's own here: {done.stderr}")
     assert done.returncode == 4
-    assert f"no program can be started from the disk of {place}" in done.stderr
+    assert f"{said} {place}" in done.stderr
     assert done.stdout.split() == ["bootstrap", "requirements", "tasks.py"]
 
 

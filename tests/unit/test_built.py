@@ -243,15 +243,16 @@ def test_an_image_for_compilers_alone_is_never_made_for_its_own_sake(bare):
 
 
 def test_pins_of_an_image_that_was_not_made_stay(bare):
+    kaldi, gone, layer = ("sha256:" + letter * 64 for letter in "abc")
     old = {
-        "images": {"amd64": {"kaldi": "sha256:k", "gone": "sha256:g"}},
-        "layers": {"amd64": {"built:kaldi": "sha256:l", "built:gone": "sha256:g"}},
+        "images": {"amd64": {"kaldi": kaldi, "gone": gone}},
+        "layers": {"amd64": {"built:kaldi": layer, "built:gone": gone}},
     }
     (bare.conf / "locks" / "images.json").write_text(json.dumps(old))
     write_pins(bare, {"amd64": {"base": image()}})
     pins = load_pins(bare)
-    assert pins["images"]["amd64"] == {"base": image().config_digest, "kaldi": "sha256:k"}
-    assert pins["layers"]["amd64"] == {"built:kaldi": "sha256:l"}
+    assert pins["images"]["amd64"] == {"base": image().config_digest, "kaldi": kaldi}
+    assert pins["layers"]["amd64"] == {"built:kaldi": layer}
 
 
 @pytest.mark.parametrize(

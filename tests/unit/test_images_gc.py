@@ -96,6 +96,13 @@ def test_a_layer_that_came_as_a_tar_keeps_it(paths, tmp_path):
     assert blob.is_file() and layer.tree.is_dir()
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "debs:base", "architecture": "amd64", "diff_id": 3}'])
+def test_a_damaged_entry_is_of_no_layer_and_goes(paths, text: str):
+    (paths.layer_index / ("2" * 64 + ".json")).write_text(text)
+    collect_images(paths, lambda said: None)
+    assert ("2" * 64 + ".json") not in _names(paths)
+
+
 def test_a_layer_whose_sources_are_away_for_now_is_kept(paths, monkeypatch):
     """Compiled from archives that only the user has: without them its recipe cannot be known."""
     recipe = recipes_of(paths, "base", "amd64")[0]

@@ -98,6 +98,21 @@ def test_a_describing_file_that_is_not_as_listed_is_refused(tmp_path: Path):
         diff_bundles(str(one), str(other))
 
 
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("sbom.cdx.json", b"x"), ("sbom.cdx.json", b"[]"), ("sbom.cdx.json", b"[" * 100_000),
+        ("sbom.cdx.json", b'{"components": [3]}'), ("sbom.cdx.json", b'{"components": [{"licenses": [3]}]}'),
+        ("images.json", b'{"amd64": 3}'), ("images.json", b'{"amd64": {"base": {"image_id": "x"}}}'),
+        ("tree/conf/published.toml", b"\xff"), ("tree/conf/published.toml", b"x ="),
+        ("tree/conf/published.toml", b"x = " + b"[" * 100_000),
+    ],
+)  # fmt: skip
+def test_a_describing_file_that_is_malformed_is_refused_by_name(tmp_path: Path, path: str, data: bytes):
+    with pytest.raises(VerificationFailed, match=path.rpartition("/")[2].replace(".", r"\.")):
+        diff_bundles(str(old(tmp_path)), str(bundle(tmp_path / "new", {path: data})))
+
+
 def test_what_a_stranger_wrote_cannot_command_the_terminal(tmp_path: Path):
     other = bundle(tmp_path / "new", {"sbom.cdx.json": inventory("2\u001b[2J\u202e")})
     said = diff_bundles(str(old(tmp_path)), str(other))
