@@ -16,13 +16,14 @@ from _bundle_cases import pack, signer
 from repro.audit import farm as farming
 from repro.audit.bundles import Given, verify_a_bundle
 from repro.audit.claims import PROVEN, REFUTED, Outcome
-from repro.audit.farm import Farm, audit_folder, error_of
-from repro.audit.ledger import FIRST, PREDICATE, add, content_of, keys_with, read_ledger
+from repro.audit.farm import Audited, Farm, audit_folder, error_of
+from repro.audit.ledger import FIRST, PREDICATE, Entry, Ledger, add, content_of, keys_with, read_ledger
 from repro.base.errors import CouldNotVerify, UsageError, VerificationFailed
 from repro.base.paths import Paths
 from repro.machine import facts
 from repro.packing import adopt
 from repro.packing.installer.listing import canonical
+from repro.packing.installer.statements import Statement
 from repro.packing.runs import RECEIVED
 
 KEY = signer(7)  # the auditor's
@@ -291,3 +292,42 @@ def test_what_is_asked_for_arrives(monkeypatch):
         commands.FarmAsked("f", "d", "c", "k", "s", "l", "a", "h", True, "t", Rerun("d", "c", "podman", False, 20)),
         commands.FarmAsked("f"),
     ]
+
+
+def test_the_farm_s_page_and_document_tell_each_bundle_and_each_entry(tmp_path: Path):
+    def entry(number: int, kind: str, result: str) -> Entry:
+        document = {"predicate": {"kind": kind, "result": result, "number": number, "previous": "0"}}
+        return Entry(number, f"{number}" * 64, Statement("x", "f" * 64, document, "0" * 64))
+
+    ledger = Ledger((entry(1, "verify", "PASSED"), entry(2, "rerun", "FAILED")), b"")
+    found = [
+        Audited("one.tar", "It holds.", "PASSED", 1), Audited("two\x1b.tar", "It does not.", "FAILED", 2, new=True),
+        Audited("three.tar", "Something is missing.", "WARNED", 3, new=True), Audited("four", "not looked at: a link"),
+    ]  # fmt: skip
+    farming._write(found, ledger, farm(tmp_path), tmp_path / "page")
+    assert json.loads((tmp_path / "page" / "farm.json").read_bytes()) == {
+        "schema": "lstm-ctc-bundle/farm", "version": 1, "kind": "verify", "head": "2" * 64, "entries": 2,
+        "audited": [
+            {"name": "one.tar", "result": "PASSED", "entry": 1, "new": False, "said": "It holds."},
+            {"name": "two\\x1b.tar", "result": "FAILED", "entry": 2, "new": True, "said": "It does not."},
+            {"name": "three.tar", "result": "WARNED", "entry": 3, "new": True, "said": "Something is missing."},
+            {"name": "four", "result": "", "entry": 0, "new": False, "said": "not looked at: a link"},
+        ],
+    }  # fmt: skip
+    told = (tmp_path / "page" / "farm.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("| ")]
+    assert [row for row in rows if "---" not in row] == [
+        ["name", "outcome", "entry", "ledger", "in words"],
+        ["one.tar", "holds", "1", "as before", "It holds."],
+        ["two\\\\x1b.tar", "refuted", "2", "added now", "It does not."],
+        ["three.tar", "could not verify", "3", "added now", "Something is missing."],
+        ["four", "not looked at", "", "", "not looked at: a link"],
+        ["entry", "kind", "result", "sha256", "signer"],
+        ["1", "verify", "PASSED", "1" * 64, "f" * 64],
+        ["2", "rerun", "FAILED", "2" * 64, "f" * 64],
+    ]
+    head = told.partition("## Bundles")[0].splitlines()
+    assert head[0] == "# Audit of a folder of bundles" and head[2].endswith(" 4 names were found in the folder.")
+    facts = "kind of audit: verify", "entries: 2", f"head of the ledger: {'2' * 64}", f"signed by: {KEY.fingerprint}"
+    assert head[4:8] == [f"- {fact}" for fact in facts]
+    assert "- Note the head: the chain alone does not tell that its last entries were taken away." in told

@@ -263,6 +263,26 @@ def test_what_was_built_of_locked_files_decides_and_what_was_compiled_does_not(
     assert (said["name"], said["files"][0]["path"]) == ("layer debs:base, A claimed, B built again", "f")
 
 
+def test_both_configs_of_an_image_are_kept_by_the_beginnings_of_their_digests(tmp_path: Path):
+    paths = Paths(tmp_path)
+    paths.blobs.mkdir(parents=True)
+    configs = b'{"a": 1}', b'{"a": 2}'
+    digests = ["sha256:" + sha256_bytes(data) for data in configs]
+    built = SimpleNamespace(name="base", config=configs[1], config_digest=digests[1])
+    kept, folder = Kept(paths, tmp_path / "page"), tmp_path / "page" / "image-base"
+    absent = f"the config {digests[0]} is not here to compare with; the one built is kept in image-base/"
+    assert kept.image(built, digests[0]) == [absent]
+    (paths.blobs / digests[0][7:]).write_bytes(b"damaged")
+    other = f"artifacts/oci holds another config than {digests[0]}; the one built is kept in image-base/"
+    assert kept.image(built, digests[0]) == [other]
+    (paths.blobs / digests[0][7:]).write_bytes(configs[0])
+    first, last = kept.image(built, digests[0])
+    assert first.startswith("config.a ") and last == "both configs: image-base/"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        f"{word}-{digest[7:19]}.json": data for word, digest, data in zip(("claimed", "built"), digests, configs)
+    }
+
+
 def test_kept_archives_of_the_same_members_differ_in_form(tmp_path: Path):
     one = archive(put("f", b"1"))
     lines, _ = kept_layer(tmp_path, "debs", one, one + bytes(512), at_hand=one)
@@ -299,7 +319,7 @@ def recipes(monkeypatch):
     known = [
         recipe("debs:base", "debs", 1),
         recipe("built:tool", "built", 1),
-        recipe("wheels:big", "wheels", 300_000_000),
+        recipe("wheels:big", "wheels", 300_500_100),
         recipe("wheels:base", "wheels", 256 << 20),
     ]
     pins = {"amd64": {each.name: f"sha256:{number}" for number, each in enumerate(known)}, "arm64": {}}
@@ -314,7 +334,7 @@ def recipes(monkeypatch):
     [
         ({"9"}, "neither layer is one that conf/locks/images.json pins: no locked sources decide"),
         ({"9", "1"}, "layer built:tool is compiled: only `invoke audit.challenge` makes it again"),
-        ({"2"}, "layer wheels:big has 300 MB of packages: only `invoke audit.challenge` makes it again"),
+        ({"2"}, "layer wheels:big has 301 MB of packages: only `invoke audit.challenge` makes it again"),
     ],
 )
 def test_what_no_locked_source_decides_is_told(tmp_path: Path, recipes, digests, said: str):
