@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from _audit_cases import PATHS, SIZE, document_of, make_run, reopen, stage_of, stored, write_record
 
-from repro.audit import compare, judgement, parity, times
+from repro.audit import compare, judgement, parity, scoring, times
 from repro.audit import rerun as rerun_module
 from repro.audit.claims import Claim, Examination, Outcome
 from repro.audit.compare import Sides, compare_runs
@@ -296,6 +296,50 @@ def test_a_rerun_asks_for_the_record_s_run_with_its_pinned_images_as_far_as_they
     assert [(claim.key, claim.text, claim.kind, claim.findings) for claim in outcome.claims] == [
         ("run", "every stage runs again on this machine", "run again here", ("enough is seen",))
     ]
+
+
+@pytest.mark.parametrize(("on", "where"), [("local", ""), ("slurm", ", as jobs of slurm")])
+@pytest.mark.parametrize("engine", ["sandbox", "docker"])
+def test_what_ran_again_is_told_with_its_engine_and_what_that_leaves_open(run: Path, monkeypatch, on, where, engine):
+    again = reopen(run)
+    again.record = msgspec.structs.replace(
+        again.record, engine=msgspec.structs.replace(again.record.engine, name=engine)
+    )
+    called: list = []
+    monkeypatch.setattr(rerun_module, "reproduce", lambda *_: None)
+    monkeypatch.setattr(rerun_module, "open_run", lambda place, paths: again)
+    monkeypatch.setattr(rerun_module, "_hold_to", lambda outcome, sides, lacking: called.append((sides, lacking)))
+    monkeypatch.setattr(rerun_module, "examine_speeds", lambda *given: called.append(given))
+    monkeypatch.setattr(rerun_module, "Session", lambda *given: given)
+    outcome, evidence, how = Outcome("rerun", "a run"), reopen(run), rerun_module.Rerun(rounds=12, on=on)
+    rerun_module._run(outcome, evidence, PATHS, {"data": None, "checkpoint": Path("/srv/w")}, how, "console")
+    (claim,) = outcome.claims
+    count = len(again.record.stages)
+    assert claim.evidence == (f"engine {engine}, {count} stages, none stored{where}",)
+    assert claim.open_to == (() if engine == "sandbox" else (
+        "what somebody changed in the image store of docker; with --engine sandbox every image is unpacked from layers "
+        "that were hashed",
+    ))  # fmt: skip
+    ((sides, _), (_, options, session, rounds)) = called
+    assert (sides.first, sides.second, sides.here, sides.there, sides.run_again) == (
+        evidence, again, "the record", "this machine", True,
+    )  # fmt: skip
+    assert (options.data_option, options.on, session, rounds) == ("demo", on, (PATHS, "console", on), 12)
+
+
+def test_a_beam_notes_the_utterances_that_it_cannot_be_sure_of(monkeypatch):
+    found = {"a": (True, False), "b": (False, True), "c": (False, False)}
+    best, other = (1, 2), (1, 3)
+
+    def search(frames, language, width):
+        assert (language, width) == ("language", 7)
+        empty, under = found[frames]
+        return SimpleNamespace(empty_survived=empty, underflowed=under, best=best, contenders={best, other})
+
+    monkeypatch.setattr(scoring.beam, "search", search)
+    decoder = scoring.Beam("language", 7, {"a": best, "b": other, "c": (9,)})
+    assert [decoder.symbols(name, name) for name in "abc"] == [best, other, best]
+    assert (decoder.empty, decoder.underflowed, decoder.ties) == (["a"], ["b"], ["b"])
 
 
 def test_a_gzip_file_is_read_in_pieces_of_64_kilobytes():
