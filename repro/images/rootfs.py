@@ -128,7 +128,7 @@ class Roots:
         except OSError as error:
             raise CouldNotRun(
                 f"cannot unpack image {image.name} into artifacts/rootfs: {error}",
-                hint="check free space and permissions of artifacts/; artifacts/rootfs is safe to delete",
+                hint="check free space and permissions of artifacts/; `invoke images.gc` frees what no image needs",
             ) from error
         found = read_manifest(folder / "manifest.json")
         if found is None:
