@@ -124,7 +124,7 @@ def publish_layer(made: Path, manifest: Manifest, folder: Path) -> Manifest:
     Args:
         made: holds its root; on the same file system.
         manifest: of that root.
-        folder: named after the diff ID that the caller has computed; a sound one that is there stays.
+        folder: named after the diff ID that the caller has computed; one that is there and holds the same stays.
 
     Returns:
         The manifest of what is there then.
@@ -133,10 +133,16 @@ def publish_layer(made: Path, manifest: Manifest, folder: Path) -> Manifest:
     os.sync()  # one sync of everything costs less than an fsync per file
     with locked(folder.parent):
         others = sound(folder)  # another process may have been first
-        if others is None:
-            remove_tree(folder)
-            os.rename(made, folder)
-        return others or manifest
+        if others is not None and _told(others) == _told(manifest):
+            return others
+        remove_tree(folder)
+        os.rename(made, folder)
+        return manifest
+
+
+def _told(manifest: Manifest) -> dict[str, tuple[str, int, str]]:
+    """A manifest without the states."""
+    return {path: (entry.kind, entry.mode, entry.content) for path, entry in manifest.items()}
 
 
 def place(tree: Tree, root: Path) -> Manifest | None:
@@ -162,8 +168,7 @@ def place(tree: Tree, root: Path) -> Manifest | None:
         if isinstance(error, OSError) and error.errno in _BROKEN:
             raise
         return None
-    found = {path: (entry.kind, entry.mode, entry.content) for path, entry in manifest.items()}
-    return manifest if found == wanted else None
+    return manifest if _told(manifest) == wanted else None
 
 
 def _wanted(entry: Entry) -> tuple[str, int, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.files import sha256_bytes
 from repro.base.paths import Paths
 from repro.images import build
 from repro.images.arrivals import Arrivals
@@ -140,6 +141,18 @@ def test_a_build_that_ends_between_its_steps_leaves_nothing_trusted(paths: Paths
     monkeypatch.setattr(build, "_files", lambda *_: [])
     monkeypatch.setattr(build._Builder, "_fill", lambda _self, tree, recipe, _: tree.file("name", recipe.name.encode()))
     images, _ = made(paths, ("base",))
+    for layer in images["base"].layers:
+        assert sum(map(len, tar_of(layer))) == layer.size_bytes
+
+
+def test_a_build_does_not_take_another_s_files_with_a_manifest_that_fits_them(paths: Paths, filled: list[str]):
+    images, _ = made(paths, ("base",))
+    for layer in images["base"].layers:
+        (layer.tree / "root" / "name").write_bytes(b"substituted")
+        manifest = manifest_of(layer.tree / "root", {"name": sha256_bytes(b"substituted")})
+        (layer.tree / "manifest.json").write_bytes(write_manifest(manifest))
+    assert known_images(paths, ("base",), "amd64") == {}
+    assert made(paths, ("base",))[0] == images
     for layer in images["base"].layers:
         assert sum(map(len, tar_of(layer))) == layer.size_bytes
 
