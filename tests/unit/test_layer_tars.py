@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -90,10 +91,10 @@ def unpacked(folder: Path, fill, trees: Path | None = None) -> tuple[Layer, byte
     return Layer("debs:x", "debs", f"sha256:{sha256}", len(data), folder / "blobs" / sha256, "", trees / sha256), data
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(_PATHS, _ENTRIES, max_size=8))
 def test_the_tar_is_made_again_to_the_byte(entries):
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, mock.patch.multiple(os, sync=lambda: None, fsync=lambda _: None):
         layer, data = unpacked(Path(name), lambda tree: filled(tree, entries))
         assert b"".join(tar_of(layer)) == data
         shutil.copytree(layer.tree, Path(name) / "copy", symlinks=True)  # other inodes and times
