@@ -129,6 +129,21 @@ def test_one_stage_runs_with_what_it_needs_and_prints_its_folder(tmp_path: Path)
     assert sorted(path.name for path in (folder / "bins").iterdir()) == ["inputs_0.bin"]
 
 
+def test_another_split_and_another_number_format_come_to_the_end(sandbox_results: Path):
+    """As another decoder does in the sweep above."""
+    plain = read_record((Paths(ROOT, sandbox_results).runs / "latest" / "record.json").read_bytes(), what="record.json")
+    for split, words in (("test", ("--split", "test")), ("dev", ("--precision", "bf16"))):
+        done = run(sandbox_results, "stage.score", *QUICK, *words, "--engine", "sandbox")
+        if done.returncode == 2 and "bf16" in words:
+            pytest.skip(f"the other split came to its end; {done.stderr}")
+        assert done.returncode == 0, done.stderr
+        out = Path(done.stdout.splitlines()[-1])
+        assert out.parent.name != plain.stage("score@8").fingerprint
+        scored = {json.loads(line)["id"] for line in (out / "utterances.jsonl").read_text("utf-8").splitlines()}
+        labels = (GOLDEN / "data" / split / "phn_text").read_text("utf-8").splitlines()
+        assert scored == {line.split()[0] for line in labels}
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(sandbox_results: Path, tmp_path: Path):
     """kill -9, again and again; what was finished is kept, nothing stays behind, the identity is the same."""

@@ -402,6 +402,10 @@ def _perfect(folder: Path, keys: tuple[str, ...]) -> None:
     settle(folder)
 
 
+def _exclude(document: Any) -> None:
+    document["excluded"].append({"utterance": "FAKS0_SX1", "reason": "x"})
+
+
 def lies() -> Iterator[Forgery]:
     """Runs in which everything that a forger can make fit fits."""
     infer, score, measure = f"infer@{SIZE}", f"score@{SIZE}", f"measure@{SIZE}"
@@ -473,9 +477,10 @@ def lies() -> Iterator[Forgery]:
          f"outputs-agree@{SIZE}"),
         ("counts that call themselves TIMIT's",
          of_json("corpus", "summary.json", lambda d: d["timit"].update(matches=True, deviations=[])), "labels"),
-        ("an utterance excluded that is there",
-         of_json("corpus", "summary.json", lambda d: d["excluded"].append({"utterance": "FAKS0_SX1", "reason": "x"})),
-         "labels"),
+        ("an utterance excluded that is there", of_json("corpus", "summary.json", _exclude), "labels"),
+        ("an exclusion that score.json alone tells", of_json(score, "score.json", _exclude), f"score@{SIZE}"),
+        ("an exclusion that the results alone tell", of_record(lambda d: _exclude(d["results"][0])), f"score@{SIZE}"),
+        ("an exclusion that the data alone tell", of_record(lambda d: _exclude(d["data"])), "data"),
         ("classes in another order",
          of_file("corpus", "units", lambda data: b"\n".join(sorted(data.split(), reverse=True)) + b"\n"), "labels"),
         ("a hypothesis that was not heard",
