@@ -87,3 +87,7 @@ def test_a_figure_needs_executions_time_and_calm(times_ms, said):
     lacks, facts = validity(times_ms)
     assert [word for word in ("too few", "too short", "uncertain") if word in " ".join(lacks)] == said
     assert facts
+
+
+def test_a_rate_of_nothing_is_none():
+    assert [arithmetic.percent(*given) for given in ((0, 0), (3, 0), (0, 4), (1, 8))] == [None, None, 0.0, 12.5]

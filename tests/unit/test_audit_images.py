@@ -17,6 +17,7 @@ from repro.audit import images, labels, packages
 from repro.audit.claims import ATTESTED, Examination, Outcome
 from repro.base.errors import CouldNotVerify, NotPlain, VerificationFailed
 from repro.base.files import sha256_bytes
+from repro.container.image import Layer
 from repro.images.recipes import recipes_of
 
 COMMIT = "check out the commit that made the record"
@@ -291,3 +292,12 @@ def test_without_the_data_set_labels_could_not_be_verified(run: Path):
     assert it.wrong == [] and len(it.evidence) == 3
     assert [line.partition(":")[0] for line in it.evidence] == ["train", "dev", "test"]
     assert all(line.endswith("utterances, from their .PHN files") for line in it.evidence)
+
+
+def test_a_recorded_layer_is_a_layer_with_its_bytes_or_its_tree_where_they_lie(run: Path):
+    evidence = reopen(run)
+    entry = layer_of(evidence)
+    assert images._layer(evidence, entry) == Layer(
+        name=entry.name, kind=entry.kind, diff_id=entry.diff_id, size_bytes=entry.size_bytes,
+        path=evidence.blobs / entry.diff_id[7:], made_from=entry.made_from, tree=evidence.trees / entry.diff_id[7:],
+    )  # fmt: skip
