@@ -298,10 +298,12 @@ def check_ended(checkout: Checkout, tally: Tally, what: str, code: int, said: st
 
 
 def after(checkout: Checkout, tally: Tally, what: str, command: Command | None = None) -> None:
-    """The next command (install.py after install.py): it works, and clears away what the killed one left."""
+    """The next command works, and clears away what the killed one left. Another one would not bring what install.py
+    and fetch bring, so these follow themselves."""
     if left := checkout.survivors():
         tally.fail(f"{what}: processes left: {left}")
-    following = command if command is not None and command.installs else Command("images.list", ("images.list",), 0)
+    itself = command is not None and (command.installs or command.thinned)
+    following = command if command is not None and itself else Command("images.list", ("images.list",), 0)
     code, said = checkout.run(following)
     check_ended(checkout, tally, f"the command after {what}", code, said, {0})
     if found := checkout.left_over():
@@ -465,16 +467,17 @@ def full(folder: Path, parts: Sequence[str], commands: Sequence[Command], number
 
 
 def keep(path: Path, tally: Tally, options: argparse.Namespace, took_s: float) -> None:
-    """Write what was done, for docs."""
+    """Write what was done beside what is known of other parts."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True,
                             text=True, check=True).stdout.strip()  # fmt: skip
-    document = {
+    known = json.loads(path.read_bytes()) if path.exists() else {}
+    known[options.parts] = {
         "commit": commit, "date": datetime.now(timezone.utc).date().isoformat(), "machine": platform.machine(),
-        "seed": options.seed, "seconds": round(took_s), "parts": options.parts.split(","),
+        "seed": options.seed, "seconds": round(took_s),
         "commands": options.commands.split(",") if options.commands else [command.name for command in COMMANDS],
         "counts": dict(sorted(tally.counts.items())), "failures": tally.failures,
     }  # fmt: skip
-    write_atomic(path, pretty_json(document))
+    write_atomic(path, pretty_json(known))
 
 
 def main() -> int:
