@@ -112,7 +112,7 @@ _BUNDLE, _SCRIPT, _THERE = "campaign.tar", "install.py", "there"  # beside the c
 COMMANDS = (
     Command("stage.batches", ("stage.batches", "--bs", "8", *_RUN), 8.0, on_disk=""),
     Command("stage.batches --force", ("stage.batches", "--bs", "8", "--force", *_RUN), 8.0, ()),
-    Command("fetch", ("fetch",), 25.0, (), paired=False, thinned="cache"),
+    Command("fetch", ("fetch",), 25.0, ("layers", "oci", "rootfs"), paired=False, thinned="cache"),
     Command("images.build", ("images.build",), 25.0, ("layers", "oci", "rootfs"), paired=False, on_disk="oci"),
     Command(
         "stage.corpus, image unpacked",
@@ -246,6 +246,14 @@ class Checkout:
             for path in files[::4]:
                 path.unlink()  # the checkout's own has a name of its own
 
+    def fill(self, name: str) -> None:
+        """Give a thinned folder back what no command asks for: files of other images, of bundles."""
+        for path in (ROOT / "artifacts" / name).rglob("*"):
+            place = self.artifacts / name / path.relative_to(ROOT / "artifacts" / name)
+            if path.is_file() and not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.link(path, place)
+
     def make_bundle(self) -> tuple[int, str]:
         """What install.py is tried with."""
         code, said = self.run(
@@ -308,6 +316,8 @@ def after(checkout: Checkout, tally: Tally, what: str, command: Command | None =
     check_ended(checkout, tally, f"the command after {what}", code, said, {0})
     if found := checkout.left_over():
         tally.fail(f"{what}: left behind: {found[:5]}")
+    if command is not None and command.thinned:
+        checkout.fill(command.thinned)
 
 
 def kills(checkout: Checkout, tally: Tally, commands: Sequence[Command], number: int, chance: random.Random) -> None:
