@@ -268,7 +268,7 @@ def test_files_of_the_user_are_read_in_order_without_links_and_bounded(tmp_path:
     with pytest.raises(VerificationFailed, match=r"^z\.zip holds more than 1 files$"):
         list(labels.files_of_user(tmp_path / "z.zip"))
     (tmp_path / "no.zip").write_bytes(b"no zip")
-    with pytest.raises(VerificationFailed, match=r"^no\.zip is not a zip that can be read: "):
+    with pytest.raises(VerificationFailed, match=r"^no\.zip is not a zip file that can be read: "):
         list(labels.files_of_user(tmp_path / "no.zip"))
 
 
