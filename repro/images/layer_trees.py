@@ -106,7 +106,7 @@ class LayerTrees:
         """Remove the folders of those layers whose files were changed and that nothing but their build gives back."""
         for layer in layers:
             if self._is_alone(layer):
-                with contextlib.suppress(CouldNotRun, VerificationFailed):
+                with contextlib.suppress(CouldNotRun, VerificationFailed, OSError):  # the caller's error says more
                     self._sound_or_taken_away(layer)
 
 

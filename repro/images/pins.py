@@ -33,7 +33,8 @@ def load_pins(paths: Paths) -> dict[str, Any]:
     except FileNotFoundError:
         return {"layers": {}, "images": {}}
     except VerificationFailed as error:
-        raise VerificationFailed(error.message, hint=f"`git checkout {PINS}` brings it back") from error
+        hint = f"`git checkout {PINS}` brings it back, or the bundle that it came from"
+        raise VerificationFailed(error.message, hint=hint) from error
     return {"layers": pins.layers, "images": pins.images}
 
 

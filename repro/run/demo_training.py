@@ -12,6 +12,7 @@ from typing import Any
 from repro.base.confined import read_below
 from repro.base.errors import StageFailed, VerificationFailed
 from repro.base.files import make_shared_folder, sha256_bytes, write_atomic
+from repro.base.pace import time_factor
 from repro.base.paths import Paths
 from repro.container.image import Image
 from repro.container.job import Engine, Limits
@@ -77,7 +78,7 @@ def _job(
     session: Session, images: Mapping[str, Image], node: Node, results: Mapping[str, Result], work: Workspace,
     state: Path,
 ) -> StageJob:  # fmt: skip
-    limits = Limits(timeout_s=node.stage.timeout_s, memory_bytes=node.stage.memory_bytes, pids=PIDS)
+    limits = Limits(timeout_s=node.stage.timeout_s * time_factor(), memory_bytes=node.stage.memory_bytes, pids=PIDS)
     return StageJob(
         name=_KEY,
         image=images[node.stage.image],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import io
 import json
 import lzma
 import os
 import random
+import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -176,6 +179,25 @@ def test_a_package_that_holds_what_a_layer_must_not_is_refused(tmp_path: Path, h
     with pytest.raises(VerificationFailed):
         build(tmp_path, lambda tree: add_debs(tree, [("pkg", package)], {}, "var/lib/dpkg/status"))
     assert not list((tmp_path).glob("blobs/*"))
+
+
+def test_a_disk_that_takes_a_part_of_a_file_is_an_error_of_the_disk_and_no_shorter_file(tmp_path: Path):
+    """A write that the system cuts short says so by its count alone, where a buffer does not go on with the rest."""
+    script = (
+        "import io, pathlib, resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from repro.images.layers.tree import Tree\n"
+        "tree = Tree(pathlib.Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        "    print('taken for whole', tree.add(io.BytesIO(bytes(1500))))\n"
+        "except OSError as error:\n"
+        "    print(error.errno)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "contents")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(errno.EFBIG)]
 
 
 @pytest.mark.parametrize("data", [b"", b"!<arch>\nshort", b"not a package at all", b"!<arch>\n" + b"x" * 60])

@@ -88,7 +88,7 @@ class Tree:
         """Write everything that `source` gives, hashed on the way, so that memory stays flat."""
         path, digest, size_bytes = self._contents / str(self._count), hashlib.sha256(), 0
         self._count += 1
-        with open(path, "xb", buffering=0) as stream:
+        with open(path, "xb") as stream:
             while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 size_bytes += len(chunk)
