@@ -347,6 +347,14 @@ def make_run(folder: Path, decode: str = "Greedy") -> Evidence:
     return reopen(folder)
 
 
+def make_readable_run(folder: Path) -> Path:
+    """A run that other users may read, as a finished one is; tests change copies of it."""
+    make_run(folder)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
 def write_record(run: Path, document) -> None:
     """The record and its reports; a forger draws the reports anew too."""
     (run / "record.json").write_bytes(pretty_json(document))

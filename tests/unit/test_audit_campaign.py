@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _audit_cases import audit, document_of, make_run, reopen
+from _audit_cases import audit, document_of, make_readable_run, reopen
 from _forgeries import (
     NOBODY,
     VERIFY,
@@ -43,11 +43,7 @@ LEAVES = 200 if FULL else 20
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("sound")
-    make_run(folder)
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
+    return make_readable_run(tmp_path_factory.mktemp("sound"))
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from _audit_cases import PATHS, SIZE, document_of, make_run, reopen, stage_of, stored, write_record
+from _audit_cases import PATHS, SIZE, document_of, make_readable_run, reopen, stage_of, stored, write_record
 
 from repro.audit import compare, judgement, parity, scoring, times
 from repro.audit import rerun as rerun_module
@@ -35,11 +35,7 @@ KEY = cases.signer(21)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("corners")
-    make_run(folder)
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
+    return make_readable_run(tmp_path_factory.mktemp("corners"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from _audit_cases import make_run, reopen
+from _audit_cases import make_readable_run, reopen
 
 from repro.audit import images, labels, packages
 from repro.audit.claims import ATTESTED, Examination, Outcome
@@ -25,11 +25,7 @@ COMMIT = "check out the commit that made the record"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    make_run(folder)
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
+    return make_readable_run(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture

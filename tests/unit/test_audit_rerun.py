@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from _audit_cases import PATHS, RUN, SIZE, audit, make_run, reopen
+from _audit_cases import PATHS, RUN, SIZE, audit, make_readable_run, reopen
 from _forgeries import _perfect, of_record
 
 from repro.audit import rerun as module
@@ -22,11 +22,7 @@ from repro.run.cluster import ClusterOfRun
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("rerun")
-    make_run(folder)
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
+    return make_readable_run(tmp_path_factory.mktemp("rerun"))
 
 
 @pytest.fixture
