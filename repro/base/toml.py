@@ -36,6 +36,6 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
     """
     try:
         document: dict[str, Any] = tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{what} is not TOML: {error}") from error
     return document

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from repro.base import programs
 from repro.base.errors import CouldNotVerify, EngineUnavailable
 from repro.base.files import sha256_bytes
 from repro.base.paths import Paths
@@ -65,7 +66,7 @@ def _nothing_to_do(bench: Workbench) -> Iterator[Figure]:
         "ours": functools.partial(_again, bench, results, words, first),
         "Invoke's own start": lambda: bench.invoke("--list")[0],
     }
-    if shutil.which("make") is None:
+    if programs.find("make") is None:
         bench.say("make is not on this machine: not measured")
     else:
         make = floor.Make(bench.folder("floor") / "make", steps)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from repro.base import programs
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.files import pretty_json, remove_tree, write_atomic
 from repro.base.paths import Paths
@@ -59,7 +60,7 @@ import json, sys
 from mutmut.mutation.diff_apply import get_diff_for_mutant
 print(json.dumps({name: get_diff_for_mutant(name) for name in json.load(sys.stdin)}))
 """
-_GIT = shutil.which("git") or "git"
+_GIT = str(programs.find("git") or "git")
 Say = Callable[[str], None]
 
 

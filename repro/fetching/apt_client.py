@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from repro.base import programs
 
 _ALIASES = ("stable", "oldstable", "oldoldstable", "testing", "unstable", "sid")
 _CODENAMES = ("buster", "bullseye", "bookworm", "trixie", "forky", "duke")
@@ -120,7 +121,7 @@ def read_sources(parts: Path, single: Path) -> list[AptSource]:
 
 def apt_client() -> AptClient:
     """Read this machine's apt configuration; an empty answer on a machine without apt."""
-    tool = shutil.which("apt-config")
+    tool = programs.find("apt-config")
     if tool is None:
         return AptClient()
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import unquote
 
+from repro.base import programs
 from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.base.files import sha256_bytes, write_atomic
 from repro.fetching.site import Whereabouts
@@ -190,7 +190,7 @@ class PrivateApt:
         return _Suite(archive, suite, inrelease, signed.signers, index_path, size, digest, date, by_sha256)
 
     def _apt_get(self, *argv: str) -> str:
-        tool = shutil.which("apt-get")
+        tool = programs.find("apt-get")
         if tool is None:
             raise CouldNotRun(
                 "locks of .debs are resolved by apt-get, which this machine lacks",
@@ -214,7 +214,7 @@ class PrivateApt:
             "Acquire::GzipIndexes": "false",
             "Acquire::Languages": "none",
         }
-        command = [tool, *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
+        command = [str(tool), *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
         # a list: cleared first, or the machine's own architectures would stay in it
         command += ["-o", f"APT::Architectures={self._architecture}", *argv]
         environment = {**os.environ, "LC_ALL": "C.UTF-8"}

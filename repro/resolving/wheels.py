@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import requests
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from repro.base import programs
 from repro.base.architecture import by_name
 from repro.base.errors import CouldNotRun
 from repro.fetching.simple_index import Link, project_links
@@ -175,13 +175,13 @@ def uv_compile(
     Raises:
         CouldNotRun: no uv, no index, or no resolution.
     """
-    tool = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    tool = programs.find("uv", (*programs.search_path(), str(Path(sys.executable).parent)))
     if tool is None:
         raise CouldNotRun("locks of wheels are resolved by uv, which is missing", hint="./bootstrap test installs it")
     indexes = index_urls(where)
     if not indexes:
         raise CouldNotRun("no Python package index is known", hint="name one in conf/site.toml, [python] index_urls")
-    command = [tool, "pip", "compile", "--quiet", "--no-config", "--no-emit-index-url", *options]
+    command = [str(tool), "pip", "compile", "--quiet", "--no-config", "--no-emit-index-url", *options]
     command += ["--default-index", indexes[0], *(word for url in indexes[1:] for word in ("--index", url)), "-"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("UV_")}
     certificates, proxy = where.site.ca or where.pip.ca, where.site.proxy or where.pip.proxy

@@ -18,7 +18,9 @@ from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.files import sha256_bytes
 from repro.base.paths import Paths
 from repro.base.system_errors import can_be_mended
+from repro.base.toml import read_toml
 from repro.engines.endpoint import docker_endpoint
+from repro.fetching.apt_client import apt_client
 from repro.images.definition import load_definition
 from repro.images.in_use import published_images
 from repro.images.layer_index import image_of
@@ -42,6 +44,22 @@ def test_a_lock_of_the_user_that_is_none_is_wrong_use(tmp_path: Path, text: str)
     (tmp_path / "data" / "user.lock.json").write_text(text)
     with pytest.raises(UsageError, match=r"user\.lock\.json"):
         user_lock.read(Paths(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "{b=" * 100_000, "[", "\x00"], ids=range(4))
+def test_a_users_toml_that_is_none_is_wrong_use(tmp_path: Path, text: str):
+    (tmp_path / "site.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"site\.toml is not TOML"):
+        read_toml(tmp_path / "site.toml")
+
+
+def test_no_program_is_taken_from_the_current_folder(tmp_path: Path, monkeypatch):
+    (tmp_path / "apt-config").write_text("#!/bin/sh\n: >started\n")
+    (tmp_path / "apt-config").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", os.pathsep)
+    apt_client()
+    assert not (tmp_path / "started").exists()
 
 
 @pytest.mark.parametrize("name", ["EFBIG", "EBUSY", "ENOTCONN", "ETIMEDOUT", "ENETUNREACH", "EILSEQ"])
