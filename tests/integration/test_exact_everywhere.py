@@ -22,7 +22,7 @@ from repro.machine.emulation import emulation
 from repro.run.engine_choice import compiling_engine
 from repro.run.session import Session
 from tests.exact_list import listed
-from tests.integration._everywhere import GOLDENS, NATIVE, Everywhere, Way, digest, way_of
+from tests.integration._everywhere import DEMOS, GOLDENS, NATIVE, Everywhere, Way, digest, way_of
 from tests.integration._runs import ROOT
 
 pytestmark = pytest.mark.timeout(1800)
@@ -47,6 +47,13 @@ def hold(everywhere: Everywhere, way: Way, step: str) -> None:
 
 def test_the_list_is_of_every_exact_stage_of_the_graph(everywhere):
     assert set(LISTED) == set(everywhere.nodes)
+
+
+def test_a_computation_that_corpora_share_is_found_by_its_inputs(everywhere):
+    assert everywhere.corpora_with("export") == ["golden", "demo", "other"]
+    demo = Everywhere(everywhere.session, DEMOS, everywhere.work)
+    assert demo.corpora_with("convert@8") == ["demo", "other"]
+    assert demo.corpora_with("corpus") == demo.corpora_with("score@8") == ["demo"]
 
 
 @pytest.mark.parametrize("step", LISTED)
