@@ -16,6 +16,7 @@ from repro.base.locking import locked
 from repro.base.programs import find
 from repro.base.temporary import temporary_folder
 from repro.machine.emulation import emulation
+from tests.hosts import model
 from tests.hosts import site as sites
 from tests.hosts.model import HERE, Host
 
@@ -23,6 +24,9 @@ from tests.hosts.model import HERE, Host
 _PACKAGES = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "udev", "kmod", "procps", "iproute2",
              "initramfs-tools", "openssh-server", "ca-certificates", "python3", "python3-venv")  # fmt: skip
 USER = "lab"
+# All that QEMU's machine needs to find its root. The distribution's choice, every module that might be needed anywhere,
+# takes half an hour where each of its programs is emulated.
+_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")
 _FORMAT = 1  # raised where this module makes another disk of the same recipe
 
 
@@ -56,11 +60,10 @@ def recipe(host: Host, site: sites.Site, key: Path) -> str:
     return sha256_bytes(canonical_json(made_of))[:16]
 
 
-def make(name: str, host: Host, folder: Path) -> Disk:
-    """The host's disk; made where there is none of the same recipe.
+def make(host: Host, folder: Path) -> Disk:
+    """The host's disk; made where there is none of the same recipe. Those of no host any more are removed.
 
     Args:
-        name: of the host.
         folder: artifacts/hosts.
 
     Raises:
@@ -70,13 +73,14 @@ def make(name: str, host: Host, folder: Path) -> Disk:
         if find(program, [*os.environ["PATH"].split(":"), "/sbin", "/usr/sbin"]) is None:
             raise CouldNotRun(f"{program} is not here", hint="Debian: apt install mmdebstrap e2fsprogs openssh-client")
     key, site = key_pair(folder), sites.of_this_machine()
-    place = folder / "disks" / f"{name}-{recipe(host, site, key)}"
+    place = folder / "disks" / recipe(host, site, key)
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.is_dir():
         with locked(folder):  # one at a time; a temporary folder needs the lock on `disks` itself
             _publish(host, site, key, place)
-    for old in place.parent.glob(f"{name}-*"):
-        if old != place and re.fullmatch(r"[0-9a-f]{16}", old.name[len(name) + 1 :]):
+    wanted = {recipe(model.load(name), site, key) for name in model.names()}
+    for old in place.parent.iterdir():
+        if re.fullmatch(r"[0-9a-f]{16}", old.name) and old.name not in wanted:
             shutil.rmtree(old)
     return Disk(place / "root.img", place / "vmlinuz", place / "initrd.img")
 
@@ -103,6 +107,7 @@ def _make(host: Host, site: sites.Site, key: Path, work: Path) -> None:
         "mmdebstrap", "--variant=minbase", "--skip=check/qemu", f"--architectures={host.arch}",
         f"--include={','.join((*_PACKAGES, host.kernel, *host.packages))}",
         "--aptopt=Acquire::Check-Valid-Until \"false\"",
+        f"--essential-hook={_initrd('$1')}",
         f"--customize-hook={hook} \"$1\"", f"--customize-hook=sh {HERE / 'inside.sh'} \"$1\" {USER}",
         f"--customize-hook=sh {work / 'more.sh'} \"$1\"",
         host.suite, str(root), *mirrors,
@@ -127,6 +132,15 @@ def _make(host: Host, site: sites.Site, key: Path, work: Path) -> None:
     # In a user namespace, mmdebstrap gave the tree's files to users whom only such a namespace may remove.
     removing = ["rm", "-rf", str(root)]
     subprocess.run(["mmdebstrap", "--unshare-helper", *removing] if os.getuid() else removing, check=True)
+
+
+def _initrd(root: str) -> str:
+    """Shell that says what the initrd holds, before a kernel is installed and makes it."""
+    conf, modules = f'"{root}/etc/initramfs-tools/conf.d', f'"{root}/usr/share/initramfs-tools/modules.d'
+    return (
+        f'mkdir -p {conf}" {modules}" && echo MODULES=list >{conf}/few" && '
+        f"printf '%s\\n' {' '.join(_MODULES)} >{modules}/few\""
+    )
 
 
 def _emulated(arch: str) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def run_host(paths: Paths, name: str, only: str, say: Say) -> None:
     logs = folder / "logs" / name
     logs.mkdir(parents=True, exist_ok=True)
     say(f"disk of {host.title}")
-    disk = disks.make(name, host, folder)
+    disk = disks.make(host, folder)
     accel = accelerator(host.arch, disk.kernel)
     with temporary_folder(folder / "machines", "machine") as work:
         carried = work / "carried"
