@@ -153,12 +153,13 @@ def _carry(paths: Paths, host: model.Host, carried: Path, wanted: set[str], say:
     if _git(paths.root, "status", "--porcelain").strip():
         say("what is not committed is not carried")
     _git(paths.root, "archive", "--output", str(carried / "checkout.tar"), commit)
+    signer = ""
+    if wanted & {"bundle", "verify"}:
+        bundle, signer = _bundle(paths, host.arch, commit, say)
+        os.link(bundle, carried / "bundle.tar")
+    # After the bundle, for which the files of another architecture were fetched.
     if "readme" in wanted and (paths.artifacts / "cache").is_dir():
         shutil.copytree(paths.artifacts / "cache", carried / "cache", copy_function=_linked)
-    if not wanted & {"bundle", "verify"}:
-        return commit, ""
-    bundle, signer = _bundle(paths, host.arch, commit, say)
-    os.link(bundle, carried / "bundle.tar")
     return commit, signer
 
 
