@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import socket
@@ -31,4 +32,7 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    # ssh gave up on what the connection before left in the port, and is tried again: whoever reads its output must not
+    # take a traceback for the machine's words.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        main(sys.argv[1])

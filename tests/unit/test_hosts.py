@@ -149,6 +149,23 @@ def test_bytes_pass_through_the_pipe_both_ways(tmp_path):
         assert process.wait(30) == 0
 
 
+def test_a_pipe_whose_reader_gave_up_ends_without_a_word(tmp_path):
+    address = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(address))
+        server.listen(1)
+        process = subprocess.Popen([sys.executable, "-I", model.HERE / "pipe.py", address],
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        there, _ = server.accept()
+        process.stdout.close()
+        with there:
+            there.sendall(b"left over from the connection before")
+            assert process.stderr.read() == b""
+        process.wait(30)
+        process.stdin.close()
+
+
 def test_digests_are_of_what_the_machine_sent_and_held_to_the_listed_ones():
     listed = {step: each["digest"] for step, each in exact_list.listed()["golden"].items()}
     document = {"key": {"stage": "features"}, "outputs": {"a": {"sha256": "0" * 64, "size_bytes": 1}}}
