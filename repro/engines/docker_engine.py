@@ -36,7 +36,7 @@ from repro.engines.closed import (
 )
 from repro.engines.container_config import DOCKER, ContainerConfig, Habits
 from repro.engines.endpoint import Endpoint, check_engine, check_files
-from repro.engines.following import JOB_LABEL, Killer, Watch
+from repro.engines.following import JOB_LABEL, Killer, Watch, end_response
 from repro.engines.held_images import ArchiveStream, HeldImages
 from repro.machine.owner import OWNER_LABEL, Owner
 
@@ -240,7 +240,7 @@ class DockerEngine:
         finally:
             timer.cancel()
             timer.join()  # the events may tell of the end before the kill that caused it has returned
-            connection.close()
+            end_response(connection)
         for splitter in splitters.values():
             splitter.close()
         wall_s = time.monotonic() - started_s

@@ -25,6 +25,16 @@ _END_TIMEOUT_S = 60.0
 _REQUEST_TIMEOUT_S = 60
 
 
+def end_response(connection: Any) -> None:
+    """Close a stream or socket that docker-py took out of a response, by that response.
+
+    Where only what lies below it is closed, the response is surprised by that when it is collected, and Python 3.14
+    prints so.
+    """
+    with contextlib.suppress(DockerException, OSError, ValueError):  # ValueError: closed below already
+        getattr(connection, "_response", connection).close()
+
+
 class Watch:
     """What the engine tells about the one container that carries a label."""
 
@@ -48,6 +58,8 @@ class Watch:
         with contextlib.suppress(DockerException, OSError):
             self._stream.close()
         self._thread.join(5.0)
+        if not self._thread.is_alive():
+            end_response(self._stream)
         self._api.close()
 
     def _listen(self) -> None:

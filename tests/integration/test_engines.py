@@ -69,7 +69,7 @@ def run(engine, job):
     return engine.run(job, lambda stream, line: lines.append((stream, line))), lines
 
 
-def start_client(name, mark, script, jobs="1"):
+def start_client(name, mark, script, jobs="1", stderr=None, **env):
     """A process that runs a job, once or again and again, and whose end is in the test's hand."""
     return subprocess.Popen(
         [
@@ -77,8 +77,9 @@ def start_client(name, mark, script, jobs="1"):
             *(_trial.image().architecture, str(_trial.place()), jobs),
         ],
         stdout=subprocess.PIPE,
+        stderr=stderr,
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", **env},
     )
 
 
@@ -89,6 +90,13 @@ def start_client(name, mark, script, jobs="1"):
 def test_the_exit_code_is_the_commands_own(engine, script, code):
     outcome, _ = run(engine, sh(script))
     assert (outcome.exit_code, outcome.timed_out) == (code, False)
+
+
+def test_python_has_nothing_to_complain_of_when_jobs_have_ended(engine):
+    """Its newest version prints what older ones do in development mode: connections closed under their responses."""
+    client = start_client(engine.name, f"dev-{os.getpid()}", "exit 0", stderr=subprocess.PIPE, PYTHONDEVMODE="1")
+    _, said = client.communicate()
+    assert (client.returncode, said.decode()) == (0, "")
 
 
 def test_both_streams_arrive_line_by_line_and_apart(engine):

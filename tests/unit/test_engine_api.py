@@ -8,6 +8,7 @@ import os
 import socket
 import tarfile
 import time
+from http.client import HTTPResponse
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +24,7 @@ from repro.container.job import Availability, Job, Mount
 from repro.engines import docker_engine, endpoint
 from repro.engines.docker_engine import DockerEngine, remove_container
 from repro.engines.endpoint import Endpoint, check_files
-from repro.engines.following import JOB_LABEL, Killer, Watch
+from repro.engines.following import JOB_LABEL, Killer, Watch, end_response
 from repro.engines.held_images import HeldImages
 from repro.machine.owner import Owner
 
@@ -108,6 +109,19 @@ def test_a_job_whose_time_is_up_is_killed_or_else_hung_up_on(error, fired, hung_
             theirs.recv(1)
     ours.close()
     theirs.close()
+
+
+def test_a_response_whose_socket_was_taken_out_of_it_is_closed_with_it():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        response = HTTPResponse(ours)
+        response.begin()
+        taken = response.fp.raw
+        taken._response = response  # as docker-py leaves it
+        end_response(taken)
+        assert taken.closed and response.closed
+        end_response(taken)  # what is closed already is no error
 
 
 class FileApi:
