@@ -1,4 +1,4 @@
-"""How slow this machine is, where somebody says so: the time limits of stages are then so many times as long."""
+"""How slow this machine is, where somebody says so: time limits are then so many times as long."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 from repro.base.errors import UsageError
 
 VARIABLE = "BUNDLE_TIME_FACTOR"
-HINT = f"on a slow or emulated machine, {VARIABLE}=10 makes the time limits of stages ten times as long"
+HINT = f"on a slow or emulated machine, {VARIABLE}=10 makes time limits ten times as long"
 _MOST = 1000.0
 
 
 def time_factor() -> float:
-    """What the time limits of stages are multiplied with: BUNDLE_TIME_FACTOR, from 1 to 1000; 1 where it is not set.
+    """What time limits are multiplied with: BUNDLE_TIME_FACTOR, from 1 to 1000; 1 where it is not set.
 
     Raises:
         UsageError: it is no such number.

@@ -17,9 +17,10 @@ from typing import Any
 
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.utils.socket import frames_iter
-from requests.exceptions import RequestException
+from requests.exceptions import RequestException, Timeout
 
 import docker
+from repro.base import pace
 from repro.base.confined import read_below
 from repro.base.errors import CouldNotRun, EngineUnavailable
 from repro.base.temporary import clear_dead, temporary_folder
@@ -183,9 +184,10 @@ class DockerEngine:
                 finally:
                     remove_container(api, container)
         except (APIError, RequestException) as error:
+            running = "is the engine still running? `invoke doctor` says more"
             raise CouldNotRun(
                 f"{self._habits.title} failed on {job.name}: {getattr(error, 'explanation', None) or error}",
-                hint="is the engine still running? `invoke doctor` says more",
+                hint=pace.HINT if isinstance(error, Timeout) else running,
             ) from error
         tell_disarmed(disarm(job.mounts), on_line)
         return outcome

@@ -21,6 +21,7 @@ from docker.types import Mount as BindMount
 from requests.exceptions import RequestException
 
 import docker
+from repro.base import pace
 from repro.base.architecture import here, of_machine
 from repro.base.errors import EngineUnavailable
 from repro.base.files import canonical_json, sha256_bytes
@@ -40,12 +41,15 @@ class Endpoint:
     def connect(self, timeout_s: int) -> docker.APIClient:
         """A new client: they are cheap, and sharing one between threads is not safe.
 
+        Args:
+            timeout_s: for an answer; longer where the machine is said to be slow.
+
         Raises:
             EngineUnavailable: nobody answers, with the reason.
         """
         self._check_socket()
         try:
-            return docker.APIClient(base_url=self.url, version="auto", timeout=timeout_s)
+            return docker.APIClient(base_url=self.url, version="auto", timeout=int(timeout_s * pace.time_factor()))
         except (DockerException, RequestException) as error:
             text = str(error)
             if "ConnectionRefused" in text or "Connection refused" in text:
@@ -53,7 +57,8 @@ class Endpoint:
                     f"{self.title} is installed but not running: nobody answers at {self.url}",
                     hint=f"start its service, or {_USE_SANDBOX}",
                 ) from error
-            raise EngineUnavailable(f"{self.title} does not answer at {self.url}: {text}", hint=_USE_SANDBOX) from error
+            hint = f"{pace.HINT}; or {_USE_SANDBOX}" if "timed out" in text else _USE_SANDBOX
+            raise EngineUnavailable(f"{self.title} does not answer at {self.url}: {text}", hint=hint) from error
 
     def _check_socket(self) -> None:
         scheme, _, rest = self.url.partition("://")

@@ -16,6 +16,7 @@ from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 
 from repro.base.errors import CouldNotRun
+from repro.base.pace import time_factor
 from repro.engines.endpoint import Endpoint
 
 JOB_LABEL = "org.lstm-ctc-bundle.job"
@@ -94,7 +95,7 @@ class Watch:
             CouldNotRun: it is not.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._created or self._over, _CREATED_TIMEOUT_S)
+            self._changed.wait_for(lambda: self._created or self._over, _CREATED_TIMEOUT_S * time_factor())
             if not self._created:
                 raise CouldNotRun(
                     f"the engine's event stream does not tell of a container that was made {self._broken}".rstrip(),
@@ -111,7 +112,7 @@ class Watch:
             CouldNotRun: the engine stopped telling, or cannot end the container.
         """
         with self._changed:
-            left_s = max(0.0, deadline_s - time.monotonic()) + _END_TIMEOUT_S
+            left_s = max(0.0, deadline_s - time.monotonic()) + _END_TIMEOUT_S * time_factor()
             self._changed.wait_for(lambda: self._over, min(left_s, threading.TIMEOUT_MAX))
             if self._exit_code is None:
                 raise CouldNotRun(

@@ -16,7 +16,9 @@ import pytest
 from _engine_cases import CONFIG, DIFF, IMAGE, INFO, MANIFEST, VERSION, FakeDaemon, FakeEndpoint, api_error
 from docker.errors import DockerException, ImageNotFound
 from requests.exceptions import ConnectionError as NoConnection
+from requests.exceptions import ReadTimeout
 
+from repro.base import pace
 from repro.base.architecture import here
 from repro.base.errors import CouldNotRun, EngineUnavailable, VerificationFailed
 from repro.base.files import sha256_bytes
@@ -216,6 +218,14 @@ def test_an_engine_that_cannot_mount_our_files_is_refused(tmp_path, said, messag
     assert list(tmp_path.iterdir()) == [] and endpoint._USE_SANDBOX == "use `--engine sandbox`"
 
 
+class Late:
+    """An engine that does not answer in time."""
+
+    def __call__(self, timeout, **_):
+        self.timeout = timeout
+        raise DockerException("Error while fetching server API version: Read timed out. (read timeout=60)")
+
+
 def test_a_socket_that_this_user_may_not_use_or_that_answers_nonsense_is_told(tmp_path, monkeypatch):
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as server:
@@ -238,6 +248,11 @@ def test_a_socket_that_this_user_may_not_use_or_that_answers_nonsense_is_told(tm
             Endpoint(f"unix://{path}", "Docker").connect(7)
         assert given == [{"base_url": f"unix://{path}", "version": "auto", "timeout": 7}]
         assert caught.value.hint == "use `--engine sandbox`"
+        monkeypatch.setenv("BUNDLE_TIME_FACTOR", "10")
+        monkeypatch.setattr(endpoint.docker, "APIClient", late := Late())
+        with pytest.raises(EngineUnavailable) as caught:
+            Endpoint(f"unix://{path}", "Docker").connect(7)
+        assert late.timeout == 70 and "BUNDLE_TIME_FACTOR" in caught.value.hint
         monkeypatch.setattr(endpoint.docker, "APIClient", lambda **_: "CLIENT")
         assert Endpoint(f"unix://{path}", "Docker").connect(7) == "CLIENT"
     with pytest.raises(EngineUnavailable, match="'s socket cannot be reached: "):
@@ -335,7 +350,7 @@ def test_a_job_s_outcome_is_told_whole_and_what_it_made_loses_its_bits(daemon, e
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(api_error(500, "no space"), "no space"), (NoConnection("gone"), "gone")],
+    [(api_error(500, "no space"), "no space"), (NoConnection("gone"), "gone"), (ReadTimeout("late"), "late")],
 )
 def test_an_engine_that_fails_on_a_job_is_told_with_its_words(daemon, engine, error, said):
     def behave(container):
@@ -344,7 +359,8 @@ def test_an_engine_that_fails_on_a_job_is_told_with_its_words(daemon, engine, er
     daemon.job = behave
     with pytest.raises(CouldNotRun, match=rf"^Docker failed on my job: .*{said}") as caught:
         engine.run(Job(IMAGE, ("x",), name="my job"), lambda *_: None)
-    assert caught.value.hint == "is the engine still running? `invoke doctor` says more"
+    running = "is the engine still running? `invoke doctor` says more"
+    assert caught.value.hint == (pace.HINT if said == "late" else running)
 
 
 @pytest.mark.parametrize(("status", "raised"), [(404, False), (409, False), (500, True)])
