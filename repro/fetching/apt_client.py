@@ -125,7 +125,7 @@ def apt_client() -> AptClient:
     if tool is None:
         return AptClient()
     try:
-        done = subprocess.run([tool, "dump"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run([str(tool), "dump"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return AptClient()
     config = parse_config(done.stdout)

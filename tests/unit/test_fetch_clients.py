@@ -173,7 +173,7 @@ def test_apt_says_where_its_sources_lie_and_through_what_it_goes(tmp_path: Path,
         asked.append((command, options))
         return SimpleNamespace(stdout=DUMP.replace("ETC", str(tmp_path)[1:]).replace("PROXY", https_proxy))
 
-    monkeypatch.setattr(apt.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(apt.programs, "find", lambda name: Path("/bin", name))
     monkeypatch.setattr(apt.subprocess, "run", run)
     proxies = {"http": "http://p:1/", **({"https": https_proxy} if https_proxy == "http://q" else {})}
     assert apt.apt_client() == AptClient(("http://m/debian",), ("http://m/debian-security",), proxies, "/ca.pem")
@@ -193,7 +193,7 @@ def raising(error):
 
 def test_without_words_of_its_own_apts_usual_files_are_read(monkeypatch):
     read = []
-    monkeypatch.setattr(apt.shutil, "which", lambda name: name)
+    monkeypatch.setattr(apt.programs, "find", Path)
     monkeypatch.setattr(apt.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=""))
     monkeypatch.setattr(apt, "read_sources", lambda *places: read.append(places) or [])
     assert apt.apt_client() == AptClient()
