@@ -14,6 +14,7 @@ import threading
 import time
 
 from repro.base.errors import CouldNotRun
+from repro.base.pace import time_factor
 from repro.container.job import OnLine
 from repro.engines.closed import LineSplitter
 
@@ -93,12 +94,13 @@ class Running:
                 return
             poller = select.poll()
             poller.register(self._init_fd, select.POLLIN)
-            ended = poller.poll(_END_TIMEOUT_S * 1000)
+            limit_s = _END_TIMEOUT_S * time_factor()
+            ended = poller.poll(limit_s * 1000)
             os.close(self._init_fd)
             self._init_fd = None
         if not ended:
             raise CouldNotRun(
-                f"the sandbox's processes did not end within {_END_TIMEOUT_S:.0f} s of being killed",
+                f"the sandbox's processes did not end within {limit_s:.0f} s of being killed",
                 hint="one of them may hang in the kernel on a broken disk or network mount; see `ps -eo pid,stat,args`",
             )
 

@@ -81,6 +81,12 @@ def test_a_stream_of_events_is_live_before_the_start_and_its_break_is_told(monke
         for wait in (watch.wait_until_created, lambda: watch.exit_code(time.monotonic() - 99)):
             with pytest.raises(CouldNotRun):
                 wait()
+        monkeypatch.setenv("BUNDLE_TIME_FACTOR", "8")
+        for wait in (watch.wait_until_created, lambda: watch.exit_code(0.0)):
+            began_s = time.monotonic()
+            with pytest.raises(CouldNotRun):
+                wait()
+            assert time.monotonic() - began_s > 0.3  # eight times as patient
 
 
 @pytest.mark.parametrize(
