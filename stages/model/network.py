@@ -66,10 +66,8 @@ def panels(matrix: numpy.ndarray, width: int) -> numpy.ndarray:
 
 
 @functools.lru_cache(maxsize=None)
-def _library(
-    lanes: int, registers: int, kind: str, features: tuple[tuple[str, bool], ...]
-) -> tuple[Shape, llvm.Library]:
-    shape = recogniser.Shape(lanes, registers)
+def _library(kind: str, features: tuple[tuple[str, bool], ...]) -> tuple[Shape, llvm.Library]:
+    shape = recogniser.host_shape(dict(features))
     text = recogniser.source(shape, kind, _HIDDEN, architecture.COLUMNS, _MIDDLE, _FEATURES)
     signatures = dict(recogniser.SIGNATURES)
     if kind != recogniser.FLOAT32:
@@ -269,9 +267,7 @@ class Network:
 
     def __init__(self, path: str, threads: int | None = None, features: Mapping[str, bool] | None = None) -> None:
         features = llvm.host_features() if features is None else features
-        shape = recogniser.host_shape(features)
-        registers = 32 if shape.blocks[0] == 8 else 16
-        self._shape, self._library = _library(shape.lanes, registers, self.KIND, tuple(sorted(features.items())))
+        self._shape, self._library = _library(self.KIND, tuple(sorted(features.items())))
         self._kernels = self._library.call
         self._softmax = _softmax_library(tuple(sorted(features.items()))).call
         self._path = path

@@ -25,10 +25,12 @@ class Shape:
     Args:
         lanes: float32 values in a vector: 16 (AVX-512), 8 (AVX2) or 4 (NEON, SSE).
         registers: vector registers: 32, or 16 with AVX2 and SSE.
+        fused: the processor has a fused multiply-add.
     """
 
-    def __init__(self, lanes: int, registers: int) -> None:
+    def __init__(self, lanes: int, registers: int, *, fused: bool = True) -> None:
         self.lanes = lanes
+        self.fused = fused
         self.width = VECTORS * lanes
         most = 8 if registers >= 32 else 4
         self.blocks = tuple(rows for rows in (8, 4, 2, 1) if rows <= most)
@@ -69,7 +71,7 @@ def block_product(shape: Shape, name: str, block: Block) -> str:
     `start` has `ldi` between its rows (0: one row for all, a bias). K is a multiple of `unroll`. After every `unroll`
     terms the cache lines at these bytes from %ahead are asked for, and %ahead moves on by %step bytes per term.
     """
-    text = Floats(shape.lanes)
+    text = Floats(shape.lanes, fused=shape.fused)
     width = block.vectors * shape.lanes
     arrays = ", ".join("ptr %a{}".format(chunk) for chunk in range(block.chunks))
     text.begin(
@@ -148,7 +150,7 @@ def product(shape: Shape, name: str, *, several: bool, again: bool = False, pack
     and several blocks need the panels so much later that they are there.
     """
     kernels = []
-    text = Floats(shape.lanes)
+    text = Floats(shape.lanes, fused=shape.fused)
     text.begin(
         "define void @{}(ptr %a, i64 %lda, ptr %b, ptr %c, i64 %ldc, ptr %start, i64 %ldi, i64 %M, i64 %K, "
         "i64 %panels, i64 %rows, i1 %backwards) #0".format(name)

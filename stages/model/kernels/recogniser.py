@@ -26,7 +26,9 @@ def host_shape(features: Mapping[str, bool]) -> Shape:
         return Shape(16, 32)
     if features.get("avx2") and features.get("fma"):
         return Shape(8, 16)
-    return Shape(4, 32 if features.get("neon") else 16)
+    if features.get("neon"):
+        return Shape(4, 32)
+    return Shape(4, 16, fused=bool(features.get("fma")))
 
 
 def _gates(shape: Shape, hidden: int, units: int, name: str, store: Store) -> str:
@@ -40,7 +42,7 @@ def _gates(shape: Shape, hidden: int, units: int, name: str, store: Store) -> st
     `soon` is what the next step gets from below. It lies in rows so far apart that no processor fetches it by itself,
     and nothing else is fetched from memory here, so that this is the time to ask for it.
     """
-    text = Floats(shape.lanes)
+    text = Floats(shape.lanes, fused=shape.fused)
     text.begin(
         "define internal void @{}(ptr %sums, ptr %cell, ptr %out, i64 %ld, i64 %batch, ptr %soon) #0".format(name)
     )
