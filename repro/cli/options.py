@@ -191,7 +191,7 @@ class Mutants:
 @dataclass(frozen=True)
 class HostsRun:
     name: str = argument("a host of tests/hosts (see hosts.list)")
-    only: str = option("", "one scenario: readme, bundle or verify; left out: all that the host has")
+    only: str = option("", "scenarios (readme, bundle, verify), separated by commas; left out: all that the host has")
 
 
 @dataclass(frozen=True)

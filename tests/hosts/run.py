@@ -49,7 +49,7 @@ def run_host(paths: Paths, name: str, only: str, say: Say) -> None:
     Args:
         paths: of the checkout; its HEAD is what runs, without changes that are not committed.
         name: the host's.
-        only: a scenario's name; '' for all that the host has.
+        only: names of scenarios, separated by commas; '' for all that the host has.
         say: told of each step.
 
     Raises:
@@ -58,9 +58,7 @@ def run_host(paths: Paths, name: str, only: str, say: Say) -> None:
         VerificationFailed: a scenario did not end as it must.
     """
     host = model.load(name)
-    chosen = [each for each in host.scenario if only in ("", each.name)]
-    if not chosen:
-        raise UsageError(f"{name} has no scenario {only!r}", hint=", ".join(each.name for each in host.scenario))
+    chosen = chosen_scenarios(host, only)
     listed = {step: each["digest"] for step, each in exact_list.listed()["golden"].items()}
     folder = paths.artifacts / "hosts"
     logs = folder / "logs" / name
@@ -88,6 +86,15 @@ def run_host(paths: Paths, name: str, only: str, say: Say) -> None:
                         raise VerificationFailed(f"{name}: {scenario.name} failed", detail=done.why,
                                                  hint=f"its output: {logs / scenario.name}.log")  # fmt: skip
     results.write_page(paths.root)
+
+
+def chosen_scenarios(host: model.Host, only: str) -> list[model.Scenario]:
+    """Those that are asked for, in the host's order; UsageError for a name that it does not have."""
+    known = {each.name: each for each in host.scenario}
+    asked = only.split(",") if only else list(known)
+    if unknown := [each for each in asked if each not in known]:
+        raise UsageError(f"{host.title} has no scenario {unknown[0]!r}", hint=", ".join(known))
+    return [each for name, each in known.items() if name in asked]
 
 
 def _machine(host: model.Host, accel: str) -> str:

@@ -10,10 +10,13 @@ _UNPACK = """
 mkdir -p ~/checkout && tar -xf /carried/checkout.tar -C ~/checkout && cd ~/checkout
 if [ -d /carried/cache ]; then mkdir -p artifacts && cp -r /carried/cache artifacts/cache; fi
 """
+# Once for both scenarios of a bundle, in whichever comes first.
 _INSTALL = """
 test "$(ls /sys/class/net)" = lo
-tar -xf /carried/bundle.tar install.py
-python3 -I install.py /carried/bundle.tar --key {signer} --to ~/installed
+if [ ! -d ~/installed ]; then
+    tar -xf /carried/bundle.tar install.py
+    python3 -I install.py /carried/bundle.tar --key {signer} --to ~/installed
+fi
 cd ~/installed
 """
 _KEEP = """
@@ -44,7 +47,7 @@ def script(scenario: Scenario, signer: str) -> str:
         scenario: which.
         signer: fingerprint of the key that signed the carried bundle.
     """
-    before = {"readme": _UNPACK, "bundle": _INSTALL.format(signer=signer), "verify": "cd ~/installed\n"}[scenario.name]
+    before = _UNPACK if scenario.name == "readme" else _INSTALL.format(signer=signer)
     after = "cp audit/audit.json ~/audit.json" if scenario.name == "verify" else _KEEP
     return (
         f"set -eu\nrm -f {' '.join(BROUGHT)}\n{before}\nset +e\n./bootstrap doctor\n{command(scenario)}\ncode=$?\n"

@@ -198,6 +198,14 @@ def test_a_scenario_passes_only_with_the_code_and_the_digests_it_must_have(refus
     assert run.judge(scenario, code, said, unequal) == outcome
 
 
+def test_scenarios_are_chosen_in_the_host_s_order():
+    host = model.load("debian-12-arm64")
+    assert [each.name for each in run.chosen_scenarios(host, "verify,bundle")] == ["bundle", "verify"]
+    assert run.chosen_scenarios(host, "") == list(host.scenario)
+    with pytest.raises(UsageError, match="no scenario 'sold'"):
+        run.chosen_scenarios(host, "bundle,sold")
+
+
 def test_a_later_run_of_one_scenario_keeps_the_others(tmp_path):
     results.save(tmp_path, results.Result("h", "m", {}, (done(), done(name="verify", why="x", outcome="failed"))))
     results.save(tmp_path, results.Result("h", "m", {"kernel": "6"}, (done(name="verify", minutes=1.0),)))
