@@ -275,37 +275,43 @@ def test_an_absent_export_is_refused(tmp_path):
         _convert(tmp_path, tmp_path / "run", 1)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
 @pytest.mark.parametrize("what", ["the converted graph", "the compiled kernels"])
 @pytest.mark.parametrize(
     ("difference", "accepted"),
     [(0.0, True), (4.9e-5, True), (-4.9e-5, True), (5.1e-5, False), (-5.1e-5, False), (np.nan, False), (np.inf, False)],
 )
-def test_both_ways_to_run_the_converted_graph_are_held_to_the_exported_one(monkeypatch, what, difference, accepted):
+def test_both_ways_to_run_the_converted_graph_are_held_to_the_exported_one(
+    monkeypatch, what, difference, accepted, batch_size
+):
     """In natural logarithms of probabilities, by 5e-5; a NaN is over every limit."""
-    plain = np.zeros((195, 2, 41))
-    other = plain.copy()
-    other[7, 1, 3] = difference
-    outputs = {"plain": plain, "converted": other if what == "the converted graph" else plain}
+    distinct = min(batch_size, 2)
+
+    def output(size, *, changed):
+        values = np.zeros((195, size, 41)) + np.arange(size)[:, None] % 2  # each utterance has its own
+        values[7, size - 1, 3] += difference if changed else 0.0
+        return values
 
     class Graph:
         def __init__(self, path):
-            self.output = outputs[path]
+            self.converted = path == "converted"
 
         def run(self, rows):
-            assert (rows.shape, rows.dtype) == ((2, 390, 243), np.float32)
-            assert rows[0].all() and rows[1, :195].all(), "random values"
-            assert not rows[1, 195:].any(), "zeros in the second half of the second half, as padding is"
-            return self.output
+            size = batch_size if self.converted else distinct
+            assert (rows.shape, rows.dtype) == ((size, 390, 243), np.float32)
+            assert rows[0::2].all() and rows[1::2, :195].all(), "random values"
+            assert not rows[1::2, 195:].any(), "zeros in the second half of the second, as padding is"
+            return output(size, changed=self.converted and what == "the converted graph")
 
     class Network(Graph):
         def run(self, rows):
-            assert rows.shape == (2, 390, 243)
-            return other if what == "the compiled kernels" else plain
+            assert rows.shape == (distinct, 390, 243)
+            return output(distinct, changed=what == "the compiled kernels")
 
     monkeypatch.setattr(convert.runtime, "Graph", Graph)
     monkeypatch.setattr(convert.network, "Network", Network)
     if accepted:
-        assert convert.verify("plain", "converted", 2) == abs(difference)
+        assert convert.verify("plain", "converted", batch_size) == pytest.approx(abs(difference))
     else:
         with refused("plain: ", f"{abs(difference):g}", "5e-05"):
-            convert.verify("plain", "converted", 2)
+            convert.verify("plain", "converted", batch_size)
