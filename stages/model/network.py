@@ -8,6 +8,7 @@ result. So two cores work on one batch however small it is.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import copy
 import functools
 import mmap
@@ -48,7 +49,8 @@ def aligned(shape: Sequence[int], dtype: Any = numpy.float32) -> numpy.ndarray:
     memory = mmap.mmap(-1, size + alignment)
     advice = getattr(mmap, "MADV_HUGEPAGE", None)  # Python 3.8 and later; a matter of speed alone
     if alignment == _HUGE_PAGE and advice is not None:
-        getattr(memory, "madvise")(advice)  # noqa: B009 - the stages are held to the library of 3.7
+        with contextlib.suppress(OSError):  # EINVAL: a kernel that was made without huge pages
+            getattr(memory, "madvise")(advice)  # noqa: B009 - the stages are held to the library of 3.7
     buffer = numpy.frombuffer(memory, dtype=numpy.uint8)
     offset = -buffer.ctypes.data % alignment
     return buffer[offset : offset + size].view(dtype).reshape(shape)

@@ -1,5 +1,7 @@
 """The compiled kernels: the reference's outputs, the same bytes for any vectors, cores and batches, refusals."""
 
+import errno
+import mmap
 import threading
 
 import numpy as np
@@ -24,6 +26,16 @@ def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.onnx"
     write_converted(path, golden_weights(), 2)
     return str(path)
+
+
+def test_a_kernel_without_huge_pages_gives_ordinary_ones(monkeypatch):
+    class Memory(mmap.mmap):
+        def madvise(self, *advice):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(model_network.mmap, "mmap", Memory)
+    large = model_network.aligned((1 << 19,))
+    assert large.ctypes.data % (1 << 21) == 0 and not large.any()
 
 
 @pytest.fixture(scope="module")
