@@ -93,7 +93,8 @@ def _examine_layer(
                 pass
             found = FileDigest(layer.diff_id[7:], tar.tell())
     else:
-        it.missing.append(f"layer {layer.diff_id} is not here: `invoke images.build` makes it")
+        arch = evidence.record.host.architecture
+        it.missing.append(f"layer {layer.diff_id} is not here: `invoke images.build --arch {arch}` makes it")
         return
     if f"sha256:{found.sha256}" != layer.diff_id:
         it.wrong.append(f"the blob {layer.diff_id} has sha256 {found.sha256}")

@@ -79,11 +79,13 @@ def _reader_gone() -> bool:
 
 
 def tell(error: BaseException) -> int:
-    """Print what `error` means for a person; returns the exit code."""
+    """Print what `error` means, behind all that was printed before and in one piece; returns the exit code."""
     ending = ending_of(error)
     if ending.text:
         with contextlib.suppress(OSError):
-            print(ending.text, file=sys.stderr, flush=True)
+            sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            print(ending.text + "\n", end="", file=sys.stderr, flush=True)
     return ending.code
 
 

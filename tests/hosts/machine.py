@@ -22,7 +22,8 @@ START_LIMIT_S = 5400.0  # a start takes 60 s of processor time, of which a busy 
 # 90 s, and ends what does not answer within minutes.
 _PATIENT = "panic=-1 no_timer_check systemd.default_timeout_start_sec=3600 systemd.service_watchdogs=0"
 _PROBE_S = 20.0
-_NO_CONNECTION, _ATTEMPTS = 255, 60  # ssh's own exit code
+# ssh's own exit code: the machine's sshd of the connection before had not ended yet, or the next had not begun.
+_NO_CONNECTION, _ATTEMPTS, _PAUSE_S = 255, 60, 3
 _ARCH = {
     "amd64": ("qemu-system-x86_64", ("-machine", "q35"), "ttyS0"),
     "arm64": ("qemu-system-aarch64", ("-machine", "virt"), "ttyAMA0"),
@@ -123,7 +124,7 @@ class Machine:
                 ) from None
             if code != _NO_CONNECTION or not silent or self._process.poll() is not None:
                 break
-            time.sleep(3)  # the machine's sshd of the connection before had not ended
+            time.sleep(_PAUSE_S)
         else:
             raise CouldNotRun("the machine lets nobody in", hint=f"its console: {self._place.console}")
         if self._process.poll() is not None:
@@ -142,10 +143,14 @@ class Machine:
 
     def fetch(self, path: str, to: Path, limit_s: float = 300.0) -> bool:
         """Bring one file of the user's home here; False where there is none."""
-        with open(to, "wb") as stream:
-            command = [*self._ssh(USER), "cat", "--", path]
-            done = subprocess.run(command, stdout=stream, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-                                  timeout=limit_s, check=False)  # fmt: skip
+        command = [*self._ssh(USER), "cat", "--", path]
+        for _ in range(_ATTEMPTS):
+            with open(to, "wb") as stream:
+                done = subprocess.run(command, stdout=stream, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+                                      timeout=limit_s, check=False)  # fmt: skip
+            if done.returncode != _NO_CONNECTION:
+                break
+            time.sleep(_PAUSE_S)
         if done.returncode:
             to.unlink()
         return done.returncode == 0

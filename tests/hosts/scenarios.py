@@ -26,12 +26,12 @@ cp artifacts/runs/latest/record.json ~/record.json 2>/dev/null
 """
 
 
-def command(scenario: Scenario) -> str:
-    """What the user types, in the checkout or in the installed folder."""
+def command(scenario: Scenario, loops: int = 2) -> str:
+    """What the user types, in the checkout or in the installed folder; `loops`: timed executions."""
     if scenario.name == "verify":
         return "./bootstrap audit.verify artifacts/received/* --data tests/golden/TIMIT --to audit"
     what = "reproduce" if scenario.until == "report" else f"stage.{scenario.until}"
-    words = ["./bootstrap", what, "--bs", str(scenario.batch_size), "--loop 2 --decode Beam"]
+    words = ["./bootstrap", what, "--bs", str(scenario.batch_size), f"--loop {loops} --decode Beam"]
     words += ["--data tests/golden/TIMIT --checkpoint demo"]
     if scenario.engine != "auto":
         words += ["--engine", scenario.engine]

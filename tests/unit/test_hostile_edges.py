@@ -75,6 +75,34 @@ def test_a_text_for_a_full_stderr_never_ends_with_the_code_of_not_reproduced():
     assert done.returncode == 4
 
 
+def test_an_error_follows_what_was_printed_before_in_one_piece(tmp_path: Path):
+    """Where both streams are one file, and in one write: another program's line may come at any moment."""
+    code = """
+import io, sys
+from repro.base.errors import UsageError
+from repro.cli import ending
+
+written = []
+
+class Raw(io.FileIO):
+    def write(self, data):
+        written.append(bytes(data))
+        return super().write(data)
+
+def action():
+    print("found before")
+    raise UsageError("wrong", hint="do it right")
+
+sys.stderr = io.TextIOWrapper(io.BufferedWriter(Raw(2, "w", closefd=False)), line_buffering=True)
+code = ending.run(action)
+sys.exit(code if len(written) == 1 else 99)
+"""
+    with open(tmp_path / "both", "wb") as both:
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=both, stderr=both, check=False)
+    assert (tmp_path / "both").read_text() == "found before\nerror: wrong\n-> do it right\n"
+    assert done.returncode == 2
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"manifests": 3}', '{"manifests": [{"digest": "sha256:x", "annotations": {}}]}']
 )

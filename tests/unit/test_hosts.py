@@ -243,13 +243,16 @@ def test_a_page_without_its_marks_is_not_written():
         results.with_table("# a page", "| table |")
 
 
-@pytest.mark.parametrize(("refusals", "ends_well"), [(1, True), (99, False)])
+@pytest.mark.parametrize(("refusals", "ends_well"), [(1, True), (199, False)])
 def test_a_connection_that_was_not_let_in_is_tried_again_and_not_taken_for_an_answer(
     tmp_path, monkeypatch, refusals, ends_well
 ):
     tried = tmp_path / "tried"
     ssh = tmp_path / "ssh"
-    ssh.write_text(f"#!/bin/sh\necho x >>{tried}\n[ $(wc -l <{tried}) -gt {refusals} ] || exit 255\nexec sh -s\n")
+    ssh.write_text(
+        f"#!/bin/sh\necho x >>{tried}\n[ $(wc -l <{tried}) -gt {refusals} ] || exit 255\n"
+        'case "$*" in *" cat "*) echo brought;; *) exec sh -s;; esac\n'
+    )
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(machine.time, "sleep", lambda _: None)
@@ -259,6 +262,11 @@ def test_a_connection_that_was_not_let_in_is_tried_again_and_not_taken_for_an_an
         if ends_well:
             answer = running.run("echo said; exit 7", tmp_path / "log", 60)
             assert (answer.code, answer.text()) == (7, "said\n")
+            tried.unlink()
+            assert running.fetch("record.json", tmp_path / "brought")
+            assert (tmp_path / "brought").read_text() == "brought\n"
         else:
+            assert not running.fetch("record.json", tmp_path / "brought")
+            assert not (tmp_path / "brought").exists()
             with pytest.raises(CouldNotRun, match="lets nobody in"):
                 running.run("echo said", tmp_path / "log", 60)
