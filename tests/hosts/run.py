@@ -12,7 +12,7 @@ from pathlib import Path
 
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
 from repro.base.paths import Paths
-from repro.base.temporary import temporary_folder
+from repro.base.temporary import clear_dead, temporary_folder
 from repro.machine.facts import architecture
 from tests import exact_list
 from tests.hosts import disk as disks
@@ -64,6 +64,8 @@ def run_host(paths: Paths, name: str, only: str, say: Say) -> None:
     folder = paths.artifacts / "hosts"
     logs = folder / "logs" / name
     logs.mkdir(parents=True, exist_ok=True)
+    for each in ("disks", "machines"):  # of runs that were killed: each machine holds gigabytes
+        clear_dead(folder / each)
     say(f"disk of {host.title}")
     disk = disks.make(host, folder)
     accel = accelerator(host.arch, disk.kernel)

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
+from repro.base.paths import Paths
+from repro.base.temporary import temporary_folder
 from tests import exact_list
 from tests.hosts import disk, machine, model, results, run, scenarios, site
 
@@ -204,6 +206,22 @@ def test_scenarios_are_chosen_in_the_host_s_order():
     assert run.chosen_scenarios(host, "") == list(host.scenario)
     with pytest.raises(UsageError, match="no scenario 'sold'"):
         run.chosen_scenarios(host, "bundle,sold")
+
+
+def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path, monkeypatch):
+    dead = {}
+    for each in ("disks", "machines"):
+        with temporary_folder(tmp_path / "artifacts" / "hosts" / each, "left") as folder:
+            dead[each] = folder
+        folder.mkdir()
+
+    def no_disk(*_):
+        raise CouldNotRun("no mirror")
+
+    monkeypatch.setattr(disk, "make", no_disk)
+    with pytest.raises(CouldNotRun, match="no mirror"):
+        run.run_host(Paths(tmp_path), "debian-13", "", lambda _: None)
+    assert not [folder for folder in dead.values() if folder.exists()]
 
 
 def test_a_later_run_of_one_scenario_keeps_the_others(tmp_path):
