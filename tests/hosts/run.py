@@ -85,10 +85,10 @@ def run_host(paths: Paths, name: str, only: str, say: Say) -> None:
                     done = _one(machine, scenario, listed, logs, (commit, signer))
                     say(f"{scenario.name}: {done.outcome} in {done.minutes:.1f} minutes")
                     results.save(paths.root, results.Result(name, _machine(host, accel), facts, (done,)))
+                    results.write_page(paths.root)
                     if done.outcome == "failed":
                         raise VerificationFailed(f"{name}: {scenario.name} failed", detail=done.why,
                                                  hint=f"its output: {logs / scenario.name}.log")  # fmt: skip
-    results.write_page(paths.root)
 
 
 def chosen_scenarios(host: model.Host, only: str) -> list[model.Scenario]:
