@@ -114,7 +114,7 @@ def pack(paths: Paths, choices: Choices, signer: Signer | None, to: str, say: Sa
         raise UsageError(f"--to {to}: a bundle's name ends in .tar", hint=f"--to {to}.tar")
     weights = "checkpoint" in choices.include
     packed = [runs.pack_run(paths, choices.run, choices.run_detail, with_weights=weights)] if choices.run else []
-    for line in [*runs.describe(packed), *(contents.LICENCE_NOTES[name] for name in choices.include)]:
+    for line in [*runs.describe(packed, chosen), *(contents.LICENCE_NOTES[name] for name in choices.include)]:
         say(f"note: {line}")
     images = _images(paths, chosen, choices, say)
     wheels = load_host_wheels(paths.root, chosen)

@@ -109,11 +109,17 @@ def _withheld(stage: str, inside: str, detail: str, *, weights_are_private: bool
     return ""
 
 
-def describe(packed: Sequence[PackedRun]) -> list[str]:
-    """What a person should know before the file leaves the house."""
+def describe(packed: Sequence[PackedRun], carried: Sequence[str]) -> list[str]:
+    """What a person should know before the file leaves the house; `carried`: architectures whose images go along."""
     lines = []
     for run in packed:
+        machine = run.record.host.architecture
         lines.append(f"run {run.name}: {len(run.items)} files; {len(run.left_out)} withheld")
         if run.record.data.kind != "demo":
             lines.append(f"  made of {run.record.data.kind} data: check its licence before you pass this on")
+        if machine not in carried:
+            lines.append(
+                f"  made on {machine}, whose images are not carried: an audit cannot verify what it says of them; "
+                f"--arch {','.join(sorted({machine, *carried}))} carries them"
+            )
     return lines

@@ -206,6 +206,14 @@ def test_what_was_left_out_is_stated_in_the_bundle(tmp_path):
     assert about["detail"] == "scores" and about["meaning"] == runs.MEANING["scores"]
 
 
+def test_a_run_whose_machine_s_images_stay_behind_is_said_with_what_carries_them(tmp_path):
+    run = runs.pack_run(make_run(tmp_path), "latest", "scores", with_weights=False)
+    machine = run.record.host.architecture
+    other = next(each for each in ("amd64", "arm64") if each != machine)
+    assert not [line for line in runs.describe([run], [machine, other]) if "--arch" in line]
+    assert runs.describe([run], [other])[-1].endswith("--arch amd64,arm64 carries them")
+
+
 def test_a_users_weights_go_only_with_the_checkpoint(tmp_path):
     paths = make_run(tmp_path, checkpoint="user")
     assert "results/export/out/lstm_ctc.onnx" not in packed(paths, "full")
