@@ -135,6 +135,8 @@ def _one(
     found: dict[str, str] = {}
     if scenario.name != "verify" and (logs / "results.tar").is_file():
         found = results.exact_digests((logs / "results.tar").read_bytes())
+    if answer.code == 0 and scenario.name != "verify" and not found:
+        raise CouldNotRun(f"{scenario.name} ended well, but its results did not come back", hint=f"its output: {log}")
     exact, unequal = results.held_to(listed, found)
     outcome = judge(scenario, answer.code, answer.text(), unequal)
     why = "" if outcome == "passed" else scenario.refused if outcome != "failed" else _tail(answer.text())
