@@ -133,10 +133,10 @@ def _one(
     for each in scenarios.BROUGHT:
         machine.fetch(each, logs / each)
     found: dict[str, str] = {}
-    if scenario.name != "verify" and (logs / "results.tar").is_file():
+    if answer.code == 0 and scenario.name != "verify":
+        if not (logs / "results.tar").is_file():
+            raise CouldNotRun(f"{scenario.name} ended well, but no results came back", hint=f"its output: {log}")
         found = results.exact_digests((logs / "results.tar").read_bytes())
-    if answer.code == 0 and scenario.name != "verify" and not found:
-        raise CouldNotRun(f"{scenario.name} ended well, but its results did not come back", hint=f"its output: {log}")
     exact, unequal = results.held_to(listed, found)
     outcome = judge(scenario, answer.code, answer.text(), unequal)
     why = "" if outcome == "passed" else scenario.refused if outcome != "failed" else _tail(answer.text())
