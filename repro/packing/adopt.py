@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -83,50 +83,65 @@ def _is_layer(layer: Any) -> bool:
     return sized and bool(_ID.fullmatch(layer["diff_id"]))
 
 
-def make_ready(paths: Paths) -> list[str]:
+def make_ready(paths: Paths, say: Callable[[str], None]) -> None:
     """Adopt the layers, and load or unpack the images for the engine that this machine will use.
 
-    Returns:
-        What was done, a line each.
+    Args:
+        paths: of the installed checkout.
+        say: told what is done, line by line: gigabytes are unpacked.
     """
     images = adopt_layers(paths, facts.architecture())
     ensure_sandbox_tools(paths)
-    lines = [f"images: {len(images)} for {facts.architecture()}, every ID computed from its layers as listed"]
+    say(f"images: {len(images)} for {facts.architecture()}, every ID computed from its layers as listed")
     try:
         choice = choose(AUTO, paths)
     except EngineUnavailable as error:
-        return [*lines, f"no engine works here yet: {error.diagnostics()}"]
-    lines.append(choice.sentence())
+        say(f"no engine works here yet: {error.diagnostics()}")
+        return
+    say(choice.sentence())
     wanted = [image for name, image in images.items() if _is_portable(load_definition(paths.docker, name))]
     try:
-        _prepare(choice.engine, wanted)
-        return [*lines, f"images ready for {choice.engine.name}"]
+        _prepare(choice.engine, wanted, say)
     except CouldNotRun as error:
-        lines.append(f"{choice.engine.name} is there and does not work here: {error.diagnostics()}")
+        say(f"{choice.engine.name} is there and does not work here: {error.diagnostics()}")
+    else:
+        say(f"images ready for {choice.engine.name}")
+        return
     try:
-        _prepare(choose(SANDBOX_IMAGE, paths).engine, wanted)
+        _prepare(choose(SANDBOX_IMAGE, paths).engine, wanted, say)
     except EngineUnavailable as error:
-        return [*lines, f"no engine works here yet: {error.diagnostics()}"]
-    return [*lines, "images ready for the embedded sandbox: give --engine sandbox"]
+        say(f"no engine works here yet: {error.diagnostics()}")
+        return
+    say("images ready for the embedded sandbox: give --engine sandbox")
 
 
 def _is_portable(definition: ImageDefinition) -> bool:
     return bool(definition.stages) and not definition.optional
 
 
-def _prepare(engine: Engine, images: Sequence[Image]) -> None:
+def _prepare(engine: Engine, images: Sequence[Image], say: Callable[[str], None]) -> None:
     """Side by side, the largest first: PyTorch's takes as long as all others together."""
-    largest_first = sorted(images, key=lambda image: -sum(layer.size_bytes for layer in image.layers))
+    largest_first = sorted(images, key=lambda image: -_size_bytes(image))
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(engine.prepare, largest_first):
-            pass
+        begun = {pool.submit(engine.prepare, image): image for image in largest_first}
+        for done in as_completed(begun):
+            done.result()
+            say(f"  {begun[done].name} ready for {engine.name} ({_size_bytes(begun[done]) / 1e6:.0f} MB)")
+
+
+def _size_bytes(image: Image) -> int:
+    return sum(layer.size_bytes for layer in image.layers)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
     """For install.py, which passes on that a verification failed."""
     try:
-        for line in make_ready(Paths(Path.cwd())):
-            sys.stdout.write(line + "\n")
+        make_ready(Paths(Path.cwd()), _say)
     except BundleError as error:
         sys.stderr.write(error.diagnostics() + "\n")
         sys.exit(error.exit_code)

@@ -78,7 +78,7 @@ def test_other_layers_than_the_definitions_are_refused_before_any_is_entered(pat
 
 @pytest.mark.parametrize(("error", "code"), [(VerificationFailed, 3), (CouldNotRun, 4)])
 def test_install_py_can_tell_a_failed_verification_by_its_exit_code(monkeypatch, capsys, error, code):
-    def fail(_paths):
+    def fail(_paths, _say):
         raise error("image base comes out as other bytes", hint="get it again")
 
     monkeypatch.setattr(adopt, "make_ready", fail)
@@ -98,11 +98,13 @@ def test_images_are_made_ready_side_by_side_the_largest_first_and_what_fails_is_
         if image.name != "small":
             together.wait()
 
-    adopt._prepare(SimpleNamespace(prepare=prepare), images)
+    said = []
+    adopt._prepare(SimpleNamespace(prepare=prepare, name="docker"), images, said.append)
     assert sorted(began[:2]) == ["large", "middle"] and began[2:] == ["small"]
+    assert sorted(line.split()[0] for line in said) == ["large", "middle", "small"]
 
     def fail(image):
         raise CouldNotRun("no space")
 
     with pytest.raises(CouldNotRun, match="no space"):
-        adopt._prepare(SimpleNamespace(prepare=fail), images)
+        adopt._prepare(SimpleNamespace(prepare=fail, name="docker"), images, said.append)

@@ -80,7 +80,7 @@ class Engine:
 
 
 def ready(tmp_path, monkeypatch, engines):
-    """What make_ready says where `engines` are there, the first of them being the one that auto takes."""
+    """The last line that make_ready says where `engines` are there, the first of them being the one that auto takes."""
     made = {"base": image(tmp_path), "sandbox": image(tmp_path, "sandbox")}
 
     here = Paths(ROOT)
@@ -102,7 +102,9 @@ def ready(tmp_path, monkeypatch, engines):
     monkeypatch.setattr(adopt, "adopt_layers", adopt_layers)
     monkeypatch.setattr(adopt, "ensure_sandbox_tools", ensure_sandbox_tools)
     monkeypatch.setattr(adopt, "choose", choose)
-    return adopt.make_ready(here)[-1]
+    said = []
+    adopt.make_ready(here, said.append)
+    return said[-1]
 
 
 def test_images_are_made_ready_for_the_engine_that_will_run(tmp_path, monkeypatch):
