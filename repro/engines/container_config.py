@@ -113,9 +113,9 @@ class ContainerConfig:
         ]
 
     def _security_options(self) -> list[str]:
-        options = ["no-new-privileges"]
-        if self._has_option("selinux"):
-            options.append("label=disable")  # never relabel the user's data
+        # Never relabel the user's data. Asked for everywhere: Podman 4 does not say that the machine has SELinux, and
+        # where there is none it means nothing.
+        options = ["no-new-privileges", "label=disable"]
         if self._habits.takes_our_profile and self._has_option("seccomp"):
             options.append(f"seccomp={self._small_file('seccomp.json', seccomp.oci_profile(here()))}")
         return options

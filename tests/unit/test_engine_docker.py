@@ -132,7 +132,7 @@ def test_every_container_is_closed(daemon, engine, tmp_path):
         "NetworkMode": "none",
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges"],
+        "SecurityOpt": ["no-new-privileges", "label=disable"],
         "Init": True,
         "AutoRemove": True,
         "Memory": 1 << 30,
@@ -174,7 +174,7 @@ def test_podman_gets_our_system_call_list_and_maps_the_caller_to_itself(daemon, 
     outcome, _ = run(made)
     config = given(daemon)
     path = tmp_path / "seccomp.json"
-    assert config["SecurityOpt"] == ["no-new-privileges", f"seccomp={path}"]
+    assert config["SecurityOpt"] == ["no-new-privileges", "label=disable", f"seccomp={path}"]
     assert path.read_bytes() == seccomp.oci_profile(here())
     assert {limit["Name"] for limit in config["Ulimits"]} == {"core", "nofile", "nproc"}
     assert outcome.limits["system_calls"] == "enforced"
@@ -201,8 +201,11 @@ def test_each_limit_is_called_enforced_only_where_the_engine_has_it(daemon, engi
     assert set(said) == expected - {limit} | {"user_namespaces"}
 
 
-def test_under_selinux_labels_are_switched_off_and_nothing_is_relabelled(daemon, engine):
-    daemon.info["SecurityOptions"] = ["name=seccomp,profile=default", "name=selinux"]
+@pytest.mark.parametrize("said", [["name=seccomp,profile=default", "name=selinux"], ["name=seccomp,profile=default"]])
+def test_under_selinux_labels_are_switched_off_even_where_the_engine_does_not_say_that_it_is_there(
+    daemon, engine, said
+):
+    daemon.info["SecurityOptions"] = said
     run(engine)
     assert given(daemon)["SecurityOpt"] == ["no-new-privileges", "label=disable"]
 
