@@ -112,11 +112,11 @@ class Console:
             self._close(key)
             self._print(f"  {key:<{_KEY_WIDTH}} " + ("stored result taken" if cached else f"done in {seconds:.1f} s"))
 
-    def failed(self, key: str) -> None:
-        """A step ended with an error, which is told elsewhere."""
+    def failed(self, key: str, why: str) -> None:
+        """A step ended with an error. All of it is told when the command ends, which may be minutes later."""
         with self._lock:
             self._close(key)
-            self._print(f"  {key:<{_KEY_WIDTH}} FAILED")
+            self._print(f"  {key:<{_KEY_WIDTH}} FAILED: {why}")
 
     def transfer(self, what: str) -> Transfer:
         """A display for work with a known size; `what` names it, such as 'fetch'."""

@@ -122,7 +122,7 @@ class Runner:
                 now.done[key] = outcome
                 self._around.watcher.finished(key, outcome.seconds, cached=outcome.cached)
             elif not self._passed_over(key, outcome, now):
-                self._around.watcher.failed(key)
+                self._around.watcher.failed(key, str(outcome))
                 failure = failure or outcome
         if failure is not None:
             raise failure
@@ -134,7 +134,7 @@ class Runner:
         """Whether the run goes on after this failure; the steps that need the failed one are then given up."""
         if not now.goes_on or not isinstance(error, (BundleError, OSError)):
             return False
-        self._around.watcher.failed(key)
+        self._around.watcher.failed(key, str(error))
         now.failed[key] = error
         now.waiting.pop(key, None)
         for node in list(now.waiting.values()):  # each after its inputs

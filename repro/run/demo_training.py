@@ -98,7 +98,7 @@ def _run(session: Session, engine: Engine, image: Image, stage: StageJob) -> Non
     log = stage.work.parent / "stage.log"
     outcome, said = run_job(engine, stage, log, lambda done, total, what: console.progress(_KEY, done, total, what))
     if outcome.exit_code != 0:
-        console.failed(_KEY)
+        console.failed(_KEY, said.error or f"exit code {outcome.exit_code}")
         raise StageFailed(
             f"the training ended with exit code {outcome.exit_code}: {said.error or 'see its last lines'}",
             detail="\n".join(said.tail),

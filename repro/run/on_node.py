@@ -83,7 +83,7 @@ class _Progress:
     def finished(self, key: str, seconds: float, *, cached: bool) -> None:
         """The result shows it."""
 
-    def failed(self, key: str) -> None:
+    def failed(self, key: str, why: str) -> None:
         """What is left beside the task shows it."""
 
 

@@ -183,7 +183,7 @@ class _Watcher:
     def finished(self, key: str, seconds: float, *, cached: bool) -> None:
         say(f"{key}: {'stored' if cached else 'done'}")
 
-    def failed(self, key: str) -> None:
+    def failed(self, key: str, why: str) -> None:
         say(f"{key}: FAILED")
 
 

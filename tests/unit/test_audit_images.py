@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 import tarfile
@@ -52,12 +53,18 @@ def test_a_layer_is_told_by_its_bytes_or_as_not_here(copied: Path):
     images._examine_layer(it, evidence, layer, {})
     assert len(it.wrong) == 1 and it.wrong[0].startswith(f"the blob {digest} has sha256 ")
     (evidence.blobs / digest[7:]).unlink()
-    it = Examination()
-    images._examine_layer(it, evidence, layer, {})
-    assert (it.missing, it.evidence) == (
-        [f"layer {digest} is not here: `invoke images.build --arch amd64` makes it"],
-        [],
-    )
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_a_layer_that_is_not_here_is_made_for_the_run_s_architecture(copied: Path, architecture):
+    evidence = reopen(copied)
+    layer, it = layer_of(evidence), Examination()
+    (evidence.blobs / layer.diff_id[7:]).unlink()
+    host = msgspec.structs.replace(evidence.record.host, architecture=architecture)
+    record = msgspec.structs.replace(evidence.record, host=host)
+    images._examine_layer(it, dataclasses.replace(evidence, record=record), layer, {})
+    advice = f"layer {layer.diff_id} is not here: `invoke images.build --arch {architecture}` makes it"
+    assert (it.missing, it.evidence) == ([advice], [])
     with pytest.raises(CouldNotVerify, match=rf"^layer {layer.name} is not here$"):
         images._databases_of_blob(evidence, layer)
 

@@ -69,7 +69,7 @@ def a_run(console: Console) -> None:
             transfer.file_done()
         console.finished("features", 12.3, cached=False)
         console.finished("reference@64", 0.0, cached=True)
-        console.failed("a-step-with-quite-a-long-name")
+        console.failed("a-step-with-quite-a-long-name", "the disk is full")
 
 
 @pytest.mark.parametrize("columns", [30, 80, 132])
@@ -86,7 +86,12 @@ def test_the_lines_stay_on_a_terminal_and_the_rows_do_not():
     terminal = Terminal(80)
     a_run(Console(terminal.stream))
     lines = ESCAPES.sub("", terminal.written())
-    for said in ("a line that stays", "features         done in 12.3 s", "stored result taken", "FAILED"):
+    for said in (
+        "a line that stays",
+        "features         done in 12.3 s",
+        "stored result taken",
+        "FAILED: the disk is full",
+    ):
         assert said in lines
     assert "fetch: 1 of 2 files, 2.5 of 5.0 MB (50 %)" in lines
 

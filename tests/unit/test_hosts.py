@@ -208,6 +208,41 @@ def test_scenarios_are_chosen_in_the_host_s_order():
         run.chosen_scenarios(host, "bundle,sold")
 
 
+class Told:
+    """A machine that answers with a code, and brings what it is given."""
+
+    def __init__(self, code, said="", brought=()):
+        self.code, self.said, self.brought, self.env = code, said, dict(brought), None
+
+    def run(self, script, log, limit_s, env):
+        self.env = env
+        log.write_text(self.said)
+        return machine.Answer(self.code, log)
+
+    def fetch(self, path, to):
+        if path in self.brought:
+            to.write_bytes(self.brought[path])
+        return path in self.brought
+
+
+def test_a_run_that_ended_well_and_brought_nothing_has_not_passed(tmp_path):
+    scenario = model.Scenario(name="readme")
+    with pytest.raises(CouldNotRun, match="no results came back"):
+        run._one(Told(0), scenario, {}, tmp_path, ("a" * 40, ""), pace=1)
+
+
+def test_what_a_refused_run_left_is_not_read_for_digests(tmp_path):
+    scenario = model.Scenario(name="readme", refused="no links")
+    told = Told(4, "error: no links here", {"results.tar": b""})
+    assert run._one(told, scenario, {}, tmp_path, ("a" * 40, ""), pace=1).outcome == "refused, as it must be"
+
+
+def test_a_scenario_s_time_limits_are_as_long_as_its_machine_is_slow(tmp_path):
+    told = Told(4, "error: slow")
+    run._one(told, model.Scenario(name="verify"), {}, tmp_path, ("a" * 40, ""), pace=10)
+    assert told.env == {"BUNDLE_TIME_FACTOR": "10"}
+
+
 def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path, monkeypatch):
     dead = {}
     for each in ("disks", "machines"):
