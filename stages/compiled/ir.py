@@ -197,29 +197,84 @@ class Floats(Vectors):
         return self.apply("fdiv", "float", left, right)
 
     def fma(self, a: str, b: str, c: str) -> str:
-        """a * b + c, rounded once; where no instruction does that, in float64.
+        """a * b + c, rounded once."""
+        return self.sum_of(self.add_products([self.sum_from(c)], a, [b])[0])
 
-        LLVM would call the C library's fmaf for each lane, which takes 40 times as long. In float64 the product is
-        exact. Its sum with c is rounded to odd (to the neighbour whose last bit is 1, if it is not exact), and so the
-        second rounding, to float32, gives what one alone would: Boldo and Melquiond, "Emulation of FMA and correctly
-        rounded sums", IEEE Transactions on Computers 57(4), 2008. The error of the sum is Knuth's TwoSum.
+    @property
+    def sums(self) -> str:
+        """The type of sums of products, a vector of float32 values in the form in which `add_products` has them."""
+        return self.vector("float" if self._fused else "double")
+
+    def sum_from(self, value: str) -> str:
+        """A sum that is so far only its start value."""
+        return value if self._fused else self.cast("fpext", value, "float", "double")
+
+    def sum_of(self, total: str) -> str:
+        """The float32 values of a sum."""
+        return total if self._fused else self.cast("fptrunc", total, "double", "float")
+
+    def add_products(self, totals: Sequence[str], a: str, factors: Sequence[str]) -> list[str]:
+        """Of each total and each b of `factors` total + a * b, rounded once.
+
+        Where no instruction does that, in float64; the module needs `fma_by_hand` then. LLVM would call the C library's
+        fmaf for each lane, which takes many times as long. In float64 the product is exact, and its sum with the total,
+        rounded to float64 and then to float32, is the one right rounding, unless float64's lies just half way between
+        two float32, where what the first rounding cut off decides. Where a lane may be so, which is one in 2^29, or is
+        not in the range of float32's normal numbers, all are done anew.
         """
         if self._fused:
-            return self.call("llvm.fma", "float", a, b, c)
-        x, y, z = (self.cast("fpext", value, "float", "double") for value in (a, b, c))
-        product = self.apply("fmul", "double", x, y)
-        total = self.apply("fadd", "double", product, z)
-        other = self.apply("fsub", "double", total, product)
-        error = self.apply("fadd", "double",
-                           self.apply("fsub", "double", product, self.apply("fsub", "double", total, other)),
-                           self.apply("fsub", "double", z, other))  # fmt: skip
-        inexact = self.cast("sext", self.apply("fcmp one", "double", error, self.double(0.0)), "i1", "i64")
-        bits, sign = (self.cast("bitcast", value, "double", "i64") for value in (total, error))
-        # Where the error's sign is the other one, the sum was rounded away from zero: -1 leads back.
-        away = self.apply("ashr", "i64", self.apply("xor", "i64", bits, sign), self.splat("i64", 63))
-        cut = self.apply("add", "i64", bits, self.apply("and", "i64", away, inexact))
-        odd = self.apply("or", "i64", cut, self.apply("lshr", "i64", inexact, self.splat("i64", 63)))
-        return self.cast("fptrunc", self.cast("bitcast", odd, "i64", "double"), "double", "float")
+            return [self.call("llvm.fma", "float", a, b, total) for total, b in zip(totals, factors)]
+        x, near, odd = self.sum_from(a), [], []
+        for total, b in zip(totals, factors):
+            result = self.apply("fadd", "double", self.apply("fmul", "double", x, self.sum_from(b)), total)
+            odd.append(self._odd(result))
+            # What is not half way is rounded to float32, in place: the last 29 bits are those that it has no room for.
+            bits = self.cast("bitcast", result, "double", "i64")
+            up = self.apply("add", "i64", bits, self.splat("i64", 1 << 28))
+            near.append(
+                self.cast("bitcast", self.apply("and", "i64", up, self.splat("i64", -1 << 29)), "i64", "double")
+            )
+        self._number += 1
+        name, before = "f{}".format(self._number), self._block
+        self.add("  br i1 {1}, label %{0}.anew, label %{0}.end, !prof !0\n{0}.anew:".format(name, self._any(odd)))
+        anew = []
+        for total, b in zip(totals, factors):
+            parts = ", ".join("{} {}".format(self.floats, value) for value in (a, b, self.sum_of(total)))
+            anew.append(self.sum_from(self.value("call {} @fma_by_hand({})".format(self.floats, parts))))
+        self.add("  br label %{0}.end\n{0}.end:".format(name))
+        self._block = name + ".end"
+        return [
+            self.value("phi {} [ {}, %{}.anew ], [ {}, %{} ]".format(self.sums, late, name, early, before))
+            for late, early in zip(anew, near)
+        ]
+
+    def _odd(self, result: str) -> str:
+        """Where a float64 is half way between two float32, or zero, or no normal float32: all bits of a half of it.
+
+        One comparison asks all, of the halves of 32 bits. The low one: its last 29 bits are 1 and then zeros. The high
+        one, without the sign: below that of 2^-126, or so near to that of 2^128 that rounding might lead there.
+        """
+        halves = Vectors(2 * self.lanes)
+        # (low, high): what is kept of a half; what is added, so that all in question lies above the limit; the limit.
+        mask, shift, limit = (
+            "<{}>".format(", ".join(["i32 {}, i32 {}".format(*pair)] * self.lanes))
+            for pair in ((0x1FFFFFFF, 0x7FFFFFFF), (0x6FFFFFFF, 0x47F00000), (0x7FFFFFFE, 0x8FDFFFFE - 2**32))
+        )
+        kind = halves.vector("i32")
+        both = self.value("bitcast {} {} to {}".format(self.vector("double"), result, kind))
+        shifted = self.value(
+            "add {0} {1}, {2}".format(kind, self.value("and {} {}, {}".format(kind, both, mask)), shift)
+        )
+        above = self.value("icmp sgt {} {}, {}".format(kind, shifted, limit))
+        return self.value("sext {} {} to {}".format(halves.vector("i1"), above, kind))
+
+    def _any(self, odd: Sequence[str]) -> str:
+        """Whether `_odd` found anything in any of these: an i1."""
+        found, words = odd[0], 2 * self.lanes
+        for other in odd[1:]:
+            found = self.value("or <{} x i32> {}, {}".format(words, found, other))
+        bits = self.value("bitcast <{0} x i32> {1} to i{2}".format(words, found, 32 * words))
+        return self.value("icmp ne i{} {}, 0".format(32 * words, bits))
 
     def choose(self, relation: str, left: str, right: str, otherwise: str) -> str:
         """`right` in the lanes where `left` stands in that relation to it, 'ogt' for greater say; else `otherwise`."""
@@ -227,6 +282,36 @@ class Floats(Vectors):
         return self.value(
             "select <{0} x i1> {1}, {2} {3}, {2} {4}".format(self.lanes, holds, self.floats, right, otherwise)
         )
+
+
+def fma_by_hand(lanes: int) -> str:
+    """IR of what `Floats.add_products` calls where its two roundings may not be as one: the right one in any lane.
+
+    The sum is rounded to odd (to the neighbour whose last bit is 1, if it is not exact), and so the second rounding,
+    to float32, gives what one alone would: Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", IEEE
+    Transactions on Computers 57(4), 2008. The error of the sum is Knuth's TwoSum.
+    """
+    text = Floats(lanes)
+    text.add('!0 = !{{!"branch_weights", i32 1, i32 {}}}'.format(2**29 // lanes))
+    names = ("%a", "%b", "%c")
+    arguments = ", ".join("{} {}".format(text.floats, name) for name in names)
+    text.begin("define internal {} @fma_by_hand({}) noinline cold nounwind".format(text.floats, arguments))
+    x, y, z = (text.cast("fpext", name, "float", "double") for name in names)
+    product = text.apply("fmul", "double", x, y)
+    total = text.apply("fadd", "double", product, z)
+    other = text.apply("fsub", "double", total, product)
+    error = text.apply("fadd", "double",
+                       text.apply("fsub", "double", product, text.apply("fsub", "double", total, other)),
+                       text.apply("fsub", "double", z, other))  # fmt: skip
+    inexact = text.cast("sext", text.apply("fcmp one", "double", error, text.double(0.0)), "i1", "i64")
+    bits, sign = (text.cast("bitcast", value, "double", "i64") for value in (total, error))
+    # Where the error's sign is the other one, the sum was rounded away from zero: -1 leads back.
+    away = text.apply("ashr", "i64", text.apply("xor", "i64", bits, sign), text.splat("i64", 63))
+    cut = text.apply("add", "i64", bits, text.apply("and", "i64", away, inexact))
+    odd = text.apply("or", "i64", cut, text.apply("lshr", "i64", inexact, text.splat("i64", 63)))
+    result = text.cast("fptrunc", text.cast("bitcast", odd, "i64", "double"), "double", "float")
+    text.add("  ret {} {}\n}}".format(text.floats, result))
+    return text.text()
 
 
 LOG2_E = 1.4426950408889634

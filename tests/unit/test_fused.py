@@ -9,20 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.compiled import llvm
-from stages.compiled.ir import Floats
+from stages.compiled.ir import Floats, fma_by_hand
 from stages.model.kernels import recogniser
 
 LANES = 4
 
 
 def _kernel(fused):
+    """IR of c + a b, and of the same sum without being stored: c + a b - a b, each time rounded."""
     text = Floats(LANES, fused=fused)
     text.add("declare <4 x float> @llvm.fma.v4f32(<4 x float>, <4 x float>, <4 x float>)")
-    text.begin("define void @add(ptr %a, ptr %b, ptr %c, ptr %out, i64 %count)")
+    text.add(fma_by_hand(LANES))
+    text.begin("define void @add(ptr %a, ptr %b, ptr %c, ptr %out, ptr %back, i64 %count)")
     with text.loop("%count", step=LANES) as place:
-        text.put(text.fma(*(text.part(array, place.index) for array in ("%a", "%b", "%c"))), "%out", place.index)
+        a, b, c = (text.part(array, place.index) for array in ("%a", "%b", "%c"))
+        text.put(text.fma(a, b, c), "%out", place.index)
+        start = text.sum_from(c)
+        there = text.add_products([start, start], a, [b, b])
+        back = text.add_products(there[1:], a, [text.minus(text.constant(-0.0), b)])
+        text.put(text.sum_of(back[0]), "%back", place.index)
     text.end()
-    return llvm.Library(text.text(), llvm.host_features(), {"add": "ppppn"})
+    return llvm.Library(text.text(), llvm.host_features(), {"add": "pppppn"})
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +38,15 @@ def kernels():
 
 
 def _both(kernels, a, b, c):
-    """What each kernel gives; padded to whole vectors."""
+    """What each kernel gives, (2, values); padded to whole vectors."""
     padded = [np.zeros(-(-len(a) // LANES) * LANES, np.float32) for _ in range(3)]
     for array, values in zip(padded, (a, b, c)):
         array[: len(values)] = values
     results = []
     for kernel in kernels:
-        out = np.zeros_like(padded[0])
-        kernel.call.add(*(array.ctypes.data for array in padded), out.ctypes.data, len(out))
-        results.append(out[: len(a)])
+        out = np.zeros((2, len(padded[0])), np.float32)
+        kernel.call.add(*(array.ctypes.data for array in (*padded, *out)), out.shape[1])
+        results.append(out[:, : len(a)])
     return results
 
 
@@ -60,7 +67,32 @@ def test_sums_that_two_roundings_would_give_otherwise(kernels):
     twice = (a.astype(np.float64) * b + c).astype(np.float32)
     fused, ours = _both(kernels, a, b, c)
     assert _equal(fused, ours)
-    assert not (twice == ours).any()
+    assert not (twice == ours[0]).any()
+
+
+def test_results_that_are_no_normal_numbers(kernels):
+    largest, least = np.finfo(np.float32).max, np.float32(2**-149)
+    numbers = [
+        (largest, 1, 2.0**103),  # half way to 2^128: infinity
+        (largest, 1, np.nextafter(np.float32(2.0**103), np.float32(0))),  # just below that: the largest
+        (largest, 1, largest),  # infinity, and no way back: nor from 2^128, which float64 has
+        (2.0**104, 1, largest),
+        (0.75 * 2.0**104, 1, largest),
+        (largest, largest, -largest),
+        (2.0**-75, 2.0**-75, 0),  # half of the least: zero
+        (3 * 2.0**-75, 2.0**-75, 0),  # one and a half of it: two
+        (-least, least, 0),  # minus zero
+        (2.0**-100, 2.0**-49, -least),
+        (1, 1, -1),
+        (-0.0, 1, -0.0),
+        (2.0**-126, 1, -least),  # the largest below the normal ones
+        (-0.7 * 2.0**-75, 2.0**-74, 2.0**-126),  # that too, but for 24 bits half way
+        (np.inf, 0, 1),
+        (np.inf, 1, -np.inf),
+    ]
+    alone = np.ones((3, len(numbers), LANES), np.float32)  # in its vector: each must be found by itself
+    alone[:, :, 0] = np.array(numbers, np.float32).T
+    assert _equal(*_both(kernels, *alone.reshape(3, -1)))
 
 
 _ANY = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True)

@@ -82,11 +82,11 @@ def block_product(shape: Shape, name: str, block: Block) -> str:
     bases = [text.at("%b", text.index("mul", stride, panel), "float") for panel in range(block.panels)]
     places = [panel * width + vector * shape.lanes for panel in range(block.panels) for vector in range(block.vectors)]
     starts = [text.at("%start", text.index("mul", "%ldi", row), "float") for row in range(block.rows)]
-    sums = [text.part(start, place) for start in starts for place in places]
+    sums = [text.sum_from(text.part(start, place)) for start in starts for place in places]
     for chunk in range(block.chunks):
         array = "%a{}".format(chunk)
         lines = [text.at(array, text.index("mul", "%lda", row), "float") for row in range(block.rows)]
-        with text.loop("%K", step=block.unroll, carried=sums, kind=text.floats) as term:
+        with text.loop("%K", step=block.unroll, carried=sums, kind=text.sums) as term:
             fetched = text.at("%ahead", text.index("mul", term.index, "%step"), "i8")
             for line in block.ahead:
                 text.prefetch(text.at(fetched, line, "i8"), block.nearness)
@@ -98,6 +98,7 @@ def block_product(shape: Shape, name: str, block: Block) -> str:
     zero = text.constant(0.0)
     for number, result in enumerate(sums):
         row, place = divmod(number, len(places))
+        result = text.sum_of(result)
         if block.relu:
             result = text.choose("olt", zero, result, zero)
         text.put(result, text.at("%c", text.index("mul", "%ldc", row), "float"), places[place])
@@ -116,20 +117,28 @@ def _terms(
             text.part(head, turn * width + vector * text.lanes) for head in heads for vector in range(block.vectors)
         ]
         sums: list[str] = []
-        for row, line in enumerate(left):
+        add = _add_pairs if block.packed else Floats.add_products
+        for line in left:
             spread = text.spread(text.load(line, turn, "float", 4), "float")
-            add = _add_pairs if block.packed else Floats.fma
-            sums += [add(text, spread, value, total) for value, total in zip(right, totals[row * len(right) :])]
+            for first in range(0, len(right), block.vectors):
+                factors = right[first : first + block.vectors]
+                sums += add(text, totals[len(sums) : len(sums) + len(factors)], spread, factors)
         totals = sums
     return totals
 
 
-def _add_pairs(text: Floats, a: str, b: str, total: str) -> str:
-    """`total` and, in each lane, the two products of a pair of bfloat16, as the processor adds them."""
+def _add_pairs(text: Floats, totals: Sequence[str], a: str, factors: Sequence[str]) -> list[str]:
+    """`Floats.add_products` of pairs of bfloat16: in each lane two products, as the processor adds them."""
     kind = "<{} x bfloat>".format(2 * text.lanes)
-    left, right = (text.value("bitcast {} {} to {}".format(text.floats, value, kind)) for value in (a, b))
-    return text.value("call {0} @llvm.x86.avx512bf16.dpbf16ps.512({0} {1}, {2} {3}, {2} {4})".format(
-        text.floats, total, kind, left, right))  # fmt: skip
+
+    def pairs(value: str) -> str:
+        return text.value("bitcast {} {} to {}".format(text.floats, value, kind))
+
+    return [
+        text.value("call {0} @llvm.x86.avx512bf16.dpbf16ps.512({0} {1}, {2} {3}, {2} {4})".format(
+            text.floats, total, kind, pairs(a), pairs(b)))
+        for total, b in zip(totals, factors)
+    ]  # fmt: skip
 
 
 def _ahead_bytes(rows: int) -> int:

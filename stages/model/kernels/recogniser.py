@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Callable, Mapping, Sequence
 
-from stages.compiled.ir import LOG2_E, Floats, Vectors, power_of_two
+from stages.compiled.ir import LOG2_E, Floats, Vectors, fma_by_hand, power_of_two
 from stages.model.kernels import amx, parts
 from stages.model.kernels.parts import PARTS
 from stages.model.kernels.products import Block, Shape, block_product, product
@@ -226,6 +226,7 @@ attributes #0 = {{ nounwind "prefer-vector-width"="512" }}
         narrowing.append("declare {0} @llvm.x86.avx512bf16.dpbf16ps.512({0}, {1}, {1})".format(floats, pairs))
     return "\n".join([
         declarations,
+        *([] if shape.fused else [fma_by_hand(shape.lanes)]),
         *narrowing,
         product(shape, "multiply", several=True, packed=packed),
         product(shape, "multiply_again", several=True, again=True, packed=packed),
