@@ -224,7 +224,9 @@ class Floats(Vectors):
         """
         if self._fused:
             return [self.call("llvm.fma", "float", a, b, total) for total, b in zip(totals, factors)]
-        x, near, odd = self.sum_from(a), [], []
+        x = self.sum_from(a)
+        near: list[str] = []
+        odd: list[str] = []
         for total, b in zip(totals, factors):
             result = self.apply("fadd", "double", self.apply("fmul", "double", x, self.sum_from(b)), total)
             odd.append(self._odd(result))
