@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import pwd
+import re
 import resource
 import signal
 import stat
@@ -155,6 +157,45 @@ def lacks_subordinate_ids(etc: Path, uid: int, user: str) -> str:
     return ""
 
 
+def unknown_mount_label(root: Path, policy_knows: Callable[[Path, str], bool]) -> str:
+    """The SELinux context that Podman mounts with, where the policy in force has no such type; '' where it has.
+
+    Podman takes it from the policy's lxc_contexts (opencontainers/selinux, `PrivContainerMountLabel`) for /dev/shm and
+    others, and does so too where labels are switched off for a container. Where the policy does not know it, as Debian
+    12's does not, mount answers EINVAL: no container starts.
+
+    Args:
+        root: of the file system.
+        policy_knows: whether the policy, in selinuxfs at this place, knows a context; see `policy_knows`.
+    """
+    kernel = root / "sys/fs/selinux"
+    if not kernel.is_dir():
+        return ""
+    try:
+        config = (root / "etc/selinux/config").read_text(encoding="utf-8")
+        policy = dict(re.findall(r"^(SELINUXTYPE) *= *([\w.-]+) *$", config, re.MULTILINE))["SELINUXTYPE"]
+        contexts = (root / "etc/selinux" / policy / "contexts/lxc_contexts").read_text(encoding="utf-8")
+    except (OSError, ValueError, KeyError):
+        return ""
+    label = re.search(r'^file *= *"?([^"\s]+)"? *$', contexts, re.MULTILINE)
+    return label[1] if label and not policy_knows(kernel, label[1]) else ""
+
+
+def policy_knows(kernel: Path, context: str) -> bool:
+    """Whether the SELinux policy in force knows a context; true where the kernel does not let this process ask."""
+    try:
+        asking = os.open(kernel / "context", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        os.write(asking, context.encode() + b"\0")
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    finally:
+        os.close(asking)
+    return True
+
+
 def _user_name() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
@@ -179,6 +220,15 @@ class PodmanEngine(DockerEngine):
         given = environ.get("CONTAINER_HOST")
         if given:
             return Endpoint(given, "Podman")
+        label = unknown_mount_label(Path("/"), policy_knows)
+        if label:
+            raise EngineUnavailable(
+                f"Podman mounts with the SELinux context {label}, which this machine's policy does not know: "
+                "none of its containers can start",
+                hint="as root: load the policy's modules for containers (Debian 13: semodule -i "
+                "/usr/share/selinux/default/container.pp.bz2 /usr/share/selinux/default/podman.pp.bz2; Fedora and its "
+                "kin: package container-selinux); or use `--engine sandbox`",
+            )
         podman = find("podman", search_path(environ))
         for path in usual_sockets(environ):
             endpoint = Endpoint(f"unix://{path}", "Podman")

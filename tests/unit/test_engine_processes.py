@@ -493,6 +493,10 @@ def test_an_address_that_was_given_goes_before_and_what_is_lacking_is_told(progr
     with pytest.raises(EngineUnavailable, match="ada has none in /etc/subgid") as caught:
         podman.PodmanEngine(iter, tmp_path, environ)
     assert asked == [(Path("/etc"), 1000, "ada")] and caught.value.hint.endswith("ada; or use `--engine sandbox`")
+    monkeypatch.setattr(podman, "unknown_mount_label", lambda root, _: f"of {root}")
+    with pytest.raises(EngineUnavailable, match="Podman mounts with the SELinux context of /, which") as caught:
+        podman.PodmanEngine(iter, tmp_path, environ)
+    assert caught.value.hint.endswith("or use `--engine sandbox`")
 
 
 def test_where_podman_listens_and_who_asks(monkeypatch):
