@@ -9,6 +9,7 @@ from repro.base import pace
 from repro.base.errors import StageFailed
 from repro.container.job import Outcome
 from repro.graph.log import Said
+from repro.machine import executable_memory
 
 _SIGKILL_EXIT = 137
 _DEFECT = "this is a defect of the stage or its image: please report it with the log"
@@ -34,6 +35,11 @@ _SYSTEM = (
         "names, and of artifacts/",
     ),
     (r"Too many open files", "too many files are open", f"raise the limit (`ulimit -n 4096`); {_AGAIN}"),
+    (
+        r"write\+execute memory|memory cannot be made executable",
+        "memory cannot be made executable",
+        executable_memory.HINT,
+    ),
     (
         r"Cannot allocate memory|MemoryError|std::bad_alloc",
         "memory ran out",

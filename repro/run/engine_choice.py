@@ -18,6 +18,7 @@ from repro.engines.podman import PodmanEngine
 from repro.engines.sandbox import SandboxEngine
 from repro.images.oci import docker_archive_stream
 from repro.images.rootfs import Roots
+from repro.machine import executable_memory
 from repro.machine.emulation import emulation
 from repro.run.engine_when_needed import AUTO as AUTO
 from repro.run.engine_when_needed import NAMES as NAMES
@@ -52,7 +53,17 @@ def _docker(scratch: Path, environ: Mapping[str, str], say: Say) -> Candidate:
     return _probed(engine)
 
 
+def _without_executable_memory(name: str) -> Candidate | None:
+    """An engine whose stages are programs of this user, where those may not do what they must; else None."""
+    if executable_memory.allowed():
+        return None
+    return Candidate(Availability.refused(name, executable_memory.WHY, executable_memory.HINT), None)
+
+
 def _podman(scratch: Path, environ: Mapping[str, str], say: Say) -> Candidate:
+    refused = _without_executable_memory("podman")
+    if refused is not None:
+        return refused
     try:
         engine = PodmanEngine(docker_archive_stream, scratch, environ, say)
     except EngineUnavailable as error:
@@ -72,6 +83,9 @@ def _probed(engine: DockerEngine) -> Candidate:
 
 
 def _sandbox(roots: Roots) -> Candidate:
+    refused = _without_executable_memory("sandbox")
+    if refused is not None:
+        return refused
     engine = SandboxEngine(roots.tools, roots.of)
     return Candidate(engine.probe(), engine)
 

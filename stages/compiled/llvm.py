@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import types
 from typing import Mapping
 
 import llvmlite.binding as llvm
+
+from stages.shared.stage import StageError
 
 _POINTER, _COUNT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_bool
 
@@ -18,9 +21,13 @@ class Library:
         text: LLVM IR.
         features: LLVM's names of the processor's features and whether it has them.
         signatures: of each function its arguments: p a pointer, n a count, b a flag.
+
+    Raises:
+        StageError: the machine lets no program make memory executable.
     """
 
     def __init__(self, text: str, features: Mapping[str, bool], signatures: Mapping[str, str]) -> None:
+        _require_executable_memory()
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         module = llvm.parse_assembly(text)
@@ -39,6 +46,14 @@ class Library:
         self.call = types.SimpleNamespace(
             **{name: make(self._engine.get_function_address(name)) for name, make in prototypes.items()}
         )
+
+
+def _require_executable_memory() -> None:
+    """LLVM does not look whether its code could be made executable: the first call would end the process."""
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except PermissionError:
+        raise StageError("memory cannot be made executable")
 
 
 def host_features() -> dict[str, bool]:
