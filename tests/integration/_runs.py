@@ -25,7 +25,7 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "invoke", *words]
 
 
-def run(results: Path, *words: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
+def run(results: Path, *words: str, timeout_s: float = 3000) -> subprocess.CompletedProcess[str]:
     """Run one command to its end; the test looks at its exit code and words."""
     return subprocess.run(
         command(*words),

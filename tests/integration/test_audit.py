@@ -103,7 +103,6 @@ NOBODY = 54321  # a user that has no name, no home and no group anywhere
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_challenge_by_another_user_elsewhere_and_at_another_time_gives_the_same_digests():
     """Another user, path, clock, time zone, locale and umask; nothing fetched; compiled layers where their sources are.
 

@@ -27,7 +27,6 @@ from tests.integration._ascend import checkout
 from tests.integration._runs import GOLDEN, ROOT
 from tests.simulators.ascend.packages import write_packages
 
-pytestmark = pytest.mark.timeout(1800)
 OTHER = {"amd64": "arm64", "arm64": "amd64"}[facts.architecture()]
 MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}[OTHER]
 

@@ -25,7 +25,7 @@ from tests.integration.hostile import stage as hostile
 from tests.integration.test_containment import survivors
 from tests.unit._graph_cases import Bench
 
-pytestmark = [pytest.mark.timeout(7200 if FULL else 900)]
+pytestmark = [pytest.mark.timeout(7200 if FULL else 3600)]
 LEAVES = TreeLimits(entries=1_000, depth=8, total_bytes=64 << 20)
 TAKEN, REFUSED, FAILED = "taken", "refused", "failed"
 EITHER = (TAKEN, REFUSED)

@@ -67,7 +67,6 @@ def commands(document, key):
     return [c["argv"] for stage in document["stages"] if stage["key"] == key for c in stage["observations"]["commands"]]
 
 
-@pytest.mark.timeout(1800)
 def test_published_batch_sizes_in_docker_equal_the_cpu_s_and_take_the_guides_commands(paths):
     name = engine("docker")
     document = run(paths, AscendHost(), name, *SIZES)
@@ -89,7 +88,6 @@ def test_published_batch_sizes_in_docker_equal_the_cpu_s_and_take_the_guides_com
         ]
 
 
-@pytest.mark.timeout(900)
 def test_no_simulated_figure_can_be_taken_for_an_npus(paths):
     host = AscendHost(common="310p3-pro-at-work-throttled")
     document = run(paths, host, engine("sandbox"), 8, loop=3)  # not the loop of the run in Docker: measured anew

@@ -3,13 +3,11 @@
 import json
 from pathlib import Path
 
-import pytest
 from _runs import copy_of, run, store_of
 
 from repro.bench.run import AREAS, FULL_ONLY
 
 
-@pytest.mark.timeout(1800)  # beside other tests
 def test_the_quick_bench_measures_every_area_and_writes_its_pages(finished: Path, tmp_path: Path):
     store_of(finished, tmp_path)  # the model, which the demo shares
     copy_of(finished, tmp_path / "bench" / "small")  # the run whose idle repetition is timed

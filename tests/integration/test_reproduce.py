@@ -197,7 +197,7 @@ def test_two_runs_at_once_do_not_harm_each_other(sandbox_results: Path, tmp_path
         for _ in range(2)
     ]
     for process in both:
-        _, errors = process.communicate(timeout=900)
+        _, errors = process.communicate(timeout=3000)
         assert process.returncode == 0, errors
     runs = [path for path in Paths(ROOT, tmp_path).runs.iterdir() if path.name != "latest"]
     assert len(runs) == 2
