@@ -157,7 +157,7 @@ def lacks_subordinate_ids(etc: Path, uid: int, user: str) -> str:
     return ""
 
 
-def unknown_mount_label(root: Path, policy_knows: Callable[[Path, str], bool]) -> str:
+def unknown_mount_label(root: Path, knows: Callable[[Path, str], bool]) -> str:
     """The SELinux context that Podman mounts with, where the policy in force has no such type; '' where it has.
 
     Podman takes it from the policy's lxc_contexts (opencontainers/selinux, `PrivContainerMountLabel`) for /dev/shm and
@@ -166,7 +166,7 @@ def unknown_mount_label(root: Path, policy_knows: Callable[[Path, str], bool]) -
 
     Args:
         root: of the file system.
-        policy_knows: whether the policy, in selinuxfs at this place, knows a context; see `policy_knows`.
+        knows: whether the policy, in selinuxfs at this place, knows a context; see `policy_knows`.
     """
     kernel = root / "sys/fs/selinux"
     if not kernel.is_dir():
@@ -178,7 +178,7 @@ def unknown_mount_label(root: Path, policy_knows: Callable[[Path, str], bool]) -
     except (OSError, ValueError, KeyError):
         return ""
     label = re.search(r'^file *= *"?([^"\s]+)"? *$', contexts, re.MULTILINE)
-    return label[1] if label and not policy_knows(kernel, label[1]) else ""
+    return label[1] if label and not knows(kernel, label[1]) else ""
 
 
 def policy_knows(kernel: Path, context: str) -> bool:
@@ -220,7 +220,10 @@ class PodmanEngine(DockerEngine):
         given = environ.get("CONTAINER_HOST")
         if given:
             return Endpoint(given, "Podman")
-        label = unknown_mount_label(Path("/"), policy_knows)
+        podman = find("podman", search_path(environ))
+        sockets = usual_sockets(environ)
+        there = podman is not None or any(path.exists() for path in sockets)
+        label = unknown_mount_label(Path("/"), policy_knows) if there else ""
         if label:
             raise EngineUnavailable(
                 f"Podman mounts with the SELinux context {label}, which this machine's policy does not know: "
@@ -229,8 +232,7 @@ class PodmanEngine(DockerEngine):
                 "/usr/share/selinux/default/container.pp.bz2 /usr/share/selinux/default/podman.pp.bz2; Fedora and its "
                 "kin: package container-selinux); or use `--engine sandbox`",
             )
-        podman = find("podman", search_path(environ))
-        for path in usual_sockets(environ):
+        for path in sockets:
             endpoint = Endpoint(f"unix://{path}", "Podman")
             with contextlib.suppress(EngineUnavailable), contextlib.closing(endpoint.connect(10)) as api:
                 crun = str(api.info().get("DefaultRuntime")).endswith("crun")

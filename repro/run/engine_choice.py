@@ -43,8 +43,10 @@ def makers(paths: Paths, environ: Mapping[str, str], say: Say = lambda _: None) 
     scratch = paths.temporary / "engines"
     return {
         "docker": functools.partial(_docker, scratch, environ, say),
-        "podman": functools.partial(_podman, scratch, environ, say),
-        "sandbox": functools.partial(_sandbox, Roots(paths, say)),
+        "podman": functools.partial(_podman, scratch, environ, say)
+        if environ.get("CONTAINER_HOST")  # another machine's, as far as is known
+        else functools.partial(_of_this_user, "podman", functools.partial(_podman, scratch, environ, say)),
+        "sandbox": functools.partial(_of_this_user, "sandbox", functools.partial(_sandbox, Roots(paths, say))),
     }
 
 
@@ -53,17 +55,14 @@ def _docker(scratch: Path, environ: Mapping[str, str], say: Say) -> Candidate:
     return _probed(engine)
 
 
-def _without_executable_memory(name: str) -> Candidate | None:
-    """An engine whose stages are programs of this user, where those may not do what they must; else None."""
+def _of_this_user(name: str, maker: Maker) -> Candidate:
+    """An engine whose stages are programs of this user: refused where those cannot do what they must."""
     if executable_memory.allowed():
-        return None
+        return maker()
     return Candidate(Availability.refused(name, executable_memory.WHY, executable_memory.HINT), None)
 
 
 def _podman(scratch: Path, environ: Mapping[str, str], say: Say) -> Candidate:
-    refused = _without_executable_memory("podman")
-    if refused is not None:
-        return refused
     try:
         engine = PodmanEngine(docker_archive_stream, scratch, environ, say)
     except EngineUnavailable as error:
@@ -83,9 +82,6 @@ def _probed(engine: DockerEngine) -> Candidate:
 
 
 def _sandbox(roots: Roots) -> Candidate:
-    refused = _without_executable_memory("sandbox")
-    if refused is not None:
-        return refused
     engine = SandboxEngine(roots.tools, roots.of)
     return Candidate(engine.probe(), engine)
 

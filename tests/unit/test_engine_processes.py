@@ -494,6 +494,8 @@ def test_an_address_that_was_given_goes_before_and_what_is_lacking_is_told(progr
         podman.PodmanEngine(iter, tmp_path, environ)
     assert asked == [(Path("/etc"), 1000, "ada")] and caught.value.hint.endswith("ada; or use `--engine sandbox`")
     monkeypatch.setattr(podman, "unknown_mount_label", lambda root, _: f"of {root}")
+    with pytest.raises(EngineUnavailable, match="Podman is not installed"):  # its policy is no matter then
+        podman.PodmanEngine(iter, tmp_path, {"PATH": str(tmp_path)})
     with pytest.raises(EngineUnavailable, match="Podman mounts with the SELinux context of /, which") as caught:
         podman.PodmanEngine(iter, tmp_path, environ)
     assert caught.value.hint.endswith("or use `--engine sandbox`")

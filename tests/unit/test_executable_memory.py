@@ -67,6 +67,8 @@ def test_no_engine_whose_stages_are_this_users_programs_is_taken(tmp_path: Path,
     with pytest.raises(EngineUnavailable, match="compile their arithmetic in memory") as caught:
         engine_choice.choose_from("sandbox", makers)
     assert "allow_execmem" in caught.value.hint
+    elsewhere = engine_choice.makers(Paths(tmp_path), {"CONTAINER_HOST": "unix:///nowhere"})["podman"]()
+    assert "compile" not in elsewhere.availability.reason  # another machine's memory is not known here
     docker = engine_choice.Candidate(Availability.refused("docker", "absent", ""), None)
     with pytest.raises(EngineUnavailable, match="no engine can be used") as caught:
         engine_choice.choose_from("auto", {**makers, "docker": lambda: docker})
