@@ -226,10 +226,10 @@ class Floats(Vectors):
             return [self.call("llvm.fma", "float", a, b, total) for total, b in zip(totals, factors)]
         x = self.sum_from(a)
         near: list[str] = []
-        odd: list[str] = []
+        doubtful: list[str] = []
         for total, b in zip(totals, factors):
             result = self.apply("fadd", "double", self.apply("fmul", "double", x, self.sum_from(b)), total)
-            odd.append(self._odd(result))
+            doubtful.append(self._doubtful(result))
             # What is not half way is rounded to float32, in place: the last 29 bits are those that it has no room for.
             bits = self.cast("bitcast", result, "double", "i64")
             up = self.apply("add", "i64", bits, self.splat("i64", 1 << 28))
@@ -238,7 +238,7 @@ class Floats(Vectors):
             )
         self._number += 1
         name, before = "f{}".format(self._number), self._block
-        self.add("  br i1 {1}, label %{0}.anew, label %{0}.end, !prof !0\n{0}.anew:".format(name, self._any(odd)))
+        self.add("  br i1 {1}, label %{0}.anew, label %{0}.end, !prof !0\n{0}.anew:".format(name, self._any(doubtful)))
         anew = []
         for total, b in zip(totals, factors):
             parts = ", ".join("{} {}".format(self.floats, value) for value in (a, b, self.sum_of(total)))
@@ -250,8 +250,8 @@ class Floats(Vectors):
             for late, early in zip(anew, near)
         ]
 
-    def _odd(self, result: str) -> str:
-        """Where a float64 is half way between two float32, or zero, or no normal float32: all bits of a half of it.
+    def _doubtful(self, result: str) -> str:
+        """Where a float64 is half way between two float32, or zero, or no normal float32: a half is all ones there.
 
         One comparison asks all, of the halves of 32 bits. The low one: its last 29 bits are 1 and then zeros. The high
         one, without the sign: below that of 2^-126, or so near to that of 2^128 that rounding might lead there.
@@ -270,10 +270,10 @@ class Floats(Vectors):
         above = self.value("icmp sgt {} {}, {}".format(kind, shifted, limit))
         return self.value("sext {} {} to {}".format(halves.vector("i1"), above, kind))
 
-    def _any(self, odd: Sequence[str]) -> str:
-        """Whether `_odd` found anything in any of these: an i1."""
-        found, words = odd[0], 2 * self.lanes
-        for other in odd[1:]:
+    def _any(self, doubtful: Sequence[str]) -> str:
+        """Whether `_doubtful` found anything in any of these: an i1."""
+        found, words = doubtful[0], 2 * self.lanes
+        for other in doubtful[1:]:
             found = self.value("or <{} x i32> {}, {}".format(words, found, other))
         bits = self.value("bitcast <{0} x i32> {1} to i{2}".format(words, found, 32 * words))
         return self.value("icmp ne i{} {}, 0".format(32 * words, bits))
