@@ -8,11 +8,13 @@ What CI has no minutes for runs by command, and is written into tests/data/exact
 
     python -m tests.integration._everywhere golden native Haswell arm64 --steps infer@4
     python -m tests.integration._everywhere other native less Nehalem Haswell EPYC Opteron_G3 arm64
+    python -m tests.integration._everywhere demo Nehalem --steps infer@8 --batches 0,1,2
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import time
@@ -31,7 +33,7 @@ from repro.graph.keys import STAGE_ENV
 from repro.graph.pipeline import EXACT, Node, Request, Source, build_graph
 from repro.machine import facts
 from repro.run.session import Session
-from tests.exact_list import note, write_page
+from tests.exact_list import note, note_part, write_page
 from tests.integration._runs import GOLDEN, ROOT
 
 _EMULATOR, _MAKER = "/run/emulator", "/run/maker.py"
@@ -129,6 +131,16 @@ def digest(folder: Path) -> str:
     return digest_of_files(digests_of(folder))
 
 
+def one_batch(batches: Path, number: int, to: Path) -> None:
+    """Results of the stage batches as if it had made one batch alone."""
+    manifest = json.loads((batches / "manifest.json").read_bytes())
+    placed = [{**each, "batch": 0} for each in manifest["utterances"] if each["batch"] == number]
+    (to / "bins").mkdir(parents=True)
+    shutil.copy(batches / "bins" / f"inputs_{number}.bin", to / "bins" / "inputs_0.bin")
+    alone = {**manifest, "num_batches": 1, "num_tail_batches": 0, "utterances": placed}
+    (to / "manifest.json").write_text(json.dumps(alone))
+
+
 @dataclass
 class Everywhere:
     """Runs steps of one corpus each way.
@@ -166,17 +178,20 @@ class Everywhere:
     def folder(self, way: Way, step: str) -> Path:
         return self.work / f"{way.name}.{step}".replace(" ", "-")
 
-    def run(self, way: Way, step: str) -> Path:
-        """Run one step anew; returns its out/."""
-        node, folder = self.nodes[step], self.folder(way, step)
+    def run(self, way: Way, step: str, batch: int | None = None) -> Path:
+        """Run one step anew; returns its out/. With `batch`, a step that takes batches is given that one alone."""
+        node, folder = self.nodes[step], self.folder(way, step if batch is None else f"{step}.batch-{batch}")
         mounts = [Mount(snapshot(read_code(ROOT, node.stage.name), self.session.paths.code, StatCache(None)),
                         "/run/code")]  # fmt: skip
-        for name, source in node.inputs.items():
-            place = source.path if isinstance(source, Source) else self.native(source.node) / source.below
-            mounts.append(Mount(place, f"/run/in/{name}"))
         shutil.rmtree(folder, ignore_errors=True)
         for name in ("out", "obs"):
             (folder / name).mkdir(parents=True)
+        for name, source in node.inputs.items():
+            place = source.path if isinstance(source, Source) else self.native(source.node) / source.below
+            if batch is not None and name == "batches":
+                one_batch(place, batch, folder / name)
+                place = folder / name
+            mounts.append(Mount(place, f"/run/in/{name}"))
         mounts += [Mount(folder / name, f"/run/{name}", writable=True) for name in ("out", "obs")]
         engine = self.engine
         self.session.architecture = way.architecture or facts.architecture()
@@ -193,7 +208,7 @@ class Everywhere:
             argv = (_EMULATOR, "-cpu", way.processor, *argv)
         lines: list[str] = []
         job = Job(
-            image, argv, tuple(mounts), {**STAGE_ENV, **way.env}, limits=Limits(timeout_s=7200), name="everywhere"
+            image, argv, tuple(mounts), {**STAGE_ENV, **way.env}, limits=Limits(timeout_s=14_400), name="everywhere"
         )
         outcome = engine.run(job, lambda _, line: lines.append(line))
         assert outcome.exit_code == 0, f"{way.name}, {step}: {lines[-20:]}"
@@ -203,6 +218,23 @@ class Everywhere:
         """The first file of a step that is not the native run's."""
         ours, theirs = digests_of(found), digests_of(self.native(step))
         return next((name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)), "no file")
+
+
+def in_batches(everywhere: Everywhere, way: Way, step: str, batches: Sequence[int]) -> int:
+    """Run an inference one batch at a time, note each, and return how many had other bytes than the native run."""
+    native, wrong = everywhere.native(step), 0
+    of = {name: file.sha256 for name, file in digests_of(native).items()}
+    for batch in batches:
+        began_s = time.monotonic()
+        out, name = everywhere.run(way, step, batch), f"result/inputs_{batch}_0.npy"
+        same_bytes = {each.sha256 for each in digests_of(out).values()} == {of[name]}
+        noted = same_bytes and note_part(everywhere.corpus.name, step, seen_on(way), name, digest(native), of)
+        wrong += not noted
+        what = "equal" if noted else f"ANOTHER: {out}"
+        print(
+            f"{everywhere.corpus.name} {step} {way.name}: {name} {what}, {time.monotonic() - began_s:.1f} s", flush=True
+        )
+    return wrong
 
 
 def seen_on(way: Way) -> str:
@@ -219,6 +251,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("corpus", choices=sorted(CORPORA))
     parser.add_argument("ways", nargs="+", help="native, less, arm64, or a model of processor as QEMU names it")
     parser.add_argument("--steps", default="", help="such as convert@4,infer@4; all that are exact")
+    parser.add_argument("--batches", default="", help="numbers of batches, which an inference is given one at a time")
     parser.add_argument("--work", type=Path, default=ROOT / "artifacts" / "tmp" / "everywhere")
     options = parser.parse_args(words)
     corpus = CORPORA[options.corpus]
@@ -226,8 +259,10 @@ def main(words: Sequence[str]) -> int:
     wrong = 0
     for word in options.ways:
         for step in options.steps.split(",") if options.steps else everywhere.nodes:
-            began_s = time.monotonic()
-            way = way_of(word)
+            began_s, way = time.monotonic(), way_of(word)
+            if options.batches:
+                wrong += in_batches(everywhere, way, step, [int(each) for each in options.batches.split(",")])
+                continue
             out = everywhere.native(step) if way == NATIVE else everywhere.run(way, step)
             found = digest(out)
             equal = all(note(name, step, seen_on(way), found) for name in everywhere.corpora_with(step))
