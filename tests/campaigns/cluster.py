@@ -37,6 +37,7 @@ from tests.campaigns.cluster_site import (
     NODES,
     ROOT,
     SCRIPT,
+    SPEECH,
     Site,
     Submitter,
     accounted,
@@ -47,6 +48,7 @@ from tests.campaigns.cluster_site import (
     nothing_left,
     nothing_shared,
     of_queue,
+    prepare,
     say,
     slurmd_of,
     wait_until,
@@ -296,8 +298,8 @@ class Campaign:
         return [] if "node3" in said and "down" in said and "measure_on" in said else [f"not named: {said}"]
 
 
-LONG = ("reproduced", "rerun", "many", "spread")
-SPEECH = ROOT / "tests" / "golden" / "TIMIT"
+WHOLE = ("reproduced", "rerun")
+LONG = (*WHOLE, "many", "spread")
 ON_SLURM = ("--data", str(SPEECH), "--checkpoint", "demo", "--on", "slurm")
 TOGETHER = ("picked_up", "full_disk", "vanished")  # each on nodes of its own; most of their time is waiting
 PARTS = ("identity", "killed", "at_once", "carried", *TOGETHER, "left_over", "alone")
@@ -337,6 +339,7 @@ def shared_folder() -> Iterator[Path]:
 
 def run(*, kills: int, parts: list[str], timeout_s: float) -> dict[str, dict[str, object]]:
     """Start a cluster, run the parts in it, end it."""
+    prepare(whole=any(part in WHOLE for part in parts))
     with shared_folder() as folder:
         done = subprocess.run(
             [str(SCRIPT), "-n", "3", sys.executable, "-m", "tests.campaigns.cluster", "--inside", str(folder),

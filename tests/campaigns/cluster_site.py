@@ -23,21 +23,26 @@ import msgspec
 from repro.base.paths import Paths
 from repro.cluster.task_file import ImageFile, image_file
 from repro.container.image import Image
+from repro.display.console import Console
 from repro.graph.cache import StatCache
 from repro.graph.code import Codes
 from repro.graph.keys import Keys
 from repro.graph.local import LocalExecutor
 from repro.graph.making import Surroundings
-from repro.graph.pipeline import ISA_EXACT, Node, Output, Source, StageDefinition
+from repro.graph.pipeline import ISA_EXACT, Node, Output, Request, Source, StageDefinition, build_graph
 from repro.graph.runner import Runner
 from repro.graph.store import Store
+from repro.images.build import build_images
 from repro.images.layer_tars import write_tar
+from repro.images.rootfs import SANDBOX_IMAGE
 from repro.machine import facts
 from repro.run.cluster import ClusterOfRun
+from repro.run.session import Session
 from tests.integration import _trial
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "simulators" / "slurm" / "cluster.sh"
+SPEECH = ROOT / "tests" / "golden" / "TIMIT"
 NODES = ("node1", "node2", "node3")
 PROGRAMS = ("slurmd", "slurmctld", "sbatch", "munged", "ip", "unshare", "nsenter")
 _STAGE = """
@@ -156,10 +161,15 @@ class Site:
         }
 
 
-def _sandbox_image() -> Image:
-    from repro.images.build import build_images
-    from repro.images.rootfs import SANDBOX_IMAGE
+def prepare(*, whole: bool) -> None:
+    """Fetch and build the images that a cluster needs, which has no way out: of a whole run, or the sandbox's alone."""
+    session = Session(Paths.of_checkout({}), Console())
+    demo = session.paths.data / "demo" / "checkpoint.pth"
+    graph = build_graph(Request((4,), data=SPEECH, checkpoint=demo), session.paths.conf, demo) if whole else {}
+    session.images({SANDBOX_IMAGE, *(node.stage.image for node in graph.values())}, fetch=True)
 
+
+def _sandbox_image() -> Image:
     made = build_images(Paths.of_checkout({}), [SANDBOX_IMAGE], facts.architecture(), say, engine_for=_no_engine)
     return made[SANDBOX_IMAGE]
 

@@ -17,7 +17,7 @@ def found() -> dict[str, dict[str, object]]:
     why = cluster.is_possible()
     if why:
         pytest.skip(f"no Slurm cluster can be started here: {why}")
-    return cluster.run(kills=KILLS, parts=list(PARTS), timeout_s=3600 if FULL else 840)
+    return cluster.run(kills=KILLS, parts=list(PARTS), timeout_s=3600 if FULL else 3000)
 
 
 @pytest.mark.parametrize("part", PARTS)
