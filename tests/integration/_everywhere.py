@@ -9,6 +9,7 @@ What CI has no minutes for runs by command, and is written into tests/data/exact
     python -m tests.integration._everywhere golden native Haswell arm64 --steps infer@4
     python -m tests.integration._everywhere other native less Nehalem Haswell EPYC Opteron_G3 arm64
     python -m tests.integration._everywhere demo Nehalem --steps infer@8 --batches 0,1,2
+    python -m tests.integration._everywhere demo arm64 --record artifacts/runs/latest/record.json
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from repro.graph.digests import FileDigest, digest_folder, digest_of_files
 from repro.graph.keys import STAGE_ENV
 from repro.graph.pipeline import EXACT, Node, Request, Source, build_graph
 from repro.machine import facts
+from repro.record import load_record
+from repro.record.identity import same_everywhere
 from repro.run.session import Session
 from tests.exact_list import note, note_part, write_page
 from tests.integration._runs import GOLDEN, ROOT
@@ -237,6 +240,18 @@ def in_batches(everywhere: Everywhere, way: Way, step: str, batches: Sequence[in
     return wrong
 
 
+def in_record(everywhere: Everywhere, way: Way, path: Path) -> int:
+    """Note what a whole run gave, made by `_other_machine`; return how many digests are not those of the list."""
+    record = load_record(path)
+    assert record.host.architecture == way.architecture, f"{path} is not a run in the {way.architecture} images"
+    found = {
+        step: entry["digest"] for step, entry in same_everywhere(record.stages).items() if step in everywhere.nodes
+    }
+    wrong = [step for step, each in found.items() if not note(everywhere.corpus.name, step, seen_on(way), each)]
+    print(f"{everywhere.corpus.name} {way.name}: {', '.join(found)}; {', '.join(wrong) or 'none'} ANOTHER", flush=True)
+    return len(wrong)
+
+
 def seen_on(way: Way) -> str:
     """How the list names a way: for native runs, by this processor."""
     if way.processor or way.architecture:
@@ -252,12 +267,18 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("ways", nargs="+", help="native, less, arm64, or a model of processor as QEMU names it")
     parser.add_argument("--steps", default="", help="such as convert@4,infer@4; all that are exact")
     parser.add_argument("--batches", default="", help="numbers of batches, which an inference is given one at a time")
+    parser.add_argument(
+        "--record", type=Path, help="of a run by _other_machine, whose digests are noted; nothing is run"
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "artifacts" / "tmp" / "everywhere")
     options = parser.parse_args(words)
     corpus = CORPORA[options.corpus]
     everywhere = Everywhere(Session(Paths(ROOT, options.work), Console()), corpus, options.work / corpus.name)
     wrong = 0
     for word in options.ways:
+        if options.record:
+            wrong += in_record(everywhere, way_of(word), options.record)
+            continue
         for step in options.steps.split(",") if options.steps else everywhere.nodes:
             began_s, way = time.monotonic(), way_of(word)
             if options.batches:
