@@ -110,7 +110,10 @@ def digest_of_closure(files: dict[str, Module]) -> str:
 def _imported(tree: ast.AST, package: str) -> set[str]:
     """The modules, or names in them, that a file of `package` imports, absolutely or relatively at any level."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        pending += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]  # no import there
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

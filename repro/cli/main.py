@@ -9,6 +9,7 @@ from typing import Any
 
 from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
+from invoke.parser import Parser
 from invoke.program import Program
 
 from repro.base.errors import EXIT_USAGE
@@ -55,6 +56,14 @@ class Commands(Program):
     def parse_core(self, argv: list[str] | None) -> None:
         super().parse_core(argv)
         sys.dont_write_bytecode = False  # Invoke sets it; every start would compile repro/ anew
+
+    def _make_parser(self) -> Parser:
+        """Of the commands that are named: Invoke copies the options of each one that a parser knows."""
+        parser = super()._make_parser()
+        if "--complete" not in self.argv:
+            named = (each for each in parser.contexts.values() if not {each.name, *each.aliases}.isdisjoint(self.argv))
+            parser = Parser(initial=parser.initial, contexts=named)
+        return parser
 
     def parse_core_args(self) -> None:
         with _wrong_use():

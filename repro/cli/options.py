@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from repro.cli.declaring import REQUEST, argument, flag, of_request, option, with_request_defaults
+from repro.cli.declaring import Options, argument, flag, of_request, option
 from repro.graph.pipeline import Request, parse_batch_sizes
 
 if TYPE_CHECKING:
@@ -18,52 +17,43 @@ if TYPE_CHECKING:
     from repro.packing.pack import Choices
     from repro.packing.verify import Rebuilders
     from repro.run.export_jobs import Asked as JobsAsked
-    from repro.run.options import Options
+    from repro.run.options import Options as RunOptions
     from repro.sweep.command import Asked
 
 
-@dataclass(frozen=True)
-class NoOptions:
+class NoOptions(Options):
     """A command without options."""
 
 
-@dataclass(frozen=True)
-class Arch:
+class Arch(Options):
     arch: str = option("", "amd64, arm64 or both, separated by a comma; left out: this machine's")
 
 
-@dataclass(frozen=True)
-class Engine:
+class Engine(Options):
     engine: str = option(
         "auto", "docker, podman, sandbox (embedded: no daemon, no root), or auto: the first of these that works here"
     )
 
 
-@dataclass(frozen=True)
 class Doctor(Engine):
     on: str = option("local", "slurm: look at this site's cluster too, by a short job on each node")
 
 
-@dataclass(frozen=True)
-class On:
+class On(Options):
     on: str = option("local", "where stages run: local, or slurm: as jobs of this site's cluster (conf/site.toml)")
 
 
-@dataclass(frozen=True)
-class Offline:
+class Offline(Options):
     offline: bool = flag("use no network: what is not fetched is an error")
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(Options):
     data: str = option(
         "", "TIMIT's folder or data.zip, or the word demo; left out: data/data.zip, data/TIMIT, else the demo corpus"
     )
     checkpoint: str = option("", "the model's .pth file, or the word demo; left out: the one in data/, else the demo's")
 
 
-@dataclass(frozen=True)
-@with_request_defaults
 class Run(Inputs, Engine, On, Offline):
     """`stage.NAME`, and all but one of the options of `reproduce`."""
 
@@ -100,13 +90,13 @@ class Run(Inputs, Engine, On, Offline):
     leave: bool = flag("with --on slurm: Ctrl-C leaves the jobs running; the same command picks them up")
     force: bool = flag("run again what is stored already; the result must come out the same")
 
-    def parsed(self) -> Options:
+    def parsed(self) -> RunOptions:
         """What `repro.run` takes."""
-        from repro.run.options import Options  # noqa: PLC0415 - clients of engines
+        from repro.run.options import Options as RunOptions  # noqa: PLC0415 - clients of engines
         from repro.run.target import parse_devices  # noqa: PLC0415 - clients of engines
 
-        asked = {item.name: getattr(self, item.name) for item in fields(self) if item.metadata.get(REQUEST)}
-        return Options(
+        asked = {name: getattr(self, name) for name, item in self.DECLARED.items() if item.of_request}
+        return RunOptions(
             request=Request(batch_sizes=parse_batch_sizes(self.bs), **asked),
             data_option=self.data,
             checkpoint_option=self.checkpoint,
@@ -121,13 +111,10 @@ class Run(Inputs, Engine, On, Offline):
         )
 
 
-@dataclass(frozen=True)
 class Reproduce(Run):
     plan: bool = flag("list what would run and why, and run nothing")
 
 
-@dataclass(frozen=True)
-@with_request_defaults
 class ExportJobs(Run):
     """Where the steps run is the other system's matter, so that `on`, `engine`, `leave` and `force` change nothing."""
 
@@ -146,7 +133,6 @@ class ExportJobs(Run):
         return Asked(self.parsed(), self.for_, self.to, Site(self.registry, self.claim, self.measure_on, self.cores))
 
 
-@dataclass(frozen=True)
 class Sweep(Engine, On, Offline):
     file: str = argument("the sweep's file, in TOML, such as conf/sweep.example.toml")
     plan: bool = flag("list what would run, and what is stored, and run nothing")
@@ -160,83 +146,70 @@ class Sweep(Engine, On, Offline):
         return Asked(self.file, self.to, How(self.engine, not self.offline, self.on))
 
 
-@dataclass(frozen=True)
 class Fetch(Arch):
     sources: str = option("", "first these archives of conf/sources.toml, such as kaldi,cpython")
 
 
-@dataclass(frozen=True)
 class ImagesSave(Arch):
     to: str = argument("the file to write")
 
 
-@dataclass(frozen=True)
-class LockWrite:
+class LockWrite(Options):
     sets: str = option("", "names of sets, separated by commas; left out: all")
 
 
-@dataclass(frozen=True)
 class DemoTrain(Engine):
     epochs: int = option(0, "how often the training goes through the corpus")
 
 
-@dataclass(frozen=True)
-class Mutants:
+class Mutants(Options):
     only: str = option("", "areas of tests/mutants.toml, separated by commas; left out: all")
     changed: str = option("", "COMMIT: only functions that changed since then; left out: all")
     sample: int = option(0, "only N mutants per area, chosen by --seed; left out: all")
     seed: int = option(1, "of the sample: the same mutants as long as the code is the same")
 
 
-@dataclass(frozen=True)
-class HostsRun:
+class HostsRun(Options):
     name: str = argument("a host of tests/hosts (see hosts.list)")
     only: str = option("", "scenarios (readme, bundle, verify), separated by commas; left out: all that the host has")
 
 
-@dataclass(frozen=True)
-class Test:
+class Test(Options):
     unit: bool = flag("only the fast tests, without images or engines")
     full: bool = flag("long tests in full: hours, and 10 GB; left out: their short forms")
     keep: str = option("", "pytest's -k expression: only the tests whose names match")
 
 
-@dataclass(frozen=True)
-class Bench:
+class Bench(Options):
     full: bool = flag("every batch size, more rounds, and the long areas (half an hour); left out: about two minutes")
     only: str = option("", "areas, separated by commas")
     to: str = option("", "folder for the results (artifacts/bench/latest)")
 
 
-@dataclass(frozen=True)
-class Sign:
+class Sign(Options):
     """Every audit's outcome can be signed."""
 
     sign: str = option("", "the file of your private key: sign the outcome, whatever it is (see bundle.keys.make)")
 
 
-@dataclass(frozen=True)
 class Page(Sign):
     """What every audit writes."""
 
     to: str = option("", "folder for the page: audit.html, audit.md, audit.json; left out: one in artifacts/audits")
 
 
-@dataclass(frozen=True)
-class AuditInputs:
+class AuditInputs(Options):
     data: str = option("", "the data set of the run, if you have it: its digest is held to the record's")
     checkpoint: str = option("", "the run's .pth file, if you have it: its digest is held to the record's")
 
 
-@dataclass(frozen=True)
-class SigningKey:
+class SigningKey(Options):
     """Who signs, or whose key is shown."""
 
     key: str = option("", "the private key's file (by default this user's)")
 
 
-@dataclass(frozen=True)
-class Attestations:
+class Attestations(Options):
     """What others signed about a bundle or a run, and whose word counts."""
 
     rebuilders: str = option("", "a file of public keys (PEM) of people who built the images again")
@@ -252,7 +225,6 @@ class Attestations:
         return Rebuilders(self.rebuilders, self.threshold, beside)
 
 
-@dataclass(frozen=True)
 class AuditVerify(AuditInputs, Attestations, Page):
     subject: str = argument("a run's folder, the word latest, a bundle's file, or a folder that was installed from one")
     key: str = option(
@@ -268,7 +240,6 @@ class AuditVerify(AuditInputs, Attestations, Page):
         return Verify(self.subject, self.data, self.checkpoint, self.key, self.base, self.others(), self.auditors)
 
 
-@dataclass(frozen=True)
 class AuditRerun(Inputs, Engine, On, Offline, Page):
     subject: str = argument("a run's folder (it holds record.json), or the word latest")
     rounds: int = option(30, "timed rounds of the speed checks, 10 or more (30)")
@@ -280,24 +251,20 @@ class AuditRerun(Inputs, Engine, On, Offline, Page):
         return Rerun(self.data, self.checkpoint, self.engine, not self.offline, self.rounds, self.on)
 
 
-@dataclass(frozen=True)
 class AuditChallenge(Arch, Offline, Page):
     run: str = option("", "also hold the digests to this run's record")
     images: str = option("", "names, separated by commas; left out: the record's, or all that are always made")
 
 
-@dataclass(frozen=True)
 class AuditCompare(Page):
     first: str = argument("a run's folder")
     second: str = argument("another run's, such as one that came from another machine")
 
 
-@dataclass(frozen=True)
 class AuditSign(SigningKey):
     folder: str = argument("an audit's folder (it holds audit.json or explanation.json)")
 
 
-@dataclass(frozen=True)
 class AuditFarm(Inputs, Engine, Offline):
     folder: str = argument("a folder with bundles: files NAME.tar, or in parts, and folders installed from one")
     rerun: bool = flag("also run each run of each bundle again, as audit.rerun does")
@@ -322,15 +289,13 @@ class AuditFarm(Inputs, Engine, Offline):
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
 class AuditExplain(Sign):
     first: str = argument("A: a layer's tar, a saved archive, a run's or result's folder, or a digest in artifacts/oci")
     second: str = argument("B: of the same kind")
     to: str = option("", "folder for explanation.json; left out: one in artifacts/audits")
 
 
-@dataclass(frozen=True)
-class Explore:
+class Explore(Options):
     run: str = argument("the folder of the run, or the word latest")
     against: str = option("", "another run, shown beside it")
     bs: int = option(0, "the batch size that is shown; left out: the run's first")
@@ -347,7 +312,6 @@ class Explore:
         return Wanted(self.run, self.against, self.bs, self.with_audio, self.data, self.to)
 
 
-@dataclass(frozen=True)
 class BundlePack(Arch, Offline):
     to: str = option("", "the file to write, NAME.tar (artifacts/bundles/… by default)")
     with_sources: bool = flag("add every locked file, so that the images can be rebuilt")
@@ -378,55 +342,46 @@ class BundlePack(Arch, Offline):
         )
 
 
-@dataclass(frozen=True)
 class BundleVerify(Attestations):
     path: str = argument("the bundle's file, or the first of its parts, or a folder installed from one")
     key: str = option("", "accept this signer's key alone (its fingerprint)")
     first_use: bool = flag("trust the signer from now on, where no key is trusted here yet")
 
 
-@dataclass(frozen=True)
-class BundleDiff:
+class BundleDiff(Options):
     old: str = argument("the earlier bundle's file, the first of its parts, or the folder installed from it")
     new: str = argument("the later one")
 
 
-@dataclass(frozen=True)
 class BundleResign(SigningKey):
     path: str = argument("the bundle's file, or the first of its parts")
     signer: str = option("", "accept this first signer's key alone (its fingerprint)")
 
 
-@dataclass(frozen=True)
-class BundlePage:
+class BundlePage(Options):
     to: str = option("", "the file to write (artifacts/verify.html by default)")
 
 
-@dataclass(frozen=True)
-class SupportBundle:
+class SupportBundle(Options):
     to: str = option("", "the file to write, NAME.zip (artifacts/support-bundle.zip by default)")
     data: str = option("", "TIMIT's folder or data.zip, whose sentences are taken out; left out: the one in data/")
 
 
-@dataclass(frozen=True)
-class ModelSign:
+class ModelSign(Options):
     model: str = argument("a checkpoint, an ONNX or OM file, or a folder")
     key: str = option("", "the file of the private key, of P-256")
     to: str = option("", "the signature's file; left out: MODEL.sig, or model.sig in a folder")
 
 
-@dataclass(frozen=True)
-class ModelVerify:
+class ModelVerify(Options):
     model: str = argument("the file or folder that was signed")
     keys: str = option("", "a file of the public keys (PEM, P-256) of those who may have signed")
     signature: str = option("", "the signature; left out: MODEL.sig, or model.sig in a folder")
 
 
-@dataclass(frozen=True)
-class KeysMake:
+class KeysMake(Options):
     to: str = option("", "the private key's file to write")
 
 
-@dataclass(frozen=True)
-class KeysTrust:
+class KeysTrust(Options):
     fingerprint: str = argument("of the key, learnt from its owner")

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from invoke.collection import Collection
@@ -18,12 +18,12 @@ from repro.base.foreign import shown
 from repro.base.paths import Paths
 from repro.base.temporary import clear_checkout
 from repro.base.utf8 import insist_on_utf8
-from repro.cli.declaring import HELP, REQUIRED
+from repro.cli.declaring import Options
 from repro.cli.ending import insist_on_streams, tell
 from repro.display.console import Console
 
 _RESULT_LIMIT = 1_000_000  # characters
-Options = TypeVar("Options")
+Given = TypeVar("Given", bound=Options)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Here:
     console: Console
 
 
-Body = Callable[[Options, Here], None]
+Body = Callable[[Given, Here], None]
 
 
 class Commands:
@@ -46,7 +46,7 @@ class Commands:
         self.root = Collection()
         self._below = {"": self.root}
 
-    def command(self, name: str, options: type[Options], *, default: bool = False) -> Callable[[Body[Options]], None]:
+    def command(self, name: str, options: type[Given], *, default: bool = False) -> Callable[[Body[Given]], None]:
         """Add a command.
 
         Args:
@@ -58,7 +58,7 @@ class Commands:
             A decorator for the command's function, whose docstring is its help.
         """
 
-        def add(body: Body[Options]) -> None:
+        def add(body: Body[Given]) -> None:
             above, _, last = name.rpartition(".")
             self._collection(above).add_task(_task(body, options), last, default=default)
 
@@ -72,7 +72,7 @@ class Commands:
         return self._below[name]
 
 
-def _task(body: Body[Options], options: type[Options]) -> Task[Any]:
+def _task(body: Body[Given], options: type[Given]) -> Task[Any]:
     """Invoke reads names, types and defaults of options from a signature, so one is made of the declaration."""
 
     @reporting
@@ -80,20 +80,15 @@ def _task(body: Body[Options], options: type[Options]) -> Task[Any]:
         with Console() as console:
             body(options(**values), Here(Paths.of_checkout(), console))
 
-    declared = fields(options)  # type: ignore[arg-type]
     empty = inspect.Parameter.empty
     parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     parameters += [
-        inspect.Parameter(
-            item.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=empty if item.metadata.get(REQUIRED) else item.default,
-        )
-        for item in declared
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=empty if item.required else item.default)
+        for name, item in options.DECLARED.items()
     ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__doc__ = body.__doc__
-    texts = {item.name.strip("_").replace("_", "-"): item.metadata[HELP] for item in declared}
+    texts = {name.strip("_").replace("_", "-"): item.text for name, item in options.DECLARED.items()}
     return Task(run, help=texts, auto_shortflags=False)
 
 

@@ -244,6 +244,13 @@ def test_each_cann_has_its_image(cann: str, image_name: str, told: str):
         ("from .y import z", "a.x", {"a.x.y", "a.x.y.z"}),
         ("from .. import y\nfrom ..y.v import w", "a.b.x", {"a.b", "a.b.y", "a.b.y.v", "a.b.y.v.w"}),
         ("def f():\n    import a.late", "a", {"a.late"}),
+        (
+            "try:\n  import a.b\nexcept E:\n  import a.c\nelse:\n  import a.d\nfinally:\n  import a.e\n"
+            "with x:\n  import a.f\nfor x in y:\n  import a.g\nelse:\n  import a.h\n"
+            "class C:\n  async def f():\n    if x:\n      pass\n    elif y:\n      import a.i\n",
+            "a",
+            {f"a.{letter}" for letter in "bcdefghi"},
+        ),
         ("import ab\nfrom b import a", "a", set()),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 
 from repro.audit import commands as audit
 from repro.cli import options
-from repro.cli.declaring import HELP
 from repro.cli.main import Commands, Settings
 from repro.explore import commands as explorer
 from repro.graph.pipeline import Request
@@ -71,7 +69,7 @@ def value(asked: Any, path: str) -> Any:
 
 
 def test_the_table_below_has_every_option_of_a_run():
-    assert set(TYPED) == {item.name for item in fields(options.Run)}
+    assert set(TYPED) == set(options.Run.DECLARED)
 
 
 @pytest.mark.parametrize("command", [["reproduce", "--plan"], ["stage.score"]], ids=["reproduce", "stage"])
@@ -147,12 +145,18 @@ def test_the_options_of_audits_arrive(monkeypatch: pytest.MonkeyPatch):
     assert explained[:3] == ("a", "b", ("t", "s"))
 
 
+@pytest.mark.parametrize("values", [{}, {"first": "a"}, {"first": "a", "second": "b", "third": "c"}])
+def test_a_command_gets_what_it_declares_no_less_and_no_more(values: dict[str, str]):
+    with pytest.raises(TypeError, match="AuditCompare"):
+        options.AuditCompare(**values)
+
+
 def test_an_option_is_declared_once():
     classes = [item for _, item in inspect.getmembers(options, inspect.isclass) if item.__module__ == options.__name__]
     texts = []
     for item in classes:
-        inherited = {field.name for base in item.__bases__ if base is not object for field in fields(base)}
-        texts += [field.metadata[HELP] for field in fields(item) if field.name not in inherited]
+        inherited = {name for base in item.__bases__ for name in getattr(base, "DECLARED", {})}
+        texts += [declared.text for name, declared in item.DECLARED.items() if name not in inherited]
     assert len(texts) > 40 and sorted(set(texts)) == sorted(texts)
 
 
