@@ -244,9 +244,7 @@ def in_record(everywhere: Everywhere, way: Way, path: Path) -> int:
     """Note what a whole run gave, made by `_other_machine`; return how many digests are not those of the list."""
     record = load_record(path)
     assert record.host.architecture == way.architecture, f"{path} is not a run in the {way.architecture} images"
-    found = {
-        step: entry["digest"] for step, entry in same_everywhere(record.stages).items() if step in everywhere.nodes
-    }
+    found = {step: each for step, each in same_everywhere(record.stages).items() if step in everywhere.nodes}
     wrong = [step for step, each in found.items() if not note(everywhere.corpus.name, step, seen_on(way), each)]
     print(f"{everywhere.corpus.name} {way.name}: {', '.join(found)}; {', '.join(wrong) or 'none'} ANOTHER", flush=True)
     return len(wrong)
