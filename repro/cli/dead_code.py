@@ -22,6 +22,7 @@ _ARGUED = {
     "write_script": _INSTALLER, "write_file": _INSTALLER, "finalize_installation": _INSTALLER,
     "load_system": _INVOKE, "load_user": _INVOKE, "load_project": _INVOKE, "load_shell_env": _INVOKE, "ns": _INVOKE,
     "__signature__": "inspect reads it, and Invoke by that",
+    "__init_subclass__": "the interpreter calls it",
     "dont_write_bytecode": "the interpreter reads it",
     "trace": _PROTOCOL,
     **dict.fromkeys((
