@@ -85,6 +85,18 @@ def test_an_option_arrives_and_changes_nothing_else(name: str, command: list[str
     assert [value(asked, other) for other in others] == [value(plain, other) for other in others]
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--complete", "--", "invoke "], {"reproduce", "stage.score", "images"}),
+        (["--complete", "--", "invoke reproduce --"], {"--bs", "--loop"}),
+    ],
+)
+def test_a_shell_s_completion_knows_every_command_and_its_options(words, expected, capsys):
+    typed(*words)
+    assert expected <= set(capsys.readouterr().out.split())
+
+
 def test_without_options_a_run_is_the_requests_own_default(planned: list[parsed.Options]):
     typed("reproduce", "--plan")
     assert planned == [parsed.Options(Request(batch_sizes=(8,)))]
