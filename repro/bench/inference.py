@@ -22,6 +22,7 @@ SIDE_BY_SIDE, ONE_AT_A_TIME = "side by side", "one at a time"
 TOLERANCE = 5e-5
 SIZES, QUICK_SIZES = (1, 4, 8, 16, 32, 64), (1, 8)
 _HALF_A_DIRECTION_BYTES = 384 * 4 * 384 * 4 // 2  # float32 weights of half of a direction's hidden units
+_ENOUGH_S = 90.0  # of rounds at one batch size: a slow processor takes fewer of them
 _FAR_FROM_THE_PEAK = 0.8  # a peer below this share of the peak is to be left behind by more
 
 
@@ -173,7 +174,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     folders = {"onnx": inputs.export, "model": inputs.model, "batches": inputs.batches, "reference": inputs.reference}
     # A round of small batches is short, so that more of them are taken: the machine's moods weigh the more on each.
     rounds = [3 if bench.quick else max(7, min(21, 168 // size)) for size in sizes]
-    words = ["--sizes", _listed(sizes), "--rounds", _listed(rounds)]
+    words = ["--sizes", _listed(sizes), "--rounds", _listed(rounds), "--seconds", str(_ENOUGH_S)]
     run = bench.stage("bench", "bench.inference", words, folders)
     after, apart_after = ({}, 0.0) if bench.quick else _torch(bench, inputs, sizes, 2)
     checks = _read(run.out / "checks.json")

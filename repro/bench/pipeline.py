@@ -19,6 +19,7 @@ from repro.bench.workbench import StageRun, Workbench
 
 GOAL = goal("pipeline").title
 MANY, QUICK_MANY = 10_000, 160
+_ENOUGH_S = 360.0  # of pure inference: a slow processor is given fewer utterances
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,27 @@ def ratios(stage_s: float, start_s: float, batches: int, started: int, pure_s_a_
     return stage_s / (batches * pure_s_a_batch), (stage_s - start_s) / ((batches - started) * pure_s_a_batch)
 
 
+def utterances_within(seconds: float, pure_s_a_batch: float) -> int:
+    """How many utterances take about so long: at most MANY, and at least a tenth of them, in whole tens of batches."""
+    batches = min(MANY, max(MANY // 10, int(seconds / pure_s_a_batch) * BATCH_SIZE)) // BATCH_SIZE
+    return batches // 10 * 10 * BATCH_SIZE
+
+
 def measure(bench: Workbench) -> Iterator[Figure]:
     """The figures of this area."""
     inputs = demo_inputs(bench)
     cores = len(os.sched_getaffinity(0))
-    utterances = QUICK_MANY if bench.quick else MANY
+    rounds = 12 if bench.quick else 60  # batches before, and as many after
+    pure = [_pure(bench, inputs, rounds)]
+    utterances = QUICK_MANY if bench.quick else utterances_within(_ENOUGH_S, pure[0][1])
     links = link_batches(inputs.batches, bench.folder("links"), utterances // BATCH_SIZE)
     few = link_batches(inputs.batches, bench.folder("few"), cores)
     tenth = few if bench.quick else link_batches(inputs.batches, bench.folder("tenth"), links.count // 10)
-    rounds = 12 if bench.quick else 125  # batches before, and as many after
 
-    pure = [_pure(bench, inputs, links, rounds)]
     starts = [_infer(bench, inputs, few)]
     run = _infer(bench, inputs, links)
     starts.append(_infer(bench, inputs, few))
-    pure.append(_pure(bench, inputs, links, rounds))
+    pure.append(_pure(bench, inputs, rounds))
     small = starts[0] if tenth is few else _infer(bench, inputs, tenth)
     check_outputs(links, run.out, pure[0][0])
     check_outputs(tenth, small.out, pure[0][0])
@@ -147,10 +154,10 @@ def _infer(bench: Workbench, inputs: Inputs, links: Links) -> StageRun:
     return bench.stage("runtime", "infer", ["--bs", str(BATCH_SIZE)], folders)
 
 
-def _pure(bench: Workbench, inputs: Inputs, links: Links, count: int) -> tuple[Path, float]:
+def _pure(bench: Workbench, inputs: Inputs, count: int) -> tuple[Path, float]:
     """Where the outputs of the different batches lie, and the seconds of a batch."""
     words = ["--bs", str(BATCH_SIZE), "--count", str(count)]
-    folders = {"model": inputs.model, "batches": links.folder}
+    folders = {"model": inputs.model, "batches": inputs.batches}
     run = bench.stage("runtime", "bench.pipeline", words, folders)
     times = json.loads((run.obs / "times.json").read_bytes())
     return run.out, times["seconds"] / times["batches"]

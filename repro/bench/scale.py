@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ _LINEAR, _FLAT = 1.1, 1.1
 _QUICK = {1: "lm", 10: "lm"}
 _FULL = {1: "score", 10: "score", 100: "score"}
 _BYTES_A_CORPUS = 150_000_000  # of the disk: the demo corpus's features (114 MB), dev's batches and outputs
+_ENOUGH_S = 600.0  # of one stage: a slow processor takes the largest corpus only up to the stages that are quicker
 _SPLITS = ("train", "dev", "test")
 
 
@@ -49,7 +50,27 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     """The figures of this area: each stage at its largest size here beside once the demo corpus."""
     (demo,) = demo_results(bench, "demo_corpus")
     sizes = _QUICK if bench.quick else _full(bench)
-    yield from _figures([point for times, until in sizes.items() for point in measure_size(bench, demo, times, until)])
+    points: list[Point] = []
+    for times, until in sizes.items():
+        points += measure_size(bench, demo, times, within(points, times, until, bench.say))
+    yield from _figures(points)
+
+
+def within(points: Sequence[Point], times: int, until: str, say: Callable[[str], None]) -> str:
+    """The last stage to be run at a size: `until`, or the one before the first that would take too long there.
+
+    Args:
+        points: of the smaller sizes; what a stage took at the largest of these tells what it will take.
+    """
+    seconds = {point.stage: point.run.wall_s * times / point.times for point in points}
+    stages = list(seconds)
+    for last, stage in zip(stages, stages[1:]):
+        if last == until:
+            break
+        if seconds[stage] > _ENOUGH_S:
+            say(f"scale: {times} times the demo corpus only up to {last}: {stage} would take {seconds[stage]:.0f} s")
+            return last
+    return until
 
 
 def _full(bench: Workbench) -> dict[int, str]:

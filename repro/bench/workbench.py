@@ -156,7 +156,7 @@ class Workbench:
             code=_with_account(self.paths.root, module, self.scratch / "code"),
             inputs={name: path.resolve() for name, path in (inputs or {}).items()},
             work=folder,
-            limits=Limits(timeout_s=1800.0, memory_bytes=16 * 1024**3, pids=PIDS),
+            limits=Limits(timeout_s=3600.0, memory_bytes=16 * 1024**3, pids=PIDS),
         )  # fmt: skip
         outcome, said = run_job(self.engine, stage, folder / "stage.log", _unshown)
         if outcome.exit_code != 0:

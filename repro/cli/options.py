@@ -181,7 +181,9 @@ class Test(Options):
 
 
 class Bench(Options):
-    full: bool = flag("every batch size, more rounds, and the long areas (half an hour); left out: about two minutes")
+    full: bool = flag(
+        "every batch size, more rounds, and the long areas (half an hour or more); left out: some minutes"
+    )
     only: str = option("", "areas, separated by commas")
     to: str = option("", "folder for the results (artifacts/bench/latest)")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import time
 from typing import Any, Callable, Mapping, Sequence
 
 import numpy
@@ -22,6 +23,7 @@ Runner = Callable[[Any], numpy.ndarray]
 
 EDGE = 1536  # of the square product that the peak is taken with
 PRODUCTS = 8  # per core and round
+LEAST_ROUNDS = 3  # of a median
 SIDE_BY_SIDE, ONE_AT_A_TIME = "side by side", "one at a time"
 OURS, ONNX_RUNTIME, OPENVINO = "ours", "ONNX Runtime", "OpenVINO"
 _GRAPH, _MODEL = "lstm_ctc.onnx", "model.onnx"
@@ -186,7 +188,7 @@ def measure(options: argparse.Namespace, rounds: Mapping[int, int]) -> tuple[dic
     peak = Peak(candidates.network, candidates.cores)
     by_size = {}
     for size, number in rounds.items():
-        by_size[str(size)] = _measure_size(size, candidates, peak, speech, checks, number)
+        by_size[str(size)] = _measure_size(size, candidates, peak, speech, checks, number, options.seconds)
     times = {
         "cores": candidates.cores,
         "flop_an_utterance": dev_speech.flop_an_utterance(),
@@ -216,9 +218,18 @@ def _left_behind(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> list[dict[
 
 
 def _measure_size(
-    size: int, candidates: Candidates, peak: Peak, speech: dev_speech.Speech, checks: Checks, rounds: int
+    size: int,
+    candidates: Candidates,
+    peak: Peak,
+    speech: dev_speech.Speech,
+    checks: Checks,
+    rounds: int,
+    enough_s: float,
 ) -> dict[str, Any]:
-    """{'peak': {library: {products, seconds}}, 'runs': {candidate: {way: {utterances, seconds}}}} of one batch size."""
+    """{'peak': {library: {products, seconds}}, 'runs': {candidate: {way: {utterances, seconds}}}} of one batch size.
+
+    After `enough_s` seconds a slow processor begins no further round than LEAST_ROUNDS.
+    """
     cores = candidates.cores
     result: dict[str, dict[str, Any]] = {"peak": {}, "runs": {}}
     work: list[tuple[dict[str, Any], list[Runner], Any, list[Any], str]] = []
@@ -235,7 +246,10 @@ def _measure_size(
     for _entry, functions, _picked, batches, _name in work:  # memory, caches and the peers' own preparations
         for function in functions:
             function(batches[0])
+    began_s = time.monotonic()
     for number in range(rounds):
+        if number >= LEAST_ROUNDS and time.monotonic() - began_s > enough_s:
+            break
         for entry, functions, picked, batches, name in work if number % 2 == 0 else work[::-1]:
             seconds, outputs = dev_speech.timed(functions, batches)
             if picked is not None:

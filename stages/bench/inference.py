@@ -22,7 +22,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--batches", required=True, metavar="DIR", help="the batches stage's results")
     parser.add_argument("--reference", required=True, metavar="DIR", help="the reference stage's, of the same batches")
     parser.add_argument("--sizes", required=True, metavar="B,B,…", help="batch sizes")
-    parser.add_argument("--rounds", required=True, metavar="N,N,…", help="rounds at each of these sizes")
+    parser.add_argument("--rounds", required=True, metavar="N,N,…", help="rounds at each of these sizes, at most")
+    parser.add_argument("--seconds", required=True, type=float, help="after which a size begins no more than 3 rounds")
     options = parser.parse_args(arguments)
     sizes = [int(size) for size in options.sizes.split(",")]
     rounds = [int(number) for number in options.rounds.split(",")]

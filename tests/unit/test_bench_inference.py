@@ -196,3 +196,8 @@ def test_a_runner_that_fails_is_not_timed():
 
     with pytest.raises(ValueError, match="no output"):
         speech().timed([broken, broken], [1, 2, 3])
+
+
+@pytest.mark.parametrize(("pure_s_a_batch", "utterances"), [(0.1, 10_000), (0.36, 8_000), (1.25, 2_240), (60.0, 960)])
+def test_a_slow_processor_is_given_fewer_utterances(pure_s_a_batch, utterances):
+    assert pipeline.utterances_within(360.0, pure_s_a_batch) == utterances

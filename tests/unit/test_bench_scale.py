@@ -48,3 +48,20 @@ def test_the_largest_size_goes_as_far_as_the_disk(tmp_path, monkeypatch, free_by
     monkeypatch.setattr(scale.shutil, "disk_usage", lambda _: SimpleNamespace(free=free_bytes))
     assert scale._full(bench) == {1: "score", 10: "score", 100: until}
     assert bool(said) == (until == "lm") and all("15 GB" in line and "14 GB are free" in line for line in said)
+
+
+@pytest.mark.parametrize(("infer_s", "until"), [(50.0, "score"), (70.0, "features")])
+def test_a_slow_processor_takes_the_largest_size_as_far_as_its_stages_are_quick(infer_s, until):
+    said: list[str] = []
+    walls = {"corpus": 1000.0, "features": 40.0, "infer": infer_s, "score": 1.0}
+    smaller = [
+        scale.Point(stage, times, 50 * times, StageRun(Path("out"), Path("obs"), wall_s * times / 10, 1.0, 1.0, 1))
+        for times in (1, 10)
+        for stage, wall_s in walls.items()
+    ]
+    assert scale.within(smaller, 100, "score", said.append) == until
+    assert said == (
+        [] if until == "score" else ["scale: 100 times the demo corpus only up to features: infer would take 700 s"]
+    )
+    assert scale.within(smaller, 100, "features", said.append) == "features"
+    assert scale.within([], 1, "score", said.append) == "score"
