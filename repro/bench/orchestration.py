@@ -79,9 +79,10 @@ def _nothing_to_do(bench: Workbench) -> Iterator[Figure]:
     graph = f"{len(steps)} stages, {files} stored files"
     checked = f"each run found all {len(steps)} stages stored, and has the first run's identity"
     formula = "wall time of `invoke reproduce --bs 8`, all of whose results are stored; median"
-    yield _seconds("a run with nothing to do", ours, formula, checked, graph, bound=0.6)
+    yield _seconds("a run with nothing to do", ours, formula, checked, graph, bound=0.3)
     start = samples.pop("Invoke's own start")
     yield _seconds("Invoke's own start, the floor", start, "wall time of `invoke --list`; median", "exit code 0")
+    yield _ratio("a run with nothing to do, times Invoke's own start", ours, start, 3.0, checked)
     for name, sample in samples.items():
         said = "it found nothing to do; after one change of a source it had, and did it"
         yield _seconds(f"{name} with nothing to do", sample, "wall time; median", said, f"the same graph: {graph}")
@@ -90,7 +91,8 @@ def _nothing_to_do(bench: Workbench) -> Iterator[Figure]:
     full = bench.interleaved({"ours": candidates["ours"]}, 3 if bench.quick else 9)["ours"]
     name = f"a run with nothing to do, {_ENTRIES} entries in the store"
     note = f"{graph}; the others are copies of one of them under other names, with their rows in the digests' cache"
-    yield _seconds(name, full, formula, checked, note, bound=1.2)
+    yield _seconds(name, full, formula, checked, note)
+    yield _ratio(f"{name}, times one without them", full, ours, 1.2, checked)  # nothing ever lists the store
 
 
 def _seconds(
@@ -99,6 +101,14 @@ def _seconds(
     return Figure(
         GOAL, name, sample.median, "s", formula, AT_MOST if bound else "", bound, (sample.low, sample.high),
         len(sample.times), checked, note,
+    )  # fmt: skip
+
+
+def _ratio(name: str, ours: Sample, other: Sample, bound: float, checked: str) -> Figure:
+    ratios = [mine / theirs for mine, theirs in zip(ours.times, other.times)]
+    return Figure(
+        GOAL, name, ours.median / other.median, "times", "the two medians' ratio; spread: of the rounds' ratios",
+        AT_MOST, bound, (min(ratios), max(ratios)), len(ratios), checked,
     )  # fmt: skip
 
 
