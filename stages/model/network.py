@@ -46,7 +46,8 @@ def aligned(shape: Sequence[int], dtype: Any = numpy.float32) -> numpy.ndarray:
     """An array of zeros whose first byte is at a multiple of a cache line."""
     size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
     alignment = _HUGE_PAGE if size >= _HUGE_PAGE // 2 else _ALIGNMENT
-    memory = mmap.mmap(-1, size + alignment)
+    # Private: what could be shared between processes gets no huge pages, unless the machine's root says so.
+    memory = mmap.mmap(-1, size + alignment, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     advice = getattr(mmap, "MADV_HUGEPAGE", None)  # Python 3.8 and later; a matter of speed alone
     if alignment == _HUGE_PAGE and advice is not None:
         with contextlib.suppress(OSError):  # EINVAL: a kernel that was made without huge pages

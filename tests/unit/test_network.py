@@ -2,7 +2,10 @@
 
 import errno
 import mmap
+import os
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,9 +41,30 @@ def test_a_kernel_without_huge_pages_gives_ordinary_ones(monkeypatch):
     assert large.ctypes.data % (1 << 21) == 0 and not large.any()
 
 
+@pytest.mark.skipif(not os.path.exists("/sys/kernel/mm/transparent_hugepage"), reason="this kernel has no huge pages")
+def test_large_memory_is_of_a_kind_that_gets_huge_pages():
+    large = model_network.aligned((1 << 20,))
+    begin, mapped = large.ctypes.data, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        found = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+)", line)
+        if found:
+            mapped = int(found[1], 16) <= begin < int(found[2], 16)
+            kind = found[3]
+        elif mapped and line.startswith("VmFlags:"):
+            assert "hg" in line.split() and kind == "rw-p"
+            return
+    raise AssertionError("the memory is not mapped")
+
+
 @pytest.fixture(scope="module")
 def network(path):
     return model_network.Network(path)
+
+
+@pytest.fixture(scope="module")
+def networks(path, network):
+    """This processor's, and one of few registers, which takes terms in slices."""
+    return [network, model_network.Network(path, features=_without("avx512", "avx10", "amx", "sve"))]
 
 
 def _without(*parts):
@@ -157,27 +181,33 @@ def test_a_smaller_batch_after_a_larger_one_sees_nothing_of_it(network):
     assert np.array_equal(network.run(rows[:1]), alone)
 
 
-@settings(max_examples=40)
-@given(st.integers(1, 23), st.integers(1, 40), st.integers(1, 5), st.booleans())
-def test_a_product_of_any_size_adds_its_terms_in_their_order(network, rows, terms, panels, backwards):
-    terms *= 4
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 23), st.integers(1, 180), st.integers(1, 5), st.integers(1, 30), st.booleans(), st.integers(0, 1))
+def test_a_product_of_any_size_adds_its_terms_in_their_order(networks, rows, terms, panels, at_once, backwards, which):
+    network, terms = networks[which], 4 * terms
     random = np.random.RandomState(rows * 1000 + terms)
     width = network._shape.width
     left = model_network.copied(random.standard_normal((rows, terms)).astype(np.float32))
     right = random.standard_normal((terms, panels * width)).astype(np.float32)
     start = model_network.copied(random.standard_normal(panels * width).astype(np.float32))
     packed = model_network.panels(right, width)
-    result = model_network.aligned((rows, panels * width))
-    network._kernels.project(
-        left.ctypes.data, terms, packed.ctypes.data, result.ctypes.data, panels * width,
-        start.ctypes.data, 0, rows, terms, panels, 8, backwards,
-    )  # fmt: skip
+
+    def product(first, count):
+        result = model_network.aligned((count, panels * width))
+        network._kernels.project(
+            left[first:].ctypes.data, terms, packed.ctypes.data, result.ctypes.data, panels * width,
+            start.ctypes.data, 0, count, terms, panels, at_once, backwards,
+        )  # fmt: skip
+        return result
+
+    result = product(0, rows)
     expected = np.broadcast_to(start, result.shape).astype(np.float64)
     for k in range(terms):  # a float64 holds the product of two float32 exactly: one rounding, as fused
         expected = np.float32(expected + left[:, k : k + 1].astype(np.float64) * right[k].astype(np.float64))
         expected = expected.astype(np.float64)
     # A sum of float64 is rounded itself, before it is rounded to float32: that may differ in one unit, and rarely.
     assert np.abs(result - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max())
+    assert all(product(row, 1).tobytes() == result[row : row + 1].tobytes() for row in range(rows))
 
 
 @pytest.mark.parametrize(

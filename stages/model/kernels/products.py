@@ -16,6 +16,7 @@ from stages.compiled.ir import Floats
 
 VECTORS = 3  # of a panel: with 8 rows, 24 sums fill 32 registers
 _UNROLL = 4  # terms
+_SLICE = 256  # terms of a panel: 24 KiB with 8 lanes, of a nearest cache that has 32 on most processors of these
 _LINE = 64  # bytes of a cache line
 
 
@@ -33,6 +34,8 @@ class Shape:
         self.fused = fused
         self.width = VECTORS * lanes
         most = 8 if registers >= 32 else 4
+        # Four rows take so few operations of a panel's value that it has to come from the nearest cache.
+        self.slice = _SLICE if registers < 32 else 0
         self.blocks = tuple(rows for rows in (8, 4, 2, 1) if rows <= most)
         # Few rows leave registers free: they take several panels at once, or the chain of sums would be too short.
         self.panels = {rows: most // rows for rows in self.blocks}
@@ -75,7 +78,7 @@ def block_product(shape: Shape, name: str, block: Block) -> str:
     width = block.vectors * shape.lanes
     arrays = ", ".join("ptr %a{}".format(chunk) for chunk in range(block.chunks))
     text.begin(
-        "define internal void @{}({}, i64 %lda, ptr %b, ptr noalias %c, i64 %ldc, ptr %start, i64 %ldi, i64 %K, "
+        "define internal void @{}({}, i64 %lda, ptr %b, ptr %c, i64 %ldc, ptr %start, i64 %ldi, i64 %K, "
         "ptr %ahead, i64 %step) #0".format(name, arrays)
     )
     stride = text.index("mul", "%K", width * block.chunks)
@@ -157,6 +160,9 @@ def product(shape: Shape, name: str, *, several: bool, again: bool = False, pack
     half of the panels are in the cache, and those that come last are not: while the whole product lasts, its second
     half is prefetched, half a panel with each. For one block of the largest size: a smaller one has no time to spare,
     and several blocks need the panels so much later that they are there.
+
+    Where `shape.slice` terms of a panel are taken at a time, all blocks of rows take these before the next. Meanwhile
+    sums wait in c, as the float32 values that they are in registers too: the order of terms stays, and so do the bytes.
     """
     kernels = []
     text = Floats(shape.lanes, fused=shape.fused)
@@ -171,10 +177,11 @@ def product(shape: Shape, name: str, *, several: bool, again: bool = False, pack
         for number, rows in enumerate(shape.blocks):
             panels = shape.panels[rows] if several else 1
             kernel = "{}_{}x{}".format(name, rows, panels)
-            step, step_row, second_half = _ahead_bytes(rows), _ahead_bytes(rows) // rows, again and number == 0
+            step, second_half = _ahead_bytes(rows), again and number == 0
+            in_slices = shape.slice > 0 and number == 0 and not again
             block = Block(rows, panels, VECTORS, unroll=_UNROLL, packed=packed)
             if second_half:
-                step, step_row = 2 * shape.width, 0  # half of a panel's bytes per term
+                step = 2 * shape.width  # half of a panel's bytes per term
                 block = block._replace(ahead=tuple(range(0, _UNROLL * step, _LINE)), nearness=3)
             kernels.append(block_product(shape, kernel, block))
             count = text.index("udiv", text.index("sub", to, start), rows)
@@ -188,21 +195,45 @@ def product(shape: Shape, name: str, *, several: bool, again: bool = False, pack
                 following = _next(text, stride, base, panels)
                 if second_half:
                     following = _second_half(text, stride, group.index)
-                with text.loop(end, start=start, step=rows) as row:
-                    a = text.at("%a", text.index("mul", row.index, "%lda"), "float")
-                    c, begin = (
-                        text.at(array, text.index("add", text.index("mul", row.index, apart), column), "float")
-                        for array, apart in (("%c", "%ldc"), ("%start", "%ldi"))
-                    )
-                    done = text.index("mul", text.index("sub", row.index, start), "%K")
-                    ahead = text.at(following, text.index("mul", done, step_row), "i8")
-                    text.add(
-                        "  call void @{}(ptr {}, i64 %lda, ptr {}, ptr {}, i64 %ldc, ptr {}, i64 %ldi, i64 %K, ptr {}, "
-                        "i64 {})".format(kernel, a, base, c, begin, ahead, step)
-                    )
+                with text.loop("%K", step=shape.slice if in_slices else "%K") as part:
+                    terms, first, last, b = "%K", "true", "true", base
+                    if in_slices:
+                        rest = text.index("sub", "%K", part.index)
+                        first, last = text.compare("eq", part.index, 0), text.compare("ule", rest, shape.slice)
+                        terms = text.select(last, rest, shape.slice)
+                        b = text.at(base, text.index("mul", part.index, shape.width), "float")
+                    size = text.index("mul", terms, 4 * shape.width * panels)
+                    following = text.select(last, following, text.at(b, size, "i8"), "ptr")
+                    with text.loop(end, start=start, step=rows) as row:
+                        a = text.at("%a", text.index("add", text.index("mul", row.index, "%lda"), part.index), "float")
+                        c, begin = (
+                            text.at(array, text.index("add", text.index("mul", row.index, apart), column), "float")
+                            for array, apart in (("%c", "%ldc"), ("%start", "%ldi"))
+                        )
+                        ahead: tuple[str, int | str] = following, step
+                        if not second_half:
+                            block_number = text.index("udiv", text.index("sub", row.index, start), rows)
+                            ahead = _once(text, following, size, text.index("mul", terms, step), block_number, step)
+                        text.add(
+                            "  call void @{}(ptr {}, i64 %lda, ptr {}, ptr {}, i64 %ldc, ptr {}, i64 {}, i64 {}, "
+                            "ptr {}, i64 {})".format(
+                                kernel, a, b, c, text.select(first, begin, c, "ptr"),
+                                text.select(first, "%ldi", "%ldc"), terms, *ahead,
+                            )
+                        )  # fmt: skip
             start = end
     text.end()
     return "\n".join([*kernels, text.text()])
+
+
+def _once(text: Floats, following: str, size: str, fetched: str, block: str, step: int) -> tuple[str, str]:
+    """(%ahead, %step) of a block of rows, each of which fetches so many bytes: when all `size` are there, no more.
+
+    To ask for what comes much later takes time, and it may lie in no page that is mapped.
+    """
+    done = text.index("mul", block, fetched)
+    wanted = text.compare("ult", done, size)
+    return text.at(following, text.select(wanted, done, 0), "i8"), text.select(wanted, step, 0)
 
 
 def _next(text: Floats, stride: str, base: str, panels: int) -> str:
