@@ -213,7 +213,7 @@ def _figures(points: Sequence[Point]) -> Iterator[Figure]:
         )
         yield Figure(
             GOAL,
-            f"{stage}: memory at {large} x the demo corpus, of that at once",
+            f"{stage}: memory at {large} times the demo corpus, relative to one time",
             many.run.peak_bytes / one.run.peak_bytes,
             "times",
             "largest resident set of a process / the same at once the demo corpus",

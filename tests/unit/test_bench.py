@@ -143,3 +143,16 @@ def test_every_area_says_which_decision_it_serves_and_nothing_is_measured_beside
     for each in GOALS:
         assert each.title == importlib.import_module(f"repro.bench.{each.area}").GOAL
         assert each.decision.startswith(("whether ", "how ", "what "))
+
+
+KEPT = Path(__file__).parents[2] / "docs" / "performance" / "measured"
+
+
+@pytest.mark.parametrize("folder", sorted(path.name for path in KEPT.iterdir()))
+def test_a_kept_bench_is_shown_as_its_figures_are(folder):
+    document = json.loads((KEPT / folder / "bench.json").read_bytes())
+    found = (KEPT / folder / "bench.md").read_text("utf-8")
+    assert found == page.markdown(document), (
+        f"`invoke bench --full --to docs/performance/measured/{folder}` writes both"
+    )
+    assert f"measured/{folder}/bench.md" in (KEPT.parents[1] / "performance.md").read_text("utf-8")
