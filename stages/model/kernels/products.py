@@ -71,8 +71,9 @@ def block_product(shape: Shape, name: str, block: Block) -> str:
     """IR of c[rows, panels * width] = start + a @ b, in registers from the first term to the last.
 
     a: `chunks` arrays, each (rows, K) with `lda` between rows; b: the panels, K rows of each chunk after another;
-    `start` has `ldi` between its rows (0: one row for all, a bias). K is a multiple of `unroll`. After every `unroll`
-    terms the cache lines at these bytes from %ahead are asked for, and %ahead moves on by %step bytes per term.
+    `start` has `ldi` between its rows (0: one row for all, a bias), and may be c itself, whose sums then go on. K is a
+    multiple of `unroll`. After every `unroll` terms the cache lines at these bytes from %ahead are asked for, and
+    %ahead moves on by %step bytes per term.
     """
     text = Floats(shape.lanes, fused=shape.fused)
     width = block.vectors * shape.lanes
