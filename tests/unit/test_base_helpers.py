@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from repro.base import programs, strict_json, versions
 from repro.base.errors import CouldNotRun, VerificationFailed
-from repro.base.files import canonical_json
+from repro.base.files import canonical_json, pretty_json
 from repro.base.foreign import shown
 from repro.base.locking import Taken, locked
 from repro.base.temporary import clear_dead, temporary_folder
@@ -30,6 +31,23 @@ JSON = st.recursive(
 @given(JSON)
 def test_whatever_we_write_is_read(document):
     assert strict_json.parse(canonical_json(document), what="it") == document
+    assert strict_json.parse(pretty_json(document), what="it") == document
+
+
+@given(JSON)
+def test_json_for_people_is_as_the_standard_library_writes_it(document):
+    text = json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False)
+    assert pretty_json(document).decode() == f"{text}\n"
+
+
+@given(JSON)
+def test_the_nesting_of_a_document_is_that_of_its_brackets(document):
+    def deep(value: object) -> int:
+        if not isinstance(value, (list, dict)):
+            return 0
+        return 1 + max(map(deep, value.values() if isinstance(value, dict) else value), default=0)
+
+    assert strict_json._depth(json.dumps(document).encode()) == deep(document)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +66,8 @@ def test_whatever_we_write_is_read(document):
         (b"{", "not JSON"),
         (b"", "not JSON"),
         (b"[1] x", "not JSON"),
+        (b'["' + b'\\"' * 300_000, "not JSON"),  # each is looked at once, not once per end that a text could have
+        (b'["' + b'\\"' * 300_000 + b"\\", "not JSON"),
         (b'["' + b"x" * 100 + b'"]', "at most 50"),
     ],
 )
