@@ -27,9 +27,7 @@ from repro.images.layer_index import image_of, known_layer, remember_layer
 from repro.images.layer_tars import write_blob
 from repro.images.layer_trees import place, publish_layer
 from repro.images.layers.built import BuiltLock
-from repro.images.layers.debs import add_debs
 from repro.images.layers.tree import Tree, tar_chunks
-from repro.images.layers.wheels import add_wheels
 from repro.images.oci import publish
 from repro.images.pins import check_pin, load_pins
 from repro.images.recipes import INTERPRETER, LayerRecipe, recipes_of
@@ -154,8 +152,12 @@ def _files(paths: Paths, recipe: LayerRecipe) -> list[tuple[LockedFile, Path]]:
 
 def _unpack(tree: Tree, recipe: LayerRecipe, files: Sequence[tuple[LockedFile, Path]]) -> None:
     if recipe.definition.kind == "debs":
+        from repro.images.layers.debs import add_debs  # noqa: PLC0415 - of use when a layer is built, and in few runs
+
         add_debs(tree, [(file.project, path) for file, path in files], recipe.alternatives(), recipe.status_file)
     else:
+        from repro.images.layers.wheels import add_wheels  # noqa: PLC0415 - the same
+
         named = [(file.name, path) for file, path in files]
         add_wheels(tree, named, INTERPRETER, recipe.image.site_packages)
 
