@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,13 @@ def parse_toml(text: str, what: str) -> dict[str, Any]:
         UsageError: it is not TOML.
     """
     try:
-        document: dict[str, Any] = tomllib.loads(text)
+        return copy.deepcopy(_parsed(text))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{what} is not TOML: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> dict[str, Any]:
+    """The same for the same text: a command reads the definitions of images some forty times, a millisecond each."""
+    document: dict[str, Any] = tomllib.loads(text)
     return document

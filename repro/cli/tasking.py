@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import os
 import sys
@@ -23,6 +24,7 @@ from repro.cli.ending import insist_on_streams, tell
 from repro.display.console import Console
 
 _RESULT_LIMIT = 1_000_000  # characters
+_COLLECT_AFTER = 100_000  # objects: the usual 700 come up a thousand times while modules and records are read
 Given = TypeVar("Given", bound=Options)
 
 
@@ -43,6 +45,7 @@ class Commands:
     def __init__(self) -> None:
         for name in [name for name in os.environ if name.startswith("INVOKE_")]:
             del os.environ[name]  # settings of Invoke for other projects: a strange one would end a command
+        gc.set_threshold(_COLLECT_AFTER)
         self.root = Collection()
         self._below = {"": self.root}
 

@@ -112,13 +112,17 @@ def digest_folder(folder: Path, cache: StatCache, what: str) -> dict[str, FileDi
         raise CouldNotRun(f"cannot read {what}: {error}", hint=advice(error, "check the path")) from error
 
 
-def missing_or_changed(folder: Path, files: Mapping[str, FileDigest], cache: StatCache) -> list[str]:
+def missing_or_changed(
+    folder: Path, files: Mapping[str, FileDigest], cache: StatCache, digest: str | None = None
+) -> list[str]:
     """What keeps `folder` from holding exactly `files`, in words; nothing when it does.
 
     One look at the stat of each file and folder is enough where all are as they were when last found to be right: a
     file that is added or removed changes its folder's times.
+
+    `digest` is `digest_of_files(files)`, from a caller who has it.
     """
-    known_as = f"{digest_of_files(files)} {folder}"
+    known_as = f"{digest or digest_of_files(files)} {folder}"
     stats = _stats_of(folder, files)
     if stats is not None and cache.recall(_FOLDER, known_as) == stats:
         return []

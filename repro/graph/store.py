@@ -169,7 +169,8 @@ class Store:
         folder = self.path(fingerprint)
         try:
             result = _result(fingerprint, folder, (folder / "result.json").read_bytes())
-            wrong = missing_or_changed(result.out, result.outputs, self._cache) or self._obs_wrong(result)
+            changed = missing_or_changed(result.out, result.outputs, self._cache, result.output_digest)
+            wrong = changed or self._obs_wrong(result)
         except OSError as error:
             if error.errno not in _NOT_AS_STORED:
                 raise

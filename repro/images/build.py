@@ -26,12 +26,12 @@ from repro.images.definition import load_definition
 from repro.images.layer_index import image_of, known_layer, remember_layer
 from repro.images.layer_tars import write_blob
 from repro.images.layer_trees import place, publish_layer
-from repro.images.layers.built import BuiltLock
 from repro.images.layers.tree import Tree, tar_chunks
 from repro.images.oci import publish
 from repro.images.pins import check_pin, load_pins
 from repro.images.recipes import INTERPRETER, LayerRecipe, recipes_of
 from repro.images.unpacked import ROOT
+from repro.locks.built import BuiltLock
 from repro.locks.model import LockedFile
 
 Say = Callable[[str], None]

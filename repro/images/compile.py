@@ -13,9 +13,10 @@ from repro.base.user_lock import LICENCES, accepted
 from repro.container.image import Image
 from repro.container.job import Engine
 from repro.images.definition import ImageDefinition
-from repro.images.layers.built import BuiltLock, add_built, run_recipe
+from repro.images.layers.built import add_built, run_recipe
 from repro.images.layers.tree import Tree
 from repro.locks.archives import copy_verified, how_to_get, known_source, load_sources, missing_sources
+from repro.locks.built import BuiltLock
 from repro.machine.emulation import emulation
 
 EngineFor = Callable[[Image], Engine]

@@ -15,8 +15,8 @@ from repro.base.files import canonical_json, sha256_bytes
 from repro.base.imports import Modules, digest_of_closure
 from repro.base.paths import Paths
 from repro.images.definition import ImageDefinition, LayerDefinition, load_definition
-from repro.images.layers.built import BuiltLock
 from repro.locks.archives import known_source, load_sources, settled
+from repro.locks.built import BuiltLock
 from repro.locks.model import DebLock, LockedFile, WheelLock, load_deb_lock, load_wheel_lock
 
 INTERPRETER = "/usr/bin/python3"
@@ -35,8 +35,18 @@ Lock = Union[DebLock, WheelLock, BuiltLock]
 @functools.cache
 def _builder_digest(kind: str) -> str:
     """Digest of our own code that makes the bytes of a layer of this kind."""
-    root = Path(__file__).parents[2]
-    return digest_of_closure(Modules(root).closure(f"repro.images.layers.{kind}"))
+    return digest_of_closure(_own_modules().closure(f"repro.images.layers.{kind}"))
+
+
+@functools.cache
+def _own_modules() -> Modules:
+    return Modules(Path(__file__).parents[2])
+
+
+@functools.cache
+def _installer() -> str:
+    """The version of what puts wheels into a layer."""
+    return version("installer")
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class LayerRecipe:
                     "python": self.image.python if self.definition.kind == "wheels" else "",
                     "alternatives": self.alternatives(),
                     "builder": _builder_digest(self.definition.kind),
-                    "installer": version("installer") if self.definition.kind == "wheels" else "",
+                    "installer": _installer() if self.definition.kind == "wheels" else "",
                     **self._placement(),
                 }
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class DebLock:
         """How messages name this lock."""
         return f"debs/{self.name}.{self.architecture}"
 
-    @property
+    @functools.cached_property
     def files(self) -> tuple[LockedFile, ...]:
         """The .debs as files to fetch."""
         archives = {index.suite: index.archive for index in self.indexes}
@@ -143,7 +144,7 @@ class DebLock:
             for index in self.indexes
         )
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """Hex sha256 of what determines the bytes: the names and hashes of the files, no evidence, no date."""
         return _digest("debs", self.architecture, self.files)
@@ -177,7 +178,7 @@ class WheelLock:
         """How messages name this lock."""
         return f"wheels/{self.name}.{self.architecture}"
 
-    @property
+    @functools.cached_property
     def files(self) -> tuple[LockedFile, ...]:
         """The wheels as files to fetch."""
         return tuple(
@@ -193,7 +194,7 @@ class WheelLock:
             for wheel in self.wheels
         )
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """Hex sha256 of what determines the bytes: the interpreter, and the names and hashes of the files."""
         return _digest("wheels", f"{self.architecture} {self.python}", self.files)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.base.errors import CouldNotRun, UsageError, VerificationFailed
+from repro.base.imports import Modules
 from repro.base.paths import Paths
 from repro.container.job import Outcome
 from repro.images.build import describe_missing, files_needed
@@ -22,11 +23,12 @@ from repro.images.commands import obtainable
 from repro.images.compile import why_left_out
 from repro.images.definition import load_definition
 from repro.images.layer_tars import write_blob
-from repro.images.layers.built import BuiltLock, add_built, available_memory_bytes, parallel_jobs, run_recipe
+from repro.images.layers.built import add_built, available_memory_bytes, parallel_jobs, run_recipe
 from repro.images.layers.tree import Tree, tar_chunks
 from repro.images.pins import load_pins, write_pins
 from repro.images.recipes import recipes_of
 from repro.locks.archives import SourceArchive, load_sources
+from repro.locks.built import BuiltLock
 from repro.machine import facts
 from repro.machine.emulation import Emulation
 
@@ -276,3 +278,9 @@ def test_a_pythons_own_place_for_wheels_is_taken_from_the_definition():
     docker = ROOT / "docker"
     assert load_definition(docker, "exporter-pinned").site_packages == "usr/local/lib/python3.7/site-packages"
     assert load_definition(docker, "kaldi").site_packages == "usr/local/lib/python3.11/dist-packages"
+
+
+def test_what_only_finds_or_fetches_archives_is_no_part_of_a_layer_s_key():
+    closure = set(Modules(ROOT).closure("repro.images.layers.built"))
+    assert "repro/images/layers/tree.py" in closure
+    assert not any(path.startswith(("repro/locks/", "repro/base/files")) for path in closure), closure

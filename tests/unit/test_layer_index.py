@@ -160,12 +160,16 @@ def test_a_layer_of_wheels_is_another_one_with_another_installer_python_or_place
     python = dataclasses.replace(recipe, image=dataclasses.replace(recipe.image, python="3.12"))
     place = dataclasses.replace(recipe, image=dataclasses.replace(recipe.image, site_packages="opt/python"))
     keys = {each.key() for each in (recipe, python, place)}
-    monkeypatch.setattr(recipes, "version", lambda name: f"{name} 99")
+    monkeypatch.setattr(recipes, "_installer", lambda: "99")
     assert len(keys | {recipe.key()}) == 4
 
 
 def test_the_builder_digest_follows_the_code_that_makes_the_bytes(tmp_path: Path, monkeypatch):
-    recipes._builder_digest.cache_clear()
+    def forget() -> None:
+        recipes._builder_digest.cache_clear()
+        recipes._own_modules.cache_clear()
+
+    forget()
     real = recipes._builder_digest("debs")
     try:
         for name in ("repro/images/layers/debs.py", "repro/images/layers/tree.py"):
@@ -177,10 +181,10 @@ def test_the_builder_digest_follows_the_code_that_makes_the_bytes(tmp_path: Path
             with open(folder / name, "a", encoding="utf-8") as stream:
                 stream.write("# another builder\n")
             monkeypatch.setattr(recipes, "__file__", str(folder / "repro" / "images" / "recipes.py"))
-            recipes._builder_digest.cache_clear()
+            forget()
             assert recipes._builder_digest("debs") != real
     finally:
-        recipes._builder_digest.cache_clear()
+        forget()
 
 
 def test_a_digest_that_is_not_the_pinned_one_fails_and_names_both():

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from repro.base.errors import CouldNotRun, VerificationFailed
-from repro.base.files import canonical_json, sha256_bytes
 from repro.container.image import Image
 from repro.container.job import Engine, Job, Limits, Mount
 from repro.images.layers.tree import Entry, Tree
-from repro.locks.archives import SourceArchive
-from repro.locks.model import LockedFile
 
 _PER_JOB_BYTES = 1_500_000_000  # the largest compiler process of Kaldi takes 1.1 GB
 _MEMORY_BYTES = 8 * 1024**3
@@ -23,41 +20,17 @@ _PIDS = 512
 _TAIL_LINES = 40
 
 
-@dataclass(frozen=True)
-class BuiltLock:
-    """What determines a built layer's bytes, in a lock's place.
-
-    Attributes:
-        script: content of the recipe's build.sh.
-        sources: the archives that it reads.
-        toolchain: digest of what the compilers' image is made from.
-    """
-
-    name: str
-    architecture: str
-    script: bytes
-    sources: tuple[SourceArchive, ...]
-    toolchain: str
+class Recipe(Protocol):
+    """What of a built layer's lock is run: names for messages, and the content of build.sh."""
 
     @property
-    def files(self) -> tuple[LockedFile, ...]:
-        """Those of its archives that are fetched as packages are: Debian's."""
-        return tuple(source.locked for source in self.sources if source.locked is not None)
+    def name(self) -> str: ...
 
     @property
-    def digest(self) -> str:
-        """Hex sha256 of recipe, sources and toolchain."""
-        return sha256_bytes(
-            canonical_json(
-                {
-                    "kind": "built",
-                    "architecture": self.architecture,
-                    "script": sha256_bytes(self.script),
-                    "sources": {source.name: source.digest for source in self.sources},
-                    "toolchain": self.toolchain,
-                }
-            )
-        )
+    def architecture(self) -> str: ...
+
+    @property
+    def script(self) -> bytes: ...
 
 
 def parallel_jobs(cores: int, memory_bytes: int) -> int:
@@ -80,7 +53,7 @@ def jobs_here() -> int:
 
 
 def run_recipe(
-    engine: Engine, toolchain: Image, lock: BuiltLock, archives: Mapping[str, Path], out: Path, log: Path
+    engine: Engine, toolchain: Image, lock: Recipe, archives: Mapping[str, Path], out: Path, log: Path
 ) -> None:
     """Run build.sh in the toolchain image; `out` receives the tree.
 
