@@ -331,13 +331,21 @@ def test_names_beside_a_bundle_follow_its_own(parts, tmp_path):
     assert one.beside() == tmp_path / "one" / "small.tar.attestations"
 
 
-@given(st.from_regex(r"[a-z0-9]{1,150}", fullmatch=True), st.integers(0, 1 << 40), st.booleans())
+@given(
+    st.from_regex(r"[a-z0-9][a-zA-Z0-9 ._+/-]{0,149}(?<!/)", fullmatch=True),
+    st.integers(0, 1 << 40) | st.integers((1 << 33) - 2, (1 << 33) + 2),
+    st.booleans(),
+)
 def test_a_header_is_what_any_tar_reads(path, size, executable):
     header = tar_header(path, size, executable=executable)
+    mode = 0o755 if executable else 0o644
+    whole = tarfile.TarInfo(path)
+    whole.size, whole.mtime, whole.mode = size, 1667260800, mode
+    assert header == whole.tobuf(tarfile.PAX_FORMAT, "ascii", "strict")
     assert len(header) == (512 if len(path) <= 100 and size < 1 << 33 else 1536)
     if len(header) == 512:
         info = tarfile.TarInfo.frombuf(header, "ascii", "strict")
-        assert (info.name, info.size, info.mode, info.mtime) == (path, size, 0o755 if executable else 0o644, 1667260800)
+        assert (info.name, info.size, info.mode, info.mtime) == (path, size, mode, 1667260800)
     assert (size + padding_bytes(size)) % 512 == 0 and 0 <= padding_bytes(size) < 512
 
 

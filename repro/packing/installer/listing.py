@@ -107,14 +107,27 @@ def decoded(what: str, text: Any) -> bytes:
     return data
 
 
+def _any_header(path: str, size_bytes: int, *, executable: bool) -> bytes:
+    info = tarfile.TarInfo(path)
+    info.size, info.mtime, info.mode = size_bytes, MTIME, 0o755 if executable else 0o644
+    return info.tobuf(tarfile.PAX_FORMAT, "ascii", "strict")
+
+
+_SHORT = {executable: _any_header("", 0, executable=executable) for executable in (False, True)}
+_SHORT_SUM = {executable: int(header[148:154], 8) - 11 * ord("0") for executable, header in _SHORT.items()}
+
+
 def tar_header(path: str, size_bytes: int, *, executable: bool) -> bytes:
     """What stands before a file's content: nothing in it but path, size and the executable bit is free.
 
     512 bytes, or 1536 for a path of more than 100 characters (a pax header comes first).
     """
-    info = tarfile.TarInfo(path)
-    info.size, info.mtime, info.mode = size_bytes, MTIME, 0o755 if executable else 0o644
-    return info.tobuf(tarfile.PAX_FORMAT, "ascii", "strict")
+    if len(path) > 100 or not path.isascii() or size_bytes >= 8**11:
+        return _any_header(path, size_bytes, executable=executable)
+    # As tarfile would write it, ten times faster: lists name thousands of files, and each is looked at twice.
+    name, size, short = path.encode("ascii"), b"%011o" % size_bytes, _SHORT[executable]
+    checksum = b"%06o" % (_SHORT_SUM[executable] + sum(name) + sum(size))
+    return name + short[len(name) : 124] + size + short[135:148] + checksum + short[154:]
 
 
 def padding_bytes(size_bytes: int) -> int:
