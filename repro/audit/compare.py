@@ -5,6 +5,7 @@ Of two records alone nothing is proven: equal digests are claimed by both until 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from msgspec import UNSET
@@ -105,15 +106,11 @@ def compare_runs(outcome: Outcome, sides: Sides) -> None:
         it.evidence.append(f"data {one.data.fingerprint}, checkpoint {one.checkpoint.sha256}")
     with outcome.examine("same-environment", f"{here} and {there} ran in the same images", sides.kind) as it:
         _examine_images(it, sides)
-    for stage in one.stages:
-        with outcome.examine(sides.key(stage), f"{stage.key}: {there} gave the outputs of {here}") as it:
-            _examine_stage(it, sides, stage)
+    compare_stages(outcome, sides, one.stages)
     for stage in two.stages:
         if one.stage(stage.key) is None:
             with outcome.examine(sides.key(stage), f"{stage.key}: {here} gave the outputs of {there}"):
                 raise CouldNotVerify(f"{here} has no stage {stage.key}")
-    if sides.first_difference:
-        outcome.fact("first difference", sides.first_difference)
     text = f"{here} and {there} decoded the same symbols, and have the same error rates"
     with outcome.examine("figures", text, sides.kind) as it:
         _examine_figures(it, sides)
@@ -124,6 +121,15 @@ def compare_runs(outcome: Outcome, sides: Sides) -> None:
             it.evidence.append(f"{len(one.stages) - len(sides.unread)} stages read whole")
     with outcome.examine("speeds", f"the speeds of {here} and {there}, side by side", ATTESTED) as it:
         it.evidence += _speeds(sides)
+
+
+def compare_stages(outcome: Outcome, sides: Sides, stages: Iterable[Stage]) -> None:
+    """Add a claim for each of these stages of the first run."""
+    for stage in stages:
+        with outcome.examine(sides.key(stage), f"{stage.key}: {sides.there} gave the outputs of {sides.here}") as it:
+            _examine_stage(it, sides, stage)
+    if sides.first_difference:
+        outcome.fact("first difference", sides.first_difference)
 
 
 def _few(names: list[str]) -> str:

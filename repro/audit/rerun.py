@@ -7,11 +7,14 @@ each unpacks into a folder of this rerun's own, which is removed afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from repro.audit.claims import IF_RERUN, REFUTED, RUN_AGAIN, UNVERIFIED, Examination, Outcome
-from repro.audit.compare import Sides, compare_runs, machine_of
+from repro.audit.compare import Sides, compare_runs, compare_stages, machine_of
 from repro.audit.evidence import Evidence, open_run
 from repro.audit.speed_checks import examine_speeds
 from repro.audit.stages import request_of
@@ -23,10 +26,13 @@ from repro.display.console import Console
 from repro.graph.cache import StatCache
 from repro.graph.sources import digest_source
 from repro.machine.facts import architecture
+from repro.record.document import Host, Record
+from repro.record.identity import same_everywhere
 from repro.run.cluster import ClusterOfRun
 from repro.run.inputs import DEMO, demo_checkpoint_path, find_data, users_checkpoint
 from repro.run.options import LOCAL, SLURM, Options
-from repro.run.reproduce import reproduce
+from repro.run.record import stage_of
+from repro.run.reproduce import engine_used, reproduce, run_steps
 from repro.run.session import Session
 from repro.run.target import PORTABLE, lacking_for_pinned
 
@@ -35,7 +41,14 @@ _CPU = "cpu"
 
 @dataclass(frozen=True)
 class Rerun:
-    """How to run again. `data`, `checkpoint` and `on` are options as of `invoke reproduce`; '' looks in data/."""
+    """How to run again.
+
+    Attributes:
+        data, checkpoint, engine, on: options as of `invoke reproduce`; '' looks in data/.
+        fetch: whether the network may be used.
+        rounds: of the speed checks.
+        exact: only the stages that give the same bytes on every machine, so neither PyTorch's own run nor any timing.
+    """
 
     data: str = ""
     checkpoint: str = ""
@@ -43,6 +56,7 @@ class Rerun:
     fetch: bool = True
     rounds: int = 30
     on: str = LOCAL
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,9 @@ def _run(
         fetch=how.fetch,
         on=how.on,
     )
+    if how.exact:
+        _exact_again(outcome, evidence, options, Session(fresh, console, how.on))
+        return
     made: list[Evidence] = []
     with outcome.examine("run", "every stage runs again on this machine", RUN_AGAIN) as it:
         reproduce(options, fresh, console)
@@ -146,22 +163,61 @@ def _run(
         made.append(again)
         where = "" if how.on == LOCAL else f", as jobs of {how.on}"
         it.evidence.append(f"engine {again.record.engine.name}, {len(again.record.stages)} stages, none stored{where}")
-        if again.record.engine.name != "sandbox":
-            it.open_to.append(
-                f"what somebody changed in the image store of {again.record.engine.name}; with --engine sandbox "
-                "every image is unpacked from layers that were hashed"
-            )
+        _trust_of_engine(it, again.record)
     if not made:
         return
     _hold_to(outcome, Sides(evidence, made[0], "the record", "this machine", run_again=True), lacking)
     examine_speeds(outcome, options, Session(fresh, console, how.on), how.rounds)
 
 
+def _trust_of_engine(it: Examination, again: Record) -> None:
+    name = again.engine.name
+    if name != "sandbox":
+        it.open_to.append(
+            f"what somebody changed in the image store of {name}; with --engine sandbox every image is unpacked from "
+            "layers that were hashed"
+        )
+
+
+def _exact_again(outcome: Outcome, evidence: Evidence, options: Options, session: Session) -> None:
+    """Run the stages that give the same bytes on every machine, and hold each to the record; the others stay claims
+    that are true if they were run again."""
+    record = evidence.record
+    exact = set(same_everywhere(record.stages))
+    stages = [stage for stage in record.stages if stage.key in exact]
+    outcome.fact("not run again (--exact)", ", ".join(sorted({s.name for s in record.stages if s.key not in exact})))
+    made: list[Evidence] = []
+    with outcome.examine("run", "every exact stage runs again on this machine", RUN_AGAIN) as it:
+        executed = run_steps(options, session, exact)
+        pinned = tuple(options.request.pinned) or msgspec.UNSET
+        again = msgspec.structs.replace(
+            record,
+            request=msgspec.structs.replace(record.request, device=_CPU, pinned=pinned, cann=msgspec.UNSET),
+            engine=engine_used(executed.choice, executed.done),
+            host=msgspec.convert(session.host(), Host),
+            stages=tuple(stage_of(item) for item in executed.done.values()),
+            results=(),
+        )
+        paths = session.paths
+        made.append(replace(evidence, run=paths.runs, store=paths.store, record=again, _stored={}))
+        it.evidence.append(f"engine {again.engine.name}, {len(again.stages)} stages, none stored")
+        _trust_of_engine(it, again)
+    if made:
+        sides = Sides(evidence, made[0], "the record", "this machine", run_again=True)
+        _name_machines(outcome, sides)
+        _forget_what_was_open(outcome, {f"made:{key}" for key in exact})
+        compare_stages(outcome, sides, stages)
+
+
+def _name_machines(outcome: Outcome, sides: Sides) -> None:
+    outcome.fact("the record was made on", machine_of(sides.one))
+    outcome.fact("run again on", machine_of(sides.two))
+
+
 def _hold_to(outcome: Outcome, sides: Sides, lacking: list[str]) -> None:
     """The claims that only a rerun decides take the place of those that were true if it came out so."""
-    record, again = sides.one, sides.two
-    outcome.fact("the record was made on", machine_of(record))
-    outcome.fact("run again on", machine_of(again))
+    record = sides.one
+    _name_machines(outcome, sides)
     if record.request.device != _CPU:
         with outcome.examine("device", "the record's device computes the same again") as it:
             it.missing.append(f"the record is of device {record.request.device}; this machine ran on its CPU")
@@ -169,5 +225,10 @@ def _hold_to(outcome: Outcome, sides: Sides, lacking: list[str]) -> None:
         with outcome.examine("pinned", "the record's pinned images run again", RUN_AGAIN) as it:
             it.missing += lacking
             it.evidence.append(f"pinned in the record: {', '.join(record.request.pinned)}")
-    outcome.claims = [claim for claim in outcome.claims if not (claim.key[:5] == "made:" and claim.status == IF_RERUN)]
+    _forget_what_was_open(outcome, {f"made:{stage.key}" for stage in record.stages})
     compare_runs(outcome, sides)
+
+
+def _forget_what_was_open(outcome: Outcome, keys: Collection[str]) -> None:
+    """What a rerun decides is no longer true only if it is run again."""
+    outcome.claims = [claim for claim in outcome.claims if claim.key not in keys or claim.status != IF_RERUN]

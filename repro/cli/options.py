@@ -245,12 +245,13 @@ class AuditVerify(AuditInputs, Attestations, Page):
 class AuditRerun(Inputs, Engine, On, Offline, Page):
     subject: str = argument("a run's folder (it holds record.json), or the word latest")
     rounds: int = option(30, "timed rounds of the speed checks, 10 or more (30)")
+    exact: bool = flag("only the stages that give the same bytes on every machine: neither PyTorch's run nor timing")
 
     def parsed(self) -> Rerun:
         """What `repro.audit` takes."""
         from repro.audit.rerun import Rerun  # noqa: PLC0415 - clients of engines
 
-        return Rerun(self.data, self.checkpoint, self.engine, not self.offline, self.rounds, self.on)
+        return Rerun(self.data, self.checkpoint, self.engine, not self.offline, self.rounds, self.on, exact=self.exact)
 
 
 class AuditChallenge(Arch, Offline, Page):

@@ -231,7 +231,8 @@ def _inputs(node: Node, key: Mapping[str, Any]) -> dict[str, StageInput]:
     }
 
 
-def _stage(item: Done) -> Stage:
+def stage_of(item: Done) -> Stage:
+    """What a record says of a step that is done."""
     result, definition = item.result, item.node.stage
     return Stage(
         key=item.node.key,
@@ -285,7 +286,7 @@ def make_record(parts: Parts, done: Mapping[str, Done], published: Published) ->
         parts.data_kind, corpus.result.key["inputs"]["data"], read_output(corpus, "summary.json", CorpusFile)
     )
     request, checkpoint = _request(parts), _checkpoint(parts.checkpoint)
-    stages = tuple(_stage(item) for item in done.values())
+    stages = tuple(stage_of(item) for item in done.values())
     findings = Findings(
         schema=document.SCHEMA,
         version=document.VERSION,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,15 @@ def _reproduced(options: Options, session: Session) -> Record:
     record = record_of(session, Asked(target, request, checkpoint), executed, started_at)
     write_run(session.paths, record)
     return record
+
+
+def run_steps(options: Options, session: Session, steps: Collection[str]) -> Executed:
+    """Bring these steps of a request to results, and nothing else: no record is made. Their inputs are among them."""
+    with session.store.in_use():
+        target = aim(options, session)
+        request, _ = resolve(options, session.paths, session.cache, target)
+        nodes = {key: node for key, node in graph_of(request, session.paths).items() if key in steps}
+        return execute(session, options, target, nodes)
 
 
 def now() -> str:
