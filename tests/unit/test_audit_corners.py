@@ -10,11 +10,21 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from _audit_cases import PATHS, SIZE, document_of, make_readable_run, reopen, stage_of, stored, write_record
+from _audit_cases import (
+    PATHS,
+    SIZE,
+    audit,
+    document_of,
+    make_readable_run,
+    reopen,
+    stage_of,
+    stored,
+    write_record,
+)
 
 from repro.audit import compare, judgement, parity, scoring, times
 from repro.audit import rerun as rerun_module
-from repro.audit.claims import Claim, Examination, Outcome
+from repro.audit.claims import IF_RERUN, Claim, Examination, Outcome
 from repro.audit.compare import Sides, compare_runs
 from repro.audit.explain import binary
 from repro.audit.explain.command import explain
@@ -26,6 +36,7 @@ from repro.base.files import canonical_json, sha256_bytes
 from repro.base.paths import Paths
 from repro.graph.digests import FileDigest
 from repro.packing.statements import envelope
+from repro.record.identity import same_everywhere
 from repro.record.stage_files import MeasureFile
 from tests.planted_causes import zipped
 from tests.unit import _bundle_cases as cases
@@ -321,6 +332,49 @@ def test_what_ran_again_is_told_with_its_engine_and_what_that_leaves_open(run: P
         evidence, again, "the record", "this machine", True,
     )  # fmt: skip
     assert (options.data_option, options.on, session, rounds) == ("demo", on, (PATHS, "console", on), 12)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_an_exact_rerun_decides_the_stages_that_every_machine_gives_alike_and_leaves_the_others_open(
+    run: Path, tmp_path: Path, monkeypatch, changed
+):
+    again = reopen(shutil.copytree(run, tmp_path / "again"))
+    made = {stage.key: stage for stage in again.record.stages}
+    asked: list = []
+
+    def run_steps(options, session, steps):
+        asked.append(steps)
+        return SimpleNamespace(choice=None, done={key: made[key] for key in made if key in steps})
+
+    if changed:
+        key, name = f"batches@{SIZE}", "manifest.json"
+        path = stored(tmp_path / "again", key) / "out" / name
+        data = path.read_bytes().replace(b'"padded_', b'"Padded_').replace(b'"utterances"', b'"Utterances"')
+        path.write_bytes(data)
+        file = msgspec.structs.replace(made[key].outputs.files[name], sha256=sha256_bytes(data), size_bytes=len(data))
+        outputs = msgspec.structs.replace(made[key].outputs, files={**made[key].outputs.files, name: file})
+        made[key] = msgspec.structs.replace(made[key], outputs=outputs)
+    monkeypatch.setattr(rerun_module, "run_steps", run_steps)
+    monkeypatch.setattr(rerun_module, "stage_of", lambda stage: stage)
+    monkeypatch.setattr(rerun_module, "engine_used", lambda *_: again.record.engine)
+    paths = SimpleNamespace(runs=tmp_path / "runs", store=again.store)
+    session = SimpleNamespace(paths=paths, host=lambda: msgspec.to_builtins(again.record.host))
+    monkeypatch.setattr(rerun_module, "Session", lambda *_: session)
+    outcome, evidence = audit(run), reopen(run)
+    before = {claim.key for claim in outcome.of_status(IF_RERUN)}
+    how = rerun_module.Rerun(exact=True)
+    rerun_module._run(outcome, evidence, PATHS, {"data": None, "checkpoint": Path("/srv/w")}, how, None)
+    exact = set(same_everywhere(evidence.record.stages))
+    assert asked == [exact]
+    left = {claim.key for claim in outcome.of_status(IF_RERUN)}
+    assert before - left == {f"made:{key}" for key in exact} - {f"made:score@{SIZE}"}  # known from the bytes already
+    assert {f"made:{name}@{SIZE}" for name in ("reference", "measure", "compare")} & before <= left
+    assert "measure" in dict(outcome.facts)["not run again (--exact)"]
+    found = {claim.key: claim for claim in outcome.claims if claim.key in before - left}
+    refuted = [key for key, claim in found.items() if claim.status == "refuted"]
+    assert refuted == ([f"made:batches@{SIZE}"] if changed else [])
+    assert {claim.kind for claim in found.values()} == {"run again here"}
+    assert ("first difference" in dict(outcome.facts)) == changed
 
 
 def test_a_beam_notes_the_utterances_that_it_cannot_be_sure_of(monkeypatch):
