@@ -102,7 +102,8 @@ def _sphere_fields(data: bytes, name: str) -> Dict[str, str]:
         text, end, _ = data[16 : int(data[8:16])].partition(b"\nend_head")
         if not end:
             raise ValueError("no end_head")
-        return dict(re.findall(r"^(\S+) +-\S+ +(.*?) *$", text.decode("ascii"), re.MULTILINE))
+        found = re.findall(r"^(\S+) +-\S+ +(.*)$", text.decode("ascii"), re.MULTILINE)
+        return {field: value.rstrip(" ") for field, value in found}
     except ValueError as error:
         raise StageError("{}: broken SPHERE header: {}".format(name, error), _HINT_COPY) from error
 

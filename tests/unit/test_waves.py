@@ -42,6 +42,12 @@ def test_padding_of_any_bytes_behind_end_head_is_no_matter(padding):
     assert (samples == SAMPLES).all()
 
 
+def test_a_header_is_read_in_one_pass_however_its_spaces_lie():
+    million = b" " * 1_000_000  # to look at each end that a value could have would take hours
+    data = b"NIST_1A\n2100000\na -s10 b" + million + b"c  \nd -s1" + million + b"\nend_head\n"
+    assert audio._sphere_fields(data, "x") == {"a": f"b{million.decode()}c", "d": ""}
+
+
 @pytest.mark.parametrize("order", ["01", "10"])
 def test_both_byte_orders_give_the_same_samples(order):
     assert (read(sphere(SAMPLES, order=order))[1] == SAMPLES).all()
