@@ -161,17 +161,16 @@ def _run(
         reproduce(options, fresh, console)
         again = open_run(fresh.runs / "latest", evidence.paths)
         made.append(again)
-        where = "" if how.on == LOCAL else f", as jobs of {how.on}"
-        it.evidence.append(f"engine {again.record.engine.name}, {len(again.record.stages)} stages, none stored{where}")
-        _trust_of_engine(it, again.record)
+        _tell_how(it, again.record, how.on)
     if not made:
         return
     _hold_to(outcome, Sides(evidence, made[0], "the record", "this machine", run_again=True), lacking)
     examine_speeds(outcome, options, Session(fresh, console, how.on), how.rounds)
 
 
-def _trust_of_engine(it: Examination, again: Record) -> None:
-    name = again.engine.name
+def _tell_how(it: Examination, again: Record, on: str) -> None:
+    name, where = again.engine.name, "" if on == LOCAL else f", as jobs of {on}"
+    it.evidence.append(f"engine {name}, {len(again.stages)} stages, none stored{where}")
     if name != "sandbox":
         it.open_to.append(
             f"what somebody changed in the image store of {name}; with --engine sandbox every image is unpacked from "
@@ -200,8 +199,7 @@ def _exact_again(outcome: Outcome, evidence: Evidence, options: Options, session
         )
         paths = session.paths
         made.append(replace(evidence, run=paths.runs, store=paths.store, record=again, _stored={}))
-        it.evidence.append(f"engine {again.engine.name}, {len(again.stages)} stages, none stored")
-        _trust_of_engine(it, again)
+        _tell_how(it, again, options.on)
     if made:
         sides = Sides(evidence, made[0], "the record", "this machine", run_again=True)
         _name_machines(outcome, sides)
