@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import msgspec
-
 from repro.base.temporary_file import temporary_file
 
 _CHUNK_BYTES = 1 << 20
@@ -41,6 +39,8 @@ def canonical_json(value: Any) -> bytes:
 
 def pretty_json(value: Any) -> bytes:
     """JSON for people, as deterministic as `canonical_json`: sorted keys, two spaces, a final newline."""
+    import msgspec  # noqa: PLC0415 - listing the commands does not wait for it
+
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
     return msgspec.json.format(text, indent=2) + b"\n"  # as json's own, which is five times slower with an indent
 

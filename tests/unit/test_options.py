@@ -137,7 +137,7 @@ def test_the_options_of_audits_arrive(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(audit, "page", lambda to, sign: (to, sign))
     typed("audit.verify", "r", "--data", "d", "--checkpoint", "c", "--key", "k", "--base", "b", "--to", "t",
           "--sign", "s", "--rebuilders", "p", "--threshold", "2", "--attestations", "f", "--auditors", "q")  # fmt: skip
-    again = ("--engine", "podman", "--offline", "--rounds", "12", "--on", "slurm")
+    again = ("--engine", "podman", "--offline", "--rounds", "12", "--on", "slurm", "--exact")
     typed("audit.rerun", "r", "--data", "d", "--checkpoint", "c", *again, "--to", "t")
     typed("audit.challenge", "--run", "r", "--images", "base", "--arch", "arm64", "--offline", "--to", "t")
     typed("audit.compare", "a", "b", "--to", "t")
@@ -149,7 +149,7 @@ def test_the_options_of_audits_arrive(monkeypatch: pytest.MonkeyPatch):
     }  # fmt: skip
     assert verified[1] == ("t", "s")
     assert rerun[1] == "r" and vars(rerun[2]) == {
-        "data": "d", "checkpoint": "c", "engine": "podman", "fetch": False, "rounds": 12, "on": "slurm",
+        "data": "d", "checkpoint": "c", "engine": "podman", "fetch": False, "rounds": 12, "on": "slurm", "exact": True,
     }  # fmt: skip
     assert rerun[3] == ("t", "")
     assert challenged[:4] == ("r", "arm64", "base", ("t", "")) and challenged[-1] == {"offline": True}

@@ -213,10 +213,10 @@ def product(shape: Shape, name: str, *, several: bool, again: bool = False, pack
 
 
 class _Slice(NamedTuple):
-    """Terms that all blocks of rows take before the next: the index of the first, how many, whether they are the first
+    """Terms that all blocks of rows take before the next: the number of the first, how many, whether they are the first
     and the last of the sums, and the panel from there."""
 
-    index: str
+    start: str
     terms: str
     first: str
     last: str
@@ -235,7 +235,7 @@ def _slice(text: Floats, index: str, base: str, size: int, width: int) -> _Slice
 
 def _call(text: Floats, kernel: str, row: str, column: str, part: _Slice, ahead: tuple[str, int | str]) -> None:
     """Have a block of rows take a slice of a panel: from the start values, or from the sums as they wait in c."""
-    a = text.at("%a", text.index("add", text.index("mul", row, "%lda"), part.index), "float")
+    a = text.at("%a", text.index("add", text.index("mul", row, "%lda"), part.start), "float")
     c, begin = (
         text.at(array, text.index("add", text.index("mul", row, apart), column), "float")
         for array, apart in (("%c", "%ldc"), ("%start", "%ldi"))
