@@ -20,6 +20,7 @@ from repro.base.files import canonical_json, pretty_json
 from repro.base.foreign import shown
 from repro.base.locking import Taken, locked
 from repro.base.temporary import clear_dead, temporary_folder
+from repro.base.toml import parse_toml
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -198,3 +199,9 @@ def test_a_key_that_stands_twice_is_found_in_time_that_grows_with_the_text():
 @pytest.mark.parametrize("text", ["9" * 5000, "1." + "9" * 5000, "١.٢", "1.0.rc" + "1" * 5000])
 def test_what_only_looks_like_a_version_is_none(text: str):
     assert versions.parse(text) is None
+
+
+def test_what_one_reader_of_a_toml_text_changes_the_next_does_not_see():
+    first = parse_toml("[a]\nb = [1]\n", "x.toml")
+    first["a"]["b"].append(2)
+    assert parse_toml("[a]\nb = [1]\n", "x.toml") == {"a": {"b": [1]}}

@@ -156,3 +156,9 @@ def test_a_kept_bench_is_shown_as_its_figures_are(folder):
         f"`invoke bench --full --to docs/performance/measured/{folder}` writes both"
     )
     assert f"measured/{folder}/bench.md" in (KEPT.parents[1] / "performance.md").read_text("utf-8")
+
+
+def test_a_figure_with_a_bound_says_how_its_outputs_were_checked():
+    with pytest.raises(BundleError, match="nothing says how its outputs were checked"):
+        Figure("1 goal", "fast", 2.0, "x", "this / that", AT_LEAST, 1.5)
+    assert Figure("1 goal", "seen", 2.0, "x", "this / that").met is None
