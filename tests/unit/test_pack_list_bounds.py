@@ -297,7 +297,9 @@ def test_any_bytes_are_the_same_from_parts_as_from_one_file(tmp_path_factory, da
 
 
 @pytest.mark.parametrize("where", ["header", "content", "padding", "list padding", "end", "behind"])
-def test_each_changed_byte_is_named_by_its_file_and_part(parts, where):
+@pytest.mark.parametrize("chunk_bytes", [archives.CHUNK_BYTES, 512], ids=["at once", "in pieces"])
+def test_each_changed_byte_is_named_by_its_file_and_part(parts, where, chunk_bytes, monkeypatch):
+    monkeypatch.setattr(archives, "CHUNK_BYTES", chunk_bytes)
     entry = max(parts.listing.entries, key=lambda each: padding_bytes(each.size_bytes))
     head = 512 + len(parts.envelope)
     place = {"header": entry.offset, "content": entry.content, "padding": entry.content + entry.size_bytes,
