@@ -143,9 +143,11 @@ def read_child_pid(descriptor: int, process: subprocess.Popen[bytes]) -> int | N
     The descriptor's end alone does not tell: the shell that waits on the lifeline holds it too.
     """
     text = b""
+    poller = select.poll()  # select() refuses a descriptor from 1024 on
+    poller.register(descriptor, select.POLLIN)
     while True:
         ended = process.poll() is not None
-        readable, _, _ = select.select([descriptor], [], [], _POLL_S)
+        readable = poller.poll(_POLL_S * 1000)
         chunk = os.read(descriptor, 4096) if readable else b""
         if not chunk and (ended or readable):
             return None

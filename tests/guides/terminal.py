@@ -56,7 +56,9 @@ class Terminal:
         assert stream is not None  # it was asked for
         stream.write(_ONE_BLOCK.format(commands=file, output=output).encode())
         stream.flush()
-        ready, _, _ = select.select([self._reports], [], [], timeout_s)
+        reports = select.poll()
+        reports.register(self._reports, select.POLLIN)
+        ready = reports.poll(timeout_s * 1000)
         report = os.read(self._reports, 16).decode().strip() if ready else ""
         said = output.read_text("utf-8", "replace") if output.exists() else ""
         if not report:

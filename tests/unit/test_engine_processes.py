@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import io
 import json
 import os
@@ -191,6 +192,19 @@ def test_the_init_s_number_is_read_whole_or_there_is_none_though_another_process
     os.close(reading)
     if held or len(polled) < 2:
         os.close(writing)
+
+
+def test_a_process_with_a_thousand_files_open_reads_the_init_s_number():
+    """select() refused a descriptor from 1024 on: a ValueError in a process that had leaked some."""
+    low, writing = os.pipe()
+    try:
+        reading = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1024)
+    except OSError:
+        pytest.skip("this process may not open a thousand files")
+    os.write(writing, b'{"child-pid": 77}')
+    assert read_child_pid(reading, SimpleNamespace(poll=lambda: None)) == 77
+    for descriptor in (reading, low, writing):
+        os.close(descriptor)
 
 
 # the sandbox, with a program in bubblewrap's place
