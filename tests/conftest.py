@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 
 import pytest
@@ -19,3 +20,27 @@ with contextlib.suppress(ImportError):  # an image without `repro` has no hypoth
 def _a_machine_of_its_own(tmp_path_factory):
     """Tests that measure wait for no other run on this machine, and none waits for them."""
     os.environ["BUNDLE_MACHINE_LOCK"] = str(tmp_path_factory.mktemp("machine") / "lock")
+
+
+def _open_descriptors() -> dict:
+    """What each open descriptor of this process is of, as the kernel names it."""
+    found = {}
+    with contextlib.suppress(OSError):  # a system without /proc
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # the listing's own
+                found[int(name)] = os.readlink("/proc/self/fd/" + name)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _closes_what_it_opened():
+    """A test leaves no descriptor open, or the thousandth fails in another test's name.
+
+    What stands in a reference cycle is closed when it is collected, so that is done where there is something to close.
+    """
+    before = _open_descriptors()
+    yield
+    if len(_open_descriptors()) > len(before):
+        gc.collect()
+        left = sorted(name for number, name in _open_descriptors().items() if number not in before)
+        assert len(_open_descriptors()) <= len(before), f"left open: {left}"

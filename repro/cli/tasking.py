@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -45,7 +46,6 @@ class Commands:
     def __init__(self) -> None:
         for name in [name for name in os.environ if name.startswith("INVOKE_")]:
             del os.environ[name]  # settings of Invoke for other projects: a strange one would end a command
-        gc.set_threshold(_COLLECT_AFTER)
         self.root = Collection()
         self._below = {"": self.root}
 
@@ -80,7 +80,7 @@ def _task(body: Body[Given], options: type[Given]) -> Task[Any]:
 
     @reporting
     def run(_context: object, **values: Any) -> None:
-        with Console() as console:
+        with _collecting_rarely(), Console() as console:
             body(options(**values), Here(Paths.of_checkout(), console))
 
     empty = inspect.Parameter.empty
@@ -93,6 +93,17 @@ def _task(body: Body[Given], options: type[Given]) -> Task[Any]:
     run.__doc__ = body.__doc__
     texts = {name.strip("_").replace("_", "-"): item.text for name, item in options.DECLARED.items()}
     return Task(run, help=texts, auto_shortflags=False)
+
+
+@contextlib.contextmanager
+def _collecting_rarely() -> Iterator[None]:
+    """The garbage collector at the pace of a command; whoever calls one in a longer process gets its own back."""
+    before = gc.get_threshold()
+    gc.set_threshold(_COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def reporting(task: Callable[..., Any]) -> Callable[..., Any]:

@@ -228,21 +228,20 @@ class DockerEngine:
     ) -> Outcome:
         watch.wait_until_created()
         connection = api.attach_socket(container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-        killer = Killer(self._endpoint, container, connection)
-        splitters = {1: LineSplitter("stdout", on_line), 2: LineSplitter("stderr", on_line)}
-        started_s = time.monotonic()
-        api.start(container)
-        timer = threading.Timer(job.limits.timeout_s, killer.fire)
-        timer.daemon = True
-        timer.start()
-        try:
+        with contextlib.ExitStack() as at_end:
+            at_end.callback(end_response, connection)
+            killer = Killer(self._endpoint, container, connection)
+            splitters = {1: LineSplitter("stdout", on_line), 2: LineSplitter("stderr", on_line)}
+            started_s = time.monotonic()
+            api.start(container)
+            timer = threading.Timer(job.limits.timeout_s, killer.fire)
+            timer.daemon = True
+            timer.start()
+            at_end.callback(timer.join)  # the events may tell of the end before the kill that caused it has returned
+            at_end.callback(timer.cancel)
             for stream, data in frames_iter(connection, tty=False):  # type: ignore[no-untyped-call]
                 splitters[stream].feed(data)
             exit_code = watch.exit_code(started_s + job.limits.timeout_s)
-        finally:
-            timer.cancel()
-            timer.join()  # the events may tell of the end before the kill that caused it has returned
-            end_response(connection)
         for splitter in splitters.values():
             splitter.close()
         wall_s = time.monotonic() - started_s

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
 from docker.types import Ulimit
 
@@ -78,13 +79,16 @@ class Service:
         finally:
             os.close(reading)
         self._said: list[bytes] = []
-        for stream in (self._process.stdout, self._process.stderr):
-            threading.Thread(target=self._drain, args=(stream,), daemon=True).start()
+        streams = (self._process.stdout, self._process.stderr)
+        self._drains = [threading.Thread(target=self._drain, args=(stream,), daemon=True) for stream in streams]
+        for drain in self._drains:
+            drain.start()
         atexit.register(self.stop)
 
-    def _drain(self, stream: object) -> None:
-        for line in stream:  # type: ignore[attr-defined]
-            self._said = [*self._said[-9:], line]
+    def _drain(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                self._said = [*self._said[-9:], line]
 
     def wait_until_listening(self) -> None:
         """Raises: EngineUnavailable with what podman said, when it ends or does not listen in time."""
@@ -110,7 +114,10 @@ class Service:
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
+        for drain in self._drains:
+            drain.join(_STOP_TIMEOUT_S)  # its last words; a process of its own that outlives it may hold the pipe
         self._temporary.close()
+        atexit.unregister(self.stop)
 
 
 def podman_habits() -> Habits:

@@ -143,7 +143,9 @@ class FakeApi:
         assert force and v, "a container that runs is removed too, and its volumes with it"
         self._daemon.removed.append(container)
         with contextlib.suppress(IndexError, ValueError):
-            if self._daemon.created[int(container)].ended:
+            removed = self._daemon.created[int(container)]
+            removed.theirs.close()
+            if removed.ended:
                 raise api_error(404)
 
     def containers(self, all, filters):

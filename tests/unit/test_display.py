@@ -133,16 +133,14 @@ def test_a_step_that_goes_on_is_told_every_few_seconds_only():
 
 @pytest.mark.parametrize("kind", ["terminal", "file"])
 def test_what_a_stage_says_cannot_command_the_terminal(kind: str):
-    terminal = Terminal(80)
-    plain = io.StringIO()
-    console = Console(terminal.stream if kind == "terminal" else plain, every_s=0)
-    with console:
+    terminal, plain = Terminal(80) if kind == "terminal" else None, io.StringIO()
+    with Console(terminal.stream if terminal else plain, every_s=0) as console:
         console.started("corpus")
         console.progress("corpus", 1, 10, SPOOF)
-        time.sleep(0.6 if kind == "terminal" else 0)  # a redraw
+        time.sleep(0.6 if terminal else 0)  # a redraw
         console.say(SPOOF)
         console.finished("corpus", 1.0, cached=False)
-    written = terminal.written() if kind == "terminal" else plain.getvalue()
+    written = terminal.written() if terminal else plain.getvalue()
     assert not any(part in written for part in ("\x1b]", "\x07", "\x1b[2J", "\u202e"))
     assert "\\x1b]0;PWNED\\x07" in written
     assert not re.search(r"^\W*VERDICT", ESCAPES.sub("", written), re.MULTILINE)
