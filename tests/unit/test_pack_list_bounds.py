@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import tarfile
@@ -270,22 +271,23 @@ def test_any_bytes_are_the_same_from_parts_as_from_one_file(tmp_path_factory, da
     archive = Archive.__new__(Archive)
     archive.paths, archive.sizes_bytes, archive._descriptors, archive._ends = [], [], [], []
     archive._lock = archives.threading.Lock()
-    at_byte = 0
-    for number, size in enumerate(sizes):
-        archive.paths.append(folder / f"p{number}")
-        archive.paths[-1].write_bytes(content[at_byte : at_byte + size])
-        archive._open(archive.paths[-1])
-        at_byte += size
-    offset, size = data.draw(st.integers(0, len(content) + 3)), data.draw(st.integers(0, len(content) + 3))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(archives, "CHUNK_BYTES", data.draw(st.integers(1, 9)))
-        assert archive.read(offset, size) == content[offset : offset + size]
-    if data.draw(st.booleans()) and hasattr(os, "preadv"):
+    with contextlib.closing(archive):  # whatever an example is given up for
+        at_byte = 0
+        for number, size in enumerate(sizes):
+            archive.paths.append(folder / f"p{number}")
+            archive.paths[-1].write_bytes(content[at_byte : at_byte + size])
+            archive._open(archive.paths[-1])
+            at_byte += size
+        offset, size = data.draw(st.integers(0, len(content) + 3)), data.draw(st.integers(0, len(content) + 3))
         with pytest.MonkeyPatch.context() as patch:
-            patch.delattr(os, "preadv")
+            patch.setattr(archives, "CHUNK_BYTES", data.draw(st.integers(1, 9)))
             assert archive.read(offset, size) == content[offset : offset + size]
-    inside = [number for number, end in enumerate(archive._ends)
-              if offset < end and (end - sizes[number]) < offset + max(size, 1)]  # fmt: skip
+        if data.draw(st.booleans()) and hasattr(os, "preadv"):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.delattr(os, "preadv")
+                assert archive.read(offset, size) == content[offset : offset + size]
+        inside = [number for number, end in enumerate(archive._ends)
+                  if offset < end and (end - sizes[number]) < offset + max(size, 1)]  # fmt: skip
     place = archive.place(offset, size)
     if not inside:
         assert place == "behind the last part"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -133,7 +134,8 @@ def test_what_was_said_of_an_output_of_this_bundles_run_is_believed(tmp_path: Pa
 
 def test_what_is_too_large_to_be_read_is_refused_and_never_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = cases.pack(tmp_path)
-    sizes = {entry.path: entry.size_bytes for entry in Archive(path).listing.entries}
+    with contextlib.closing(Archive(path)) as archive:
+        sizes = {entry.path: entry.size_bytes for entry in archive.listing.entries}
     lock = "tree/conf/locks/debs/base.amd64.json"
     carried = sum(size for name, size in sizes.items() if name.startswith("attestations/"))
     for most, said in (

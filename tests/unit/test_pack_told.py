@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import math
@@ -81,7 +82,8 @@ def test_a_bundle_is_its_file_or_the_parts_beside_the_one_that_is_named(tmp_path
         assert archive.beside() == tmp_path / "small.tar.attestations"
         assert archive.part_name(12) == "small.tar.012"
         archive.close()
-    assert b"".join(map(bytes, archives.Archive(found[0]).chunks(0, len(whole)))) == whole
+    with contextlib.closing(archives.Archive(found[0])) as archive:
+        assert b"".join(map(bytes, archive.chunks(0, len(whole)))) == whole
 
 
 @pytest.mark.parametrize("system", ["Linux", "Windows"])
