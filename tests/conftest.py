@@ -8,6 +8,8 @@ import os
 
 import pytest
 
+from tests.open_descriptors import open_descriptors
+
 with contextlib.suppress(ImportError):  # an image without `repro` has no hypothesis either
     from hypothesis import HealthCheck, settings
 
@@ -22,26 +24,16 @@ def _a_machine_of_its_own(tmp_path_factory):
     os.environ["BUNDLE_MACHINE_LOCK"] = str(tmp_path_factory.mktemp("machine") / "lock")
 
 
-def _open_descriptors() -> dict:
-    """What each open descriptor of this process is of, as the kernel names it."""
-    found = {}
-    with contextlib.suppress(OSError):  # a system without /proc
-        for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):  # the listing's own
-                found[int(name)] = os.readlink("/proc/self/fd/" + name)
-    return found
-
-
 @pytest.fixture(autouse=True)
 def _closes_what_it_opened(request):
     """A test leaves no descriptor open, or the thousandth fails in another test's name.
 
     What only its fixtures' values or a reference cycle hold is no fault: both end with it, here at once.
     """
-    before = _open_descriptors()
+    before = open_descriptors()
     yield
-    if len(_open_descriptors()) > len(before):
+    if len(open_descriptors()) > len(before):
         request.node.funcargs.clear()
         gc.collect()
-        left = sorted(name for number, name in _open_descriptors().items() if number not in before)
-        assert len(_open_descriptors()) <= len(before), f"left open: {left}"
+        left = sorted(name for number, name in open_descriptors().items() if number not in before)
+        assert len(open_descriptors()) <= len(before), f"left open: {left}"

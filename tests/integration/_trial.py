@@ -32,6 +32,7 @@ from repro.engines.podman import PodmanEngine
 from repro.engines.sandbox import SandboxEngine
 from repro.images.oci import compute_image, docker_archive_stream
 from repro.images.rootfs import ensure_sandbox_tools
+from tests.open_descriptors import KEPT, open_descriptors
 
 PYTHON = "/usr/local/bin/python3"
 _PROGRAMS = ("sh", "env", "mkdir", "cat", "id", "sleep", "true")
@@ -153,11 +154,13 @@ _MADE: dict[str, tuple[object, Availability]] = {}
 def engine(name: str):
     """The engine, or a skipped test that says why there is none."""
     if name not in _MADE:
+        before = set(open_descriptors().values())
         try:
             made = MAKERS[name]()
             _MADE[name] = (made, made.probe())
         except EngineUnavailable as error:
             _MADE[name] = (None, Availability(name, False, error.message, error.hint))
+        KEPT.update(set(open_descriptors().values()) - before)  # it stays for all tests of this process
     made, availability = _MADE[name]
     if not availability.usable:
         pytest.skip(f"{name}: {availability.reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -219,13 +220,13 @@ def test_an_image_whose_content_is_not_what_its_id_says_is_refused(name):
     image = _trial.image()
     engine.prepare(image)
     other = dataclasses.replace(image.layers[0], diff_id="sha256:" + "0" * 64)
-    liar = (
-        type(engine)(engine._endpoint, engine._images._archive, engine._scratch)
-        if name == "docker"
-        else _trial.podman()
-    )
-    with pytest.raises(VerificationFailed, match="something else"):
-        liar.prepare(dataclasses.replace(image, layers=(other,)))
+    with contextlib.ExitStack() as at_end:
+        if name == "docker":
+            liar = type(engine)(engine._endpoint, engine._images._archive, engine._scratch)
+        else:
+            liar = at_end.enter_context(contextlib.closing(_trial.podman()))
+        with pytest.raises(VerificationFailed, match="something else"):
+            liar.prepare(dataclasses.replace(image, layers=(other,)))
 
 
 def as_nobody(work):
