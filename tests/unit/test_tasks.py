@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from repro.base.errors import BundleError, CouldNotVerify, FetchError, NonDeterministicResult, UsageError
-from repro.cli.tasking import exit_with_verdict, reporting, show
+from repro.cli.options import NoOptions
+from repro.cli.tasking import Commands, exit_with_verdict, reporting, show
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -261,6 +263,16 @@ def test_an_interrupt_says_that_nothing_is_lost(capsys: pytest.CaptureFixture[st
         task()
     assert caught.value.code == 130
     assert "goes on from there" in capsys.readouterr().err
+
+
+def test_a_command_paces_the_garbage_collector_for_itself_alone():
+    """Whoever imported the commands collected a hundred times more rarely, and kept the files that garbage holds."""
+    before, during = gc.get_threshold(), []
+    commands = Commands()
+    commands.command("paced", NoOptions)(lambda *_: during.append(gc.get_threshold()))
+    commands.root.tasks["paced"].body(None)
+    assert during[0] > before
+    assert gc.get_threshold() == before
 
 
 @pytest.mark.parametrize("outcome", ["reproduced", "not-comparable"])
