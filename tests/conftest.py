@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import time
 
 import pytest
 
@@ -35,5 +36,8 @@ def _closes_what_it_opened(request):
     if len(open_descriptors()) > len(before):
         request.node.funcargs.clear()
         gc.collect()
+        give_up_s = time.monotonic() + 10
+        while len(open_descriptors()) > len(before) and time.monotonic() < give_up_s:
+            time.sleep(0.05)  # a thread may be about to close it
         left = sorted(name for number, name in open_descriptors().items() if number not in before)
         assert len(open_descriptors()) <= len(before), f"left open: {left}"
