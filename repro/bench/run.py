@@ -47,7 +47,7 @@ def run_bench(paths: Paths, say: Say, *, full: bool, only: str = "", to: str = "
     An area that could not be measured is in the document with its reason and does not stop the others.
 
     Args:
-        full: all batch sizes, more rounds and the long areas; else quick, about two minutes.
+        full: all batch sizes, more rounds and the long areas; else quick, two to ten minutes by the processor.
         to: folder for bench.json, bench.md and bench.html; '' for artifacts/bench/latest.
     """
     areas = chosen_areas(only, quick=not full)

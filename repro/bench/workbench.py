@@ -77,7 +77,7 @@ class Workbench:
     """Given to `measure` of every area.
 
     Attributes:
-        quick: two minutes for all areas together; else full.
+        quick: two to ten minutes for all areas together; else full.
         scratch: a folder of this run's own, removed when it ends.
         say: shows a person a line of progress, or that a peer is absent here.
     """

@@ -50,7 +50,11 @@ class Watch:
         self.out_of_memory = False
 
     def __enter__(self) -> Watch:
-        self._stream = self._api.events(filters={"label": [f"{JOB_LABEL}={self._marker}"]}, decode=True)
+        try:
+            self._stream = self._api.events(filters={"label": [f"{JOB_LABEL}={self._marker}"]}, decode=True)
+        except BaseException:  # without a stream there is nothing to leave
+            self._api.close()
+            raise
         self._thread = threading.Thread(target=self._listen, name="container-events", daemon=True)
         self._thread.start()
         return self

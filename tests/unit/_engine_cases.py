@@ -53,6 +53,7 @@ class FakeDaemon:
         self.images = {}
         self.loaded_as = {"Id": CONFIG, "RootFS": {"Layers": [DIFF]}}
         self.loads = 0
+        self.open_clients = 0
         self.created = []
         self.removed = []
         self.containers = []
@@ -89,9 +90,10 @@ class FakeApi:
 
     def __init__(self, daemon):
         self._daemon = daemon
+        daemon.open_clients += 1
 
     def close(self):
-        pass
+        self._daemon.open_clients -= 1
 
     def version(self):
         return self._daemon.version

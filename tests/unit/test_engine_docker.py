@@ -266,6 +266,17 @@ def test_a_container_that_cannot_be_started_is_removed_and_explained(daemon, eng
     with pytest.raises(CouldNotRun, match="exec format error"):
         run(engine)
     assert daemon.removed == ["0"]
+    assert daemon.created[0].ours.fileno() == -1, "its connection is closed"
+
+
+def test_an_engine_without_an_event_stream_is_an_error_and_keeps_no_connection(daemon, engine, monkeypatch):
+    def events(*_, **__):
+        raise api_error(500, "no events")
+
+    monkeypatch.setattr(FakeApi, "events", events)
+    with pytest.raises(CouldNotRun, match="no events"):
+        run(engine)
+    assert daemon.created == [] and daemon.open_clients == 0
 
 
 def test_an_engine_that_vanishes_in_mid_job_is_an_error_and_not_an_outcome(daemon, engine):
