@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class DockerEngine:
             Their Ids, sorted.
         """
         removed = []
-        with self._client() as api:
+        with self._told("what killed runs left in it"), self._client() as api:
             for found in api.containers(all=True, filters={"label": OWNER_LABEL}):
                 owner = Owner.from_labels(found.get("Labels") or {})
                 if owner is not None and owner.is_gone():
@@ -138,7 +138,7 @@ class DockerEngine:
         return contextlib.closing(self._endpoint.connect(_REQUEST_TIMEOUT_S))
 
     def _id_of(self, image: Image) -> str:
-        with self._client() as api:
+        with self._client() as api, self._told(image.name):
             return self._images.id_of(api, image)
 
     def _try_out(self, image: Image) -> None:
@@ -176,21 +176,26 @@ class DockerEngine:
 
     def _run(self, job: Job, on_line: OnLine) -> Outcome:
         marker = uuid.uuid4().hex
+        with self._told(job.name), self._client() as api, Watch(self._endpoint, marker) as watch:
+            container = self._create(api, job, marker)
+            try:
+                outcome = self._start_and_follow(api, container, job, watch, on_line)
+            finally:
+                remove_container(api, container)
+        tell_disarmed(disarm(job.mounts), on_line)
+        return outcome
+
+    @contextlib.contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Raises: CouldNotRun for what the engine answers with an error, or not at all."""
         try:
-            with self._client() as api, Watch(self._endpoint, marker) as watch:
-                container = self._create(api, job, marker)
-                try:
-                    outcome = self._start_and_follow(api, container, job, watch, on_line)
-                finally:
-                    remove_container(api, container)
+            yield
         except (APIError, RequestException) as error:
             running = "is the engine still running? `invoke doctor` says more"
             raise CouldNotRun(
-                f"{self._habits.title} failed on {job.name}: {getattr(error, 'explanation', None) or error}",
+                f"{self._habits.title} failed on {what}: {getattr(error, 'explanation', None) or error}",
                 hint=pace.HINT if isinstance(error, Timeout) else running,
             ) from error
-        tell_disarmed(disarm(job.mounts), on_line)
-        return outcome
 
     def _create(self, api: docker.APIClient, job: Job, marker: str) -> str:
         try:

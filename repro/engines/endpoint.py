@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import Mount as BindMount
 from requests.exceptions import RequestException
 
@@ -171,7 +171,7 @@ def check_files(api: docker.APIClient, scratch: Path, title: str) -> None:
     with temporary_folder(scratch, "probe") as folder:
         (folder / "token").write_text(token)
         try:
-            seen = _seen_through(api, folder, token)
+            seen = _seen_through(api, folder)
         except APIError as error:
             said = str(error.explanation or error)
             if "catatonit" in said or "init binary" in said:
@@ -184,43 +184,47 @@ def check_files(api: docker.APIClient, scratch: Path, title: str) -> None:
         raise EngineUnavailable(f"{title} sees other files than we do at {folder}", hint=_USE_SANDBOX)
 
 
-def _seen_through(api: docker.APIClient, folder: Path, token: str) -> str:
+def _seen_through(api: docker.APIClient, folder: Path) -> str:
     """What the file `token` of a folder holds for a container that mounts it."""
-    image_id, container = "", ""
+    container = _container(api, folder)
     try:
-        archive, image_id = _empty_image(token)
-        for _ in api.load_image(archive):  # type: ignore[no-untyped-call]
-            pass
-        image_id = _known_as(api, token) or image_id
-        host_config = api.create_host_config(
-            network_mode="none",
-            init=True,
-            mounts=[BindMount("/probe", str(folder.resolve()), type="bind", read_only=True)],
-        )
-        container = api.create_container(image_id, command=["/never"], host_config=host_config)["Id"]
         stream, _ = api.get_archive(container, "/probe/token")
         with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
             member = tar.extractfile(tar.getmembers()[0])
             return member.read().decode() if member is not None else ""
     finally:
         with contextlib.suppress(APIError):
-            if container:
-                api.remove_container(container, force=True)
-        with contextlib.suppress(APIError):
-            if image_id:
-                api.remove_image(image_id, force=True)
+            api.remove_container(container, force=True)
 
 
-def _known_as(api: docker.APIClient, token: str) -> str:
-    """The Id that the engine gave to the image with this token's tag (the containerd store makes its own)."""
-    for found in api.images():
-        if any(token in tag for tag in found.get("RepoTags") or []):
-            return str(found["Id"])
-    return ""
+def _container(api: docker.APIClient, folder: Path) -> str:
+    """The Id of a container of an empty image that mounts a folder.
+
+    The image stays: while one is removed, Podman answers another process that asks about any image with an error.
+    """
+    archive, names = _empty_image()
+    host_config = api.create_host_config(
+        network_mode="none",
+        init=True,
+        mounts=[BindMount("/probe", str(folder.resolve()), type="bind", read_only=True)],
+    )
+
+    def created() -> str:
+        for name in names:
+            with contextlib.suppress(ImageNotFound):
+                return str(api.create_container(name, command=["/never"], host_config=host_config)["Id"])
+        return ""
+
+    if known := created():
+        return known
+    said = [str(line.get("error") or line) for line in api.load_image(archive)]  # type: ignore[no-untyped-call]
+    if loaded := created():
+        return loaded
+    raise APIError("an empty image was loaded and is not there", explanation=" ".join(said))
 
 
-def _empty_image(token: str) -> tuple[bytes, str]:
-    """An archive of an image with one empty folder, unlike any other by its token; and its config digest."""
+def _empty_image() -> tuple[bytes, tuple[str, str]]:
+    """An archive of an image with one empty folder; its config digest and its tag (the containerd store's name)."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         entry = tarfile.TarInfo("probe")
@@ -230,13 +234,13 @@ def _empty_image(token: str) -> tuple[bytes, str]:
         {
             "architecture": here().name,
             "os": "linux",
-            "author": token,
             "config": {},
             "rootfs": {"type": "layers", "diff_ids": ["sha256:" + sha256_bytes(layer.getvalue())]},
         }
     )
     digest = sha256_bytes(config)
-    manifest = [{"Config": f"{digest}.json", "RepoTags": [f"lstm-ctc-bundle/probe:{token}"], "Layers": ["layer.tar"]}]
+    tag = f"lstm-ctc-bundle/probe:{digest[:12]}"
+    manifest = [{"Config": f"{digest}.json", "RepoTags": [tag], "Layers": ["layer.tar"]}]
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, data in (
@@ -247,4 +251,4 @@ def _empty_image(token: str) -> tuple[bytes, str]:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    return archive.getvalue(), "sha256:" + digest
+    return archive.getvalue(), ("sha256:" + digest, tag)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
 import docker
 from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.container.image import Image
+
+_TRIES = 10
 
 ArchiveStream = Callable[[Sequence[Image]], Iterator[bytes]]
 
@@ -88,7 +91,7 @@ def _find(api: docker.APIClient, image: Image) -> str | None:
     """
     for digest in (image.config_digest, image.manifest_digest):
         try:
-            found = api.inspect_image(digest)  # type: ignore[no-untyped-call]
+            found = _inspected(api, digest)
         except ImageNotFound:
             continue
         reported = str(found["Id"])
@@ -102,6 +105,27 @@ def _find(api: docker.APIClient, image: Image) -> str | None:
             )
         return reported
     return None
+
+
+def _inspected(api: docker.APIClient, digest: str) -> Mapping[str, Any]:
+    """What the engine says of an image.
+
+    Podman looks through all that share its layers, and fails with "image not known" where one of those is removed
+    meanwhile by somebody else: then it is asked again.
+
+    Raises:
+        ImageNotFound: the engine does not hold it.
+    """
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return dict(api.inspect_image(digest))  # type: ignore[no-untyped-call]
+        except ImageNotFound:
+            raise
+        except APIError as error:
+            if tries == _TRIES or "image not known" not in str(error.explanation):
+                raise
 
 
 def _with_prefix(image_id: str) -> str:

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from docker.errors import NotFound
+from docker.errors import APIError
 
 from repro.base.errors import BundleError, EngineUnavailable
 from repro.base.files import sha256_file
@@ -177,11 +177,11 @@ def clean_up() -> None:
     """Remove the trial's folder, its image from the engines, and a service that was started."""
     for made, availability in _MADE.values():
         if availability.usable and isinstance(made, DockerEngine):
-            with made._client() as api:
+            # Another process removes its own meanwhile, or ours; what stays is removed when tests next end.
+            with made._client() as api, contextlib.suppress(APIError):
                 for found in api.images(all=True):
                     if any(map(_is_ours_or_nobodys, found.get("RepoTags") or [])):
-                        with contextlib.suppress(NotFound):  # another process removed it meanwhile
-                            api.remove_image(found["Id"], force=True)
+                        api.remove_image(found["Id"], force=True)
         if isinstance(made, PodmanEngine):
             made.close()
     _MADE.clear()

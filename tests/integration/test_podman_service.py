@@ -87,3 +87,24 @@ def test_the_folder_of_a_service_whose_client_was_killed_goes_with_the_next_one(
     process, _ = client(folder)
     assert not left.exists()
     process.communicate(timeout=60)
+
+
+_PROBES = """
+import os, sys
+from pathlib import Path
+import docker
+from repro.engines.endpoint import check_files
+from repro.engines.podman import Service
+service = Service(sys.argv[1], dict(os.environ))
+service.wait_until_listening()
+api = docker.APIClient(service.url, version="1.40", timeout=600)
+for _ in range(6):
+    check_files(api, Path(sys.argv[2]), "Podman")
+"""
+
+
+def test_processes_that_ask_podman_at_once_whether_it_sees_their_files_are_all_told_that_it_does(folder: str):
+    argv = [sys.executable, "-c", _PROBES, str(shutil.which("podman")), folder]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": folder}
+    clients = [subprocess.Popen(argv, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [(process.communicate()[1], process.returncode) for process in clients] == [("", 0)] * 3

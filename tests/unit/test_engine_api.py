@@ -13,8 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from _engine_cases import CONFIG, DIFF, IMAGE, INFO, MANIFEST, VERSION, FakeDaemon, FakeEndpoint, api_error
-from docker.errors import DockerException, ImageNotFound
+from _engine_cases import CONFIG, DIFF, IMAGE, INFO, MANIFEST, VERSION, FakeApi, FakeDaemon, FakeEndpoint, api_error
+from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import ConnectionError as NoConnection
 from requests.exceptions import ReadTimeout
 
@@ -136,8 +136,9 @@ class FileApi:
     """An engine's API as far as it is asked what files it sees."""
 
     def __init__(self, folder: Path, *, renames: bool = False) -> None:
-        self.folder, self.renames = folder, renames
-        self.removed: list[tuple[str, str, bool]] = []
+        self.folder, self.renames, self.full = folder, renames, False
+        self.removed: list[tuple[str, bool]] = []
+        self.loads, self.held = 0, set[str]()
         self.trouble: Exception | None = None
         self.content: bytes | None = None
 
@@ -153,14 +154,11 @@ class FileApi:
         with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
             (entry,) = tar.getmembers()
             assert entry.isdir() and (entry.name, entry.mode) == ("probe", 0o755)
-        self.tags = manifest["RepoTags"]
-        assert document["author"] == self.tags[0].partition(":")[2]
-        self.image = "sha256:renamed" if self.renames else f"sha256:{sha256_bytes(config)}"
-        return iter([{}])
-
-    def images(self):
-        other = {"Id": "other", "RepoTags": None}
-        return [other, {"Id": self.image, "RepoTags": [f"docker.io/{self.tags[0]}"]}] if self.renames else [other]
+        digest = sha256_bytes(config)
+        assert manifest["RepoTags"] == [f"lstm-ctc-bundle/probe:{digest[:12]}"], "another image, another tag"
+        self.loads += 1
+        self.held = {*manifest["RepoTags"], "sha256:renamed" if self.renames else f"sha256:{digest}"}
+        return iter([{"error": "no space"} if self.full else {"stream": "loaded"}])
 
     def create_host_config(self, **options):
         (mount,) = options.pop("mounts")
@@ -168,7 +166,9 @@ class FileApi:
         return Path(mount["Source"])
 
     def create_container(self, image, command, host_config):
-        assert (image, command) == (self.image, ["/never"])
+        assert command == ["/never"]
+        if image not in self.held or self.full:
+            raise ImageNotFound("no such image")
         if self.trouble is not None:
             raise self.trouble
         self.seen = host_config
@@ -186,21 +186,19 @@ class FileApi:
         return iter([value[:700], value[700:]]), {}
 
     def remove_container(self, container, force):
-        self.removed.append(("container", container, force))
+        self.removed.append((container, force))
         raise api_error(409)
-
-    def remove_image(self, image, force):
-        self.removed.append(("image", image, force))
-        raise api_error(404)
 
 
 @pytest.mark.parametrize("renames", [False, True])
-def test_an_engine_shows_that_it_sees_our_files_and_keeps_nothing_of_it(tmp_path, renames):
+def test_an_engine_shows_that_it_sees_our_files_and_keeps_one_empty_image_for_the_next_time(tmp_path, renames):
     api = FileApi(tmp_path, renames=renames)
     (tmp_path / ".tmp.probe.dead").mkdir()
     check_files(api, tmp_path, "Docker")
-    assert api.removed == [("container", "container", True), ("image", api.image, True)]
+    assert (api.loads, api.removed) == (1, [("container", True)])
     assert list(tmp_path.iterdir()) == []
+    check_files(api, tmp_path, "Docker")
+    assert (api.loads, api.removed) == (1, [("container", True)] * 2)
     api.content = b"other"
     with pytest.raises(EngineUnavailable, match=f"Docker sees other files than we do at {tmp_path}/.tmp.probe"):
         check_files(api, tmp_path, "Docker")
@@ -220,8 +218,15 @@ def test_an_engine_that_cannot_mount_our_files_is_refused(tmp_path, said, messag
     api.trouble = api_error(500, said)
     with pytest.raises(EngineUnavailable, match=message) as caught:
         check_files(api, tmp_path, "Docker")
-    assert hint in caught.value.hint and api.removed == [("image", api.image, True)]
+    assert hint in caught.value.hint and api.removed == []
     assert list(tmp_path.iterdir()) == [] and endpoint._USE_SANDBOX == "use `--engine sandbox`"
+
+
+def test_an_engine_that_does_not_keep_what_it_loaded_is_refused_with_its_words(tmp_path):
+    api = FileApi(tmp_path)
+    api.full = True
+    with pytest.raises(EngineUnavailable, match="could not be mounted \\(no space\\)"):
+        check_files(api, tmp_path, "Docker")
 
 
 class Late:
@@ -446,6 +451,28 @@ def test_an_image_is_known_by_either_digest_and_asked_for_again_only_when_forgot
         images.forget(IMAGE)
         images.forget(IMAGE)
         assert images.id_of(api, IMAGE) == reported and len(api.asked) == 2 * (1 + (digest == MANIFEST))
+
+
+def test_an_image_is_asked_for_again_while_somebody_removes_one_that_shares_its_layers():
+    api, related = ImagesApi(**{CONFIG: GOOD}), api_error(500, "locating image with ID 2: image not known")
+    troubles = [related] * 9
+    ask = api.inspect_image
+    api.inspect_image = lambda digest: (troubles and raised(troubles.pop())) or ask(digest)
+    assert held().id_of(api, IMAGE) == CONFIG and troubles == []
+    for troubles, count in (([related] * 20, 10), ([api_error(500, "disk")] * 20, 19)):
+        with pytest.raises(APIError):
+            held().id_of(api, IMAGE)
+        assert len(troubles) == count
+
+
+def raised(error):
+    raise error
+
+
+def test_what_an_engine_says_when_asked_for_an_image_is_told_with_the_image_s_name(daemon, engine, monkeypatch):
+    monkeypatch.setattr(FakeApi, "inspect_image", lambda *_: raised(api_error(500, "disk")))
+    with pytest.raises(CouldNotRun, match=r"^Docker failed on base: disk$"):
+        engine.prepare(IMAGE)
 
 
 @pytest.mark.parametrize(
