@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,11 @@ from requests.exceptions import RequestException
 
 import docker
 from repro.base.errors import CouldNotRun, VerificationFailed
+from repro.base.pace import time_factor
 from repro.container.image import Image
 
-_TRIES = 10
+_PATIENCE_S = 5.0
+_PAUSE_S = 0.05
 
 ArchiveStream = Callable[[Sequence[Image]], Iterator[bytes]]
 
@@ -110,22 +113,20 @@ def _find(api: docker.APIClient, image: Image) -> str | None:
 def _inspected(api: docker.APIClient, digest: str) -> Mapping[str, Any]:
     """What the engine says of an image.
 
-    Podman looks through all that share its layers, and fails with "image not known" where one of those is removed
-    meanwhile by somebody else: then it is asked again.
+    Podman also reads all that share its layers, and fails for one that another process is just loading or removing:
+    then it is asked again.
 
     Raises:
         ImageNotFound: the engine does not hold it.
     """
-    tries = 0
+    give_up_s = time.monotonic() + _PATIENCE_S * time_factor()
     while True:
-        tries += 1
         try:
             return dict(api.inspect_image(digest))  # type: ignore[no-untyped-call]
-        except ImageNotFound:
-            raise
         except APIError as error:
-            if tries == _TRIES or "image not known" not in str(error.explanation):
+            if not error.is_server_error() or time.monotonic() > give_up_s:  # type: ignore[no-untyped-call]
                 raise
+        time.sleep(_PAUSE_S)
 
 
 def _with_prefix(image_id: str) -> str:

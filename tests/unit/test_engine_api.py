@@ -23,7 +23,7 @@ from repro.base.architecture import here
 from repro.base.errors import CouldNotRun, EngineUnavailable, VerificationFailed
 from repro.base.files import sha256_bytes
 from repro.container.job import Availability, Job, Mount
-from repro.engines import docker_engine, endpoint
+from repro.engines import docker_engine, endpoint, held_images
 from repro.engines.docker_engine import DockerEngine, remove_container
 from repro.engines.endpoint import Endpoint, check_files
 from repro.engines.following import JOB_LABEL, Killer, Watch, end_response
@@ -453,16 +453,19 @@ def test_an_image_is_known_by_either_digest_and_asked_for_again_only_when_forgot
         assert images.id_of(api, IMAGE) == reported and len(api.asked) == 2 * (1 + (digest == MANIFEST))
 
 
-def test_an_image_is_asked_for_again_while_somebody_removes_one_that_shares_its_layers():
-    api, related = ImagesApi(**{CONFIG: GOOD}), api_error(500, "locating image with ID 2: image not known")
-    troubles = [related] * 9
-    ask = api.inspect_image
-    api.inspect_image = lambda digest: (troubles and raised(troubles.pop())) or ask(digest)
+def test_an_image_is_asked_for_again_while_somebody_loads_or_removes_one_that_shares_its_layers(monkeypatch):
+    clock = SimpleNamespace(now_s=0.0)
+    monkeypatch.setattr(held_images.time, "monotonic", lambda: clock.now_s)
+    monkeypatch.setattr(held_images.time, "sleep", lambda seconds: setattr(clock, "now_s", clock.now_s + seconds))
+    api, ask = ImagesApi(**{CONFIG: GOOD}), ImagesApi.inspect_image
+    troubles = [api_error(500, "2: image not known"), api_error(500, "locating item named manifest")] * 40
+    api.inspect_image = lambda digest: raised(troubles.pop()) if troubles else ask(api, digest)
     assert held().id_of(api, IMAGE) == CONFIG and troubles == []
-    for troubles, count in (([related] * 20, 10), ([api_error(500, "disk")] * 20, 19)):
+    for error, waited_s in ((api_error(500, "disk"), 5), (api_error(400, "wrong"), 0)):
+        clock.now_s, troubles = 0.0, [error] * 1000
         with pytest.raises(APIError):
             held().id_of(api, IMAGE)
-        assert len(troubles) == count
+        assert waited_s <= clock.now_s <= waited_s * 1.02
 
 
 def raised(error):
@@ -470,6 +473,7 @@ def raised(error):
 
 
 def test_what_an_engine_says_when_asked_for_an_image_is_told_with_the_image_s_name(daemon, engine, monkeypatch):
+    monkeypatch.setattr(held_images, "_PATIENCE_S", 0.0)
     monkeypatch.setattr(FakeApi, "inspect_image", lambda *_: raised(api_error(500, "disk")))
     with pytest.raises(CouldNotRun, match=r"^Docker failed on base: disk$"):
         engine.prepare(IMAGE)
