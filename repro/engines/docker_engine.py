@@ -115,8 +115,9 @@ class DockerEngine:
             for found in api.containers(all=True, filters={"label": OWNER_LABEL}):
                 owner = Owner.from_labels(found.get("Labels") or {})
                 if owner is not None and owner.is_gone():
-                    remove_container(api, found["Id"])
-                    removed.append(str(found["Id"]))
+                    with contextlib.suppress(APIError):  # another run is removing it, or the next one will
+                        remove_container(api, found["Id"])
+                        removed.append(str(found["Id"]))
         return sorted(removed)
 
     def prepare(self, image: Image) -> None:

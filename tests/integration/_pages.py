@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 WIDE, NARROW = 1280, 400  # pixels: a desk and a phone
+PATIENCE_MS = 120_000  # for what never comes: machines are shared and slow
+expect.set_options(timeout=PATIENCE_MS)
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -79,6 +81,7 @@ def opened(browser: Browser, file: Path, width: int = WIDE, **context: Any) -> I
     """A file opened from disk in a fresh profile; `context` goes to Playwright's new_context."""
     fresh = browser.new_context(viewport={"width": width, "height": 800}, **context)
     try:
+        fresh.set_default_timeout(PATIENCE_MS)
         seen = Opened(fresh.new_page())
         seen.page.on("console", lambda message: seen.said.append(f"{message.type}: {message.text}"))
         seen.page.on("pageerror", lambda error: seen.said.append(str(error)))

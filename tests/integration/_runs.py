@@ -76,8 +76,9 @@ def processes_using(folder: Path) -> list[str]:
         try:
             text = (entry / "mountinfo").read_text() + (entry / "cmdline").read_text()
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            name = (entry / "comm").read_text().strip()
         except OSError:
             continue
         if str(folder) in text and state != "Z":
-            found.append(f"{entry.name} {(entry / 'comm').read_text().strip()}")
+            found.append(f"{entry.name} {name}")
     return found

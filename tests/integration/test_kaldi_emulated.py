@@ -22,7 +22,6 @@ from repro.run.session import Session
 from tests.integration._runs import GOLDEN, ROOT
 from tests.integration.test_kaldi import MAX_FROM_PORTABLE, MEAN_FROM_PORTABLE, SPLITS, differences
 
-pytestmark = pytest.mark.timeout(1800)
 OTHER = {"amd64": "arm64", "arm64": "amd64"}[facts.architecture()]
 
 

@@ -109,7 +109,6 @@ def test_no_simulated_figure_can_be_taken_for_an_npus(paths):
     assert json.loads(found.read_bytes())["simulator"] is True
 
 
-@pytest.mark.timeout(900)
 def test_two_chips_of_one_card_share_the_batches_and_compare_with_nothing(paths):
     host = AscendHost(smi="duo", devices=(0, 1), driver="23.0.rc1", firmware="23.0.rc1")
     document = run(paths, host, engine("sandbox"), 4, devices=(0, 1))
@@ -140,7 +139,6 @@ def in_layout(paths: Paths, engine_name: str, cann: str) -> tuple[dict[str, Any]
     return document, row
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("version", "engine_name"),
     [
@@ -156,7 +154,6 @@ def test_another_cann_runs_in_the_layout_that_its_files_show(paths, version, eng
     assert {source["name"] for source in document["sources"]} >= {f"cann-toolkit-any-{ARCHITECTURE}@{version.lower()}"}
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("engine_name", ["docker", pytest.param("sandbox", marks=only_in_full)])
 def test_the_hosts_own_cann_is_lent_to_the_stages(paths, engine_name):
     document, row = in_layout(paths, engine_name, "host")
@@ -168,7 +165,6 @@ def test_the_hosts_own_cann_is_lent_to_the_stages(paths, engine_name):
     assert outcome.of_status(REFUTED) == []
 
 
-@pytest.mark.timeout(900)
 def test_the_vendors_own_front_end_is_satisfied_by_the_simulated_runtime(tmp_path):
     if not WHEEL.exists():
         pytest.skip("the vendor's ais_bench 0.0.2 is not given: data/sources, or AIS_BENCH_WHEEL")
@@ -193,7 +189,6 @@ def test_an_npu_that_cannot_be_used_is_refused_before_anything_runs(paths, host,
     assert remedy in caught.value.hint
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("fault", "said", "remedy"),
     [
@@ -209,7 +204,6 @@ def test_a_driver_that_fails_inside_the_container_is_explained(paths, fault, sai
     assert remedy in caught.value.hint
 
 
-@pytest.mark.timeout(900)
 def test_a_chip_that_is_not_the_one_converted_for_is_explained(paths):
     with pytest.raises(BundleError, match="converted for another chip"):
         run(paths, AscendHost(chip="Ascend310P1", firmware="of another host"), engine("sandbox"), 8)
@@ -257,7 +251,6 @@ def test_a_packages_other_bytes_are_held_to_the_first_seen_and_the_licence_is_as
         )
 
 
-@pytest.mark.timeout(600)
 def test_the_cann_layer_is_the_same_twice_and_holds_nothing_of_where_it_was_made(paths, tmp_path):
     found = []
     for where in (paths, checkout(tmp_path)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def test_make_makes_the_run_s_files_and_then_has_nothing_to_do(tmp_path: Path, s
 
 def test_make_notices_a_changed_file_of_a_step_before(tmp_path: Path, steps: list[Step]):
     make = made(tmp_path / "make", steps)
+    time.sleep(0.05)  # some ticks of the clock that files are stamped with
     (tmp_path / "make" / "work" / "first" / "result").write_text("changed")
     with pytest.raises(CouldNotVerify, match="nothing changed"):
         make.idle()

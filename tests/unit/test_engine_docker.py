@@ -309,6 +309,18 @@ def test_only_containers_whose_owner_is_certainly_gone_are_reaped(daemon, engine
     assert sorted(daemon.removed) == ["boot", "gone"]
 
 
+def test_a_container_that_cannot_be_removed_now_is_left_to_the_next_run(daemon, engine, monkeypatch):
+    gone = dataclasses.replace(Owner.this_process(), start_ticks="1")
+    daemon.containers = [{"Id": name, "Labels": gone.labels()} for name in ("1", "2")]
+
+    def remove(_, container):
+        if container == "1":
+            raise api_error(500, "another client removes it")
+
+    monkeypatch.setattr(docker_engine, "remove_container", remove)
+    assert engine.reap() == ["2"]
+
+
 @pytest.mark.parametrize(
     ("version", "info", "reason"),
     [

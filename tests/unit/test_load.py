@@ -39,7 +39,8 @@ def test_readings_count_from_the_first_and_own_work_is_told_from_others():
     assert last["executions"] == 3 and last["own_s"] >= 0.25 and last["wall_s"] >= 0.25
 
 
-def test_readings_in_between_are_a_second_apart():
+def test_readings_in_between_are_a_second_apart(monkeypatch):
+    monkeypatch.setattr(load.time, "monotonic", lambda: 100.0)
     watched = load.Load()
     watched.note_now_and_then(1)
     assert len(watched.document()["readings"]) == 1

@@ -1,6 +1,7 @@
 """The figures of pure inference, by hand-computed cases, and how long is measured."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -176,10 +177,10 @@ measure.time_executions(run, None, 9, Progress("test", 9), measure.Limit(), lamb
 
 
 def test_executions_that_take_far_longer_than_the_first_ones_end_the_stage_with_a_message():
-    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: the first executions took up to 0.000 s each; 7 more did not end within 0 s")
+    assert re.match(r"error: the first executions took up to 0\.\d+ s each; 7 more did not end within 0 s", last)
     assert "hint: something disturbs this machine" in done.stderr
     assert done.stdout == ""
 

@@ -376,14 +376,17 @@ def test_the_runner_measures_alone_and_says_that_it_waits(bench: Bench, tmp_path
     bench.engine.behave = look
     bench.runner().run(bench.nodes(host_bound=True))
     assert seen == [("first", "busy"), ("first", "alone"), ("second", "busy"), ("second", "beside others")]
-    bench.watcher.progress = lambda key, done, total, what: shown.append(what)
     bench.machine = Machine("amd64 test", "another machine")
     with contextlib.ExitStack() as other:
         other.enter_context(machine(bench.machine_lock, alone=False, waiting=lambda: None))
-        released = threading.Timer(0.2, other.close)
-        released.start()
+
+        def told(key, done, total, what):
+            shown.append(what)
+            if "waiting" in what:
+                other.close()
+
+        bench.watcher.progress = told
         bench.runner().run({"first": bench.nodes(host_bound=True)["first"]})
-        released.join()
     assert any("waiting" in what for what in shown)
 
 

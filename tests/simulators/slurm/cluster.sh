@@ -72,7 +72,7 @@ for i in $(seq "$nodes"); do
     printf '%032x\n' "$i" > "$w/node-$i.machine-id"
     start_node "$i"
 done
-for _ in $(seq 100); do
+for _ in $(seq 600); do
     [ "$(sinfo -h -t idle -o %D 2>/dev/null | head -1)" = "$nodes" ] && break
     sleep 0.2
 done
