@@ -181,7 +181,8 @@ def clean_up() -> None:
             with made._client() as api, contextlib.suppress(APIError):
                 for found in api.images(all=True):
                     if any(map(_is_ours_or_nobodys, found.get("RepoTags") or [])):
-                        api.remove_image(found["Id"], force=True)
+                        with contextlib.suppress(APIError):
+                            api.remove_image(found["Id"], force=True)
         if isinstance(made, PodmanEngine):
             made.close()
     _MADE.clear()
