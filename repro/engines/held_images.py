@@ -124,7 +124,7 @@ def _inspected(api: docker.APIClient, digest: str) -> Mapping[str, Any]:
         try:
             return dict(api.inspect_image(digest))  # type: ignore[no-untyped-call]
         except APIError as error:
-            if not error.is_server_error() or time.monotonic() > give_up_s:  # type: ignore[no-untyped-call]
+            if not error.is_server_error() or time.monotonic() > give_up_s:
                 raise
         time.sleep(_PAUSE_S)
 
