@@ -171,7 +171,7 @@ def check_files(api: docker.APIClient, scratch: Path, title: str) -> None:
     with temporary_folder(scratch, "probe") as folder:
         (folder / "token").write_text(token)
         try:
-            seen = _seen_through(api, folder)
+            seen = _seen_through(api, folder, title)
         except APIError as error:
             said = str(error.explanation or error)
             if "catatonit" in said or "init binary" in said:
@@ -184,9 +184,9 @@ def check_files(api: docker.APIClient, scratch: Path, title: str) -> None:
         raise EngineUnavailable(f"{title} sees other files than we do at {folder}", hint=_USE_SANDBOX)
 
 
-def _seen_through(api: docker.APIClient, folder: Path) -> str:
+def _seen_through(api: docker.APIClient, folder: Path, title: str) -> str:
     """What the file `token` of a folder holds for a container that mounts it."""
-    container = _container(api, folder)
+    container = _container(api, folder, title)
     try:
         stream, _ = api.get_archive(container, "/probe/token")
         with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
@@ -197,10 +197,13 @@ def _seen_through(api: docker.APIClient, folder: Path) -> str:
             api.remove_container(container, force=True)
 
 
-def _container(api: docker.APIClient, folder: Path) -> str:
+def _container(api: docker.APIClient, folder: Path, title: str) -> str:
     """The Id of a container of an empty image that mounts a folder.
 
     The image stays: while one is removed, Podman answers another process that asks about any image with an error.
+
+    Raises:
+        EngineUnavailable: the engine does not hold the image that it was given.
     """
     archive, names = _empty_image()
     host_config = api.create_host_config(
@@ -220,7 +223,10 @@ def _container(api: docker.APIClient, folder: Path) -> str:
     said = [str(line.get("error") or line) for line in api.load_image(archive)]  # type: ignore[no-untyped-call]
     if loaded := created():
         return loaded
-    raise APIError("an empty image was loaded and is not there", explanation=" ".join(said))
+    raise EngineUnavailable(
+        f"{title} does not hold an image that it was given to load: {' '.join(said) or 'it said nothing'}",
+        hint=f"is its disk full? its log says more, or {_USE_SANDBOX}",
+    )
 
 
 def _empty_image() -> tuple[bytes, tuple[str, str]]:

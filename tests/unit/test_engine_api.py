@@ -225,8 +225,9 @@ def test_an_engine_that_cannot_mount_our_files_is_refused(tmp_path, said, messag
 def test_an_engine_that_does_not_keep_what_it_loaded_is_refused_with_its_words(tmp_path):
     api = FileApi(tmp_path)
     api.full = True
-    with pytest.raises(EngineUnavailable, match="could not be mounted \\(no space\\)"):
+    with pytest.raises(EngineUnavailable, match=r"^Docker does not hold an image .* to load: no space$") as caught:
         check_files(api, tmp_path, "Docker")
+    assert "disk full" in caught.value.hint and list(tmp_path.iterdir()) == []
 
 
 class Late:
@@ -461,7 +462,9 @@ def test_an_image_is_asked_for_again_while_somebody_loads_or_removes_one_that_sh
     troubles = [api_error(500, "2: image not known"), api_error(500, "locating item named manifest")] * 40
     api.inspect_image = lambda digest: raised(troubles.pop()) if troubles else ask(api, digest)
     assert held().id_of(api, IMAGE) == CONFIG and troubles == []
-    for error, waited_s in ((api_error(500, "disk"), 5), (api_error(400, "wrong"), 0)):
+    slow, wrong = api_error(500, "disk"), api_error(400, "wrong")
+    for error, factor, waited_s in ((slow, "1", 5), (slow, "3", 15), (wrong, "1", 0)):
+        monkeypatch.setenv("BUNDLE_TIME_FACTOR", factor)
         clock.now_s, troubles = 0.0, [error] * 1000
         with pytest.raises(APIError):
             held().id_of(api, IMAGE)

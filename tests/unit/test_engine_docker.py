@@ -313,12 +313,15 @@ def test_a_container_that_cannot_be_removed_now_is_left_to_the_next_run(daemon, 
     gone = dataclasses.replace(Owner.this_process(), start_ticks="1")
     daemon.containers = [{"Id": name, "Labels": gone.labels()} for name in ("1", "2")]
 
-    def remove(_, container):
-        if container == "1":
+    def remove(*given):
+        if given[-1] == "1":
             raise api_error(500, "another client removes it")
 
     monkeypatch.setattr(docker_engine, "remove_container", remove)
     assert engine.reap() == ["2"]
+    monkeypatch.setattr(FakeApi, "containers", lambda *_, **__: remove("1"))
+    with pytest.raises(CouldNotRun, match=r"^Docker failed on what killed runs left in it: another client removes it$"):
+        engine.reap()
 
 
 @pytest.mark.parametrize(
