@@ -125,15 +125,15 @@ def remove_tree(path: Path) -> None:
         os.chmod(f"/proc/self/fd/{handle}", 0o700)  # it cannot be opened otherwise, and a link cannot be meant
     finally:
         os.close(handle)
-    top = os.open(path, _FOLDER)
-    try:
-        while names := os.listdir(top):  # what lay too deep was moved up here
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):  # another process removed it
-                    _remove(top, name, top, 0)
-    finally:
-        os.close(top)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError):  # another process removed the folder
+        top = os.open(path, _FOLDER)
+        try:
+            while names := os.listdir(top):  # what lay too deep was moved up here
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):  # another process removed it
+                        _remove(top, name, top, 0)
+        finally:
+            os.close(top)
         os.rmdir(path)
 
 

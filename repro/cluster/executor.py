@@ -149,20 +149,18 @@ class SlurmExecutor(Submitter):
         """Whether a job for this result is in the queue: of another submitter, or of an earlier command."""
         if job.task.forced:
             return False
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            number = (job.folder / JOB).read_text(encoding="ascii")
-            if number in known and not known[number].ended:
-                job.number, job.own = number, False
-                with self._lock:
-                    self._open[job.task.node.key] = job
-                self._tell(job, f"goes on as job {number}, which is in the queue already")
-                return True
-        return False
+        number = _job_in(job.folder)
+        if number not in known or known[number].ended:
+            return False
+        job.number, job.own = number, False
+        with self._lock:
+            self._open[job.task.node.key] = job
+        self._tell(job, f"goes on as job {number}, which is in the queue already")
+        return True
 
     def _write(self, job: _Job) -> None:
         snapshot(self.keys.code(job.task.node.stage.name), self.around.code, self.keys.cache)
-        for earlier in job.folder.glob("*.json"):
-            earlier.unlink(missing_ok=True)
+        remove_tree(job.folder)  # how earlier jobs ended
         make_shared_folder(job.folder)
         write_atomic(job.folder / TASK, written(self._document(job.task)))
 
@@ -258,7 +256,15 @@ class SlurmExecutor(Submitter):
         if not job.own and job.state.state.startswith("CANCELLED"):
             self._again(job, f"job {job.number} of another command was cancelled; queued anew")
             return None
+        if not job.own and ended is None and self._is_replaced(job):
+            self._again(job, f"job {job.number} of another command was given up there; looked for again")
+            return None
         return error_of_slurm(job.task, job.number, job.state, self.slurm.exit_code(job.number), log)
+
+    def _is_replaced(self, job: _Job) -> bool:
+        """Whether the submitter of a job has queued another for the same task, or has ended with it."""
+        with self._submitting():
+            return _job_in(job.folder) != job.number
 
     def _log(self, job: _Job) -> Path:
         return self.place.folder / "log" / f"{job.number}.log"
@@ -268,6 +274,13 @@ class SlurmExecutor(Submitter):
         with self._lock:
             self._ready.append(job)
         self._new.set()
+
+
+def _job_in(folder: Path) -> str:
+    """The number of the job that was last submitted for a task; '' where there is none."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return (folder / JOB).read_text(encoding="ascii")
+    return ""
 
 
 def _quoted(path: Path) -> str:

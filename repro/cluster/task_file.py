@@ -9,6 +9,8 @@ CLUSTER/log/NUMBER.log                what the job printed
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,12 +279,19 @@ def read_task(folder: Path) -> TaskFile:
 
 
 def read_ended(folder: Path, number: str) -> Ended | None:
-    """How the last start of a job ended; None where no start came to an end of its own."""
-    found: dict[int, Path] = {}
-    for path in folder.glob(f"{number}.*.json"):
-        start = path.name[len(number) + 1 : -len(".json")]
-        if start.isdigit():
-            found[int(start)] = path
-    if not found:
+    """How the last start of a job ended; None where no start came to an end of its own, or where the folder is gone.
+
+    Another submitter that takes the result removes the folder, also while it is read here.
+    """
+    try:
+        starts = [name[len(number) + 1 : -len(".json")] for name in os.listdir(folder) if _tells_of(name, number)]
+        if not starts:
+            return None
+        content = (folder / f"{number}.{max(starts, key=int)}.json").read_bytes()
+    except FileNotFoundError:
         return None
-    return typed_json.read(found[max(found)].read_bytes(), Ended, what=f"how job {number} ended")
+    return typed_json.read(content, Ended, what=f"how job {number} ended")
+
+
+def _tells_of(name: str, number: str) -> bool:
+    return re.fullmatch(rf"{re.escape(number)}\.[0-9]+\.json", name) is not None

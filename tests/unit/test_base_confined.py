@@ -168,6 +168,22 @@ def test_an_entry_that_goes_meanwhile_leaves_nothing_of_the_rest(tree: Path, mon
     assert not tree.exists()
 
 
+@pytest.mark.parametrize("call", range(12))
+@pytest.mark.parametrize("name", ["open", "listdir", "rmdir"])
+def test_a_folder_that_another_process_removes_meanwhile_is_no_error(tree: Path, monkeypatch, name: str, call: int):
+    real, calls = getattr(os, name), []
+
+    def removes(*words, **named):
+        calls.append(words)
+        if len(calls) == call + 1:
+            subprocess.run(["rm", "-rf", str(tree)], check=True)
+        return real(*words, **named)
+
+    monkeypatch.setattr(os, name, removes)
+    remove_tree(tree)
+    assert not tree.exists() and calls
+
+
 @pytest.mark.parametrize("name", ["/plain", "//plain", "/", "", "a/", "a//b/deep", "../outside"])
 def test_a_name_that_is_not_relative_and_plain_is_refused(tree: Path, name: str):
     with pytest.raises(NotPlain):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -240,6 +241,23 @@ def test_the_last_start_of_a_job_tells_how_it_ended(tmp_path: Path):
     ended = read_ended(tmp_path, "7")
     assert ended is not None and ended.outcome == "made"
     assert read_ended(tmp_path, "8") is None
+
+
+@pytest.mark.parametrize("after", ["before it is listed", "before it is read"])
+def test_a_job_s_folder_that_another_submitter_removes_meanwhile_tells_nothing(tmp_path: Path, monkeypatch, after: str):
+    """Two submitters wait for one job; the first to see its end takes the result and removes the folder."""
+    folder = tmp_path / "task"
+    folder.mkdir()
+    (folder / "7.0.json").write_bytes(written(Ended(outcome="made", machine=HERE)))
+    real = os.listdir
+
+    def listdir(path):
+        names = real(path) if after == "before it is read" else None
+        shutil.rmtree(folder)
+        return real(path) if names is None else names
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert read_ended(folder, "7") is None
 
 
 def test_an_error_on_a_node_is_raised_here_as_its_own_kind():
@@ -481,6 +499,43 @@ def test_a_job_of_another_submitter_is_waited_for_and_never_cancelled(made: Fixt
         time.sleep(0.05)
     executor.close(interrupted=True)
     assert made.fake.asked("sbatch") == [] and made.fake.asked("scancel") == []
+
+
+def test_a_job_that_its_submitter_replaced_is_followed_to_the_one_that_stands_for_it(made: Fixture):
+    """The other submitter was first to read that its job met another processor, and queued one in its place."""
+    node = made.bench.nodes()["first"]
+    task = Task(node, made.bench.keys_of().key(node, {}), {}, forced=False)
+    folder = made.folder / task.fingerprint
+    folder.mkdir(parents=True)
+    (folder / "job").write_text("7")
+    made.fake.says("squeue", "7|RUNNING|node1|None\n")
+
+    def moved(key: str, where: str) -> None:
+        made.said.append(where)
+        if where == "goes on as job 7, which is in the queue already":
+            (folder / "job").write_text("8")
+            made.fake.says("squeue", "7|FAILED|node1|None\n8|RUNNING|node2|None\n")
+        elif where == "goes on as job 8, which is in the queue already":
+            made.make()
+            made.fake.says("squeue", "8|COMPLETED|node2|None\n")
+
+    made.watcher.moved = moved
+    made.runner().run({"first": node})
+    assert "job 7 of another command was given up there; looked for again" in made.said
+    assert made.fake.asked("sbatch") == []
+
+
+def test_a_job_of_another_submitter_that_slurm_ended_fails_here_too(made: Fixture):
+    node = made.bench.nodes()["first"]
+    task = Task(node, made.bench.keys_of().key(node, {}), {}, forced=False)
+    folder = made.folder / task.fingerprint
+    folder.mkdir(parents=True)
+    (folder / "job").write_text("7")
+    made.fake.says("squeue", "7|RUNNING|node1|None\n")
+    made.watcher.moved = lambda key, where: made.fake.says("squeue", "7|TIMEOUT|node1|None\n")
+    with pytest.raises(StageFailed, match="time limit"):
+        made.runner().run({"first": node})
+    assert made.fake.asked("sbatch") == []
 
 
 def test_a_forced_job_that_did_not_make_its_result_brings_none(made: Fixture):
