@@ -226,10 +226,10 @@ def verify(plain_path: str, fused_path: str, batch_size: int) -> float:
     rows = numpy.random.RandomState(SEED).standard_normal(architecture.input_shape(distinct)).astype(numpy.float32)
     rows[1:, architecture.ROWS // 2 :] = 0.0
     which = numpy.arange(batch_size) % distinct
-    plain = runtime.Graph(plain_path).run(rows)
+    plain = runtime.Graph(plain_path, threads=1).run(rows)
     differences = [
-        float(numpy.abs(plain[:, which] - runtime.Graph(fused_path).run(rows[which])).max()),
-        float(numpy.abs(plain - network.Network(fused_path).run(rows)).max()),
+        float(numpy.abs(plain[:, which] - runtime.Graph(fused_path, threads=1).run(rows[which])).max()),
+        float(numpy.abs(plain - network.Network(fused_path, threads=1).run(rows)).max()),
     ]
     # Each by itself, and so that NaN, which is not above any limit, is refused; max() would pass over it.
     for difference in differences:

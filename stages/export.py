@@ -113,6 +113,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = stage.parser(__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="a .pth file")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # others have the other cores, and a thread of OpenMP's burns its own while it waits
     progress = stage.Progress("export", 3)
     weights = checkpoint.load_weights(options.checkpoint)
     model = checkpoint.model_of(weights)
