@@ -6,16 +6,15 @@ the reading of the waves included; Kaldi's as its four programs alone, with wave
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import statistics
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from repro.base.errors import VerificationFailed
+from repro.base.files import sha256_file
 from repro.bench.figure import AT_LEAST, AT_MOST, Figure
 from repro.bench.goals import goal
 from repro.bench.inputs import demo_results
@@ -31,7 +30,6 @@ _MAX_ABS, _MEAN_ABS = 5e-3, 1e-5  # golden's bounds
 # kaldi-native-fbank lies further out. Another dither would show in the mean: 6e-3 and more.
 _MAX_ABS_OF_MANY = 2e-2
 _MODULE = "bench.features"
-_PROBE_BLOCKS = 2048  # of 1 MiB: some 2 s of one core
 
 
 def measure(bench: Workbench) -> Iterator[Figure]:
@@ -41,33 +39,20 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     part = _selected(bench, corpus, every=2 if bench.quick else 1, times=1 if bench.quick else 12)
     inputs = {"data": data, "corpus": part, "conf": bench.paths.conf / "features"}
     speech_s = _speech_s(part)
-    golden = _check_golden(bench)
-
     cores = len(os.sched_getaffinity(0))
-    runs: dict[str, list[StageRun]] = {"one": [], "all": [], "kaldi": []}
-
-    def ours(name: str, count: int) -> float:
-        os.sync()  # what an earlier run left to be written is none of this one's work
-        runs[name].append(bench.stage("features", "features", [], inputs, cores=count))
-        return runs[name][-1].work_s
-
-    def kaldis() -> float:
-        os.sync()
-        runs["kaldi"].append(bench.stage("kaldi", _MODULE, ["--mode", "kaldi"], inputs, cores=1))
-        return float(sum(json.loads((runs["kaldi"][-1].obs / "times.json").read_bytes()).values()))
-
+    golden = _check_golden(bench)
+    runs = _Runs(bench, inputs, _shares(bench, part, cores))
     candidates = {
-        "one": lambda: ours("one", 1),
-        "all": lambda: ours("all", cores),
-        "arithmetic on one": lambda: arithmetic(1),
-        "arithmetic on all": lambda: arithmetic(cores),
+        "one": lambda: runs.ours("one", 1),
+        "all": lambda: runs.ours("all", cores),
+        "apart": runs.apart,
     }
     if "kaldi" in obtainable(bench.paths, facts.architecture(), bench.say):
-        candidates["kaldi"] = kaldis
+        candidates["kaldi"] = runs.kaldis
     else:
         bench.say("features: Kaldi's own programs are not here, since its source archive is not; no ratio to them")
     times = bench.interleaved(candidates, rounds=1 if bench.quick else 3)
-    _hold_equal([run.out for name in ("one", "all") for run in runs[name]])
+    _hold_equal(runs.digests)
     exact = f"{golden}; every run's archives are equal byte by byte"
 
     one = times["one"]
@@ -77,58 +62,101 @@ def measure(bench: Workbench) -> Iterator[Figure]:
         AT_MOST, 0.0018, (one.low / speech_s, one.high / speech_s), len(one.times), exact,
     )  # fmt: skip
     if "kaldi" in times:
-        yield from _beside_kaldi(bench, runs, times, speech_s, exact)
+        yield from _beside_kaldi(bench, runs.kept, times, speech_s, exact)
     yield _beside_native(bench, inputs)
     yield from scaling(cores, times, exact)
-    for out in {run.out.parent for group in runs.values() for run in group}:
-        bench.remove(out)
+    for run in runs.kept.values():
+        bench.remove(run.out.parent)
 
 
-def arithmetic(threads: int) -> float:
-    """Seconds in which each of some threads digests the same bytes: arithmetic of registers and a core's own cache."""
-    block = bytes(1 << 20)
+class _Runs:
+    """The candidates; each waits until the disk has what an earlier one wrote, which is none of its own work.
 
-    def digest() -> None:
-        found = hashlib.blake2b()
-        for _ in range(_PROBE_BLOCKS):  # without Python's lock
-            found.update(block)
+    Attributes:
+        kept: the newest run of each kind alone: the kernel takes a core to make room for more files than memory holds.
+        digests: of the files of every run of the stage on the whole corpus.
+    """
 
-    began_s = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(digest) for _ in range(threads)]:
-            done.result()
-    return time.perf_counter() - began_s
+    def __init__(self, bench: Workbench, inputs: Mapping[str, Path], shares: Sequence[Path]) -> None:
+        self._bench, self._inputs, self._shares = bench, inputs, shares
+        self.kept: dict[str, StageRun] = {}
+        self.digests: list[dict[str, str]] = []
+
+    def ours(self, kind: str, cores: int) -> float:
+        os.sync()
+        run = self._keep(kind, self._bench.stage("features", "features", [], self._inputs, cores=cores))
+        self.digests.append(_digests(run.out))
+        return run.work_s
+
+    def kaldis(self) -> float:
+        os.sync()
+        run = self._keep("kaldi", self._bench.stage("kaldi", _MODULE, ["--mode", "kaldi"], self._inputs, cores=1))
+        return float(sum(json.loads((run.obs / "times.json").read_bytes()).values()))
+
+    def apart(self) -> float:
+        """A stage for each share at once, on a core of its own: the longest one's seconds."""
+        os.sync()
+        with ThreadPoolExecutor(len(self._shares)) as pool:
+            runs = list(pool.map(self._of_share, range(len(self._shares))))
+        if sum(map(_frames, runs)) != _frames(self.kept["one"]):
+            raise VerificationFailed("the shares have not as many frames together as the whole corpus")
+        for run in runs:
+            self._bench.remove(run.out.parent)
+        return max(run.work_s for run in runs)
+
+    def _of_share(self, number: int) -> StageRun:
+        inputs = {**self._inputs, "corpus": self._shares[number]}
+        return self._bench.stage("features", "features", [], inputs, cores=1, first=number)
+
+    def _keep(self, kind: str, run: StageRun) -> StageRun:
+        if kind in self.kept:
+            self._bench.remove(self.kept[kind].out.parent)
+        self.kept[kind] = run
+        return run
+
+
+def _shares(bench: Workbench, corpus: Path, count: int) -> list[Path]:
+    """The corpus in equal shares: each `count`-th utterance of every split, from the first, the second and so on."""
+    folders = []
+    for share in range(count):
+        folders.append(bench.folder("share"))
+        for split, lines in _rows(corpus).items():
+            (folders[-1] / split).mkdir()
+            text = "".join(f"{line}\n" for line in lines[share::count])
+            (folders[-1] / split / "audio.tsv").write_text(text, encoding="utf-8")
+    return folders
+
+
+def _frames(run: StageRun) -> int:
+    return sum(json.loads((run.out / "summary.json").read_bytes())["frames"].values())
 
 
 def scaling(cores: int, times: Mapping[str, Sample], checked: str) -> Iterator[Figure]:
-    """What all cores give, of linear and of what they give arithmetic alone in the same rounds.
+    """What one stage on all cores gives, of linear, and of what as many stages give that have nothing in common.
 
-    Cores that share a clock, or are two threads of one core, are no `cores` times one: the bound is of what there is.
+    Cores share a clock, caches and the kernel's work, or are two threads of one core, so that `cores` of them are not
+    `cores` times one. Whatever they are, they are that to separate stages too: the bound is of these.
     """
-    rounds = zip(times["one"].times, times["all"].times,
-                 times["arithmetic on one"].times, times["arithmetic on all"].times)  # fmt: skip
-    found = [(one / (cores * together), alone / beside) for one, together, alone, beside in rounds]
-    linear, reachable = [share for share, _ in found], [share for _, share in found]
-    ratios = [share / most for share, most in found]
+    linear = [one / (cores * together) for one, together in zip(times["one"].times, times["all"].times)]
+    ratios = [apart / together for apart, together in zip(times["apart"].times, times["all"].times)]
     yield Figure(
         GOAL, f"{cores} cores, share of linear", statistics.median(linear), "ratio",
         "seconds on one core / (cores * seconds on all cores), both with the start of Python",
         spread=(min(linear), max(linear)), samples=len(linear), checked=checked,
     )  # fmt: skip
     yield Figure(
-        GOAL, f"{cores} cores, share of what arithmetic alone reaches", statistics.median(ratios), "ratio",
-        "share of linear / (seconds of a digest on one core / seconds of one on each core at once), of the same round",
-        AT_LEAST, 0.9, (min(ratios), max(ratios)), len(ratios), checked,
-        f"arithmetic alone reaches {statistics.median(reachable):.3f} of linear here",
+        GOAL, f"one stage on {cores} cores, times {cores} stages on one each", statistics.median(ratios), "times",
+        "seconds of the longest of the stages at once, each with its share of the utterances / the one stage's",
+        AT_LEAST, 0.9, (min(ratios), max(ratios)), len(ratios), f"{checked}; the shares have as many frames together",
     )  # fmt: skip
 
 
 def _beside_kaldi(
-    bench: Workbench, runs: Mapping[str, list[StageRun]], times: Mapping[str, Sample], speech_s: float, exact: str
+    bench: Workbench, kept: Mapping[str, StageRun], times: Mapping[str, Sample], speech_s: float, exact: str
 ) -> Iterator[Figure]:
     """The stage beside Kaldi's four programs, each on one core, in turn."""
     one, kaldi = times["one"], times["kaldi"]
-    beside = _compare(bench, runs["one"][-1].out, runs["kaldi"][-1].out, "Kaldi's of this run", _MAX_ABS_OF_MANY)
+    beside = _compare(bench, kept["one"].out, kept["kaldi"].out, "Kaldi's of this run", _MAX_ABS_OF_MANY)
     ratios = [theirs / mine for theirs, mine in zip(kaldi.times, one.times)]
     yield Figure(
         GOAL, "one core, times Kaldi's own programs", kaldi.median / one.median, "times",
@@ -200,10 +228,14 @@ def _compare(bench: Workbench, ours: Path, theirs: Path, whose: str, most: float
     return f"features equal {whose} within {largest:.1e}, {mean:.1e} on average"
 
 
-def _hold_equal(folders: list[Path]) -> None:
+def _digests(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _hold_equal(digests: Sequence[Mapping[str, str]]) -> None:
     """Whatever the cores, each run must have written the same bytes."""
-    first, *others = folders
-    for path in sorted(path for path in first.rglob("*") if path.is_file()):
-        for other in others:
-            if (other / path.relative_to(first)).read_bytes() != path.read_bytes():
-                raise VerificationFailed(f"{path.relative_to(first)} differs from one run to the next")
+    first, *others = digests
+    for other in others:
+        for path in sorted({*first, *other}):
+            if first.get(path) != other.get(path):
+                raise VerificationFailed(f"{path} differs from one run to the next")

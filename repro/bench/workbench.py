@@ -127,6 +127,7 @@ class Workbench:
         arguments: Sequence[str],
         inputs: Mapping[str, Path] | None = None,
         cores: int | None = None,
+        first: int = 0,
     ) -> StageRun:
         """Run `python3 -m stages.MODULE ARGUMENTS --out … --obs …` in an image, in the sandbox.
 
@@ -134,6 +135,7 @@ class Workbench:
             module: a module of stages/ without that prefix: 'features'.
             inputs: option name without dashes -> host path, mounted read-only and given as `--NAME /run/in/NAME`.
             cores: run on that many of this process's cores; None for all.
+            first: the first of them.
 
         Raises:
             StageFailed: it ended badly; the log's last lines are in the message.
@@ -147,7 +149,7 @@ class Workbench:
         out.mkdir()
         obs.mkdir()
         words = [word for name in sorted(inputs or {}) for word in (f"--{name}", f"/run/in/{name}")]
-        everywhere = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:cores])
+        everywhere = ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[first:][:cores])
         stage = StageJob(
             name=f"bench-{module}",
             image=spec,

@@ -27,7 +27,7 @@ from repro.base.locking import locked
 from repro.base.temporary import clear_dead, temporary_folder
 from repro.container.image import Layer
 from repro.images.layer_tars import opened
-from repro.images.layers.tree import CHUNK_BYTES, Entry, Tree, clean_path, tar_mode
+from repro.images.layers.tree import CHUNK_BYTES, STREAM_BYTES, Entry, Tree, clean_path, tar_mode
 from repro.images.unpacked import ROOT, Manifest, check_layer, manifest_of, write_layer, write_states
 
 _BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE)
@@ -252,21 +252,27 @@ def unpack_layer(layer: Layer, root: Path) -> Manifest:
 
 def _unpack(layer: Layer, stream: BinaryIO, root: Path, digests: dict[str, str]) -> None:
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK_BYTES) as archive:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=STREAM_BYTES) as archive:
+            sound = {""}
             for member in archive:
-                _unpack_member(layer, archive, member, root, digests)
+                _unpack_member(layer, archive, member, root, digests, sound)
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise VerificationFailed(f"layer {layer.name} is not a tar: {shown(error)}", hint=_WRONG_LAYER) from error
 
 
 def _unpack_member(
-    layer: Layer, archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path, digests: dict[str, str]
+    layer: Layer,
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    root: Path,
+    digests: dict[str, str],
+    sound: set[str],
 ) -> None:
     path = clean_path(member.name)
     if path != member.name.rstrip("/"):
         raise VerificationFailed(f"layer {layer.name} holds the path {shown(member.name)}")
     target = root / path
-    _check_parent(layer, root, path, {""})
+    _check_parent(layer, root, path, sound)  # a folder stays one: nothing below is put in a folder's place
     if member.isdir():
         if not target.is_symlink():  # a folder over a link of the merged /usr: the link's target is that folder
             target.mkdir(exist_ok=True)

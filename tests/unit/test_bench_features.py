@@ -43,27 +43,27 @@ def test_runs_that_wrote_other_bytes_are_not_figures(tmp_path):
     for name, data in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name / "train").mkdir(parents=True)
         (tmp_path / name / "train" / "fbank.ark").write_bytes(data)
-    features._hold_equal([tmp_path / "a", tmp_path / "b"])
+    a, b, c = (features._digests(tmp_path / name) for name in "abc")
+    features._hold_equal([a, b])
     with pytest.raises(VerificationFailed, match=r"train/fbank\.ark differs"):
-        features._hold_equal([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+        features._hold_equal([a, b, c])
+    with pytest.raises(VerificationFailed, match="more differs"):
+        features._hold_equal([a, {**a, "more": "0"}])
 
 
-def test_two_cores_that_are_not_twice_one_are_held_to_what_arithmetic_reaches_on_them():
+def test_two_cores_that_are_not_twice_one_are_held_to_what_separate_stages_reach_on_them():
     """As two threads of one core: everything reaches 0.8 of linear at most."""
-    times = {
-        "one": (10.0, 10.0),
-        "all": (6.58, 6.58),
-        "arithmetic on one": (1.0, 2.0),
-        "arithmetic on all": (1.25, 2.5),
-    }
+    times = {"one": (10.0, 10.0), "all": (6.58, 6.58), "apart": (6.25, 6.25)}
     samples = {name: Sample(values) for name, values in times.items()}
     linear, beside = features.scaling(2, samples, "equal")
     assert linear.value == pytest.approx(0.76, abs=1e-3) and linear.met is None
     assert beside.value == pytest.approx(0.95, abs=1e-3) and beside.met is True
-    lost = {**samples, "arithmetic on all": Sample((1.0, 2.0))}
+    lost = {**samples, "apart": Sample((5.0, 5.0))}
     assert list(features.scaling(2, lost, "equal"))[1].met is False
 
 
-def test_the_digest_of_the_probe_runs_on_all_threads_at_once(monkeypatch):
-    monkeypatch.setattr(features, "_PROBE_BLOCKS", 2)
-    assert features.arithmetic(1) > 0 and features.arithmetic(3) > 0
+def test_shares_of_a_corpus_are_all_of_it_and_alike(bench, corpus):
+    shares = features._shares(bench, corpus, 2)
+    names = [[line.split("\t")[0][-1] for line in features._rows(share)["dev"]] for share in shares]
+    assert names == [["1", "3", "5"], ["2", "4"]]
+    assert sum(map(features._speech_s, shares)) == features._speech_s(corpus)

@@ -293,7 +293,8 @@ def test_both_ways_to_run_the_converted_graph_are_held_to_the_exported_one(
         return values
 
     class Graph:
-        def __init__(self, path):
+        def __init__(self, path, threads):
+            assert threads == 1, "the other cores are other stages'"
             self.converted = path == "converted"
 
         def run(self, rows):

@@ -51,6 +51,13 @@ def test_export_twice_gives_the_same_bytes_whatever_the_place(tmp_path, checkpoi
     assert [path.name for path in (tmp_path / "a" / "obs").iterdir()] == [export.OBSERVATION]
 
 
+def test_a_stage_of_one_core_takes_no_more(tmp_path, checkpoint):
+    """PyTorch's idle threads wait at work: beside two stages an export took 21 s, and takes 4."""
+    torch.set_num_threads(2)
+    _export(checkpoint, tmp_path)
+    assert torch.get_num_threads() == 1
+
+
 def test_the_demo_s_export_is_what_correct_rounding_gives(tmp_path):
     out = _export(str(DEMO), tmp_path)
     assert hashlib.sha256((out / "lstm_ctc.onnx").read_bytes()).hexdigest() == DEMO_SHA256

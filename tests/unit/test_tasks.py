@@ -97,7 +97,7 @@ def test_help_of_reproduce_names_every_choice():
 def test_wrong_use_ends_with_2_and_says_what_is_right(arguments: tuple[str, ...]):
     done = command(*arguments)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ")
+    assert re.search("^error: ", done.stderr, re.MULTILINE)  # after what is said of a data/sources that holds something
     assert "\n-> " in done.stderr
     assert "Traceback" not in done.stderr
 

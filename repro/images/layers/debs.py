@@ -14,7 +14,7 @@ from typing import IO, Any, BinaryIO, cast
 
 from repro.base.errors import CouldNotRun, VerificationFailed
 from repro.base.foreign import shown
-from repro.images.layers.tree import CHUNK_BYTES, Content, Entry, Tree, clean_path
+from repro.images.layers.tree import CHUNK_BYTES, STREAM_BYTES, Content, Entry, Tree, clean_path
 
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _LEFT_OUT = (
@@ -76,7 +76,7 @@ def _members_of(stream: IO[bytes], size: int, member: str) -> Iterator[tarfile.T
             hint="Debian 11 and 12 use xz; take the package from there.",
         )
     try:
-        with tarfile.open(fileobj=plain, mode="r|", bufsize=CHUNK_BYTES) as archive:
+        with tarfile.open(fileobj=plain, mode="r|", bufsize=STREAM_BYTES) as archive:
             yield archive
             while plain.read(CHUNK_BYTES):  # what follows the end of the tar: the decompressor checks its sums there
                 pass
