@@ -160,7 +160,9 @@ class SlurmExecutor(Submitter):
 
     def _write(self, job: _Job) -> None:
         snapshot(self.keys.code(job.task.node.stage.name), self.around.code, self.keys.cache)
-        remove_tree(job.folder)  # how earlier jobs ended
+        with contextlib.suppress(FileNotFoundError):  # another submitter may remove it where locks do not count
+            for earlier in job.folder.glob("*.json"):
+                earlier.unlink(missing_ok=True)
         make_shared_folder(job.folder)
         write_atomic(job.folder / TASK, written(self._document(job.task)))
 

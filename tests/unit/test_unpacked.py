@@ -232,8 +232,17 @@ def _tar(*members: tuple[str, dict[str, object]]) -> bytes:
         [("a", {"pax_headers": {"GNU.sparse.map": "0,0", "GNU.sparse.size": "268435456"}})],
         [("a", {"type": b"2", "linkname": "b", "pax_headers": {"linkpath": "x\0y"}})],
         [("a", {"type": b"5", "mode": 0o755}), ("a", {})],
+        [("a", {"type": b"5", "mode": 0o755}), ("a/x", {}), ("a", {"type": b"2", "linkname": ".."}), ("a/y", {})],
+        [("a", {"type": b"2", "linkname": ".."}), ("a", {"type": b"5", "mode": 0o755}), ("a/y", {})],
     ],
-    ids=["sparse, no numbers", "sparse, large", "a link to NUL", "a file over a folder"],
+    ids=[
+        "sparse, no numbers",
+        "sparse, large",
+        "a link to NUL",
+        "a file over a folder",
+        "a link over a folder in use",
+        "a folder over a link",
+    ],
 )
 def test_a_layer_that_tar_itself_stumbles_over_is_refused_as_altered(tmp_path: Path, members):
     blob = tmp_path / "layer.tar"
@@ -242,6 +251,7 @@ def test_a_layer_that_tar_itself_stumbles_over_is_refused_as_altered(tmp_path: P
     with open(blob, "rb") as stream, pytest.raises(VerificationFailed):
         (tmp_path / "root").mkdir()
         layer_trees._unpack(altered, stream, tmp_path / "root", {})
+    assert not (tmp_path / "y").exists()
     assert sum(path.lstat().st_size for path in (tmp_path / "root").rglob("*") if path.is_file()) < 1 << 20
 
 

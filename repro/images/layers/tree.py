@@ -20,7 +20,7 @@ from repro.base.errors import VerificationFailed
 
 SOURCE_DATE_EPOCH = 1667260800  # 2022-11-01T00:00:00Z: one time for everything, of no meaning but its constancy
 CHUNK_BYTES = 1 << 20
-STREAM_BYTES = 64 * 1024  # of a tar that streams: for each member, tarfile copies what is left of as much
+STREAM_BYTES = 64 * 1024  # read at once of a tar that streams: tarfile copies the rest of it for every member
 _KINDS = {"file": tarfile.REGTYPE, "folder": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}
 
 
