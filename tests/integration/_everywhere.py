@@ -217,6 +217,16 @@ class Everywhere:
         assert outcome.exit_code == 0, f"{way.name}, {step}: {lines[-20:]}"
         return folder / "out"
 
+    def said(self, way: Way, image: str, program: str) -> str:
+        """What a line of Python prints in an image, with a way's settings."""
+        spec = self.session.images([image], fetch=True)[image]
+        self.engine.prepare(spec)
+        job = Job(spec, ("/usr/bin/python3", "-c", program), (), {**STAGE_ENV, **way.env}, name="everywhere")
+        lines: list[str] = []
+        outcome = self.engine.run(job, lambda _, line: lines.append(line))
+        assert outcome.exit_code == 0, lines
+        return lines[-1]
+
     def first_difference(self, step: str, found: Path) -> str:
         """The first file of a step that is not the native run's."""
         ours, theirs = digests_of(found), digests_of(self.native(step))

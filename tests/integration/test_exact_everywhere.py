@@ -27,6 +27,10 @@ from tests.integration._runs import ROOT
 
 LISTED = listed()[GOLDENS.name]
 LIGHT = ("corpus", "lm", "features", "batches@4", "score@4")
+# What PyTorch's own exporter writes of the demo's weights where its square roots are rounded correctly: on an Intel, as
+# MKL has them there with new code and old; not on an AMD.
+ROUNDED_CORRECTLY = "ee258aeb767db26c5f179032f64aa1930f690adb7908bf6e79a8596b6bd8d1fe"
+_SHOW_AVX2 = "from numpy.core._multiarray_umath import __cpu_features__; print(__cpu_features__['AVX2'])"
 IMAGES, SETS = ("base", "features"), ("debs/base", "wheels/base", "wheels/features")
 
 
@@ -65,8 +69,14 @@ def test_libraries_told_to_use_less_of_the_processor_change_no_byte(everywhere):
         hold(everywhere, way_of("less"), step)
     own = [json.loads((everywhere.folder(way, "export") / "obs" / "exporter.json").read_bytes())["sha256"]
            for way in (NATIVE, way_of("less"))]  # fmt: skip
-    if facts.architecture() == "amd64":
+    if facts.architecture() == "amd64" and own[0] != ROUNDED_CORRECTLY:
         assert own[0] != own[1], "PyTorch's own export did not change: the settings have no effect"
+
+
+@pytest.mark.skipif("avx2" not in facts.machine().instruction_set.split(), reason="there is no AVX2 to be left out")
+def test_the_settings_that_ask_for_older_code_have_an_effect(everywhere):
+    used = [everywhere.said(way, "features", _SHOW_AVX2) for way in (NATIVE, way_of("less"))]
+    assert used == ["True", "False"]
 
 
 @pytest.mark.skipif(facts.architecture() != "amd64", reason="the images here are not x86_64's")
