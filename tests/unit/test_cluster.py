@@ -344,6 +344,16 @@ class Fixture:
             f"shift $((n - 1)); echo $1\n"
         )
 
+    def of_another(self, number: str) -> tuple[Task, Path]:
+        """The first step and its folder, for which another submitter's job runs."""
+        node = self.bench.nodes()["first"]
+        task = Task(node, self.bench.keys_of().key(node, {}), {}, forced=False)
+        folder = self.folder / task.fingerprint
+        folder.mkdir(parents=True)
+        (folder / "job").write_text(number)
+        self.fake.says("squeue", f"{number}|RUNNING|node1|None\n")
+        return task, folder
+
     def make(self) -> None:
         """What the nodes do: every step of the graph is made."""
         self.bench.runner().run(self.bench.nodes())
@@ -484,12 +494,7 @@ def test_a_person_who_interrupts_cancels_the_jobs_or_leaves_them(made: Fixture, 
 
 
 def test_a_job_of_another_submitter_is_waited_for_and_never_cancelled(made: Fixture):
-    node = made.bench.nodes()["first"]
-    task = Task(node, made.bench.keys_of().key(node, {}), {}, forced=False)
-    folder = made.folder / task.fingerprint
-    folder.mkdir(parents=True)
-    (folder / "job").write_text("7")
-    made.fake.says("squeue", "7|RUNNING|node1|None\n")
+    task, _ = made.of_another("7")
     ended: list[object] = []
     executor = made.runner()._executor
     executor.start(task, ended.append)
@@ -503,12 +508,7 @@ def test_a_job_of_another_submitter_is_waited_for_and_never_cancelled(made: Fixt
 
 def test_a_job_that_its_submitter_replaced_is_followed_to_the_one_that_stands_for_it(made: Fixture):
     """The other submitter was first to read that its job met another processor, and queued one in its place."""
-    node = made.bench.nodes()["first"]
-    task = Task(node, made.bench.keys_of().key(node, {}), {}, forced=False)
-    folder = made.folder / task.fingerprint
-    folder.mkdir(parents=True)
-    (folder / "job").write_text("7")
-    made.fake.says("squeue", "7|RUNNING|node1|None\n")
+    task, folder = made.of_another("7")
 
     def moved(key: str, where: str) -> None:
         made.said.append(where)
@@ -520,21 +520,16 @@ def test_a_job_that_its_submitter_replaced_is_followed_to_the_one_that_stands_fo
             made.fake.says("squeue", "8|COMPLETED|node2|None\n")
 
     made.watcher.moved = moved
-    made.runner().run({"first": node})
+    made.runner().run({"first": task.node})
     assert "job 7 of another command was given up there; looked for again" in made.said
     assert made.fake.asked("sbatch") == []
 
 
 def test_a_job_of_another_submitter_that_slurm_ended_fails_here_too(made: Fixture):
-    node = made.bench.nodes()["first"]
-    task = Task(node, made.bench.keys_of().key(node, {}), {}, forced=False)
-    folder = made.folder / task.fingerprint
-    folder.mkdir(parents=True)
-    (folder / "job").write_text("7")
-    made.fake.says("squeue", "7|RUNNING|node1|None\n")
+    task, _ = made.of_another("7")
     made.watcher.moved = lambda key, where: made.fake.says("squeue", "7|TIMEOUT|node1|None\n")
     with pytest.raises(StageFailed, match="time limit"):
-        made.runner().run({"first": node})
+        made.runner().run({"first": task.node})
     assert made.fake.asked("sbatch") == []
 
 
